@@ -1,0 +1,78 @@
+"""The command line: `python -m mirolib launch NOTEBOOK [name=value …]` and `python -m mirolib runs`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from typing import Any
+
+import pandas as pd
+
+from mirolib.errors import InputError, MiroError
+from mirolib.launcher import launch
+from mirolib.workbench import load_runs
+
+_COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]
+_RESULTS = ["final_accuracy", "average_incremental_accuracy", "forgetting", "train_visits", "train_s", "energy_kind"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mirolib", description="Miro workbench: run notebooks, list runs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("launch", help="run a notebook headless and print its result table")
+    one.add_argument("notebook", help="its name, such as 10_run")
+    one.add_argument("parameters", nargs="*", metavar="name=value", help="values for its parameters cell")
+    one.add_argument("--results", help="folder of all results (default: results in the repository, or MIRO_RESULTS)")
+    runs = commands.add_parser("runs", help="list all runs, one a line")
+    runs.add_argument("--results", help="folder of all results")
+    return parser
+
+
+def _launch(notebook: str, pairs: list[str], results: str | None) -> str:
+    """Runs the notebook; the result table and where to look further."""
+    parameters: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"{pair!r} is no parameter; write name=value.")
+        parameters[name] = value
+    done = launch(notebook, results=results, **parameters)
+    tables = [file for file in ("table.csv", "tasks.csv") if (done.notebook.parent / file).exists()]
+    table = pd.read_csv(done.notebook.parent / tables[0]) if tables else done.run.to_frame().T
+    hidden = [name for name in table if str(name).startswith("accuracy_")]
+    with pd.option_context("display.width", 160, "display.max_columns", 30, "display.precision", 3):
+        text = table.drop(columns=hidden).to_string(index=False)
+    return f"{text}\n\nrun:      {done.notebook.parent}\nnotebook: {done.notebook}\n"
+
+
+def _runs(results: str | None) -> str:
+    """The table of all runs."""
+    runs = load_runs(results)
+    if not len(runs):
+        return "no runs yet\n"
+    return runs.reindex(columns=["notebook", *_COLUMNS, *_RESULTS]).to_string(index=False) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # papermill's own log repeats every cell
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "launch":
+            sys.stdout.write(_launch(options.notebook, options.parameters, options.results))
+        else:
+            sys.stdout.write(_runs(options.results))
+    except MiroError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""The buffers in RAM: the stream buffer of the task at hand and the class-balanced episodic memory.
+
+Both keep raw samples in one contiguous array, allocated once per size; a batch is one vectorised gather.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from mirolib.stream import labels_of, make_ids, rank_in_class
+
+_CHUNK = 1024  # samples moved at a time, so that moving needs no second buffer
+_DRAWS = 8  # rounds of rejection before what is left is listed
+
+
+def balanced_quotas(capacity: int, available: np.ndarray) -> np.ndarray:
+    """Splits a capacity among classes as evenly as their availability allows (max-min fair).
+
+    Args:
+        capacity: Places to give away.
+        available: Samples each class could fill, `(classes,) int64`.
+
+    Returns:
+        Places of each class, `(classes,) int64`: no more than available, in sum no more than the capacity, and
+        no class has two places fewer than another that could not have been given one of them. Single places
+        left over go to the earlier classes.
+    """
+    quotas = np.zeros_like(available)
+    left = min(capacity, int(available.sum()))
+    while left:
+        open_ = np.flatnonzero(quotas < available)
+        share, extra = divmod(left, len(open_))
+        if share == 0:
+            quotas[open_[:extra]] += 1
+            break
+        step = min(share, int((available - quotas)[open_].min()))
+        quotas[open_] += step
+        left -= step * len(open_)
+    return quotas
+
+
+def balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random order `(n,) int64` of samples of which every prefix is class-balanced."""
+    shuffled = rng.permutation(len(labels))
+    return shuffled[np.argsort(rank_in_class(labels[shuffled]), kind="stable")]
+
+
+class SampleArray:
+    """Samples, labels and ids in arrays of fixed capacity; the first `len` slots are taken."""
+
+    def __init__(self, capacity: int, sample_shape: tuple[int, ...], sample_dtype: str) -> None:
+        """Allocates the arrays; the system backs them with memory as slots are filled."""
+        self._samples = np.empty((capacity, *sample_shape), dtype=sample_dtype)
+        self._labels = np.empty(capacity, dtype=np.int64)
+        self._ids = np.empty(capacity, dtype=np.int64)
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Number of slots taken."""
+        return self._count
+
+    @property
+    def capacity(self) -> int:
+        """Number of slots."""
+        return len(self._ids)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of the taken slots, `(len,) int64` (a copy)."""
+        return self._labels[: self._count].copy()
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Ids of the taken slots, `(len,) int64` (a copy)."""
+        return self._ids[: self._count].copy()
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes of samples, labels and ids at full capacity."""
+        return self._samples.nbytes + self._labels.nbytes + self._ids.nbytes
+
+    def gather(self, slots: np.ndarray, out_samples: np.ndarray, out_labels: np.ndarray) -> None:
+        """Copies the samples and labels of some slots into arrays of the caller."""
+        np.take(self._samples, slots, axis=0, out=out_samples, mode="clip")
+        np.take(self._labels, slots, out=out_labels, mode="clip")
+
+    def labels_at(self, slots: np.ndarray) -> np.ndarray:
+        """Labels of some taken slots."""
+        return self._labels[slots]
+
+    def ids_at(self, slots: np.ndarray) -> np.ndarray:
+        """Ids of some taken slots."""
+        return self._ids[slots]
+
+    def copy_of(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Samples and ids of some taken slots."""
+        return self._samples[slots], self._ids[slots]
+
+    def append(self, samples: np.ndarray, ids: np.ndarray) -> None:
+        """Fills the next free slots; there must be enough of them."""
+        end = self._count + len(ids)
+        assert end <= self.capacity, "more samples than slots"
+        self._count = end
+        self.write(np.arange(end - len(ids), end), samples, ids)
+
+    def write(self, slots: np.ndarray, samples: np.ndarray, ids: np.ndarray) -> None:
+        """Replaces what is in some taken slots."""
+        self._samples[slots] = samples
+        self._ids[slots] = ids
+        self._labels[slots] = labels_of(ids)
+
+    def discard(self, slots: np.ndarray) -> None:
+        """Frees some taken slots, moving samples from the end into the holes."""
+        count = self._count - len(slots)
+        dropped = np.zeros(self._count, dtype=bool)
+        dropped[slots] = True
+        holes = np.flatnonzero(dropped[:count])
+        movers = count + np.flatnonzero(~dropped[count:])
+        for start in range(0, len(holes), _CHUNK):
+            to, source = holes[start : start + _CHUNK], movers[start : start + _CHUNK]
+            self.write(to, self._samples[source], self._ids[source])
+        self._count = count
+
+    def resize(self, capacity: int) -> None:
+        """Changes the number of slots in place; there must be no more samples than slots."""
+        assert self._count <= capacity, "more samples than slots"
+        # No view of these arrays leaves this class, so a moved allocation can dangle nowhere.
+        self._samples.resize((capacity, *self._samples.shape[1:]), refcheck=False)
+        self._labels.resize(capacity, refcheck=False)
+        self._ids.resize(capacity, refcheck=False)
+
+
+class StreamBuffer:
+    """Samples of the task at hand: a class-balanced prefix of a random order of all of them.
+
+    Because it is a prefix, a smaller buffer holds a subset of what a larger one holds.
+    """
+
+    def __init__(self, array: SampleArray) -> None:
+        """An empty stream buffer over `array`."""
+        self.array = array
+        self._order = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Number of samples held."""
+        return len(self.array)
+
+    def clear(self) -> None:
+        """Empties the buffer."""
+        self.array.discard(np.arange(len(self.array)))
+        self._order = self._order[:0]
+
+    def begin(self, ids: np.ndarray, rng: np.random.Generator) -> None:
+        """Empties the buffer for a task whose training samples have these ids."""
+        self.clear()
+        self._order = ids[balanced_order(labels_of(ids), rng)]
+
+    def missing(self) -> np.ndarray:
+        """Ids that the buffer has room for and does not hold yet, in order."""
+        return self._order[len(self.array) : self.array.capacity]
+
+    def resize(self, capacity: int) -> None:
+        """Changes the capacity; what no longer fits is dropped from the end of the order."""
+        self.array.discard(np.arange(min(capacity, len(self.array)), len(self.array)))
+        self.array.resize(capacity)
+
+
+class EpisodicMemory:
+    """Samples of old classes: class-balanced, never over capacity, no sample twice."""
+
+    def __init__(self, array: SampleArray) -> None:
+        """An empty episodic memory over `array`."""
+        self.array = array
+        self._resident: defaultdict[int, set[int]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        """Number of samples held."""
+        return len(self.array)
+
+    def class_counts(self, num_labels: int) -> np.ndarray:
+        """Number of samples of each label, `(num_labels,) int64`."""
+        return np.bincount(self.array.labels, minlength=num_labels)[:num_labels]
+
+    def rebalance(self, capacity: int, quotas: np.ndarray, rng: np.random.Generator) -> None:
+        """Drops random samples of each class down to its quota and changes the capacity.
+
+        Args:
+            capacity: New number of slots.
+            quotas: Most samples to keep of each label, `(labels,) int64`, in sum at most `capacity`.
+            rng: Draws which ones stay.
+        """
+        labels = self.array.labels
+        order = rng.permutation(len(labels))
+        surplus = order[rank_in_class(labels[order]) >= quotas[labels[order]]]
+        self._release(self.array.ids_at(surplus))
+        self.array.discard(surplus)
+        self.array.resize(capacity)
+
+    def add(self, samples: np.ndarray, ids: np.ndarray) -> None:
+        """Takes in samples that are not held yet; there must be room."""
+        self.reserve(ids)
+        self.array.append(samples, ids)
+
+    def reserve(self, ids: np.ndarray) -> None:
+        """Marks samples as held, those being fetched included, so that none is fetched twice."""
+        for id_, label in zip(ids.tolist(), labels_of(ids).tolist(), strict=True):
+            assert id_ not in self._resident[label], "a sample twice"
+            self._resident[label].add(id_)
+
+    def exchange(self, slots: np.ndarray, samples: np.ndarray, ids: np.ndarray) -> None:
+        """Puts reserved samples into slots of the same class."""
+        assert np.array_equal(labels_of(ids), self.array.labels_at(slots)), "an exchange across classes"
+        self._release(self.array.ids_at(slots))
+        self.array.write(slots, samples, ids)
+
+    def _release(self, ids: np.ndarray) -> None:
+        for id_, label in zip(ids.tolist(), labels_of(ids).tolist(), strict=True):
+            self._resident[label].remove(id_)
+
+    def draw_absent(self, labels: np.ndarray, stored: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draws distinct samples from storage that are not held, uniformly within each class.
+
+        Args:
+            labels: Label wanted for each draw, `(n,) int64`.
+            stored: Number of stored samples of each label, `(labels,) int64`.
+            rng: Draws the ordinals.
+
+        Returns:
+            `(n,) int64` ids; -1 where storage has no further sample of the class.
+        """
+        drawn = np.full(len(labels), -1, dtype=np.int64)
+        taken: set[int] = set()
+        open_ = np.arange(len(labels))
+        for _ in range(_DRAWS):
+            ids = make_ids(labels[open_], rng.integers(0, stored[labels[open_]]))
+            fresh = np.zeros(len(open_), dtype=bool)
+            for k, (id_, label) in enumerate(zip(ids.tolist(), labels[open_].tolist(), strict=True)):
+                if id_ not in self._resident[label] and id_ not in taken:
+                    taken.add(id_)
+                    fresh[k] = True
+            drawn[open_[fresh]] = ids[fresh]
+            open_ = open_[~fresh]
+            if not len(open_):
+                return drawn
+        for label in np.unique(labels[open_]).tolist():  # nearly all of the class is held: list what is left
+            if stored[label] == len(self._resident[label]):
+                continue
+            wanted = open_[labels[open_] == label]
+            everything = make_ids(np.full(stored[label], label), np.arange(stored[label])).tolist()
+            absent = [id_ for id_ in everything if id_ not in self._resident[label] and id_ not in taken]
+            chosen = rng.permutation(np.array(absent, dtype=np.int64))[: len(wanted)]
+            drawn[wanted[: len(chosen)]] = chosen
+        return drawn

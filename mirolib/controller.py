@@ -1,0 +1,42 @@
+"""Controllers choose sizes and swap ratio; the memory applies them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from mirolib.learner import Learner
+from mirolib.memory import MemoryConfig, TieredMemory
+from mirolib.resources import Resources
+from mirolib.stream import Task
+
+
+class Controller(ABC):
+    """Decides the memory configuration; deciding changes neither learner nor memory."""
+
+    @abstractmethod
+    def choose(self, task: Task, learner: Learner, memory: TieredMemory) -> MemoryConfig:
+        """The configuration to train a new task with, after its samples have arrived (paper: P1, P2)."""
+
+    @abstractmethod
+    def adapt(self, config: MemoryConfig, resources: Resources) -> MemoryConfig:
+        """The configuration for the next epoch, given the one in force and the state of memory and I/O (P4)."""
+
+
+@dataclass(frozen=True)
+class FixedController(Controller):
+    """The same configuration for every task, whatever the resources.
+
+    Attributes:
+        config: The configuration.
+    """
+
+    config: MemoryConfig
+
+    def choose(self, task: Task, learner: Learner, memory: TieredMemory) -> MemoryConfig:
+        """The fixed configuration."""
+        return self.config
+
+    def adapt(self, config: MemoryConfig, resources: Resources) -> MemoryConfig:
+        """The configuration in force."""
+        return config

@@ -1,0 +1,99 @@
+"""A recorded power trace as an energy source."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mirolib.energy.source import NOT_MEASURED, Availability, EnergySource, Measurement
+from mirolib.errors import InputError
+
+
+class TraceSource(EnergySource):
+    """A power trace recorded elsewhere, replayed from the moment this source is made.
+
+    The trace is integrated by trapezoid, linearly interpolated at the edges.
+    """
+
+    name, kind = "trace", "replayed"
+
+    def __init__(
+        self,
+        times_s: Sequence[float] | np.ndarray,
+        power_w: Sequence[float] | np.ndarray,
+        *,
+        scope: str = "as recorded",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """A trace to replay.
+
+        Args:
+            times_s: Instants in seconds, rising; the first is the moment the replay begins.
+            power_w: Power in watts at each instant; negative readings are kept.
+            scope: What the trace had measured.
+            clock: Seconds of a monotonic clock.
+
+        Raises:
+            InputError: If there are fewer than two samples, times don't rise, or a value is not finite.
+        """
+        times, power = np.asarray(times_s, dtype=np.float64), np.asarray(power_w, dtype=np.float64)
+        if times.ndim != 1 or times.shape != power.shape or len(times) < 2:
+            raise InputError(
+                f"A trace needs two samples or more, one power a time; got {times.shape} and {power.shape}."
+            )
+        if not (np.isfinite(times).all() and np.isfinite(power).all()):
+            raise InputError("The trace holds NaN or infinite values; remove those samples.")
+        if (np.diff(times) <= 0).any():
+            at = int(np.argmax(np.diff(times) <= 0)) + 1
+            raise InputError(
+                f"Time stands still or runs backwards at sample {at} of the trace; sort it and drop repeats."
+            )
+        self.scope = scope
+        self._clock = clock
+        self._times = times - times[0] + clock()
+        self._power = power
+        self._energy = np.concatenate([[0.0], np.cumsum(np.diff(times) * (power[1:] + power[:-1]) / 2)])
+
+    @classmethod
+    def from_csv(cls, path: str | Path) -> TraceSource:
+        """Reads a trace from a CSV file with the columns `time_s` and `power_w`.
+
+        Raises:
+            InputError: If the file can't be read or lacks a column, or its trace is unusable.
+        """
+        import pandas as pd
+
+        try:
+            table = pd.read_csv(path)[["time_s", "power_w"]].astype(float)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path} is no power trace (columns time_s and power_w of numbers): {error}.") from error
+        return cls(table["time_s"].to_numpy(), table["power_w"].to_numpy())
+
+    def probe(self) -> Availability:
+        """Always available."""
+        return Availability(True, f"{len(self._times)} samples over {self._times[-1] - self._times[0]:.1f} s")
+
+    def mark(self) -> float:
+        """The instant."""
+        return self._clock()
+
+    def measure(self, start_s: float, end_s: float) -> Measurement:
+        """Energy of the part of the trace inside the interval; outside the trace nothing is known."""
+        start, end = max(start_s, self._times[0]), min(end_s, self._times[-1])
+        if end <= start:
+            return NOT_MEASURED
+        energy = self._until(end) - self._until(start)
+        inside = self._times[(self._times > start) & (self._times < end)]
+        gaps = np.diff(np.concatenate([[start], inside, [end]]))
+        coverage = (end - start) / (end_s - start_s)
+        return Measurement(energy, energy, energy, coverage, len(inside) + 2, float(gaps.max()))
+
+    def _until(self, instant_s: float) -> float:
+        """Energy from the trace's beginning to an instant inside it."""
+        k = min(int(np.searchsorted(self._times, instant_s, side="right")) - 1, len(self._times) - 2)
+        step = instant_s - self._times[k]
+        power = float(np.interp(instant_s, self._times, self._power))
+        return float(self._energy[k] + step * (self._power[k] + power) / 2)

@@ -1,0 +1,27 @@
+"""Errors a user is meant to read: one sentence that says what to change."""
+
+from __future__ import annotations
+
+
+class MiroError(Exception):
+    """Base of the errors below; a notebook shows the sentence alone, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython's hook for what a cell shows when this error ends it."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class InputError(MiroError, ValueError):
+    """A parameter, array or file given by the user cannot be used as it is."""
+
+
+class StorageError(MiroError, RuntimeError):
+    """The storage tier could not read or write: full or unwritable disk, another data set's store."""
+
+
+class RunError(MiroError, RuntimeError):
+    """A launched run did not finish."""
+
+
+class CorruptRecordError(StorageError):
+    """A stored sample does not match its checksum (torn or flipped bytes)."""

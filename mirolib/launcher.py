@@ -1,0 +1,153 @@
+"""Launching a notebook headless: parameters checked first, then papermill, then the run's own word for how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mirolib.errors import InputError, RunError
+from mirolib.workbench import PROJECT, load_runs, new_run_id, plain_name, results_folder
+
+logger = logging.getLogger(__name__)
+
+NOTEBOOKS = PROJECT / "notebooks"
+_LITERALS: dict[str, Any] = {"None": None, "null": None, "True": True, "true": True, "False": False, "false": False}
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A notebook that was run.
+
+    Attributes:
+        notebook: The executed notebook.
+        run: Its row of `load_runs`.
+    """
+
+    notebook: Path
+    run: pd.Series
+
+
+def notebook_path(name: str) -> Path:
+    """The notebook of the repository with a name such as `10_run`.
+
+    Raises:
+        InputError: If there is none.
+    """
+    path = NOTEBOOKS / f"{plain_name(name.removesuffix('.ipynb'))}.ipynb"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb")))
+        raise InputError(f"There is no notebook {name!r}; choose one of {known}.")
+    return path
+
+
+def declared_parameters(notebook: str) -> dict[str, str]:
+    """The parameters of a notebook with the type each is annotated with.
+
+    Raises:
+        InputError: If there is no such notebook.
+    """
+    from papermill import inspect_notebook
+
+    found = inspect_notebook(str(notebook_path(notebook)))
+    return {name: entry["inferred_type_name"] for name, entry in found.items()}
+
+
+def check_parameters(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Checks parameters against the names and annotated types of a notebook's parameters cell.
+
+    Args:
+        notebook: Name of the notebook.
+        parameters: Values, or texts that stand for them (from a command line).
+
+    Returns:
+        The values in the types the notebook declares.
+
+    Raises:
+        InputError: If a name is unknown or a value has another type.
+    """
+    declared = declared_parameters(notebook)
+    checked = {}
+    for name, value in parameters.items():
+        if name not in declared:
+            raise InputError(f"Notebook {notebook} has no parameter {name!r}; it takes {', '.join(declared)}.")
+        checked[name] = _converted(name, value, declared[name])
+    return checked
+
+
+def _converted(name: str, value: Any, declared: str) -> Any:
+    """A value in one of the declared types (`int`, `float`, `str`, `bool`, `list`, `None`, joined by `|`)."""
+    types = [part.strip().split("[")[0] for part in declared.split("|")]
+    if isinstance(value, str) and "str" not in types:
+        text = value.strip()
+        with contextlib.suppress(ValueError):
+            value = _LITERALS[text] if text in _LITERALS else json.loads(text)
+    for one in types:
+        if one == "None" and value is None:
+            return value
+        if one == type(value).__name__ and not (isinstance(value, float) and not math.isfinite(value)):
+            return value
+        if one == "float" and type(value) is int:
+            return float(value)
+        if one == "list" and isinstance(value, tuple):
+            return list(value)
+    raise InputError(f"Parameter {name} is {value!r}; give a value of type {declared}.")
+
+
+def launch(
+    notebook: str, *, results: str | os.PathLike[str] | None = None, progress: bool = True, **parameters: Any
+) -> Launched:
+    """Runs a notebook of the repository with papermill, from any folder.
+
+    The executed notebook lies in the run's folder. The run is done only if its `run.json` says so: a kernel that
+    dies leaves a notebook that looks whole.
+
+    Args:
+        notebook: Its name, such as `10_run`.
+        results: The folder of all results; see `results_folder`.
+        progress: Whether to show papermill's progress bar.
+        parameters: Values for its parameters cell.
+
+    Raises:
+        InputError: If the notebook or a parameter is unknown, or a value has another type.
+        RunError: If the run failed; the sentence is its own.
+    """
+    import papermill
+    from traitlets.config import Config
+
+    checked = check_parameters(notebook, parameters)
+    if "run_id" not in declared_parameters(notebook):
+        raise InputError(
+            f"Notebook {notebook} is not made to be launched (no parameter run_id); open it in JupyterLab."
+        )
+    folder = results_folder(results)
+    run_id = checked.setdefault("run_id", "") or new_run_id(checked.get("seed", 0))
+    output = folder / plain_name(notebook) / plain_name(run_id) / "notebook.ipynb"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    checked |= {"run_id": run_id, "results": str(folder)}
+    logger.info("running %s into %s", notebook, output.parent)
+    try:
+        papermill.execute_notebook(
+            str(notebook_path(notebook)),
+            str(output),
+            parameters=checked,
+            cwd=str(NOTEBOOKS),
+            progress_bar=progress,
+            log_output=not progress,
+            store_widget_state=False,
+            config=Config(KernelManager={"transport": "ipc"}),
+        )
+    except papermill.PapermillExecutionError as error:
+        raise RunError(f"{notebook} failed: {error.ename}: {error.evalue} (executed notebook: {output})") from error
+    runs = load_runs(folder, notebook)
+    found = runs[runs["run_id"] == run_id] if len(runs) else runs
+    if not len(found) or found.iloc[0]["status"] != "finished":
+        raise RunError(f"{notebook} ended without a finished run in {output.parent}; see {output}.")
+    return Launched(output, found.iloc[0])

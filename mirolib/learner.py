@@ -1,0 +1,185 @@
+"""The continual learner: a backbone, a head that grows, and a method that turns a batch into a loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mirolib.augment import Transform
+from mirolib.datasets import DatasetSpec, Preset, Samples
+from mirolib.errors import InputError
+from mirolib.memory import Batch
+from mirolib.models import ExpandingHead, build_model, feature_dim
+
+_EVALUATION_BATCH = 512
+
+
+class Method(ABC):
+    """A continual-learning method. Subclass it to add one."""
+
+    @property
+    def replays(self) -> bool:
+        """Whether training batches hold samples of the episodic memory."""
+        return True
+
+    @abstractmethod
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of logits `(n, classes)` against labels `(n,) int64`."""
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy on one-hot targets, mean over samples and classes (the paper's loss)."""
+    targets = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
+    return functional.binary_cross_entropy_with_logits(logits, targets)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce": binary_cross_entropy,
+    "ce": functional.cross_entropy,
+}
+
+
+@dataclass(frozen=True)
+class ExperienceReplay(Method):
+    """Experience replay (ER): new and replayed samples count alike.
+
+    Attributes:
+        loss_name: `bce`, as in the paper, or `ce` for softmax cross-entropy.
+    """
+
+    loss_name: str = "bce"
+
+    def __post_init__(self) -> None:
+        """Checks the name of the loss."""
+        if self.loss_name not in LOSSES:
+            raise InputError(f"There is no loss {self.loss_name!r}; choose one of {', '.join(LOSSES)}.")
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss over the batch."""
+        return LOSSES[self.loss_name](logits, labels)
+
+
+@dataclass(frozen=True)
+class Finetuning(ExperienceReplay):
+    """Training on the new task alone: what replay is measured against."""
+
+    @property
+    def replays(self) -> bool:
+        """False: the episodic memory is left out of the batches."""
+        return False
+
+
+METHODS: dict[str, Callable[[str], Method]] = {"er": ExperienceReplay, "finetuning": Finetuning}
+
+
+class Learner:
+    """Trains and evaluates a model whose head grows with each task, on one device."""
+
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        settings: Preset,
+        *,
+        model: nn.Module | None = None,
+        method: Method | None = None,
+        device: str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        """A learner that knows no class yet.
+
+        Args:
+            spec: The data set: shape, normalisation, augmentation.
+            settings: Epochs, batch size and optimiser; its model is built unless `model` is given.
+            model: A backbone of the user's own, `(n, *sample_shape) float32` to features `(n, d)`.
+            method: The continual-learning method; experience replay by default.
+            device: A PyTorch device, such as `cpu` or `cuda:0`.
+            seed: Seed of the weights and of the augmentation.
+
+        Raises:
+            InputError: If the device can't be used, the model is unknown or its output is no feature vector.
+        """
+        self.settings = settings
+        self.method = method or ExperienceReplay()
+        self.device = _usable(device)
+        self.epochs, self.batch_size = settings.epochs, settings.batch_size
+        if self.epochs < 1 or self.batch_size < 1:
+            raise InputError(f"epochs is {self.epochs} and batch_size {self.batch_size}; both must be 1 or more.")
+        children = np.random.SeedSequence([seed, 3]).generate_state(3).tolist()
+        if model is None:
+            model = build_model(settings.model, spec.sample_shape, children[0])
+        self.backbone = model.to(self.device)
+        self.head = ExpandingHead(feature_dim(self.backbone, spec.sample_shape)).to(self.device)
+        self.visits = 0
+        self._transform = Transform(spec, self.device, children[1])
+        self._head_generator = torch.Generator().manual_seed(children[2])
+        self._layout = torch.channels_last if len(spec.sample_shape) == 3 else torch.contiguous_format
+        self.backbone.to(memory_format=self._layout)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes the head knows."""
+        return len(self.head.bias)
+
+    def grow(self, classes: tuple[int, ...]) -> None:
+        """Adds the classes of a task to the head and starts optimiser and schedule anew (as the paper's code does)."""
+        assert classes[0] == self.num_classes, "classes must arrive in the order of their labels"
+        self.head.grow(len(classes), self._head_generator)
+        s = self.settings
+        parameters = [*self.backbone.parameters(), *self.head.parameters()]
+        self._optimizer = torch.optim.SGD(parameters, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
+        self._schedule = torch.optim.lr_scheduler.MultiStepLR(self._optimizer, list(s.milestones), s.gamma)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Logits `(n, num_classes)` of normalised inputs `(n, *sample_shape)`."""
+        return self.head(self.backbone(inputs.contiguous(memory_format=self._layout)))
+
+    def step(self, batch: Batch) -> Tensor:
+        """One training step on a batch.
+
+        Returns:
+            The loss, a scalar tensor on the device (left there so that a GPU need not be waited for).
+        """
+        labels = torch.from_numpy(batch.labels).to(self.device)
+        loss = self.method.loss(self.logits(self._transform.train(batch.samples)), labels)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        self.visits += len(batch.labels)
+        return loss.detach()
+
+    def end_epoch(self) -> None:
+        """Moves the learning-rate schedule on."""
+        self._schedule.step()
+
+    def predict(self, samples: np.ndarray) -> np.ndarray:
+        """Predicted label of raw samples `(n, *sample_shape)`, `(n,) int64`; the model is left as it was."""
+        self.backbone.eval()
+        with torch.no_grad():
+            parts = np.array_split(samples, max(1, -(-len(samples) // _EVALUATION_BATCH)))
+            labels = [self.logits(self._transform.evaluate(part)).argmax(dim=1) for part in parts]
+        self.backbone.train()
+        return torch.cat(labels).cpu().numpy()
+
+    def accuracy(self, samples: Samples) -> float:
+        """Share of samples, in [0, 1], whose label is predicted among all classes seen so far."""
+        right = sum(
+            int((self.predict(samples.read(chunk)) == samples.labels[chunk]).sum())
+            for chunk in samples.chunks(8 * _EVALUATION_BATCH)
+        )
+        return right / len(samples)
+
+
+def _usable(device: str) -> torch.device:
+    """A device on which a tensor can be made, or a sentence on why not."""
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"Device {device!r} can't be used here ({str(error).splitlines()[0]}); use cpu.") from error
+    return chosen

@@ -1,0 +1,319 @@
+"""The tiered memory: stream buffer and episodic memory in RAM, every sample ever seen on storage.
+
+The stages are the paper's (Fig. 1): `receive` buffers a new task, `batches` and `swap` serve training, `retain`
+flushes the stream buffer into the episodic memory when the task ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+
+from mirolib.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas
+from mirolib.errors import InputError
+from mirolib.storage import Storage
+from mirolib.stream import Task, rank_in_class
+from mirolib.swapper import Exchange, Swapper, SwapPolicy, UniformSwap
+
+_CHUNK = 1024  # samples moved between tiers at a time
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Sizes and swap ratio: what a controller chooses (paper: Table 2).
+
+    Attributes:
+        stream_size: Capacity of the stream buffer in samples.
+        episodic_size: Capacity of the episodic memory in samples.
+        swap_ratio: Share of the replayed samples exchanged with storage, in [0, 1].
+
+    Raises:
+        InputError: If a size is not a positive integer or the ratio lies outside [0, 1].
+    """
+
+    stream_size: int
+    episodic_size: int
+    swap_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        for name in ("stream_size", "episodic_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise InputError(f"{name} is {value!r}; give a whole number of samples, 1 or more.")
+        if not 0 <= self.swap_ratio <= 1:
+            raise InputError(
+                f"swap_ratio is {self.swap_ratio}; choose a value from 0 (off) to 1 (every replayed sample)."
+            )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one training step: those of the stream buffer first, then the replayed ones.
+
+    Attributes:
+        samples: `(n, *sample_shape)` raw samples.
+        labels: `(n,) int64`.
+        replayed: Slots in the episodic memory of the last `len(replayed)` samples.
+    """
+
+    samples: np.ndarray
+    labels: np.ndarray
+    replayed: np.ndarray
+
+
+@dataclass(frozen=True)
+class SwapCounts:
+    """Swapping since the memory was made; subtract two to see what lies between.
+
+    Attributes:
+        steps: Training steps.
+        replayed: Samples replayed from the episodic memory.
+        swapped: Samples exchanged with storage.
+        unavailable: Exchanges left out because storage had no further sample of the class.
+        stall_s: Seconds that training waited for storage.
+    """
+
+    steps: int = 0
+    replayed: int = 0
+    swapped: int = 0
+    unavailable: int = 0
+    stall_s: float = 0.0
+
+    def __sub__(self, earlier: SwapCounts) -> SwapCounts:
+        """What was added since `earlier`."""
+        return SwapCounts(
+            self.steps - earlier.steps,
+            self.replayed - earlier.replayed,
+            self.swapped - earlier.swapped,
+            self.unavailable - earlier.unavailable,
+            self.stall_s - earlier.stall_s,
+        )
+
+
+class TieredMemory:
+    """Joins stream buffer, episodic memory, storage and swapper."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        config: MemoryConfig,
+        num_classes: int,
+        *,
+        seed: int = 0,
+        hierarchical: bool = True,
+        lag: int = 2,
+        policy: SwapPolicy | None = None,
+    ) -> None:
+        """An empty memory.
+
+        Args:
+            storage: The storage tier; `close` closes it too.
+            config: Sizes and swap ratio to begin with.
+            num_classes: Classes over the whole stream.
+            seed: Seed of every draw made here.
+            hierarchical: False makes it a single-level episodic memory: storage is written but never read for
+                training.
+            lag: Steps between asking storage for a sample and taking it in.
+            policy: Which replayed samples make room; uniform by default.
+
+        Raises:
+            InputError: If `lag` is below 1, or swapping is asked of a single-level memory.
+        """
+        if lag < 1:
+            raise InputError(f"lag is {lag}; choose 1 step or more between fetch and commit.")
+        self.storage = storage
+        self.config = config
+        self.hierarchical = hierarchical
+        shape, dtype = storage.fingerprint.sample_shape, storage.fingerprint.sample_dtype
+        self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, shape, dtype))
+        self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, shape, dtype))
+        self._check(config)
+        self._swapper = Swapper(storage, lag)
+        self._policy = policy or UniformSwap()
+        self._batch_rng, self._swap_rng, self._select_rng = (
+            np.random.default_rng(child) for child in np.random.SeedSequence([seed, 2]).spawn(3)
+        )
+        self._stored = np.zeros(num_classes, dtype=np.int64)
+        self._old_classes = np.zeros(num_classes, dtype=bool)
+        self._awaiting = np.zeros(config.episodic_size, dtype=bool)
+        self._owed = 0.0
+        self._counts = SwapCounts()
+
+    def _check(self, config: MemoryConfig) -> None:
+        if config.swap_ratio > 0 and not self.hierarchical:
+            raise InputError("A single-level memory can't swap; set swap_ratio to 0 or make the memory hierarchical.")
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes of RAM that the two buffers take when full."""
+        return self.stream_buffer.array.allocated_bytes + self.episodic_memory.array.allocated_bytes
+
+    @property
+    def stored(self) -> int:
+        """Training samples on storage."""
+        return int(self._stored.sum())
+
+    @property
+    def counts(self) -> SwapCounts:
+        """Swapping so far."""
+        counts = self._counts
+        return SwapCounts(counts.steps, counts.replayed, counts.swapped, counts.unavailable, self._swapper.stall_s)
+
+    def receive(self, task: Task) -> None:
+        """Buffering: writes the samples of a new task to storage and fills the stream buffer.
+
+        Raises:
+            StorageError: If storage can't take them.
+        """
+        for part, samples, ids in (
+            ("train", task.train, task.train_ids),
+            ("validation", task.validation, task.validation_ids),
+        ):
+            for chunk in samples.chunks(_CHUNK):
+                self.storage.put(ids[chunk], samples.read(chunk), part)
+        self._stored[list(task.classes)] = [self.storage.count(label) for label in task.classes]
+        self.stream_buffer.begin(task.train_ids, self._select_rng)
+        wanted = self.stream_buffer.missing()
+        order = np.argsort(task.train_ids)
+        positions = order[np.searchsorted(task.train_ids, wanted, sorter=order)]
+        self.stream_buffer.array.append(task.train.read(positions), wanted)
+
+    def resize(self, config: MemoryConfig) -> None:
+        """Applies a configuration: what fits is kept, and a hierarchical memory fills new room from storage."""
+        if config == self.config:
+            return
+        self._check(config)
+        self._commit(self._swapper.drain())
+        if config.stream_size != self.config.stream_size:
+            self.stream_buffer.resize(config.stream_size)
+            if self.hierarchical and len(missing := self.stream_buffer.missing()):
+                self.stream_buffer.array.append(self.storage.read(missing), missing)
+        if config.episodic_size != self.config.episodic_size:
+            self._balance_episodic(config.episodic_size)
+        self.config = config
+
+    def batches(self, batch_size: int, *, replay: bool = True) -> Iterator[Batch]:
+        """One epoch over stream buffer and episodic memory, shuffled together.
+
+        The samples are spread evenly over the batches, so that none is much smaller than the others.
+
+        Args:
+            batch_size: Most samples in a batch.
+            replay: False leaves the episodic memory out.
+        """
+        streamed = len(self.stream_buffer)
+        total = streamed + (len(self.episodic_memory) if replay else 0)
+        order = self._batch_rng.permutation(total)
+        for part in np.array_split(order, max(1, -(-total // batch_size))):
+            new, replayed = part[part < streamed], part[part >= streamed] - streamed
+            samples = np.empty(
+                (len(part), *self.storage.fingerprint.sample_shape), self.storage.fingerprint.sample_dtype
+            )
+            labels = np.empty(len(part), dtype=np.int64)
+            self.stream_buffer.array.gather(new, samples[: len(new)], labels[: len(new)])
+            self.episodic_memory.array.gather(replayed, samples[len(new) :], labels[len(new) :])
+            yield Batch(samples, labels, replayed)
+
+    def swap(self, batch: Batch) -> None:
+        """Swapping: commits the exchanges that are due, then asks for those of this batch.
+
+        Over time, `swap_ratio` of the replayed samples are exchanged, each for a random stored sample of its class.
+        """
+        counts = self._counts
+        step = counts.steps
+        self._commit(self._swapper.due(step))
+        requested, unavailable = self._request(step, batch.replayed)
+        self._counts = SwapCounts(
+            step + 1,
+            counts.replayed + len(batch.replayed),
+            counts.swapped + requested,
+            counts.unavailable + unavailable,
+        )
+
+    def _request(self, step: int, replayed: np.ndarray) -> tuple[int, int]:
+        """Asks storage for exchanges of some replayed slots; how many were asked for and how many can't be had."""
+        if self.config.swap_ratio == 0 or not len(replayed):
+            return 0, 0
+        self._owed += self.config.swap_ratio * len(replayed)
+        owed = int(self._owed + 1e-9)
+        self._owed -= owed
+        free = replayed[~self._awaiting[replayed]]
+        slots = self._policy.choose(free, min(owed, len(free)), self._swap_rng)
+        labels = self.episodic_memory.array.labels_at(slots)
+        ids = self.episodic_memory.draw_absent(labels, self._stored, self._swap_rng)
+        found = ids >= 0
+        if found.any():
+            self.episodic_memory.reserve(ids[found])
+            self._awaiting[slots[found]] = True
+            self._swapper.request(step, slots[found], ids[found])
+        return int(found.sum()), int((~found).sum())
+
+    def _commit(self, exchanges: Iterator[Exchange]) -> None:
+        for exchange in exchanges:
+            self.episodic_memory.exchange(exchange.slots, exchange.samples, exchange.ids)
+            self._awaiting[exchange.slots] = False
+
+    def retain(self, task: Task) -> None:
+        """Flushing: the episodic memory takes samples of the stream buffer, and old classes make room."""
+        self._commit(self._swapper.drain())
+        self._old_classes[list(task.classes)] = True
+        self._balance_episodic(self.config.episodic_size)
+        self.stream_buffer.clear()
+
+    def _balance_episodic(self, capacity: int) -> None:
+        """Brings the episodic memory to a capacity, class-balanced over the old classes.
+
+        Classes that have too few samples are filled from the stream buffer (when its task has just ended) and then,
+        in a hierarchical memory, from storage.
+        """
+        memory, buffer = self.episodic_memory, self.stream_buffer.array
+        num_labels = len(self._stored)
+        flushed = np.where(self._old_classes, np.bincount(buffer.labels, minlength=num_labels), 0)
+        reachable = self._stored if self.hierarchical else memory.class_counts(num_labels) + flushed
+        self._awaiting = np.zeros(capacity, dtype=bool)
+        quotas = balanced_quotas(capacity, np.where(self._old_classes, reachable, 0))
+        memory.rebalance(capacity, quotas, self._select_rng)
+        lacking = quotas - memory.class_counts(num_labels)
+        slots = self._select_rng.permutation(np.flatnonzero(flushed[buffer.labels]))
+        slots = slots[rank_in_class(buffer.labels[slots]) < lacking[buffer.labels[slots]]]
+        for start in range(0, len(slots), _CHUNK):
+            memory.add(*buffer.copy_of(slots[start : start + _CHUNK]))
+        if not self.hierarchical:
+            return
+        lacking = quotas - memory.class_counts(num_labels)
+        ids = memory.draw_absent(np.repeat(np.arange(num_labels), lacking), self._stored, self._select_rng)
+        for start in range(0, len(ids), _CHUNK):
+            memory.add(self.storage.read(ids[start : start + _CHUNK]), ids[start : start + _CHUNK])
+
+    def fill(self) -> list[dict[str, object]]:
+        """Samples and bytes of each tier by class, one row each, ready for a DataFrame."""
+        size = self.storage.fingerprint.sample_bytes
+        tiers = {
+            "stream buffer": np.bincount(self.stream_buffer.array.labels, minlength=len(self._stored)),
+            "episodic memory": self.episodic_memory.class_counts(len(self._stored)),
+            "storage": self._stored,
+        }
+        return [
+            {"tier": tier, "label": label, "samples": int(count), "size_bytes": int(count) * size}
+            for tier, counts in tiers.items()
+            for label, count in enumerate(counts)
+        ]
+
+    def __enter__(self) -> TieredMemory:
+        """Lets a `with` block close the memory."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the memory."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends the swapper's thread and closes storage."""
+        self._swapper.close()
+        self.storage.close()

@@ -1,0 +1,297 @@
+"""The storage tier: every sample ever seen, once, on disk, in LMDB.
+
+A record is an 8-byte XXH3 checksum, seeded with the sample's id, and the raw sample. Records are keyed by id
+(`label << 32 | ordinal`, big-endian) and the ordinals of a class have no gaps, so the number of samples of a class is
+found from its last key: the store needs no index in RAM and opens at once, however large it is. LMDB commits by
+copy-on-write: after `kill -9` or a power cut the store is as its last commit left it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import struct
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import xxhash
+
+from mirolib.errors import CorruptRecordError, InputError, StorageError
+from mirolib.stream import ORDINAL_BITS, TaskStream, labels_of, make_ids
+
+FORMAT_VERSION = 1
+CHECKSUM_BYTES = 8
+PARTS = ("train", "validation")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a store was written for; it opens for nothing else.
+
+    Attributes:
+        dataset: Name of the data set.
+        content: Hash of its samples and labels.
+        class_order: The data set's class at each label.
+        seed: Seed of the order of arrival and of the held-out samples.
+        validation_share: Share of the samples held out.
+        sample_shape: Shape of a record's sample.
+        sample_dtype: NumPy type of a record's sample.
+        format_version: Version of the record format.
+    """
+
+    dataset: str
+    content: str
+    class_order: tuple[int, ...]
+    seed: int
+    validation_share: float
+    sample_shape: tuple[int, ...]
+    sample_dtype: str
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def of(cls, stream: TaskStream) -> Fingerprint:
+        """The fingerprint of a stream."""
+        spec = stream.dataset.spec
+        return cls(
+            dataset=spec.name,
+            content=stream.dataset.fingerprint,
+            class_order=stream.class_order,
+            seed=stream.seed,
+            validation_share=stream.validation_share,
+            sample_shape=spec.sample_shape,
+            sample_dtype=spec.sample_dtype,
+        )
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample."""
+        return int(np.prod(self.sample_shape)) * np.dtype(self.sample_dtype).itemsize
+
+
+class Storage:
+    """Samples by id in an LMDB environment; one process writes, threads of it may read."""
+
+    def __init__(self, path: str | os.PathLike[str], fingerprint: Fingerprint) -> None:
+        """Opens the store at `path`, or creates it where there is none.
+
+        Args:
+            path: Folder of the store.
+            fingerprint: What the store must have been, or will be, written for.
+
+        Raises:
+            StorageError: If the folder can't be written, the store is damaged, already open in this process, or
+                was written for another data set, class order, seed or format.
+        """
+        self.path = Path(path)
+        self.fingerprint = fingerprint
+        self.bytes_written = 0
+        self.bytes_read = 0
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._env = lmdb.open(str(self.path), map_size=1 << 26, max_dbs=len(PARTS) + 1, readahead=False)
+            self._databases = {part: self._env.open_db(part.encode()) for part in PARTS}
+        except (OSError, lmdb.Error) as error:
+            raise StorageError(
+                f"The store {self.path} can't be opened: {_reason(error)}. Free the folder, or name another."
+            ) from error
+        try:
+            self._check_size()
+            self._check_fingerprint()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_size(self) -> None:
+        """Refuses a file that ends before its last committed page: reading there would kill the process."""
+        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        actual = (self.path / "data.mdb").stat().st_size
+        if actual < needed:
+            raise StorageError(
+                f"The store {self.path} is cut short: {actual} of {needed} bytes are left. "
+                "Delete the folder and run again from the data set."
+            )
+
+    def _check_fingerprint(self) -> None:
+        """Writes the fingerprint into a new store, or compares it with the one found."""
+        mine = json.loads(json.dumps(asdict(self.fingerprint)))
+        with self._env.begin() as transaction:
+            found = transaction.get(b"fingerprint")
+        if found is None:
+            self._commit(lambda transaction: transaction.put(b"fingerprint", json.dumps(mine).encode()))
+            return
+        try:
+            theirs = json.loads(found)
+            differing = [name for name in mine if theirs.get(name) != mine[name]]
+        except (ValueError, AttributeError) as error:
+            raise StorageError(f"The store {self.path} has an unreadable fingerprint; delete the folder.") from error
+        if differing:
+            raise StorageError(
+                f"The store {self.path} was written for another {', '.join(differing)} "
+                f"({'; '.join(f'{n}: {_short(theirs.get(n))}, not {_short(mine[n])}' for n in differing)}); "
+                "name another folder or delete this one."
+            )
+
+    def count(self, label: int, part: str = "train") -> int:
+        """Number of stored samples of a class."""
+        with self._env.begin(self._databases[part]) as transaction:
+            cursor = transaction.cursor()
+            beyond = cursor.set_range(_key((label + 1) << ORDINAL_BITS))
+            if not (cursor.prev() if beyond else cursor.last()):
+                return 0
+            last = int.from_bytes(cursor.key(), "big")
+        return (last & ((1 << ORDINAL_BITS) - 1)) + 1 if last >> ORDINAL_BITS == label else 0
+
+    def counts(self, num_labels: int, part: str = "train") -> np.ndarray:
+        """Number of stored samples of the labels `0 … num_labels - 1`, `(num_labels,) int64`."""
+        return np.array([self.count(label, part) for label in range(num_labels)], dtype=np.int64)
+
+    def put(self, ids: np.ndarray, samples: np.ndarray, part: str = "train") -> int:
+        """Stores samples in one transaction: all of them or, when it fails, none.
+
+        Samples already there are left as they are, so that receiving a task again after a crash is harmless.
+
+        Args:
+            ids: `(n,) int64`; the ordinals of each class must continue those stored, without a gap.
+            samples: `(n, *sample_shape)`.
+            part: `train` or `validation`.
+
+        Returns:
+            How many samples were new.
+
+        Raises:
+            InputError: If a sample has another shape or type, or ids leave a gap.
+            StorageError: If the disk is full or can't be written; the store is then as it was.
+        """
+        expected = (self.fingerprint.sample_shape, np.dtype(self.fingerprint.sample_dtype))
+        if (samples.shape[1:], samples.dtype) != expected or len(ids) != len(samples):
+            raise InputError(
+                f"The store holds samples {expected[0]} {expected[1]}; got {samples.shape[1:]} {samples.dtype}."
+            )
+        self._check_ordinals(ids, part)
+        payload = np.ascontiguousarray(samples).reshape(len(ids), -1).view(np.uint8)
+        records = np.empty((len(ids), CHECKSUM_BYTES + payload.shape[1]), dtype=np.uint8)
+        records[:, CHECKSUM_BYTES:] = payload
+        checksums = [
+            xxhash.xxh3_64_intdigest(row.data, seed=id_) for row, id_ in zip(payload, ids.tolist(), strict=True)
+        ]
+        records[:, :CHECKSUM_BYTES] = np.array(checksums, dtype="<u8").view(np.uint8).reshape(-1, CHECKSUM_BYTES)
+        items = list(zip(_keys(ids), (row.data for row in records), strict=True))
+
+        def write(transaction: lmdb.Transaction) -> int:
+            return transaction.cursor(self._databases[part]).putmulti(items, overwrite=False)[1]
+
+        added = self._commit(write, records.nbytes)
+        self.bytes_written += added * records.shape[1]
+        return added
+
+    def _check_ordinals(self, ids: np.ndarray, part: str) -> None:
+        """Sees to it that the ordinals of every class stay without a gap."""
+        labels, ordinals = labels_of(ids), ids & ((1 << ORDINAL_BITS) - 1)
+        for label in np.unique(labels):
+            stored, given = self.count(int(label), part), np.unique(ordinals[labels == label])
+            new = given[given >= stored]
+            if not np.array_equal(new, np.arange(stored, stored + len(new))):
+                raise InputError(
+                    f"Samples of label {label} must continue at ordinal {stored}; give them without a gap."
+                )
+
+    def _commit(self, write, size_bytes: int = 0):  # type: ignore[no-untyped-def]
+        """Runs `write(transaction)` in a transaction, making the map larger when it is full."""
+        while True:
+            try:
+                with self._env.begin(write=True) as transaction:
+                    return write(transaction)
+            except lmdb.MapFullError:
+                self._env.set_mapsize(2 * self._env.info()["map_size"] + 2 * size_bytes)
+            except (lmdb.Error, OSError) as error:
+                raise StorageError(
+                    f"The store {self.path} could not be written: {_reason(error)}. "
+                    "Free space or make the folder writable, then run again; nothing already stored is lost."
+                ) from error
+
+    def read(self, ids: np.ndarray, part: str = "train") -> np.ndarray:
+        """Reads samples by id, verifying each checksum; the interpreter lock is free while the disk is read.
+
+        Args:
+            ids: `(n,) int64`.
+            part: `train` or `validation`.
+
+        Returns:
+            `(n, *sample_shape)`, read-only.
+
+        Raises:
+            CorruptRecordError: If a record is missing, cut short or fails its checksum; the sentence names it.
+        """
+        size = CHECKSUM_BYTES + self.fingerprint.sample_bytes
+        keys = _keys(ids)
+        with self._env.begin(self._databases[part], buffers=True) as transaction:
+            get = transaction.get
+            views: list[memoryview] = [get(key) for key in keys]  # type: ignore[misc]
+            for view, id_ in zip(views, ids.tolist(), strict=True):
+                if view is None or len(view) != size:
+                    raise self._corrupt(id_, part, "missing" if view is None else "cut short")
+            joined = b"".join(views)
+        whole = memoryview(joined)
+        starts = range(0, len(joined), size)
+        for start, id_ in zip(starts, ids.tolist(), strict=True):
+            digest = xxhash.xxh3_64_intdigest(whole[start + CHECKSUM_BYTES : start + size], seed=id_)
+            if digest != _CHECKSUM.unpack_from(joined, start)[0]:
+                raise self._corrupt(id_, part, "damaged: its bytes do not match their checksum")
+        self.bytes_read += len(joined)
+        payload = np.frombuffer(joined, dtype=np.uint8).reshape(len(ids), size)[:, CHECKSUM_BYTES:]
+        if self.fingerprint.sample_dtype == "uint8":
+            return payload.reshape(len(ids), *self.fingerprint.sample_shape)
+        return (
+            np.ascontiguousarray(payload)
+            .view(self.fingerprint.sample_dtype)
+            .reshape(len(ids), *self.fingerprint.sample_shape)
+        )
+
+    def read_all(self, labels: tuple[int, ...], part: str) -> tuple[np.ndarray, np.ndarray]:
+        """All samples of some classes with their labels, class by class."""
+        ids = np.concatenate([make_ids(np.full(n, c), np.arange(n)) for c in labels if (n := self.count(c, part))])
+        return self.read(ids, part), labels_of(ids)
+
+    def _corrupt(self, id_: int, part: str, what: str) -> CorruptRecordError:
+        label, ordinal = id_ >> ORDINAL_BITS, id_ & ((1 << ORDINAL_BITS) - 1)
+        return CorruptRecordError(
+            f"Record {ordinal} of label {label} ({part}) in the store {self.path} is {what}. "
+            "Delete the folder and run again from the data set."
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes the store takes on disk."""
+        return (self.path / "data.mdb").stat().st_blocks * 512
+
+    def close(self) -> None:
+        """Closes the store; a closed store may be closed again."""
+        self._env.close()
+
+
+_CHECKSUM = struct.Struct("<Q")
+
+
+def _key(id_: int) -> bytes:
+    return id_.to_bytes(8, "big")
+
+
+def _keys(ids: np.ndarray) -> list[bytes]:
+    """The keys of ids, big-endian so that LMDB keeps a class together."""
+    joined = ids.astype(">u8").tobytes()
+    return [joined[start : start + 8] for start in range(0, len(joined), 8)]
+
+
+def _reason(error: Exception) -> str:
+    """The operating system's words, without the path it repeats."""
+    return str(error).split(": ", 1)[-1].rstrip(".")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"

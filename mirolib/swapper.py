@@ -1,0 +1,117 @@
+"""The swapper: a thread reads storage ahead, the training thread commits.
+
+Asynchronous fetch, synchronous commit: what is asked for at step `t` is handed back at step `t + lag`, neither
+earlier nor later. Which samples are exchanged when is therefore independent of how fast the disk is, and a fetch
+that is late shows as stall time, the sign of I/O congestion (paper: principle P4).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import numpy as np
+
+from mirolib.storage import Storage
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Samples from storage and the slots of the episodic memory they go to.
+
+    Attributes:
+        slots: `(n,) int64` slots.
+        ids: `(n,) int64` ids of the incoming samples.
+        samples: `(n, *sample_shape)` the incoming samples.
+    """
+
+    slots: np.ndarray
+    ids: np.ndarray
+    samples: np.ndarray
+
+
+class SwapPolicy(ABC):
+    """Which of the replayed samples make room."""
+
+    @abstractmethod
+    def choose(self, slots: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Picks `count` of the replayed `slots` of a batch to be swapped out."""
+
+
+class UniformSwap(SwapPolicy):
+    """Every replayed sample is as likely to go as any other (the paper's policy)."""
+
+    def choose(self, slots: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Picks uniformly, without repetition."""
+        return slots if count == len(slots) else rng.permutation(slots)[:count]
+
+
+class Swapper:
+    """Fetches samples in one background thread and hands them back at a fixed lag."""
+
+    def __init__(self, storage: Storage, lag: int) -> None:
+        """Starts the thread, with nothing under way.
+
+        Args:
+            storage: Where samples are read.
+            lag: Steps between a request and its commit, at least 1.
+        """
+        self.stall_s = 0.0
+        self._storage = storage
+        self._lag = lag
+        self._pending: deque[tuple[int, np.ndarray, np.ndarray]] = deque()
+        self._asked: SimpleQueue[np.ndarray | None] = SimpleQueue()
+        self._fetched: SimpleQueue[np.ndarray | Exception] = SimpleQueue()
+        self._thread = threading.Thread(target=self._fetch, name="miro-swapper", daemon=True)
+        self._thread.start()
+
+    def _fetch(self) -> None:
+        """The thread: reads what is asked for, in order, until it is asked for None."""
+        while (ids := self._asked.get()) is not None:
+            try:
+                self._fetched.put(self._storage.read(ids))
+            except Exception as error:  # handed to the training thread, which raises it
+                self._fetched.put(error)
+
+    def request(self, step: int, slots: np.ndarray, ids: np.ndarray) -> None:
+        """Asks for samples `ids`, to be put into `slots` at step `step + lag`."""
+        self._pending.append((step + self._lag, slots, ids))
+        self._asked.put(ids)
+
+    def due(self, step: int) -> Iterator[Exchange]:
+        """Yields what is to be committed at `step`, waiting (and counting the wait) for what is late.
+
+        Raises:
+            StorageError: If a sample could not be read.
+        """
+        while self._pending and self._pending[0][0] <= step:
+            yield self._finish()
+
+    def drain(self) -> Iterator[Exchange]:
+        """Yields everything under way, so that nothing is lost when slots are about to move.
+
+        Raises:
+            StorageError: If a sample could not be read.
+        """
+        while self._pending:
+            yield self._finish()
+
+    def _finish(self) -> Exchange:
+        start = time.monotonic()
+        samples = self._fetched.get()
+        self.stall_s += time.monotonic() - start
+        _, slots, ids = self._pending.popleft()
+        if isinstance(samples, Exception):
+            raise samples
+        return Exchange(slots, ids, samples)
+
+    def close(self) -> None:
+        """Ends the thread; what is under way is dropped."""
+        self._asked.put(None)
+        self._thread.join()
+        self._pending.clear()

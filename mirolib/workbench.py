@@ -1,0 +1,339 @@
+"""Runs on disk: a folder a run, written atomically, and one tidy DataFrame over all of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+import torch
+
+from mirolib.datasets import Dataset
+from mirolib.errors import InputError, StorageError
+from mirolib.experiment import Experiment, RunSettings, summarise
+from mirolib.loop import TaskRecord
+
+RUN_FORMAT = 1
+PROJECT = Path(__file__).resolve().parents[1]
+"""The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
+
+logger = logging.getLogger(__name__)
+
+
+def results_folder(results: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of all results: the one given, that of the variable `MIRO_RESULTS`, or the repository's."""
+    return Path(results or os.environ.get("MIRO_RESULTS") or PROJECT / "results").absolute()
+
+
+def plain_name(name: str) -> str:
+    """A name that is safe as that of a file or folder: it can lead nowhere else.
+
+    Raises:
+        InputError: If it holds anything but letters, digits, dot, hyphen and underscore, or begins with a dot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", name):
+        raise InputError(f"{name!r} can't name a run; use up to 128 letters, digits, dots, hyphens and underscores.")
+    return name
+
+
+def new_run_id(seed: int = 0) -> str:
+    """A name for a run: its time, its seed, and a random part, so that no two are the same."""
+    return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-seed{seed}-{secrets.token_hex(3)}"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: a new file, synced, then renamed over the old one.
+
+    Raises:
+        StorageError: If the folder can't be written or the disk is full; the old file is then still there.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}-", delete=False, encoding="utf-8", newline=""
+        ) as file:
+            temporary = Path(file.name)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"{path} could not be written: {error.strerror}. Free space or make the folder writable, then run again."
+        ) from error
+
+
+def environment_stamp(device: str) -> dict[str, object]:
+    """Versions and machine of a run."""
+    packages = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        **{package: version(package) for package in packages},
+    }
+
+
+class RunFolder:
+    """The folder of one run: `run.json` with status and summary, and its tables as CSV.
+
+    Used as a context manager: it ends as `finished`, or as `failed` with the error's sentence (`interrupted` for
+    Ctrl-C). A process that is killed leaves `running`, which `load_runs` tells from a living run.
+    """
+
+    def __init__(
+        self,
+        notebook: str,
+        parameters: dict[str, Any],
+        *,
+        results: str | os.PathLike[str] | None = None,
+        run_id: str = "",
+    ) -> None:
+        """Makes `results/<notebook>/<run_id>/` with the status `running`.
+
+        Args:
+            notebook: Name of the notebook or study.
+            parameters: What the run was asked to do.
+            results: The folder of all results; see `results_folder`.
+            run_id: Name of the run; by default a new one.
+
+        Raises:
+            InputError: If the run exists already, or the name leads out of the results folder.
+            StorageError: If the folder can't be written.
+        """
+        self.run_id = run_id or new_run_id(parameters.get("seed", 0))
+        self.path = results_folder(results) / plain_name(notebook) / plain_name(self.run_id)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"The results folder {self.path.parent} can't be written: {error.strerror}. "
+                "Make it writable or set MIRO_RESULTS to another."
+            ) from error
+        if (self.path / "run.json").exists():
+            raise InputError(
+                f"Run {self.run_id} exists already in {self.path.parent}; leave run_id empty for a new one."
+            )
+        self._start = time.monotonic()
+        self._run: dict[str, Any] = {
+            "format": RUN_FORMAT,
+            "notebook": notebook,
+            "run_id": self.run_id,
+            "status": "running",
+            "started": _now(),
+            "parameters": parameters,
+            "environment": environment_stamp(str(parameters.get("device", "cpu"))),
+            "summary": {},
+        }
+        self._write()
+
+    def _write(self) -> None:
+        self._run["duration_s"] = round(time.monotonic() - self._start, 3)
+        write_atomic(self.path / "run.json", json.dumps(_plain(self._run), indent=1, allow_nan=False) + "\n")
+
+    def write_table(self, name: str, table: pd.DataFrame) -> Path:
+        """Writes a table as `<name>.csv`."""
+        path = self.path / f"{name}.csv"
+        write_atomic(path, table.to_csv(index=False, lineterminator="\n"))
+        return path
+
+    def write_records(self, records: list[TaskRecord]) -> None:
+        """Writes `tasks.csv`, `swaps.csv` (a row an epoch) and `energy.csv` (a row a window), and the summary."""
+        self.write_table("tasks", pd.DataFrame([record.row() for record in records]))
+        self.write_table("swaps", pd.DataFrame([epoch.row() for record in records for epoch in record.epochs]))
+        self.write_table("energy", pd.DataFrame([reading.row() for record in records for reading in record.readings]))
+        self.set_summary(summarise(records))
+
+    def set_summary(self, summary: dict[str, object]) -> None:
+        """Writes the values by which runs are compared, one flat row, into `run.json`."""
+        self._run["summary"] = summary
+        self._write()
+
+    def set_parameters(self, parameters: dict[str, Any]) -> None:
+        """Writes the parameters as they came out once defaults were filled in."""
+        self._run["parameters"] = parameters
+        self._run["environment"] = environment_stamp(str(parameters["device"]))
+        self._write()
+
+    def __enter__(self) -> RunFolder:
+        """Lets a `with` block decide how the run ended."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Writes how the run ended."""
+        if error is None:
+            self._run["status"] = "finished"
+        else:
+            self._run["status"] = "failed" if isinstance(error, Exception) else "interrupted"
+            self._run["error"] = f"{type(error).__name__}: {error}"
+        self._run["ended"] = _now()
+        self._write()
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        path: Its folder.
+        settings: Its settings with every default filled in.
+        class_names: Class name at each label.
+        records: A record a task.
+    """
+
+    path: Path
+    settings: RunSettings
+    class_names: tuple[str, ...]
+    records: tuple[TaskRecord, ...]
+
+    @property
+    def tasks(self) -> pd.DataFrame:
+        """One row a task."""
+        return pd.DataFrame([record.row() for record in self.records])
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """One row an epoch: sizes, loss, swaps and stall time."""
+        return pd.DataFrame([epoch.row() for record in self.records for epoch in record.epochs])
+
+    @property
+    def energy(self) -> pd.DataFrame:
+        """One row a window of the energy ledger."""
+        return pd.DataFrame([reading.row() for record in self.records for reading in record.readings])
+
+    @property
+    def summary(self) -> dict[str, object]:
+        """The values by which runs are compared."""
+        return summarise(list(self.records))
+
+
+def run_experiment(
+    settings: RunSettings,
+    *,
+    dataset: Dataset | None = None,
+    notebook: str = "10_run",
+    run_id: str = "",
+    results: str | os.PathLike[str] | None = None,
+    keep_store: bool = False,
+    progress: bool = True,
+) -> RunResult:
+    """Runs an experiment and leaves it under `results/<notebook>/<run_id>/`, brought up to date after each task.
+
+    Args:
+        settings: The run's parameters.
+        dataset: The data set itself, where it is the user's own.
+        notebook: Folder of the run within the results.
+        run_id: Name of the run; by default a new one.
+        results: The folder of all results; see `results_folder`.
+        keep_store: Whether the store is kept when the run ends; it holds every training sample.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        InputError: If a parameter is unknown or out of range; the run is then marked failed.
+        StorageError: If the disk is full or can't be written.
+    """
+    with RunFolder(notebook, asdict(settings), results=results, run_id=run_id) as folder:
+        store = folder.path / "store"
+        records: list[TaskRecord] = []
+        try:
+            experiment = Experiment.build(settings, store, dataset)
+            folder.set_parameters(asdict(experiment.settings))
+            for record in experiment.run(progress=progress):
+                records.append(record)
+                folder.write_records(records)
+        finally:
+            if not keep_store:
+                shutil.rmtree(store, ignore_errors=True)
+    return RunResult(folder.path, experiment.settings, experiment.stream.class_names, tuple(records))
+
+
+def load_runs(results: str | os.PathLike[str] | None = None, notebook: str = "*") -> pd.DataFrame:
+    """All runs under the results folder, oldest first.
+
+    Args:
+        results: The folder of all results; see `results_folder`.
+        notebook: Only runs of this notebook or study.
+
+    Returns:
+        One row a run: `notebook`, `run_id`, `status`, `path`, its parameters and its summary. The status is
+        `finished`, `failed`, `interrupted`, `running`, `died` (its process is gone without a word) or
+        `unreadable` (its `run.json` is damaged; column `error` says how).
+    """
+    files = sorted(results_folder(results).glob(f"{notebook}/*/run.json"))
+    table = pd.DataFrame([_load_run(file) for file in files])
+    return table.sort_values("started", kind="stable", ignore_index=True) if len(table) else table
+
+
+def _load_run(file: Path) -> dict[str, Any]:
+    """One row for a run, whatever state its file is in."""
+    row: dict[str, Any] = {
+        "notebook": file.parents[1].name,
+        "run_id": file.parent.name,
+        "status": "unreadable",
+        "started": "",
+        "path": str(file.parent),
+        "error": None,
+    }
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))
+        if run["format"] != RUN_FORMAT:
+            return row | {"error": f"format {run['format']}; this version reads {RUN_FORMAT}"}
+        status = "died" if run["status"] == "running" and _is_dead(run["environment"]) else run["status"]
+        values = {"status": status, "started": run["started"], "error": run.get("error")}
+        return row | values | {"duration_s": run["duration_s"]} | dict(run["parameters"]) | dict(run["summary"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s is unreadable: %s", file, error)
+        return row | {"error": f"{type(error).__name__}: {error}"}
+
+
+def _is_dead(environment: dict[str, Any]) -> bool:
+    """Whether a run of this machine has lost its process."""
+    if environment["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(environment["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types; what is not a finite number becomes null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
