@@ -9,7 +9,7 @@ from mirolib.experiment import Experiment, RunSettings, run_all, summarise
 from mirolib.launcher import launch
 from mirolib.learner import ExperienceReplay, Finetuning, Learner, Method
 from mirolib.loop import EpochRecord, TaskRecord, run
-from mirolib.memory import Batch, MemoryConfig, TieredMemory
+from mirolib.memory import Batch, MemoryConfig, TieredMemory, exchanges
 from mirolib.metrics import AccuracyMatrix
 from mirolib.resources import ResourceMonitor, Resources
 from mirolib.storage import Fingerprint, Storage
@@ -55,6 +55,7 @@ __all__ = [
     "TieredMemory",
     "TraceSource",
     "UniformSwap",
+    "exchanges",
     "launch",
     "load_dataset",
     "load_runs",

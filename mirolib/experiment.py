@@ -78,6 +78,8 @@ class RunSettings:
         _one_of("method", self.method, METHODS)
         _one_of("memory", self.memory, MEMORIES)
         _one_of("controller", self.controller, CONTROLLERS)
+        if not MEMORIES[self.memory] and self.swap_ratio:
+            raise InputError("A single-level memory can't swap; set swap_ratio to 0 or memory to tiered.")
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; choose 0 or more.")
         for name in ("epochs", "batch_size", "lr"):

@@ -6,16 +6,17 @@ flushes the stream buffer into the episodic memory when the task ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
+import pandas as pd
 
 from mirolib.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas
 from mirolib.errors import InputError
 from mirolib.storage import Storage
-from mirolib.stream import Task, rank_in_class
+from mirolib.stream import ORDINAL_MASK, Task, labels_of, rank_in_class
 from mirolib.swapper import Exchange, Swapper, SwapPolicy, UniformSwap
 
 _CHUNK = 1024  # samples moved between tiers at a time
@@ -92,6 +93,24 @@ class SwapCounts:
             self.unavailable - earlier.unavailable,
             self.stall_s - earlier.stall_s,
         )
+
+
+def exchanges(ids: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
+    """What was exchanged, read off a history of the episodic memory.
+
+    Args:
+        ids: `(steps, slots) int64`, the id in each slot after each training step.
+        class_names: Class name at each label.
+
+    Returns:
+        One row an exchange: `step`, `slot`, `class`, and the ordinals within the class of the sample that went
+        `out` and of the one that came `in`.
+    """
+    steps, slots = np.nonzero(np.diff(ids, axis=0))
+    out, into = ids[steps, slots], ids[steps + 1, slots]
+    names = [class_names[label] for label in labels_of(into)]
+    table = {"step": steps + 1, "slot": slots, "class": names, "out": out & ORDINAL_MASK, "in": into & ORDINAL_MASK}
+    return pd.DataFrame(table)
 
 
 class TieredMemory:

@@ -120,14 +120,14 @@ def memory_fill(memory: TieredMemory, class_names: Sequence[str]) -> go.Figure:
 
 
 def slot_history(ids: np.ndarray) -> go.Figure:
-    """Which samples the slots of the episodic memory held, step by step.
+    """How often each slot of the episodic memory has got another sample from storage, step by step.
 
     Args:
         ids: `(steps, slots) int64`, the id in each slot after each training step.
     """
-    exchanges = np.cumsum(np.diff(ids, axis=0, prepend=ids[:1]) != 0, axis=0)
+    exchanged = np.cumsum(np.diff(ids, axis=0, prepend=ids[:1]) != 0, axis=0)
     plot = figure("Exchanges with storage so far, by slot of the episodic memory", "slot", "training step")
-    plot.add_heatmap(z=exchanges, colorscale="Viridis", colorbar={"title": "exchanges"})
+    plot.add_heatmap(z=exchanged, colorscale="Viridis", colorbar={"title": "exchanges"})
     plot.update_yaxes(autorange="reversed", showgrid=False)
     return plot
 

@@ -20,11 +20,12 @@ import numpy as np
 import xxhash
 
 from mirolib.errors import CorruptRecordError, InputError, StorageError
-from mirolib.stream import ORDINAL_BITS, TaskStream, labels_of, make_ids
+from mirolib.stream import ORDINAL_BITS, ORDINAL_MASK, TaskStream, labels_of
 
 FORMAT_VERSION = 1
 CHECKSUM_BYTES = 8
 PARTS = ("train", "validation")
+_FIRST_MAP = 1 << 26  # bytes of address space; doubled whenever the store outgrows it
 
 logger = logging.getLogger(__name__)
 
@@ -93,14 +94,14 @@ class Storage:
         self.bytes_read = 0
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._env = lmdb.open(str(self.path), map_size=1 << 26, max_dbs=len(PARTS) + 1, readahead=False)
-            self._databases = {part: self._env.open_db(part.encode()) for part in PARTS}
+            self._env = lmdb.open(str(self.path), map_size=_FIRST_MAP, max_dbs=len(PARTS), readahead=False)
         except (OSError, lmdb.Error) as error:
             raise StorageError(
                 f"The store {self.path} can't be opened: {_reason(error)}. Free the folder, or name another."
             ) from error
         try:
             self._check_size()
+            self._databases = {part: self._env.open_db(part.encode()) for part in PARTS}
             self._check_fingerprint()
         except BaseException:
             self.close()
@@ -144,7 +145,7 @@ class Storage:
             if not (cursor.prev() if beyond else cursor.last()):
                 return 0
             last = int.from_bytes(cursor.key(), "big")
-        return (last & ((1 << ORDINAL_BITS) - 1)) + 1 if last >> ORDINAL_BITS == label else 0
+        return (last & ORDINAL_MASK) + 1 if last >> ORDINAL_BITS == label else 0
 
     def counts(self, num_labels: int, part: str = "train") -> np.ndarray:
         """Number of stored samples of the labels `0 … num_labels - 1`, `(num_labels,) int64`."""
@@ -191,7 +192,7 @@ class Storage:
 
     def _check_ordinals(self, ids: np.ndarray, part: str) -> None:
         """Sees to it that the ordinals of every class stay without a gap."""
-        labels, ordinals = labels_of(ids), ids & ((1 << ORDINAL_BITS) - 1)
+        labels, ordinals = labels_of(ids), ids & ORDINAL_MASK
         for label in np.unique(labels):
             stored, given = self.count(int(label), part), np.unique(ordinals[labels == label])
             new = given[given >= stored]
@@ -252,13 +253,8 @@ class Storage:
             .reshape(len(ids), *self.fingerprint.sample_shape)
         )
 
-    def read_all(self, labels: tuple[int, ...], part: str) -> tuple[np.ndarray, np.ndarray]:
-        """All samples of some classes with their labels, class by class."""
-        ids = np.concatenate([make_ids(np.full(n, c), np.arange(n)) for c in labels if (n := self.count(c, part))])
-        return self.read(ids, part), labels_of(ids)
-
     def _corrupt(self, id_: int, part: str, what: str) -> CorruptRecordError:
-        label, ordinal = id_ >> ORDINAL_BITS, id_ & ((1 << ORDINAL_BITS) - 1)
+        label, ordinal = id_ >> ORDINAL_BITS, id_ & ORDINAL_MASK
         return CorruptRecordError(
             f"Record {ordinal} of label {label} ({part}) in the store {self.path} is {what}. "
             "Delete the folder and run again from the data set."

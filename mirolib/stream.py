@@ -16,6 +16,7 @@ from mirolib.datasets import Dataset, Samples
 from mirolib.errors import InputError
 
 ORDINAL_BITS = 32
+ORDINAL_MASK = (1 << ORDINAL_BITS) - 1
 
 
 def make_ids(labels: np.ndarray, ordinals: np.ndarray) -> np.ndarray:

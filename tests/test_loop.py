@@ -1,0 +1,195 @@
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import make_dataset
+
+from mirolib import (
+    Controller,
+    Dataset,
+    EnergyMeter,
+    Experiment,
+    Finetuning,
+    FixedController,
+    InputError,
+    Learner,
+    MemoryConfig,
+    NullSource,
+    ResourceMonitor,
+    RunSettings,
+    Storage,
+    TaskStream,
+    run,
+    run_all,
+    summarise,
+)
+
+STREAM = TaskStream(make_dataset(classes=6, per_class=20), 3, seed=0)
+PRESET = replace(STREAM.dataset.spec.preset(), epochs=3, batch_size=8)
+CONFIG = MemoryConfig(20, 18, 0.5)
+
+
+def learner(**options):
+    return Learner(STREAM.dataset.spec, PRESET, **options)
+
+
+def test_records_after_every_task(make_memory):
+    memory = make_memory(STREAM, CONFIG)
+    records = list(run(STREAM, learner(), memory, FixedController(CONFIG), EnergyMeter(NullSource()), progress=False))
+    assert [len(record.accuracies) for record in records] == [1, 2, 3]
+    assert [record.stored for record in records] == [36, 72, 108]
+    assert [record.episodic_fill for record in records] == [18, 18, 18]
+    assert all(len(record.epochs) == 3 for record in records)
+    windows = ["receive", "profile", "train", "retain", "evaluate"]
+    assert [reading.window for reading in records[1].readings] == windows
+    first, second = (record.readings[2].work.visits for record in records[:2])
+    assert (first, second) == (3 * 20, 3 * (20 + 18))
+    assert records[1].readings[0].work.bytes_written == 40 * (16 + 8)
+    assert math.isnan(records[0].forgetting) and records[0].row()["energy_kind"] == "none"
+
+
+def test_the_record_agrees_with_the_learner_it_describes(make_memory):
+    memory, one = make_memory(STREAM, CONFIG), learner()
+    for record in run(STREAM, one, memory, FixedController(CONFIG), progress=False):
+        accuracies = [one.accuracy(test) for test in STREAM.tests(record.task)]
+        assert list(record.accuracies) == accuracies
+        assert record.average_accuracy == np.mean(accuracies)
+
+
+class SlowStorage(Storage):
+    """A store on a disk that takes its time."""
+
+    def read(self, ids, part="train"):
+        time.sleep(0.002)
+        return super().read(ids, part)
+
+
+def facts(records):
+    """Everything of a run but its times."""
+    return [
+        (r.accuracies, r.config, r.episodic_fill, [(e.loss, e.swaps.swapped, e.swaps.unavailable) for e in r.epochs])
+        for r in records
+    ]
+
+
+def test_same_seed_same_run_bit_for_bit_whatever_the_disk(make_memory):
+    runs = []
+    for seed, slow in ((0, False), (0, True), (1, False)):
+        memory = make_memory(STREAM, CONFIG, seed=seed)
+        if slow:
+            memory.storage.__class__ = SlowStorage
+        runs.append(facts(run(STREAM, learner(seed=seed), memory, FixedController(CONFIG), progress=False)))
+    assert runs[0] == runs[1] != runs[2]
+
+
+class Stepwise(Controller):
+    """Another size at each epoch."""
+
+    def choose(self, task, learner, memory):
+        return MemoryConfig(20, 18, 0.5)
+
+    def adapt(self, config, resources):
+        assert resources.memory_used_bytes > 0 and 0 <= resources.stall_share <= 1
+        return replace(config, stream_size=config.stream_size - 3, episodic_size=config.episodic_size + 2)
+
+
+def test_a_controllers_decisions_are_applied_each_epoch(make_memory):
+    memory = make_memory(STREAM, CONFIG)
+    records = list(run(STREAM, learner(), memory, Stepwise(), resources=ResourceMonitor(memory), progress=False))
+    sizes = [(e.config.stream_size, e.config.episodic_size) for e in records[1].epochs]
+    assert sizes == [(17, 20), (14, 22), (11, 24)]
+    assert records[1].readings[2].work.visits == sum(map(sum, sizes))
+
+
+def test_without_replay_the_first_task_is_forgotten_and_with_it_less_so(make_memory):
+    labels = np.repeat(np.arange(4), 30)
+    images = np.zeros((120, 1, 4, 4), np.uint8)
+    images[np.arange(120), 0, labels, :] = np.random.default_rng(0).integers(100, 255, (120, 4))
+    dataset = Dataset.from_arrays(images, labels, images[::3], labels[::3])
+    stream = TaskStream(dataset, 2)
+    forgotten = []
+    for method in (Finetuning(), None):
+        one = Learner(dataset.spec, replace(dataset.spec.preset(), epochs=15, batch_size=8), method=method)
+        memory = make_memory(stream, MemoryConfig(54, 20, 1.0))
+        forgotten.append(list(run(stream, one, memory, FixedController(memory.config), progress=False))[-1].forgetting)
+    assert forgotten[0] > 0.9 and forgotten[1] < 0.3
+
+
+def test_sizes_above_what_exists_are_refused_before_anything_is_written(make_memory):
+    for config, sentence in ((MemoryConfig(37, 10), "no task has more than 36"), (MemoryConfig(20, 109), "only 108")):
+        memory = make_memory(STREAM, config)
+        with pytest.raises(InputError, match=sentence):
+            next(run(STREAM, learner(), memory, FixedController(config), progress=False))
+        assert memory.storage.count(0) == 0
+
+
+def test_stopping_early_keeps_what_was_yielded(make_memory):
+    memory = make_memory(STREAM, CONFIG)
+    records = []
+    for record in run(STREAM, learner(), memory, FixedController(CONFIG), progress=False):
+        records.append(record)
+        break
+    assert len(records) == 1 and memory.stored == 36
+
+
+def test_resource_monitor_reads_stall_since_the_last_probe(make_memory):
+    memory, now = make_memory(STREAM, CONFIG), [0.0]
+    monitor = ResourceMonitor(memory, 10_000, clock=lambda: now[0])
+    now[0] = 4.0
+    memory._swapper.stall_s = 1.0
+    first, now[0] = monitor.probe(), 6.0
+    second = monitor.probe()
+    assert (first.stall_share, second.stall_share) == (0.25, 0.0)
+    assert first.memory_budget_bytes == 10_000 and first.memory_used_bytes == (20 + 18) * (16 + 16)
+    with pytest.raises(InputError, match="positive number"):
+        ResourceMonitor(memory, 0)
+
+
+def test_settings_fill_in_the_preset(tmp_path):
+    experiment = Experiment.build(RunSettings(epochs=2, seed=3), tmp_path)
+    filled = experiment.settings
+    assert (filled.preset, filled.tasks, filled.model, filled.epochs) == ("small", 5, "small-cnn", 2)
+    assert filled.swap_ratio == 0.2 and filled.device in ("cpu", "cuda")
+    experiment.memory.close()
+    single = Experiment.build(RunSettings(memory="single-level"), tmp_path / "single")
+    assert single.settings.swap_ratio == 0.0 and not single.memory.hierarchical
+    single.memory.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"dataset": "mnist"}, "no data set 'mnist'"),
+        ({"preset": "vast"}, "no preset 'vast'"),
+        ({"method": "magic"}, "method is 'magic'; choose one of er, finetuning"),
+        ({"memory": "endless"}, "choose one of tiered, single-level"),
+        ({"controller": "oracle"}, "choose one of fixed"),
+        ({"loss": "l2"}, "no loss 'l2'"),
+        ({"model": "gpt"}, "no model 'gpt'"),
+        ({"tasks": 11}, "11 tasks cannot share 10 classes"),
+        ({"seed": -1}, "seed is -1"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"swap_ratio": 2.0}, "swap_ratio is 2.0"),
+        ({"stream_size": 0}, "stream_size is 0"),
+        ({"stream_size": 5000}, "no task has more than"),
+        ({"episodic_size": 5000}, "only 1260 training samples"),
+        ({"memory": "single-level", "swap_ratio": 0.5}, "single-level memory can't swap"),
+        ({"energy": "nowhere.csv"}, "no power trace"),
+        ({"device": "tpu:9"}, "use cpu"),
+    ],
+)
+def test_bad_settings_are_refused_and_leave_no_store(tmp_path, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Experiment.build(RunSettings(**options), tmp_path / "store")
+    assert not (tmp_path / "store" / "data.mdb").exists()
+
+
+def test_run_all_gives_one_row_a_run():
+    table = run_all([RunSettings(epochs=1, seed=seed) for seed in (0, 1)], progress=False)
+    assert table["seed"].tolist() == [0, 1]
+    assert table["final_accuracy"].between(0, 1).all()
+    assert (table["train_visits"] > 0).all() and (table["profile_visits"] == 0).all()
+    assert summarise([]) == {}
