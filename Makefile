@@ -2,6 +2,8 @@
 # make test:  lint, types, unit tests, notebooks
 # make study: the first observation (EM size, swap ratio) with five seeds; about ten minutes
 # make lab:   JupyterLab in notebooks/
+# make bench: the benchmarks of docs/benchmarks.md
+# make notebooks: run every notebook and save its outputs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,14 +11,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: run test lint study lab bench clean
+.PHONY: run test lint study lab bench notebooks clean
 
 run: $(READY)
 	$(BIN)/python -m mirolib launch 10_run
 
 test: lint
 	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q -W default $(NBVAL) notebooks
+	results=$$(mktemp -d) && trap 'rm -rf "$$results"' EXIT && \
+	MIRO_RESULTS=$$results PLOTLY_RENDERER=plotly_mimetype $(BIN)/python -m pytest -q -W default $(NBVAL) notebooks
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -24,13 +27,18 @@ lint: $(READY)
 	$(BIN)/mypy
 
 study: $(READY)
-	$(BIN)/python -m mirolib launch 13_swap_ratio seeds=5 preset=small
+	$(BIN)/python -m mirolib launch 13_swap_ratio seeds=5 epochs=20 episodic_sizes='[10,20,50,100,200,400]' \
+		swap_ratios='[0.0,0.05,0.1,0.2,0.5,1.0]' ratio_sizes='[10,20,50]'
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+notebooks: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[test,png]'
+	$(BIN)/python tests/refresh_notebooks.py
 
 # The environment is made anew only when pyproject.toml changes what it needs.
 $(READY): pyproject.toml

@@ -83,8 +83,9 @@ def check_parameters(notebook: str, parameters: dict[str, Any]) -> dict[str, Any
 
 
 def _converted(name: str, value: Any, declared: str) -> Any:
-    """A value in one of the declared types (`int`, `float`, `str`, `bool`, `list`, `None`, joined by `|`)."""
-    types = [part.strip().split("[")[0] for part in declared.split("|")]
+    """A value in the declared type: `int`, `float`, `str`, `bool` or `list`, or `Optional[…]` of one."""
+    inner = declared.removeprefix("Optional[").removesuffix("]") if declared.startswith("Optional[") else ""
+    types = [inner, "None"] if inner else [declared]
     if isinstance(value, str) and "str" not in types:
         text = value.strip()
         with contextlib.suppress(ValueError):
@@ -120,6 +121,7 @@ def launch(
         RunError: If the run failed; the sentence is its own.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     checked = check_parameters(notebook, parameters)
@@ -146,6 +148,10 @@ def launch(
         )
     except papermill.PapermillExecutionError as error:
         raise RunError(f"{notebook} failed: {error.ename}: {error.evalue} (executed notebook: {output})") from error
+    except DeadKernelError as error:
+        raise RunError(
+            f"{notebook} ended without a finished run: its kernel died, perhaps for want of memory."
+        ) from error
     runs = load_runs(folder, notebook)
     found = runs[runs["run_id"] == run_id] if len(runs) else runs
     if not len(found) or found.iloc[0]["status"] != "finished":

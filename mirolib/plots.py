@@ -114,6 +114,7 @@ def memory_fill(memory: TieredMemory, class_names: Sequence[str]) -> go.Figure:
         names = [class_names[label] for label in ours["label"]]
         plot.add_bar(x=names, y=ours["samples"], marker_color=OKABE_ITO[column - 1], row=1, col=column)
     plot.update_xaxes(type="category", title="class")
+    plot.update_yaxes(rangemode="tozero")
     plot.update_yaxes(title_text="samples", row=1, col=1)
     plot.update_layout(template=_TEMPLATE, showlegend=False, margin={"t": 70}, width=900, height=330)
     return plot

@@ -1,0 +1,116 @@
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from mirolib import InputError, launch, load_runs
+from mirolib.__main__ import main
+from mirolib.errors import RunError
+from mirolib.launcher import check_parameters
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({"seed": "3", "swap_ratio": "0.5", "dataset": "digits"}, {"seed": 3, "swap_ratio": 0.5, "dataset": "digits"}),
+        ({"swap_ratio": 1, "epochs": None}, {"swap_ratio": 1.0, "epochs": None}),
+        ({"epochs": "None", "keep_store": "true"}, {"epochs": None, "keep_store": True}),
+    ],
+)
+def test_parameters_get_their_declared_types(given, taken):
+    assert check_parameters("10_run", given) == taken
+
+
+def test_lists_from_the_command_line():
+    assert check_parameters("13_swap_ratio", {"episodic_sizes": "[10, 20]"}) == {"episodic_sizes": [10, 20]}
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"sead": 1}, "no parameter 'sead'; it takes dataset, preset"),
+        ({"seed": 1.5}, "seed is 1.5; give a value of type int"),
+        ({"seed": "1e2"}, "give a value of type int"),
+        ({"seed": True}, "give a value of type int"),
+        ({"seed": None}, "give a value of type int"),
+        ({"dataset": 3}, "give a value of type str"),
+        ({"swap_ratio": "lots"}, r"give a value of type Optional\[float\]"),
+        ({"swap_ratio": float("nan")}, "give a value of type Optional"),
+        ({"keep_store": "yes"}, "give a value of type bool"),
+    ],
+)
+def test_unknown_or_ill_typed_parameters_are_refused(given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        check_parameters("10_run", given)
+
+
+def test_unknown_notebooks_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no notebook '11_magic'; choose one of 00_quickstart"):
+        launch("11_magic", results=tmp_path)
+    with pytest.raises(InputError, match="can't name"):
+        launch("../10_run", results=tmp_path)
+    with pytest.raises(InputError, match="no parameter run_id"):
+        launch("01_task_streams", results=tmp_path)
+
+
+def test_launching_from_another_folder_leaves_a_run_and_its_notebook(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = launch("10_run", results=tmp_path / "results", progress=False, epochs=1, seed=4)
+    assert done.run["status"] == "finished" and done.run["seed"] == 4 and done.run["epochs"] == 1
+    assert done.notebook.parent == Path(done.run["path"]) and done.notebook.stat().st_size < 200_000
+    assert "widgets" not in json.loads(done.notebook.read_text())["metadata"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
+    with pytest.raises(RunError, match="InputError: stream_size is 9999 but no task has more than"):
+        launch("10_run", results=tmp_path, progress=False, stream_size=9999)
+    assert load_runs(tmp_path)["status"].tolist() == ["failed"]
+
+
+def kill_the_kernel_once_it_trains(results: Path) -> None:
+    while not list(results.glob("10_run/*/tasks.csv")):
+        time.sleep(0.05)
+    for child in psutil.Process().children(recursive=True):
+        if "ipykernel_launcher" in " ".join(child.cmdline()):
+            child.kill()
+
+
+def test_a_killed_kernel_is_no_finished_run(tmp_path):
+    killer = threading.Thread(target=kill_the_kernel_once_it_trains, args=(tmp_path,), daemon=True)
+    killer.start()
+    with pytest.raises(RunError, match="ended without a finished run: its kernel died"):
+        launch("10_run", results=tmp_path, progress=False, epochs=20)
+    (run,) = load_runs(tmp_path).to_dict("records")
+    assert run["status"] == "died" and len(pd.read_csv(Path(run["path"]) / "tasks.csv")) >= 1
+
+
+def test_the_command_line(tmp_path, capsys):
+    assert main(["runs", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "no runs yet\n"
+    assert main(["launch", "10_run", "seed"]) == 1
+    assert "write name=value" in capsys.readouterr().err
+    assert main(["launch", "10_run", "epochs=1", "--results", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "average_accuracy" in out and "notebook.ipynb" in out
+    assert main(["runs", "--results", str(tmp_path)]) == 0
+    assert "finished" in capsys.readouterr().out
+
+
+def test_papermill_alone_works_too_and_explains_the_parameters(tmp_path):
+    notebook = Path(__file__).parents[1] / "notebooks" / "10_run.ipynb"
+    papermill = [sys.executable, "-m", "papermill"]
+    told = subprocess.run([*papermill, "--help-notebook", str(notebook)], capture_output=True, text=True, check=True)
+    assert "swap_ratio: Optional[float]" in told.stdout and "share of replayed samples" in told.stdout
+    command = [*papermill, str(notebook), "out.ipynb", "-p", "epochs", "1", "-p", "results", str(tmp_path / "results")]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    (run,) = load_runs(tmp_path / "results").to_dict("records")
+    assert run["status"] == "finished"
+    assert len(pd.read_csv(Path(run["path"]) / "tasks.csv")) == 5

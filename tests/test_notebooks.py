@@ -1,0 +1,63 @@
+import ast
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mirolib import RunSettings
+from mirolib.launcher import declared_parameters
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+def code_cells(path):
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_saved_notebooks_can_be_checked(path):
+    cells = code_cells(path)
+    assert all(cell["execution_count"] for cell in cells), "nbval never compares a cell without a count"
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), "not run top to bottom"
+    tags = [cell["metadata"].get("tags", []) for cell in cells]
+    checked = [c for c, t in zip(cells, tags, strict=True) if c["outputs"] and "nbval-ignore-output" not in t]
+    assert checked, "no cell whose output is compared"
+    failed = [t for c, t in zip(cells, tags, strict=True) if any(o["output_type"] == "error" for o in c["outputs"])]
+    assert all("raises-exception" in t for t in failed)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_keep_the_house_rules(path):
+    notebook = json.loads(path.read_text())
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert len(notebook["cells"]) <= 30
+    first = "".join(notebook["cells"][0]["source"])
+    assert first.startswith("# ") and "?" in first, "title, then the question"
+    for cell in code_cells(path):
+        tree = ast.parse("".join(cell["source"]))
+        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(tree))
+    assert "widgets" not in notebook["metadata"] and path.stat().st_size < 400_000
+    assert "/tmp/" not in path.read_text() and "/home/" not in path.read_text()
+
+
+def test_10_run_takes_exactly_the_run_settings():
+    declared = declared_parameters("10_run")
+    # papermill reads no `int | None`
+    fields = {f.name: re.sub(r"(.+) \| None", r"Optional[\1]", f.type) for f in dataclasses.fields(RunSettings)}
+    assert {name: declared[name] for name in fields} == fields
+    assert set(declared) - set(fields) == {"keep_store", "run_id", "results"}
+
+
+def test_10_run_has_the_defaults_of_the_run_settings_and_explains_each():
+    (cell,) = (
+        c for c in code_cells(NOTEBOOKS[0].parent / "10_run.ipynb") if c["metadata"].get("tags") == ["parameters"]
+    )
+    defaults = {field.name: field.default for field in dataclasses.fields(RunSettings)}
+    for line in cell["source"]:
+        assignment = ast.parse(line).body[0]
+        assert "  # " in line and isinstance(assignment, ast.AnnAssign)
+        name = assignment.target.id
+        if name in defaults:
+            assert ast.literal_eval(assignment.value) == defaults[name]

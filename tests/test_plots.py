@@ -1,0 +1,63 @@
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_dataset
+
+from mirolib import MemoryConfig, RunSettings, TaskStream, exchanges, plots, run_experiment
+from mirolib.stream import make_ids
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    return run_experiment(RunSettings(epochs=1), results=tmp_path_factory.mktemp("results"), progress=False)
+
+
+def test_accuracy_matrix_shows_the_records(result):
+    values = np.array(plots.accuracy_matrix(result).data[0].z, dtype=float)
+    for record in result.records:
+        np.testing.assert_allclose(values[record.task, : record.task + 1], 100 * np.array(record.accuracies))
+    assert np.isnan(values[0, 1:]).all()
+
+
+def test_a_line_a_run(result):
+    plot = plots.accuracy_by_task({"one": result, "two": result})
+    assert [line.name for line in plot.data] == ["one", "two"]
+    np.testing.assert_allclose(plot.data[0].y, [100 * record.average_accuracy for record in result.records])
+
+
+def test_mean_and_spread_over_seeds():
+    table = pd.DataFrame(
+        {
+            "size": [10, 10, 20, 20],
+            "memory": ["tiered"] * 4,
+            "final_accuracy": [0.5, 0.7, 0.8, 0.8],
+            "seed": [0, 1, 0, 1],
+        }
+    )
+    (line,) = plots.accuracy_against(table, "size", "samples", "memory", log=True).data
+    np.testing.assert_allclose(line.y, [60, 80])
+    np.testing.assert_allclose(line.error_y.array, [100 * np.std([0.5, 0.7], ddof=1), 0])
+
+
+def test_fill_and_history(make_memory):
+    stream = TaskStream(make_dataset(), 3)
+    memory = make_memory(stream, MemoryConfig(10, 8))
+    memory.receive(stream[0])
+    plot = plots.memory_fill(memory, stream.class_names)
+    assert [sum(panel.y) for panel in plot.data] == [10, 0, 36]
+    history = np.array([[1, 2], [1, 5], [6, 5]])
+    np.testing.assert_array_equal(plots.slot_history(history).data[0].z, [[0, 0], [0, 1], [1, 1]])
+
+
+def test_exchanges_are_read_off_a_history():
+    zero, one = make_ids(np.zeros(9), np.arange(9)), make_ids(np.ones(9), np.arange(9))
+    table = exchanges(np.array([[zero[1], one[2]], [zero[1], one[5]], [zero[7], one[5]]]), ["a", "b"])
+    assert table.to_dict("records") == [
+        {"step": 1, "slot": 1, "class": "b", "out": 2, "in": 5},
+        {"step": 2, "slot": 0, "class": "a", "out": 1, "in": 7},
+    ]
+
+
+def test_class_images_by_task():
+    plot = plots.task_stream(TaskStream(make_dataset(classes=5), 2))
+    assert len(plot.data) == 5
