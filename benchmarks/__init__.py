@@ -1,0 +1,1 @@
+"""Benchmarks: what the library costs, measured against the nearest thing without it."""
