@@ -1,6 +1,7 @@
 # make run:   the main job on the bundled digits; leaves a run under results/
 # make test:  lint, types, unit tests, notebooks
 # make study: the first observation (EM size, swap ratio) with five seeds; about ten minutes
+# make docs:  the page and picture of the last make study
 # make lab:   JupyterLab in notebooks/
 # make bench: the benchmarks of docs/benchmarks.md
 # make notebooks: run every notebook and save its outputs
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: run test lint study lab bench notebooks clean
+.PHONY: run test lint study lab bench notebooks docs clean
 
 run: $(READY)
 	$(BIN)/python -m mirolib launch 10_run
@@ -39,6 +40,10 @@ bench: $(READY)
 notebooks: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[test,png]'
 	$(BIN)/python tests/refresh_notebooks.py
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[test,png]'
+	$(BIN)/python docs/first_observation.py
 
 # The environment is made anew only when pyproject.toml changes what it needs.
 $(READY): pyproject.toml

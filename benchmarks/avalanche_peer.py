@@ -48,15 +48,15 @@ def main(per_class: int, epochs: int) -> None:
     class Clock(SupervisedPlugin):
         """Waits for its turn before each epoch of the second experience and reports its speed after it."""
 
-        def before_training_epoch(self, strategy, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN001, D102
+        def before_training_epoch(self, strategy, **kwargs):  # type: ignore[no-untyped-def]
             if strategy.clock.train_exp_counter == 1:
                 sys.stdin.readline()
             self.samples, self.start = 0, time.perf_counter()
 
-        def after_training_iteration(self, strategy, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN001, D102
+        def after_training_iteration(self, strategy, **kwargs):  # type: ignore[no-untyped-def]
             self.samples += len(strategy.mb_y)
 
-        def after_training_epoch(self, strategy, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN001, D102
+        def after_training_epoch(self, strategy, **kwargs):  # type: ignore[no-untyped-def]
             if strategy.clock.train_exp_counter == 1:
                 sys.stdout.write(f"speed {self.samples / (time.perf_counter() - self.start)}\n")
                 sys.stdout.flush()

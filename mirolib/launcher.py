@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from mirolib.errors import InputError, RunError
-from mirolib.workbench import PROJECT, load_runs, new_run_id, plain_name, results_folder
+from mirolib.workbench import PROJECT, load_runs, make_folder, new_run_id, plain_name, results_folder
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,8 @@ def launch(
         parameters: Values for its parameters cell.
 
     Raises:
-        InputError: If the notebook or a parameter is unknown, or a value has another type.
+        InputError: If the notebook or a parameter is unknown, a value has another type, or the run exists already.
+        StorageError: If the results folder can't be written.
         RunError: If the run failed; the sentence is its own.
     """
     import papermill
@@ -132,7 +133,7 @@ def launch(
     folder = results_folder(results)
     run_id = checked.setdefault("run_id", "") or new_run_id(checked.get("seed", 0))
     output = folder / plain_name(notebook) / plain_name(run_id) / "notebook.ipynb"
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     checked |= {"run_id": run_id, "results": str(folder)}
     logger.info("running %s into %s", notebook, output.parent)
     try:

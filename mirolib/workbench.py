@@ -97,6 +97,24 @@ def environment_stamp(device: str) -> dict[str, object]:
     }
 
 
+def make_folder(path: Path) -> None:
+    """Makes the folder of a run.
+
+    Raises:
+        InputError: If a run lies there already.
+        StorageError: If it can't be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The results folder {path.parent} can't be written: {error.strerror}. "
+            "Make it writable or set MIRO_RESULTS to another."
+        ) from error
+    if (path / "run.json").exists():
+        raise InputError(f"Run {path.name} exists already in {path.parent}; leave run_id empty for a new one.")
+
+
 class RunFolder:
     """The folder of one run: `run.json` with status and summary, and its tables as CSV.
 
@@ -126,17 +144,7 @@ class RunFolder:
         """
         self.run_id = run_id or new_run_id(parameters.get("seed", 0))
         self.path = results_folder(results) / plain_name(notebook) / plain_name(self.run_id)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"The results folder {self.path.parent} can't be written: {error.strerror}. "
-                "Make it writable or set MIRO_RESULTS to another."
-            ) from error
-        if (self.path / "run.json").exists():
-            raise InputError(
-                f"Run {self.run_id} exists already in {self.path.parent}; leave run_id empty for a new one."
-            )
+        make_folder(self.path)
         self._start = time.monotonic()
         self._run: dict[str, Any] = {
             "format": RUN_FORMAT,

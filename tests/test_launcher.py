@@ -9,7 +9,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from mirolib import InputError, launch, load_runs
+from mirolib import InputError, RunFolder, StorageError, launch, load_runs
 from mirolib.__main__ import main
 from mirolib.errors import RunError
 from mirolib.launcher import check_parameters
@@ -57,6 +57,16 @@ def test_unknown_notebooks_are_refused(tmp_path):
         launch("../10_run", results=tmp_path)
     with pytest.raises(InputError, match="no parameter run_id"):
         launch("01_task_streams", results=tmp_path)
+
+
+def test_a_run_is_not_launched_over(tmp_path):
+    with RunFolder("10_run", {}, results=tmp_path, run_id="mine"):
+        pass
+    with pytest.raises(InputError, match="mine exists already"):
+        launch("10_run", results=tmp_path, run_id="mine")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="can't be written"):
+        launch("10_run", results=tmp_path / "file")
 
 
 def test_launching_from_another_folder_leaves_a_run_and_its_notebook(tmp_path, monkeypatch):
