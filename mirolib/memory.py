@@ -158,7 +158,6 @@ class TieredMemory:
         )
         self._stored = np.zeros(num_classes, dtype=np.int64)
         self._old_classes = np.zeros(num_classes, dtype=bool)
-        self._awaiting = np.zeros(config.episodic_size, dtype=bool)
         self._owed = 0.0
         self._counts = SwapCounts()
 
@@ -260,21 +259,18 @@ class TieredMemory:
         self._owed += self.config.swap_ratio * len(replayed)
         owed = int(self._owed + 1e-9)
         self._owed -= owed
-        free = replayed[~self._awaiting[replayed]]
-        slots = self._policy.choose(free, min(owed, len(free)), self._swap_rng)
+        slots = self._policy.choose(replayed, min(owed, len(replayed)), self._swap_rng)
         labels = self.episodic_memory.array.labels_at(slots)
         ids = self.episodic_memory.draw_absent(labels, self._stored, self._swap_rng)
         found = ids >= 0
         if found.any():
             self.episodic_memory.reserve(ids[found])
-            self._awaiting[slots[found]] = True
             self._swapper.request(step, slots[found], ids[found])
         return int(found.sum()), int((~found).sum())
 
     def _commit(self, exchanges: Iterator[Exchange]) -> None:
         for exchange in exchanges:
             self.episodic_memory.exchange(exchange.slots, exchange.samples, exchange.ids)
-            self._awaiting[exchange.slots] = False
 
     def retain(self, task: Task) -> None:
         """Flushing: the episodic memory takes samples of the stream buffer, and old classes make room."""
@@ -293,7 +289,6 @@ class TieredMemory:
         num_labels = len(self._stored)
         flushed = np.where(self._old_classes, np.bincount(buffer.labels, minlength=num_labels), 0)
         reachable = self._stored if self.hierarchical else memory.class_counts(num_labels) + flushed
-        self._awaiting = np.zeros(capacity, dtype=bool)
         quotas = balanced_quotas(capacity, np.where(self._old_classes, reachable, 0))
         memory.rebalance(capacity, quotas, self._select_rng)
         lacking = quotas - memory.class_counts(num_labels)

@@ -166,6 +166,26 @@ def test_no_torn_sample_under_load(make_memory):
     assert wrong == 0 and memory.counts.swapped > 200
 
 
+@pytest.mark.parametrize("size", [5, 11, 40])
+def test_what_is_under_way_is_committed_before_slots_move(make_memory, size):
+    memory = make_memory(STREAM, MemoryConfig(36, 16, 1.0), seed=2, lag=50)
+    trained(memory, TASKS[:1])
+    memory.receive(TASKS[1])
+    before = set(memory.episodic_memory.array.ids.tolist())
+    for batch in memory.batches(8):
+        memory.swap(batch)
+    assert set(memory.episodic_memory.array.ids.tolist()) == before, "a lag of 50 steps is not over"
+    memory.resize(MemoryConfig(36, size, 1.0))
+    ids, labels, samples = held(memory.episodic_memory)
+    assert len(set(ids.tolist())) == len(ids) == min(size, 36)
+    if size < 16:
+        assert not before & set(ids.tolist()), "every old sample was exchanged before some were dropped"
+    np.testing.assert_array_equal(labels, labels_of(ids))
+    np.testing.assert_array_equal(samples, np.stack([SAMPLE_OF_ID[i] for i in ids.tolist()]))
+    for batch in memory.batches(8):
+        memory.swap(batch)
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.05, 0.2, 0.5, 1.0])
 def test_the_swap_ratio_is_met(make_memory, ratio):
     memory = make_memory(STREAM, MemoryConfig(36, 20, ratio), lag=1)
