@@ -41,7 +41,7 @@ class Images(Dataset):
 
 def main(per_class: int, epochs: int) -> None:
     """Trains, one epoch a line of input."""
-    from avalanche.benchmarks import nc_benchmark
+    from avalanche.benchmarks import nc_benchmark  # may be missing where this file is only imported
     from avalanche.training import Naive
     from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin, SupervisedPlugin
 

@@ -26,10 +26,16 @@ def row(
     what: str, value: float, unit: str, *, at_least: float | None = None, at_most: float | None = None
 ) -> dict[str, object]:
     """One row of a result table; `met` is empty where there is no bar or no value."""
-    bar = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}" if at_most is not None else ""
+    bounds = [f"{sign} {bar:g}" for sign, bar in ((">=", at_least), ("<=", at_most)) if bar is not None]
     met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
-    judged = bool(bar) and not np.isnan(value)
-    return {"what": what, "value": value, "unit": unit, "bar": bar, "met": ("yes" if met else "NO") if judged else ""}
+    judged = bool(bounds) and not np.isnan(value)
+    return {
+        "what": what,
+        "value": value,
+        "unit": unit,
+        "bar": ", ".join(bounds),
+        "met": ("yes" if met else "NO") if judged else "",
+    }
 
 
 def table(rows: list[dict[str, object]]) -> pd.DataFrame:

@@ -107,7 +107,9 @@ def _peer() -> Iterator[float]:
         return
     script = Path(__file__).with_name("avalanche_peer.py")
     command = [interpreter, "-W", "ignore", str(script), str(PER_CLASS), str(ROUNDS)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"}
+    ) as process:
         assert process.stdin and process.stdout
         try:
             for _ in range(ROUNDS):

@@ -4,7 +4,8 @@ A fresh process reads CIFAR-shaped images from a memory-mapped file and fills an
 stream buffer of 10,000 through `TieredMemory.receive` and `retain`, then resizes both to half and back. The parent
 reads the process's anonymous resident memory (RssAnon) every millisecond. Pages of mapped files, the source and the
 store, do not count: they are page cache, which the system takes back when it needs room. Growth is over the process
-with its empty buffers; the expected value is slots x 3,072 bytes.
+with empty buffers that has taken a tiny memory through the same phases before; the expected value is slots x 3,072
+bytes.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import select
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-EPISODIC, STREAM, SAMPLE, CLASSES = 20_000, 10_000, 3072, 10
+EPISODIC, STREAM, SAMPLE, CLASSES, CHUNK = 20_000, 10_000, 3072, 10, 20
 
 
 def run() -> pd.DataFrame:
@@ -79,35 +81,38 @@ def child() -> None:
     from mirolib import Dataset, Fingerprint, MemoryConfig, Storage, TaskStream, TieredMemory
     from mirolib.datasets import DatasetSpec, Preset, Samples
 
-    def done(phase: str) -> None:
-        sys.stdout.write(f"{phase}\n")
-        sys.stdout.flush()
-        sys.stdin.readline()
-
-    with TemporaryDirectory(prefix="miro-bench-") as folder:
-        data, count = Path(folder) / "data", 2 * EPISODIC
+    def fill(folder: Path, count: int, stream_size: int, episodic_size: int) -> Iterator[str]:
+        """Takes a memory through the phases, naming each when it is done."""
         rng = np.random.default_rng(0)
-        with data.open("wb") as file:
-            for _ in range(count // 1000):
-                file.write(rng.bytes(1000 * SAMPLE))
-        images = np.memmap(data, np.uint8, "r", shape=(count, 3, 32, 32))
+        with (folder / "data").open("wb") as file:
+            for _ in range(count // CHUNK):
+                file.write(rng.bytes(CHUNK * SAMPLE))
+        images = np.memmap(folder / "data", np.uint8, "r", shape=(count, 3, 32, 32))
         samples = Samples(images, np.arange(count) % CLASSES, np.arange(count))
-        spec = DatasetSpec("random", (3, 32, 32), "uint8", {"": Preset("linear", 2, 1, 128, 0.01, STREAM, EPISODIC, 0)})
+        preset = Preset("linear", 2, 1, 128, 0.01, stream_size, episodic_size, 0)
+        spec = DatasetSpec("random", (3, 32, 32), "uint8", {"": preset})
         stream = TaskStream(Dataset(spec, samples, samples, tuple("0123456789")), 2, validation_share=0.0)
-        config, half = MemoryConfig(STREAM, EPISODIC), MemoryConfig(STREAM // 2, EPISODIC // 2)
-        with TieredMemory(Storage(Path(folder) / "store", Fingerprint.of(stream)), config, CLASSES) as memory:
-            first, second = stream
-            done("empty")
+        first, second = stream
+        config, half = MemoryConfig(stream_size, episodic_size), MemoryConfig(stream_size // 2, episodic_size // 2)
+        with TieredMemory(Storage(folder / "store", Fingerprint.of(stream)), config, CLASSES) as memory:
+            yield "empty"
             memory.receive(first)
             memory.retain(first)
             memory.receive(second)
-            assert len(memory.stream_buffer) == STREAM and len(memory.episodic_memory) == EPISODIC
-            done("full")
+            assert len(memory.stream_buffer) == stream_size and len(memory.episodic_memory) == episodic_size
+            yield "full"
             memory.resize(half)
-            done("half")
+            yield "half"
             memory.resize(config)
-            assert len(memory.stream_buffer) == STREAM and len(memory.episodic_memory) == EPISODIC
-            done("full again")
+            assert len(memory.stream_buffer) == stream_size and len(memory.episodic_memory) == episodic_size
+            yield "full again"
+
+    with TemporaryDirectory(prefix="miro-bench-") as small, TemporaryDirectory(prefix="miro-bench-") as large:
+        list(fill(Path(small), 2 * CHUNK, 10, 20))
+        for phase in fill(Path(large), 2 * EPISODIC, STREAM, EPISODIC):
+            sys.stdout.write(f"{phase}\n")
+            sys.stdout.flush()
+            sys.stdin.readline()
 
 
 if __name__ == "__main__":

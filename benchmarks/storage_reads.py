@@ -25,7 +25,7 @@ from mirolib import Fingerprint, Storage
 from mirolib.stream import make_ids
 
 RECORDS, SAMPLE, CLASSES, BATCH, CHUNK = 40_000, 3072, 10, 128, 1024
-ROUNDS, WARM_BATCHES, COLD_BATCHES, COUNTING_S = 8, 100, 12, 0.5
+ROUNDS, WARM_BATCHES, COLD_BATCHES, COUNTING_S = 8, 100, 40, 0.5
 _DROP = Path("/proc/sys/vm/drop_caches")
 _FINGERPRINT = Fingerprint("random", "", tuple(range(CLASSES)), 0, 0.0, (3, 32, 32), "uint8")
 

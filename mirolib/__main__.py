@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from mirolib.errors import InputError, MiroError
-from mirolib.launcher import launch
+from mirolib.launcher import check_parameters, launch
 from mirolib.workbench import load_runs
 
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]
@@ -38,7 +38,9 @@ def _launch(notebook: str, pairs: list[str], results: str | None) -> str:
         if not equals:
             raise InputError(f"{pair!r} is no parameter; write name=value.")
         parameters[name] = value
-    done = launch(notebook, results=results, **parameters)
+    if results is not None:
+        parameters["results"] = results
+    done = launch(notebook, **check_parameters(notebook, parameters))
     tables = [file for file in ("table.csv", "tasks.csv") if (done.notebook.parent / file).exists()]
     table = pd.read_csv(done.notebook.parent / tables[0]) if tables else done.run.to_frame().T
     hidden = [name for name in table if str(name).startswith("accuracy_")]

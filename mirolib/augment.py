@@ -34,7 +34,7 @@ class Transform:
             raw = self._crop(raw)
         if self._flip:
             mirrored = torch.rand(len(raw), generator=self._generator, device=self._device) < 0.5
-            raw = raw.index_put((mirrored,), raw[mirrored].flip(-1))
+            raw = torch.where(mirrored.view(-1, *(1,) * (raw.ndim - 1)), raw.flip(-1), raw)
         return self._normalise(raw)
 
     def evaluate(self, samples: np.ndarray) -> Tensor:

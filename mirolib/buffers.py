@@ -5,11 +5,9 @@ Both keep raw samples in one contiguous array, allocated once per size; a batch 
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import numpy as np
 
-from mirolib.stream import labels_of, make_ids, rank_in_class
+from mirolib.stream import ORDINAL_MASK, labels_of, make_ids, rank_in_class
 
 _CHUNK = 1024  # samples moved at a time, so that moving needs no second buffer
 _DRAWS = 8  # rounds of rejection before what is left is listed
@@ -173,11 +171,22 @@ class EpisodicMemory:
     def __init__(self, array: SampleArray) -> None:
         """An empty episodic memory over `array`."""
         self.array = array
-        self._resident: defaultdict[int, set[int]] = defaultdict(set)
+        self._starts = np.zeros(1, dtype=np.int64)
+        self._held = np.zeros(0, dtype=bool)
 
     def __len__(self) -> int:
         """Number of samples held."""
         return len(self.array)
+
+    def extend(self, stored: np.ndarray) -> None:
+        """Learns how many samples of each label there are in storage, `(labels,) int64`: ids run up to that."""
+        self._starts = np.concatenate([[0], np.cumsum(stored)])
+        self._held = np.zeros(self._starts[-1], dtype=bool)
+        self._held[self._places(self.array.ids)] = True
+
+    def _places(self, ids: np.ndarray) -> np.ndarray:
+        """Where the marks of some samples lie among those of all that are stored."""
+        return self._starts[labels_of(ids)] + (ids & ORDINAL_MASK)
 
     def class_counts(self, num_labels: int) -> np.ndarray:
         """Number of samples of each label, `(num_labels,) int64`."""
@@ -194,7 +203,7 @@ class EpisodicMemory:
         labels = self.array.labels
         order = rng.permutation(len(labels))
         surplus = order[rank_in_class(labels[order]) >= quotas[labels[order]]]
-        self._release(self.array.ids_at(surplus))
+        self._held[self._places(self.array.ids_at(surplus))] = False
         self.array.discard(surplus)
         self.array.resize(capacity)
 
@@ -205,51 +214,44 @@ class EpisodicMemory:
 
     def reserve(self, ids: np.ndarray) -> None:
         """Marks samples as held, those being fetched included, so that none is fetched twice."""
-        for id_, label in zip(ids.tolist(), labels_of(ids).tolist(), strict=True):
-            assert id_ not in self._resident[label], "a sample twice"
-            self._resident[label].add(id_)
+        places = self._places(ids)
+        assert not self._held[places].any(), "a sample twice"
+        self._held[places] = True
 
     def exchange(self, slots: np.ndarray, samples: np.ndarray, ids: np.ndarray) -> None:
         """Puts reserved samples into slots of the same class."""
         assert np.array_equal(labels_of(ids), self.array.labels_at(slots)), "an exchange across classes"
-        self._release(self.array.ids_at(slots))
+        self._held[self._places(self.array.ids_at(slots))] = False
         self.array.write(slots, samples, ids)
 
-    def _release(self, ids: np.ndarray) -> None:
-        for id_, label in zip(ids.tolist(), labels_of(ids).tolist(), strict=True):
-            self._resident[label].remove(id_)
-
-    def draw_absent(self, labels: np.ndarray, stored: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw_absent(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draws distinct samples from storage that are not held, uniformly within each class.
 
         Args:
             labels: Label wanted for each draw, `(n,) int64`.
-            stored: Number of stored samples of each label, `(labels,) int64`.
             rng: Draws the ordinals.
 
         Returns:
             `(n,) int64` ids; -1 where storage has no further sample of the class.
         """
         drawn = np.full(len(labels), -1, dtype=np.int64)
-        taken: set[int] = set()
+        stored = np.diff(self._starts)
         open_ = np.arange(len(labels))
         for _ in range(_DRAWS):
             ids = make_ids(labels[open_], rng.integers(0, stored[labels[open_]]))
+            places = self._places(ids)
             fresh = np.zeros(len(open_), dtype=bool)
-            for k, (id_, label) in enumerate(zip(ids.tolist(), labels[open_].tolist(), strict=True)):
-                if id_ not in self._resident[label] and id_ not in taken:
-                    taken.add(id_)
-                    fresh[k] = True
+            fresh[np.unique(places, return_index=True)[1]] = True
+            fresh &= ~self._held[places]
             drawn[open_[fresh]] = ids[fresh]
+            self._held[places[fresh]] = True
             open_ = open_[~fresh]
             if not len(open_):
-                return drawn
+                break
         for label in np.unique(labels[open_]).tolist():  # nearly all of the class is held: list what is left
-            if stored[label] == len(self._resident[label]):
-                continue
             wanted = open_[labels[open_] == label]
-            everything = make_ids(np.full(stored[label], label), np.arange(stored[label])).tolist()
-            absent = [id_ for id_ in everything if id_ not in self._resident[label] and id_ not in taken]
-            chosen = rng.permutation(np.array(absent, dtype=np.int64))[: len(wanted)]
-            drawn[wanted[: len(chosen)]] = chosen
+            start, end = self._starts[label : label + 2]
+            chosen = rng.permutation(np.flatnonzero(~self._held[start:end]))[: len(wanted)]
+            drawn[wanted[: len(chosen)]] = make_ids(np.full(len(chosen), label), chosen)
+        self._held[self._places(drawn[drawn >= 0])] = False
         return drawn

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mirolib.learner import Learner
 from mirolib.memory import MemoryConfig, TieredMemory
 from mirolib.resources import Resources
 from mirolib.stream import Task
 
+if TYPE_CHECKING:
+    from mirolib.loop import TaskRecord
+
 
 class Controller(ABC):
     """Decides the memory configuration; deciding changes neither learner nor memory."""
 
     @abstractmethod
-    def choose(self, task: Task, learner: Learner, memory: TieredMemory) -> MemoryConfig:
+    def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> MemoryConfig:
         """The configuration to train a new task with, after its samples have arrived (paper: P1, P2)."""
 
     @abstractmethod
     def adapt(self, config: MemoryConfig, resources: Resources) -> MemoryConfig:
         """The configuration for the next epoch, given the one in force and the state of memory and I/O (P4)."""
+
+    def observe(self, record: TaskRecord) -> None:  # noqa: B027 (most controllers need not look)
+        """Is told what a task really cost and reached, once it is over; test accuracies are not to be used."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class FixedController(Controller):
 
     config: MemoryConfig
 
-    def choose(self, task: Task, learner: Learner, memory: TieredMemory) -> MemoryConfig:
+    def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> MemoryConfig:
         """The fixed configuration."""
         return self.config
 

@@ -137,7 +137,7 @@ class Dataset:
     train: Samples
     test: Samples
     class_names: tuple[str, ...]
-    fingerprint: str = field(repr=False, default="")
+    fingerprint: str = field(repr=False)
 
     @classmethod
     def from_arrays(
@@ -154,7 +154,7 @@ class Dataset:
 
         Args:
             train_samples: `(n, *sample_shape)`, any numeric type; greyscale images `(n, h, w)` get a channel
-                axis. Kept as uint8 where they are uint8, as float32 otherwise.
+                axis. Kept as uint8 where they are uint8 (not copied: leave them as they are), as float32 otherwise.
             train_labels: `(n,)` integers; any values, one a class.
             test_samples: `(m, *sample_shape)`.
             test_labels: `(m,)` integers, all of which occur in `train_labels`.
@@ -179,10 +179,15 @@ class Dataset:
         missing = np.setdiff1d(values, test_labels)
         if len(missing):
             raise InputError(f"Classes {missing[:5].tolist()} have no test sample; add some or leave the class out.")
-        names = tuple(str(name) for name in (class_names or values.tolist()))
+        names = tuple(str(name) for name in (class_names if len(class_names) else values.tolist()))
         if len(names) != len(values):
             raise InputError(f"There are {len(values)} classes but {len(names)} class names; give one name a class.")
         spec = spec or _derived_spec(train_samples, len(values))
+        if (spec.sample_shape, spec.sample_dtype) != (train_samples.shape[1:], str(train_samples.dtype)):
+            raise InputError(
+                f"The spec says samples are {spec.sample_shape} {spec.sample_dtype} but the arrays hold "
+                f"{train_samples.shape[1:]} {train_samples.dtype}; make them agree."
+            )
         digest = xxhash.xxh3_128()
         for part in (train_samples, train_labels, test_samples, test_labels):
             digest.update(np.ascontiguousarray(part).data)
@@ -199,7 +204,10 @@ class Dataset:
 
 def _checked(samples: np.ndarray, labels: np.ndarray, which: str) -> tuple[np.ndarray, np.ndarray]:
     """Samples as uint8 or float32 with a channel axis, labels as int64, or a sentence on what is wrong."""
-    samples, labels = np.asarray(samples), np.asarray(labels)
+    try:
+        samples, labels = np.asarray(samples), np.asarray(labels)
+    except ValueError as error:
+        raise InputError(f"The {which} samples or labels are ragged; give every sample the same shape.") from error
     if samples.ndim < 2 or len(samples) == 0:
         raise InputError(f"The {which} samples have shape {samples.shape}; give an array (n, ...) with n > 0.")
     if labels.shape != (len(samples),):
@@ -216,6 +224,11 @@ def _checked(samples: np.ndarray, labels: np.ndarray, which: str) -> tuple[np.nd
                 f"{int(bad.sum())} {which} samples hold NaN or infinite values, first at row "
                 f"{int(bad.argmax())}; remove or repair them."
             )
+    if samples.ndim == 4 and samples.shape[3] in (1, 3, 4) and samples.shape[1] not in (1, 3, 4):
+        raise InputError(
+            f"The {which} images have shape {samples.shape[1:]}, channels last; give channels first, "
+            "as samples.transpose(0, 3, 1, 2) does."
+        )
     if samples.ndim == 3:
         samples = samples[:, None]
     return np.ascontiguousarray(samples), labels.astype(np.int64)

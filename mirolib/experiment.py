@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -14,7 +16,7 @@ from tqdm.auto import tqdm
 
 from mirolib.controller import Controller, FixedController
 from mirolib.datasets import Dataset, load_dataset
-from mirolib.energy import EnergyMeter, NullSource, TraceSource
+from mirolib.energy import EnergyMeter, NullSource, TraceSource, total_energy_j
 from mirolib.errors import InputError
 from mirolib.learner import METHODS, Learner
 from mirolib.loop import TaskRecord, check_sizes, run
@@ -26,6 +28,7 @@ from mirolib.stream import TaskStream
 T = TypeVar("T")
 
 CONTROLLERS: dict[str, type[FixedController]] = {"fixed": FixedController}
+_TYPES: dict[str, Any] = {"int": Integral, "float": Real, "str": str}
 MEMORIES = {"tiered": True, "single-level": False}
 
 
@@ -75,6 +78,8 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         """Checks names and ranges that need no data set."""
+        for field in fields(self):
+            _check_type(field.name, getattr(self, field.name), str(field.type))
         _one_of("method", self.method, METHODS)
         _one_of("memory", self.memory, MEMORIES)
         _one_of("controller", self.controller, CONTROLLERS)
@@ -88,6 +93,15 @@ class RunSettings:
                 raise InputError(f"{name} is {value}; choose a value above 0.")
 
 
+def _check_type(name: str, value: object, declared: str) -> None:
+    """Refuses a value that is not of its declared type, such as `int | None`."""
+    kind, _, optional = declared.partition(" | ")
+    if value is None and optional:
+        return
+    if not isinstance(value, _TYPES[kind]) or isinstance(value, bool) or (kind == "float" and not math.isfinite(value)):
+        raise InputError(f"{name} is {value!r}; give a value of type {declared}.")
+
+
 def _one_of(parameter: str, value: str, allowed: Iterable[str]) -> None:
     if value not in allowed:
         raise InputError(f"{parameter} is {value!r}; choose one of {', '.join(allowed)}.")
@@ -95,7 +109,7 @@ def _one_of(parameter: str, value: str, allowed: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The parts of a run, ready to go; closing it closes the memory.
+    """The parts of a run, ready to go: `run` them, or close the memory.
 
     Attributes:
         settings: The settings with every None filled in.
@@ -134,6 +148,7 @@ class Experiment:
         largest, total = stream.most_samples()
         filled = replace(
             settings,
+            dataset=dataset.spec.name,
             preset=settings.preset or next(iter(dataset.spec.presets)),
             tasks=len(stream),
             model=_default(settings.model, preset.model),
@@ -205,8 +220,8 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "average_incremental_accuracy": last.average_incremental_accuracy,
         "forgetting": last.forgetting,
         "backward_transfer": last.backward_transfer,
-        "swapped": sum(epoch.swaps.swapped for record in records for epoch in record.epochs),
-        "stall_s": sum(epoch.swaps.stall_s for record in records for epoch in record.epochs),
+        "swapped": sum(record.swaps.swapped for record in records),
+        "stall_s": sum(record.swaps.stall_s for record in records),
         "bytes_read": sum(reading.work.bytes_read for reading in readings),
         "bytes_written": sum(reading.work.bytes_written for reading in readings),
         "energy_kind": readings[0].kind,
@@ -217,15 +232,21 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         row[f"{window}_visits"] = sum(reading.work.visits for reading in ours)
         row[f"{window}_s"] = sum(reading.duration_s for reading in ours)
         row[f"{window}_cpu_s"] = sum(reading.work.cpu_s for reading in ours)
-        row[f"{window}_energy_j"] = sum(reading.measurement.energy_j for reading in ours)
+        row[f"{window}_energy_j"] = total_energy_j(ours)
     return row
 
 
-def run_all(settings: Iterable[RunSettings], *, progress: bool = True) -> pd.DataFrame:
+def run_all(
+    settings: Iterable[RunSettings],
+    *,
+    save: Callable[[pd.DataFrame], object] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
     """Runs settings one after another in this process, each on a store of its own that is deleted afterwards.
 
     Args:
         settings: One entry a run.
+        save: Called after each run with the rows so far, so that an error in one does not lose the others.
         progress: Whether to show a progress bar over the runs.
 
     Returns:
@@ -236,4 +257,6 @@ def run_all(settings: Iterable[RunSettings], *, progress: bool = True) -> pd.Dat
         with tempfile.TemporaryDirectory(prefix="miro-") as store:
             experiment = Experiment.build(one, store)
             rows.append(asdict(experiment.settings) | summarise(list(experiment.run(progress=False))))
+        if save is not None:
+            save(pd.DataFrame(rows))
     return pd.DataFrame(rows)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import math
-import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from mirolib.errors import InputError, RunError
-from mirolib.workbench import PROJECT, load_runs, make_folder, new_run_id, plain_name, results_folder
+from mirolib.workbench import PROJECT, RunFolder, load_runs, make_folder, new_run_id, plain_name, results_folder
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,8 @@ def _converted(name: str, value: Any, declared: str) -> Any:
     """A value in the declared type: `int`, `float`, `str`, `bool` or `list`, or `Optional[…]` of one."""
     inner = declared.removeprefix("Optional[").removesuffix("]") if declared.startswith("Optional[") else ""
     types = [inner, "None"] if inner else [declared]
+    if inner and value in ("None", "null"):
+        return None
     if isinstance(value, str) and "str" not in types:
         text = value.strip()
         with contextlib.suppress(ValueError):
@@ -102,9 +104,15 @@ def _converted(name: str, value: Any, declared: str) -> Any:
     raise InputError(f"Parameter {name} is {value!r}; give a value of type {declared}.")
 
 
-def launch(
-    notebook: str, *, results: str | os.PathLike[str] | None = None, progress: bool = True, **parameters: Any
-) -> Launched:
+def _failed(notebook: str, parameters: dict[str, Any], results: Path, sentence: str) -> RunError:
+    """The error of a launch, which is also left as a failed run where the notebook ended before it had made one."""
+    path = results / notebook / parameters["run_id"]
+    if not (path / "run.json").exists():
+        RunFolder(notebook, parameters, results=results, run_id=parameters["run_id"]).end("failed", sentence)
+    return RunError(f"{notebook} failed: {sentence} (executed notebook: {path / 'notebook.ipynb'})")
+
+
+def launch(notebook: str, *, progress: bool = True, **parameters: Any) -> Launched:
     """Runs a notebook of the repository with papermill, from any folder.
 
     The executed notebook lies in the run's folder. The run is done only if its `run.json` says so: a kernel that
@@ -112,9 +120,8 @@ def launch(
 
     Args:
         notebook: Its name, such as `10_run`.
-        results: The folder of all results; see `results_folder`.
         progress: Whether to show papermill's progress bar.
-        parameters: Values for its parameters cell.
+        parameters: Values for its parameters cell, among them `results`, the folder of all results, and `run_id`.
 
     Raises:
         InputError: If the notebook or a parameter is unknown, a value has another type, or the run exists already.
@@ -125,34 +132,34 @@ def launch(
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
-    checked = check_parameters(notebook, parameters)
-    if "run_id" not in declared_parameters(notebook):
+    if not {"run_id", "results"} <= set(declared_parameters(notebook)):
         raise InputError(
             f"Notebook {notebook} is not made to be launched (no parameter run_id); open it in JupyterLab."
         )
-    folder = results_folder(results)
-    run_id = checked.setdefault("run_id", "") or new_run_id(checked.get("seed", 0))
+    checked = check_parameters(notebook, parameters)
+    folder = results_folder(checked.get("results"))
+    run_id = checked.get("run_id") or new_run_id(checked.get("seed", 0))
     output = folder / plain_name(notebook) / plain_name(run_id) / "notebook.ipynb"
     make_folder(output.parent)
     checked |= {"run_id": run_id, "results": str(folder)}
     logger.info("running %s into %s", notebook, output.parent)
     try:
-        papermill.execute_notebook(
-            str(notebook_path(notebook)),
-            str(output),
-            parameters=checked,
-            cwd=str(NOTEBOOKS),
-            progress_bar=progress,
-            log_output=not progress,
-            store_widget_state=False,
-            config=Config(KernelManager={"transport": "ipc"}),
-        )
+        # sockets of its own, so that launches side by side don't take each other's
+        with tempfile.TemporaryDirectory(prefix="miro-") as sockets:
+            papermill.execute_notebook(
+                str(notebook_path(notebook)),
+                str(output),
+                parameters=checked,
+                cwd=str(NOTEBOOKS),
+                progress_bar=progress,
+                log_output=not progress,
+                store_widget_state=False,
+                config=Config(KernelManager={"transport": "ipc", "ip": str(Path(sockets) / "k")}),
+            )
     except papermill.PapermillExecutionError as error:
-        raise RunError(f"{notebook} failed: {error.ename}: {error.evalue} (executed notebook: {output})") from error
+        raise _failed(notebook, checked, folder, f"{error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
-        raise RunError(
-            f"{notebook} ended without a finished run: its kernel died, perhaps for want of memory."
-        ) from error
+        raise _failed(notebook, checked, folder, "its kernel died, perhaps for want of memory") from error
     runs = load_runs(folder, notebook)
     found = runs[runs["run_id"] == run_id] if len(runs) else runs
     if not len(found) or found.iloc[0]["status"] != "finished":

@@ -111,15 +111,16 @@ class Learner:
         if self.epochs < 1 or self.batch_size < 1:
             raise InputError(f"epochs is {self.epochs} and batch_size {self.batch_size}; both must be 1 or more.")
         children = np.random.SeedSequence([seed, 3]).generate_state(3).tolist()
+        # Channels last trains convolutions faster; a model of the user's own may count on the other layout.
+        images = len(spec.sample_shape) == 3 and model is None
+        self._layout = torch.channels_last if images else torch.contiguous_format
         if model is None:
             model = build_model(settings.model, spec.sample_shape, children[0])
-        self.backbone = model.to(self.device)
+        self.backbone = model.to(self.device).to(memory_format=self._layout)
         self.head = ExpandingHead(feature_dim(self.backbone, spec.sample_shape)).to(self.device)
         self.visits = 0
         self._transform = Transform(spec, self.device, children[1])
         self._head_generator = torch.Generator().manual_seed(children[2])
-        self._layout = torch.channels_last if len(spec.sample_shape) == 3 else torch.contiguous_format
-        self.backbone.to(memory_format=self._layout)
 
     @property
     def num_classes(self) -> int:
@@ -159,11 +160,15 @@ class Learner:
 
     def predict(self, samples: np.ndarray) -> np.ndarray:
         """Predicted label of raw samples `(n, *sample_shape)`, `(n,) int64`; the model is left as it was."""
+        modes = [(module, module.training) for module in self.backbone.modules()]
         self.backbone.eval()
-        with torch.no_grad():
-            parts = np.array_split(samples, max(1, -(-len(samples) // _EVALUATION_BATCH)))
-            labels = [self.logits(self._transform.evaluate(part)).argmax(dim=1) for part in parts]
-        self.backbone.train()
+        try:
+            with torch.no_grad():
+                parts = np.array_split(samples, max(1, -(-len(samples) // _EVALUATION_BATCH)))
+                labels = [self.logits(self._transform.evaluate(part)).argmax(dim=1) for part in parts]
+        finally:
+            for module, training in modes:
+                module.training = training
         return torch.cat(labels).cpu().numpy()
 
     def accuracy(self, samples: Samples) -> float:
@@ -179,6 +184,8 @@ def _usable(device: str) -> torch.device:
     """A device on which a tensor can be made, or a sentence on why not."""
     try:
         chosen = torch.device(device)
+        if chosen.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError(f"no training on {chosen.type}")
         torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"Device {device!r} can't be used here ({str(error).splitlines()[0]}); use cpu.") from error

@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from mirolib.controller import Controller
-from mirolib.energy import EnergyMeter, Reading, Work
+from mirolib.energy import EnergyMeter, Reading, Work, total_energy_j
 from mirolib.errors import InputError
 from mirolib.learner import Learner
 from mirolib.memory import MemoryConfig, SwapCounts, TieredMemory
@@ -81,6 +81,7 @@ class TaskRecord:
         episodic_fill: Samples in the episodic memory after the task.
         stored: Training samples on storage after the task.
         epochs: Its epochs.
+        swaps: Swapping during its training; its stall time includes the wait for what was under way at the end.
         readings: Its rows of the energy ledger.
     """
 
@@ -96,6 +97,7 @@ class TaskRecord:
     episodic_fill: int
     stored: int
     epochs: tuple[EpochRecord, ...]
+    swaps: SwapCounts
     readings: tuple[Reading, ...]
 
     @property
@@ -120,11 +122,11 @@ class TaskRecord:
             "backward_transfer": self.backward_transfer,
             "episodic_fill": self.episodic_fill,
             "stored": self.stored,
-            "swapped": sum(epoch.swaps.swapped for epoch in self.epochs),
-            "stall_s": sum(epoch.swaps.stall_s for epoch in self.epochs),
+            "swapped": self.swaps.swapped,
+            "stall_s": self.swaps.stall_s,
             "train_visits": sum(reading.work.visits for reading in train),
             "train_s": sum(reading.duration_s for reading in train),
-            "train_energy_j": sum(reading.measurement.energy_j for reading in train),
+            "train_energy_j": total_energy_j(train),
             "energy_kind": self.readings[0].kind,
             **{f"accuracy_{j}": value for j, value in enumerate(self.accuracies)},
         }
@@ -155,9 +157,11 @@ def run(
         A record after each task.
 
     Raises:
-        InputError: If the memory's sizes exceed what the stream holds.
+        InputError: If learner or memory are used already, or sizes exceed what the stream holds.
         StorageError: If storage fails.
     """
+    if learner.num_classes or memory.stored:
+        raise InputError("A run needs a learner and a memory that have learnt nothing yet; make both anew.")
     check_sizes(memory.config, stream)
     meter = meter or EnergyMeter.auto()
     resources = resources or ResourceMonitor(memory)
@@ -170,19 +174,24 @@ def run(
                 memory.receive(task)
             learner.grow(task.classes)
             with meter.window("profile", task.index):
-                config = controller.choose(task, learner, memory)
-            epochs = []
+                config = controller.choose(task, learner, memory, resources.probe())
+            resources.probe()  # stall time counts from here
+            before, epochs = memory.counts, []
             with meter.window("train", task.index):
                 for epoch in range(learner.epochs):
                     config = controller.adapt(config, resources.probe())
+                    check_sizes(config, stream)
                     memory.resize(config)
                     epochs.append(_train_epoch(task, epoch, learner, memory))
                     bar.update()
+                memory.settle()
+            swaps = memory.counts - before
             with meter.window("retain", task.index):
                 memory.retain(task)
             with meter.window("evaluate", task.index):
                 matrix.append([learner.accuracy(test) for test in stream.tests(task.index)])
-            record = _record(task, stream, memory, matrix, epochs, meter.readings[first_reading:])
+            record = _record(task, stream, memory, matrix, epochs, swaps, meter.readings[first_reading:])
+            controller.observe(record)
             bar.set_postfix_str(record.headline)
             logger.info("%s", record.headline)
             yield record
@@ -224,6 +233,7 @@ def _record(
     memory: TieredMemory,
     matrix: AccuracyMatrix,
     epochs: list[EpochRecord],
+    swaps: SwapCounts,
     readings: list[Reading],
 ) -> TaskRecord:
     """Gathers what is known after a task."""
@@ -240,5 +250,6 @@ def _record(
         episodic_fill=len(memory.episodic_memory),
         stored=memory.stored,
         epochs=tuple(epochs),
+        swaps=swaps,
         readings=tuple(readings),
     )

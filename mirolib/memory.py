@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from types import TracebackType
 
 import numpy as np
@@ -43,11 +44,11 @@ class MemoryConfig:
         """Checks the ranges."""
         for name in ("stream_size", "episodic_size"):
             value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name} is {value!r}; give a whole number of samples, 1 or more.")
-        if not 0 <= self.swap_ratio <= 1:
+        if not isinstance(self.swap_ratio, Real) or not 0 <= self.swap_ratio <= 1:
             raise InputError(
-                f"swap_ratio is {self.swap_ratio}; choose a value from 0 (off) to 1 (every replayed sample)."
+                f"swap_ratio is {self.swap_ratio!r}; choose a value from 0 (off) to 1 (every replayed sample)."
             )
 
 
@@ -134,8 +135,8 @@ class TieredMemory:
             config: Sizes and swap ratio to begin with.
             num_classes: Classes over the whole stream.
             seed: Seed of every draw made here.
-            hierarchical: False makes it a single-level episodic memory: storage is written but never read for
-                training.
+            hierarchical: False makes it a single-level episodic memory: it never takes a sample back from storage
+                (which is still written, and read where a controller enlarges the stream buffer).
             lag: Steps between asking storage for a sample and taking it in.
             policy: Which replayed samples make room; uniform by default.
 
@@ -158,6 +159,7 @@ class TieredMemory:
         )
         self._stored = np.zeros(num_classes, dtype=np.int64)
         self._old_classes = np.zeros(num_classes, dtype=bool)
+        self._layout = 0  # counts what makes the slots of a batch stale
         self._owed = 0.0
         self._counts = SwapCounts()
 
@@ -167,7 +169,7 @@ class TieredMemory:
 
     @property
     def allocated_bytes(self) -> int:
-        """Bytes of RAM that the two buffers take when full."""
+        """Bytes of RAM that the two buffers take when full; a byte a stored sample comes on top."""
         return self.stream_buffer.array.allocated_bytes + self.episodic_memory.array.allocated_bytes
 
     @property
@@ -194,6 +196,7 @@ class TieredMemory:
             for chunk in samples.chunks(_CHUNK):
                 self.storage.put(ids[chunk], samples.read(chunk), part)
         self._stored[list(task.classes)] = [self.storage.count(label) for label in task.classes]
+        self.episodic_memory.extend(self._stored)
         self.stream_buffer.begin(task.train_ids, self._select_rng)
         wanted = self.stream_buffer.missing()
         order = np.argsort(task.train_ids)
@@ -201,15 +204,19 @@ class TieredMemory:
         self.stream_buffer.array.append(task.train.read(positions), wanted)
 
     def resize(self, config: MemoryConfig) -> None:
-        """Applies a configuration: what fits is kept, and a hierarchical memory fills new room from storage."""
+        """Applies a configuration between two epochs.
+
+        What fits is kept; new room in the stream buffer, and in a hierarchical episodic memory, is filled from storage.
+        """
         if config == self.config:
             return
         self._check(config)
-        self._commit(self._swapper.drain())
+        self.settle()
+        self._layout += 1
         if config.stream_size != self.config.stream_size:
             self.stream_buffer.resize(config.stream_size)
-            if self.hierarchical and len(missing := self.stream_buffer.missing()):
-                self.stream_buffer.array.append(self.storage.read(missing), missing)
+            missing = self.stream_buffer.missing()
+            self.stream_buffer.array.append(self.storage.read(missing), missing)
         if config.episodic_size != self.config.episodic_size:
             self._balance_episodic(config.episodic_size)
         self.config = config
@@ -222,7 +229,11 @@ class TieredMemory:
         Args:
             batch_size: Most samples in a batch.
             replay: False leaves the episodic memory out.
+
+        Raises:
+            InputError: If the buffers are resized or flushed before the epoch is over.
         """
+        layout = self._layout
         streamed = len(self.stream_buffer)
         total = streamed + (len(self.episodic_memory) if replay else 0)
         order = self._batch_rng.permutation(total)
@@ -235,6 +246,8 @@ class TieredMemory:
             self.stream_buffer.array.gather(new, samples[: len(new)], labels[: len(new)])
             self.episodic_memory.array.gather(replayed, samples[len(new) :], labels[len(new) :])
             yield Batch(samples, labels, replayed)
+            if self._layout != layout:
+                raise InputError("The buffers changed size during an epoch; call batches again after a resize.")
 
     def swap(self, batch: Batch) -> None:
         """Swapping: commits the exchanges that are due, then asks for those of this batch.
@@ -261,7 +274,7 @@ class TieredMemory:
         self._owed -= owed
         slots = self._policy.choose(replayed, min(owed, len(replayed)), self._swap_rng)
         labels = self.episodic_memory.array.labels_at(slots)
-        ids = self.episodic_memory.draw_absent(labels, self._stored, self._swap_rng)
+        ids = self.episodic_memory.draw_absent(labels, self._swap_rng)
         found = ids >= 0
         if found.any():
             self.episodic_memory.reserve(ids[found])
@@ -272,9 +285,18 @@ class TieredMemory:
         for exchange in exchanges:
             self.episodic_memory.exchange(exchange.slots, exchange.samples, exchange.ids)
 
+    def settle(self) -> None:
+        """Commits every exchange under way: before slots move, and at the end of a task's training.
+
+        Raises:
+            StorageError: If a sample could not be read.
+        """
+        self._commit(self._swapper.drain())
+
     def retain(self, task: Task) -> None:
         """Flushing: the episodic memory takes samples of the stream buffer, and old classes make room."""
-        self._commit(self._swapper.drain())
+        self.settle()
+        self._layout += 1
         self._old_classes[list(task.classes)] = True
         self._balance_episodic(self.config.episodic_size)
         self.stream_buffer.clear()
@@ -299,7 +321,7 @@ class TieredMemory:
         if not self.hierarchical:
             return
         lacking = quotas - memory.class_counts(num_labels)
-        ids = memory.draw_absent(np.repeat(np.arange(num_labels), lacking), self._stored, self._select_rng)
+        ids = memory.draw_absent(np.repeat(np.arange(num_labels), lacking), self._select_rng)
         for start in range(0, len(ids), _CHUNK):
             memory.add(self.storage.read(ids[start : start + _CHUNK]), ids[start : start + _CHUNK])
 

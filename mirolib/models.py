@@ -139,7 +139,7 @@ def build_model(name: str, sample_shape: tuple[int, ...], seed: int) -> nn.Modul
     if len(sample_shape) != 3 and name not in ("linear", "mlp"):
         raise InputError(f"Model {name} needs images (channels, height, width); samples are {sample_shape}: use mlp.")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = MODELS[name](sample_shape)
         model.eval()(torch.zeros(2, *sample_shape))  # gives lazy layers their shape
     return model.train()
@@ -151,7 +151,7 @@ def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
     Raises:
         InputError: If the backbone doesn't map `(2, *sample_shape)` to `(2, d)`.
     """
-    mode = backbone.training
+    modes = [(module, module.training) for module in backbone.modules()]
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():
@@ -161,7 +161,8 @@ def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
             f"The model can't take samples of shape {sample_shape}: {str(error).splitlines()[0]}"
         ) from error
     finally:
-        backbone.train(mode)
+        for module, training in modes:
+            module.training = training
     if not isinstance(features, Tensor) or features.ndim != 2:
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(f"The model must return features (n, d) but returns {shape} for two samples; flatten them.")

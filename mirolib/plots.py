@@ -79,16 +79,16 @@ def accuracy_by_task(results: Mapping[str, RunResult]) -> go.Figure:
 
 def task_stream(stream: TaskStream) -> go.Figure:
     """One test image of each class, by the task in which the class arrives (image data sets only)."""
-    tasks = list(stream)
+    tasks, tests = list(stream), stream.tests(len(stream) - 1)
     columns = max(len(task.classes) for task in tasks)
     plot = make_subplots(
         rows=len(tasks), cols=columns, horizontal_spacing=0.02, vertical_spacing=0.06,
         subplot_titles=[stream.class_names[task.classes[c]] if c < len(task.classes) else ""
                         for task in tasks for c in range(columns)],
     )  # fmt: skip
-    for row, task in enumerate(tasks, 1):
+    for row, (task, test) in enumerate(zip(tasks, tests, strict=True), 1):
         for column, label in enumerate(task.classes, 1):
-            image = task.test.read(np.flatnonzero(task.test.labels == label)[:1])[0].mean(axis=0)
+            image = test.read(np.flatnonzero(test.labels == label)[:1])[0].mean(axis=0)
             plot.add_heatmap(z=image[::-1], colorscale="gray", showscale=False, row=row, col=column)
         plot.update_yaxes(title_text=f"task {row}", row=row, col=1)
     plot.update_xaxes(visible=False)

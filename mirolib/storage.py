@@ -12,6 +12,9 @@ import json
 import logging
 import os
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -92,6 +95,7 @@ class Storage:
         self.fingerprint = fingerprint
         self.bytes_written = 0
         self.bytes_read = 0
+        self._reading = threading.Lock()  # the map must not grow under a reader
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._env = lmdb.open(str(self.path), map_size=_FIRST_MAP, max_dbs=len(PARTS), readahead=False)
@@ -137,9 +141,18 @@ class Storage:
                 "name another folder or delete this one."
             )
 
+    @contextmanager
+    def _transaction(self, part: str) -> Iterator[lmdb.Transaction]:
+        """A reading transaction, one at a time."""
+        try:
+            with self._reading, self._env.begin(self._databases[part], buffers=True) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise StorageError(f"The store {self.path} can't be read: {_reason(error)}. Open it anew.") from error
+
     def count(self, label: int, part: str = "train") -> int:
         """Number of stored samples of a class."""
-        with self._env.begin(self._databases[part]) as transaction:
+        with self._transaction(part) as transaction:
             cursor = transaction.cursor()
             beyond = cursor.set_range(_key((label + 1) << ORDINAL_BITS))
             if not (cursor.prev() if beyond else cursor.last()):
@@ -208,7 +221,8 @@ class Storage:
                 with self._env.begin(write=True) as transaction:
                     return write(transaction)
             except lmdb.MapFullError:
-                self._env.set_mapsize(2 * self._env.info()["map_size"] + 2 * size_bytes)
+                with self._reading:
+                    self._env.set_mapsize(2 * self._env.info()["map_size"] + 2 * size_bytes)
             except (lmdb.Error, OSError) as error:
                 raise StorageError(
                     f"The store {self.path} could not be written: {_reason(error)}. "
@@ -230,20 +244,20 @@ class Storage:
         """
         size = CHECKSUM_BYTES + self.fingerprint.sample_bytes
         keys = _keys(ids)
-        with self._env.begin(self._databases[part], buffers=True) as transaction:
+        with self._transaction(part) as transaction:
             get = transaction.get
             views: list[memoryview] = [get(key) for key in keys]  # type: ignore[misc]
             for view, id_ in zip(views, ids.tolist(), strict=True):
                 if view is None or len(view) != size:
                     raise self._corrupt(id_, part, "missing" if view is None else "cut short")
             joined = b"".join(views)
+            self.bytes_read += len(joined)
         whole = memoryview(joined)
         starts = range(0, len(joined), size)
         for start, id_ in zip(starts, ids.tolist(), strict=True):
             digest = xxhash.xxh3_64_intdigest(whole[start + CHECKSUM_BYTES : start + size], seed=id_)
             if digest != _CHECKSUM.unpack_from(joined, start)[0]:
                 raise self._corrupt(id_, part, "damaged: its bytes do not match their checksum")
-        self.bytes_read += len(joined)
         payload = np.frombuffer(joined, dtype=np.uint8).reshape(len(ids), size)[:, CHECKSUM_BYTES:]
         if self.fingerprint.sample_dtype == "uint8":
             return payload.reshape(len(ids), *self.fingerprint.sample_shape)

@@ -50,7 +50,6 @@ class Task:
         train_ids: Id of each training sample, `(n,) int64`.
         validation: Samples held out of training, on which configurations are judged.
         validation_ids: Id of each validation sample (numbered apart from the training samples).
-        test: Test samples of the new classes, for the final report only.
     """
 
     index: int
@@ -59,7 +58,6 @@ class Task:
     train_ids: np.ndarray
     validation: Samples
     validation_ids: np.ndarray
-    test: Samples
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,8 @@ class TaskStream:
                 f"{self.num_tasks} tasks cannot share {self.num_classes} classes; "
                 f"choose between 1 and {self.num_classes} tasks."
             )
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; choose 0 or more.")
         if not 0 <= self.validation_share < 1:
             raise InputError(
                 f"validation_share is {self.validation_share}; choose a value from 0 up to, not including, 1."
@@ -143,6 +143,8 @@ class TaskStream:
         Raises:
             IndexError: If there is no such task.
         """
+        if not 0 <= index < self.num_tasks:
+            raise IndexError(f"There is no task {index}; the stream has {self.num_tasks}.")
         classes = self.task_classes[index]
         train, validation = self._split(classes)
         return Task(
@@ -152,7 +154,6 @@ class TaskStream:
             train_ids=make_ids(train.labels, rank_in_class(train.labels)),
             validation=validation,
             validation_ids=make_ids(validation.labels, rank_in_class(validation.labels)),
-            test=self._of(self.dataset.test, classes),
         )
 
     def tests(self, up_to: int) -> list[Samples]:
@@ -167,16 +168,29 @@ class TaskStream:
         return samples.select(positions, labels[positions])
 
     def _split(self, classes: tuple[int, ...]) -> tuple[Samples, Samples]:
-        """Training and validation samples of some classes, each in an order drawn from the seed."""
+        """Training and validation samples of some classes.
+
+        Which samples of a class are held out, and the order of the others, depends on seed and class alone; only how
+        the classes mingle on arrival depends on the task. A sample's id is therefore the same for any number of tasks.
+        """
         samples = self._of(self.dataset.train, classes)
-        rng = np.random.default_rng([self.seed, 1, *classes])
-        order = rng.permutation(len(samples))
-        labels = samples.labels[order]
-        held_out = np.array([self._held_out(n) for n in np.bincount(labels, minlength=self.num_classes)])
-        is_validation = rank_in_class(labels) < held_out[labels]
-        parts = (order[~is_validation], order[is_validation])
-        train, validation = (samples.select(part, samples.labels[part]) for part in parts)
+        parts: list[list[np.ndarray]] = [[], []]
+        for label in classes:
+            order = np.random.default_rng([self.seed, 1, label]).permutation(np.flatnonzero(samples.labels == label))
+            held_out = self._held_out(len(order))
+            parts[0].append(order[held_out:])
+            parts[1].append(order[:held_out])
+        rng = np.random.default_rng([self.seed, 2, *classes])
+        train, validation = (self._mingled(samples, part, rng) for part in parts)
         return train, validation
+
+    @staticmethod
+    def _mingled(samples: Samples, by_class: list[np.ndarray], rng: np.random.Generator) -> Samples:
+        """Samples of several classes in a random order that keeps the order within each class."""
+        source = rng.permutation(np.repeat(np.arange(len(by_class)), [len(part) for part in by_class]))
+        starts = np.cumsum([0, *(len(part) for part in by_class[:-1])])
+        order = np.concatenate(by_class)[starts[source] + rank_in_class(source)]
+        return samples.select(order, samples.labels[order])
 
     def describe(self) -> list[dict[str, object]]:
         """One row a task: its classes by name and its sample counts, ready for a DataFrame."""
@@ -186,7 +200,7 @@ class TaskStream:
                 "classes": ", ".join(self.class_names[label] for label in task.classes),
                 "train": len(task.train),
                 "validation": len(task.validation),
-                "test": len(task.test),
+                "test": len(test),
             }
-            for task in self
+            for task, test in zip(self, self.tests(self.num_tasks - 1), strict=True)
         ]

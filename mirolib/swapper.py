@@ -66,7 +66,7 @@ class Swapper:
         self._lag = lag
         self._pending: deque[tuple[int, np.ndarray, np.ndarray]] = deque()
         self._asked: SimpleQueue[np.ndarray | None] = SimpleQueue()
-        self._fetched: SimpleQueue[np.ndarray | Exception] = SimpleQueue()
+        self._fetched: SimpleQueue[tuple[np.ndarray, np.ndarray | Exception]] = SimpleQueue()
         self._thread = threading.Thread(target=self._fetch, name="miro-swapper", daemon=True)
         self._thread.start()
 
@@ -74,9 +74,9 @@ class Swapper:
         """The thread: reads what is asked for, in order, until it is asked for None."""
         while (ids := self._asked.get()) is not None:
             try:
-                self._fetched.put(self._storage.read(ids))
+                self._fetched.put((ids, self._storage.read(ids)))
             except Exception as error:  # handed to the training thread, which raises it
-                self._fetched.put(error)
+                self._fetched.put((ids, error))
 
     def request(self, step: int, slots: np.ndarray, ids: np.ndarray) -> None:
         """Asks for samples `ids`, to be put into `slots` at step `step + lag`."""
@@ -103,9 +103,10 @@ class Swapper:
 
     def _finish(self) -> Exchange:
         start = time.monotonic()
-        samples = self._fetched.get()
+        fetched, samples = self._fetched.get()
         self.stall_s += time.monotonic() - start
         _, slots, ids = self._pending.popleft()
+        assert fetched is ids, "a fetch was lost, as by an interrupt: the memory must be made anew"
         if isinstance(samples, Exception):
             raise samples
         return Exchange(slots, ids, samples)

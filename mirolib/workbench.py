@@ -20,7 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import psutil
 import torch
 
 from mirolib.datasets import Dataset
@@ -82,7 +84,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def environment_stamp(device: str) -> dict[str, object]:
-    """Versions and machine of a run."""
+    """Versions and machine of a run; the device is named once it is known to work."""
     packages = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")
     return {
         "python": platform.python_version(),
@@ -93,6 +95,7 @@ def environment_stamp(device: str) -> dict[str, object]:
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "process_started": psutil.Process().create_time(),
         **{package: version(package) for package in packages},
     }
 
@@ -153,7 +156,7 @@ class RunFolder:
             "status": "running",
             "started": _now(),
             "parameters": parameters,
-            "environment": environment_stamp(str(parameters.get("device", "cpu"))),
+            "environment": environment_stamp(""),
             "summary": {},
         }
         self._write()
@@ -180,9 +183,10 @@ class RunFolder:
         self._run["summary"] = summary
         self._write()
 
-    def set_parameters(self, parameters: dict[str, Any]) -> None:
-        """Writes the parameters as they came out once defaults were filled in."""
+    def set_parameters(self, parameters: dict[str, Any], dataset_fingerprint: str) -> None:
+        """Writes the parameters as they came out once defaults were filled in, and the hash of the data."""
         self._run["parameters"] = parameters
+        self._run["dataset_fingerprint"] = dataset_fingerprint
         self._run["environment"] = environment_stamp(str(parameters["device"]))
         self._write()
 
@@ -195,11 +199,14 @@ class RunFolder:
     ) -> None:
         """Writes how the run ended."""
         if error is None:
-            self._run["status"] = "finished"
+            self.end("finished")
         else:
-            self._run["status"] = "failed" if isinstance(error, Exception) else "interrupted"
-            self._run["error"] = f"{type(error).__name__}: {error}"
-        self._run["ended"] = _now()
+            status = "failed" if isinstance(error, Exception) else "interrupted"
+            self.end(status, f"{type(error).__name__}: {error}")
+
+    def end(self, status: str, error: str | None = None) -> None:
+        """Writes how the run ended."""
+        self._run |= {"status": status, "ended": _now(), "error": error}
         self._write()
 
 
@@ -270,7 +277,7 @@ def run_experiment(
         records: list[TaskRecord] = []
         try:
             experiment = Experiment.build(settings, store, dataset)
-            folder.set_parameters(asdict(experiment.settings))
+            folder.set_parameters(asdict(experiment.settings), experiment.stream.dataset.fingerprint)
             for record in experiment.run(progress=progress):
                 records.append(record)
                 folder.write_records(records)
@@ -312,7 +319,7 @@ def _load_run(file: Path) -> dict[str, Any]:
         if run["format"] != RUN_FORMAT:
             return row | {"error": f"format {run['format']}; this version reads {RUN_FORMAT}"}
         status = "died" if run["status"] == "running" and _is_dead(run["environment"]) else run["status"]
-        values = {"status": status, "started": run["started"], "error": run.get("error")}
+        values = {"status": status, "started": str(run["started"]), "error": run.get("error")}
         return row | values | {"duration_s": run["duration_s"]} | dict(run["parameters"]) | dict(run["summary"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s is unreadable: %s", file, error)
@@ -324,16 +331,16 @@ def _is_dead(environment: dict[str, Any]) -> bool:
     if environment["host"] != socket.gethostname():
         return False
     try:
-        os.kill(int(environment["pid"]), 0)
-    except ProcessLookupError:
+        started = psutil.Process(int(environment["pid"])).create_time()
+    except psutil.NoSuchProcess:
         return True
-    except PermissionError:
-        return False
-    return False
+    return abs(started - environment["process_started"]) > 1  # another process has got its number
 
 
 def _plain(value: Any) -> Any:
     """JSON's own types; what is not a finite number becomes null."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

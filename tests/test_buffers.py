@@ -107,11 +107,12 @@ def test_a_smaller_stream_buffer_holds_a_subset_of_a_larger_one():
 def test_drawn_samples_are_absent_distinct_and_uniform():
     memory = EpisodicMemory(SampleArray(10, SHAPE, "uint8"))
     held = make_ids(np.zeros(8), np.arange(8))
+    memory.extend(np.array([16]))
     memory.add(tagged(held), held)
     rng = np.random.default_rng(0)
     counts = np.zeros(16)
     for _ in range(3000):
-        drawn = memory.draw_absent(np.array([0, 0]), np.array([16]), rng)
+        drawn = memory.draw_absent(np.array([0, 0]), rng)
         assert len(set(drawn.tolist())) == 2
         counts[drawn & 0xFFFFFFFF] += 1
     assert (counts[:8] == 0).all()
@@ -122,14 +123,16 @@ def test_drawn_samples_are_absent_distinct_and_uniform():
 def test_when_a_class_is_used_up_the_draw_says_so():
     memory = EpisodicMemory(SampleArray(10, SHAPE, "uint8"))
     held = make_ids(np.array([0, 0, 1]), np.array([0, 1, 0]))
+    memory.extend(np.array([3, 1]))
     memory.add(tagged(held), held)
-    drawn = memory.draw_absent(np.array([0, 0, 1]), np.array([3, 1]), np.random.default_rng(0))
+    drawn = memory.draw_absent(np.array([0, 0, 1]), np.random.default_rng(0))
     assert sorted(drawn.tolist()) == [-1, -1, 2]
 
 
 def test_a_sample_is_never_held_twice():
     memory = EpisodicMemory(SampleArray(4, SHAPE, "uint8"))
     ids = make_ids(np.array([0]), np.array([0]))
+    memory.extend(np.array([1]))
     memory.add(tagged(ids), ids)
     with pytest.raises(AssertionError, match="twice"):
         memory.add(tagged(ids), ids)

@@ -86,6 +86,8 @@ def bad(change):
         (lambda a, b, c, d: {"d": d + 9}, "do not occur in training"),
         (lambda a, b, c, d: {"c": c[:2], "d": d[:2]}, "no test sample"),
         (lambda a, b, c, d: {"a": np.where(a == 3, np.nan, a), "c": c * 1.0}, "row 0"),
+        (lambda a, b, c, d: {"a": [[1, 2], [3]], "b": [0, 1]}, "ragged"),
+        (lambda a, b, c, d: {"a": np.zeros((12, 8, 8, 3), np.uint8)}, "channels last"),
         (lambda a, b, c, d: {"a": a * 1j, "c": c * 1j}, "real numbers"),
         (lambda a, b, c, d: {"a": a.astype(str), "c": c.astype(str)}, "real numbers"),
     ],
@@ -101,5 +103,8 @@ def test_unknown_names_are_refused():
     with pytest.raises(InputError, match="no preset 'huge'; choose one of small"):
         load_dataset("digits").spec.preset("huge")
     samples, labels = arrays()
+    assert Dataset.from_arrays(samples, labels, samples[:3], labels[:3], class_names=np.array(["a", "b", "c"]))
+    with pytest.raises(InputError, match="make them agree"):
+        Dataset.from_arrays(samples, labels, samples[:3], labels[:3], spec=load_dataset("digits").spec)
     with pytest.raises(InputError, match="2 class names"):
         Dataset.from_arrays(samples, labels, samples[:3], labels[:3], class_names=["a", "b"])

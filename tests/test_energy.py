@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import trapezoid
 
 from mirolib import EnergyMeter, InputError, NullSource, RaplSource, TraceSource
-from mirolib.energy import Work
+from mirolib.energy import Work, total_energy_j
 
 
 class Clock:
@@ -52,6 +52,8 @@ def test_a_square_wave_integrates_to_its_joules():
     a, b = (reading.measurement for reading in meter.readings)
     assert a.energy_j == pytest.approx(10 + 2, abs=1e-4) and a.coverage == 1
     assert b.energy_j == pytest.approx(4, abs=1e-4) and b.coverage == pytest.approx(0.5)
+    assert math.isnan(b.high_j), "half of the window was not seen: no band is known"
+    assert total_energy_j(meter.readings[:1]) == a.energy_j and math.isnan(total_energy_j(meter.readings))
     assert meter.readings[0].kind == "replayed"
 
 
@@ -157,6 +159,8 @@ def test_rapl_says_why_it_is_not_available(tmp_path, monkeypatch):
     nothing = RaplSource(tmp_path).probe()
     assert not nothing.available and "no RAPL counters" in nothing.reason
     source = RaplSource(rapl_tree(tmp_path))
+    (tmp_path / "intel-rapl:1" / "max_energy_range_uj").unlink()
+    assert RaplSource(tmp_path).probe().reason == "2 counters"
 
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))

@@ -12,7 +12,7 @@ import pytest
 from mirolib import InputError, RunFolder, StorageError, launch, load_runs
 from mirolib.__main__ import main
 from mirolib.errors import RunError
-from mirolib.launcher import check_parameters
+from mirolib.launcher import NOTEBOOKS, check_parameters
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ from mirolib.launcher import check_parameters
     [
         ({"seed": "3", "swap_ratio": "0.5", "dataset": "digits"}, {"seed": 3, "swap_ratio": 0.5, "dataset": "digits"}),
         ({"swap_ratio": 1, "epochs": None}, {"swap_ratio": 1.0, "epochs": None}),
+        ({"model": "None", "run_id": "None"}, {"model": None, "run_id": "None"}),
         ({"epochs": "None", "keep_store": "true"}, {"epochs": None, "keep_store": True}),
     ],
 )
@@ -52,27 +53,27 @@ def test_unknown_or_ill_typed_parameters_are_refused(given, sentence):
 
 def test_unknown_notebooks_are_refused(tmp_path):
     with pytest.raises(InputError, match="no notebook '11_magic'; choose one of 00_quickstart"):
-        launch("11_magic", results=tmp_path)
+        launch("11_magic", results=str(tmp_path))
     with pytest.raises(InputError, match="can't name"):
-        launch("../10_run", results=tmp_path)
+        launch("../10_run", results=str(tmp_path))
     with pytest.raises(InputError, match="no parameter run_id"):
-        launch("01_task_streams", results=tmp_path)
+        launch("01_task_streams", results=str(tmp_path))
 
 
 def test_a_run_is_not_launched_over(tmp_path):
     with RunFolder("10_run", {}, results=tmp_path, run_id="mine"):
         pass
     with pytest.raises(InputError, match="mine exists already"):
-        launch("10_run", results=tmp_path, run_id="mine")
+        launch("10_run", results=str(tmp_path), run_id="mine")
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="can't be written"):
-        launch("10_run", results=tmp_path / "file")
+        launch("10_run", results=str(tmp_path / "file"))
 
 
 def test_launching_from_another_folder_leaves_a_run_and_its_notebook(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    done = launch("10_run", results=tmp_path / "results", progress=False, epochs=1, seed=4)
+    done = launch("10_run", results=str(tmp_path / "results"), progress=False, epochs=1, seed=4)
     assert done.run["status"] == "finished" and done.run["seed"] == 4 and done.run["epochs"] == 1
     assert done.notebook.parent == Path(done.run["path"]) and done.notebook.stat().st_size < 200_000
     assert "widgets" not in json.loads(done.notebook.read_text())["metadata"]
@@ -81,8 +82,19 @@ def test_launching_from_another_folder_leaves_a_run_and_its_notebook(tmp_path, m
 
 def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
     with pytest.raises(RunError, match="InputError: stream_size is 9999 but no task has more than"):
-        launch("10_run", results=tmp_path, progress=False, stream_size=9999)
+        launch("10_run", results=str(tmp_path), progress=False, stream_size=9999)
     assert load_runs(tmp_path)["status"].tolist() == ["failed"]
+    with pytest.raises(RunError, match="method is 'magic'"):
+        launch("10_run", results=str(tmp_path), progress=False, method="magic")
+    assert load_runs(tmp_path)["status"].tolist() == ["failed", "failed"]
+
+
+def test_two_launches_side_by_side(tmp_path):
+    command = [sys.executable, "-m", "mirolib", "launch", "10_run", "epochs=1", f"results={tmp_path}"]
+    both = [subprocess.Popen([*command, f"seed={seed}"], stdout=-3, stderr=-3) for seed in (0, 1)]
+    assert [one.wait(timeout=120) for one in both] == [0, 0]
+    assert load_runs(tmp_path)["status"].tolist() == ["finished", "finished"]
+    assert not list(NOTEBOOKS.glob("kernel-ipc*"))
 
 
 def kill_the_kernel_once_it_trains(results: Path) -> None:
@@ -96,8 +108,8 @@ def kill_the_kernel_once_it_trains(results: Path) -> None:
 def test_a_killed_kernel_is_no_finished_run(tmp_path):
     killer = threading.Thread(target=kill_the_kernel_once_it_trains, args=(tmp_path,), daemon=True)
     killer.start()
-    with pytest.raises(RunError, match="ended without a finished run: its kernel died"):
-        launch("10_run", results=tmp_path, progress=False, epochs=20)
+    with pytest.raises(RunError, match="10_run failed: its kernel died"):
+        launch("10_run", results=str(tmp_path), progress=False, epochs=20)
     (run,) = load_runs(tmp_path).to_dict("records")
     assert run["status"] == "died" and len(pd.read_csv(Path(run["path"]) / "tasks.csv")) >= 1
 
@@ -107,7 +119,9 @@ def test_the_command_line(tmp_path, capsys):
     assert capsys.readouterr().out == "no runs yet\n"
     assert main(["launch", "10_run", "seed"]) == 1
     assert "write name=value" in capsys.readouterr().err
-    assert main(["launch", "10_run", "epochs=1", "--results", str(tmp_path)]) == 0
+    assert main(["launch", "10_run", "progress=no"]) == 1
+    assert "no parameter 'progress'" in capsys.readouterr().err
+    assert main(["launch", "10_run", "epochs=1", f"results={tmp_path}"]) == 0
     out = capsys.readouterr().out
     assert "average_accuracy" in out and "notebook.ipynb" in out
     assert main(["runs", "--results", str(tmp_path)]) == 0

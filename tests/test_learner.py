@@ -67,7 +67,7 @@ def test_accuracy_is_scikit_learns():
     learner.grow(STREAM[0].classes)
     for batch in next(batches(STREAM[0])):
         learner.step(batch)
-    test = STREAM[0].test
+    test = STREAM.tests(0)[0]
     assert learner.accuracy(test) == accuracy_score(test.labels, learner.predict(test.read(slice(None))))
 
 
@@ -91,6 +91,35 @@ def test_same_seed_same_weights_whatever_the_global_generator():
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
+def test_a_frozen_norm_stays_frozen_and_layouts_of_ones_own_work():
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4).eval()
+
+        def forward(self, x):
+            x = self.norm(self.conv(x))
+            return x.view(x.size(0), -1)
+
+    learner = Learner(DATASET.spec, PRESET, model=Viewing())
+    learner.grow((0, 1))
+    learner.predict(DATASET.train.data)
+    learner.step(next(batches(STREAM[0]))[0])
+    assert not learner.backbone.norm.training and learner.backbone.conv.training
+
+
+def test_training_augments_and_evaluation_does_not():
+    spec = replace(DATASET.spec, flip=True, crop_padding=1)
+    batch = next(batches(STREAM[0]))[0]
+    losses = []
+    for one in (DATASET.spec, spec):
+        learner = Learner(one, PRESET, seed=2)
+        learner.grow(STREAM[0].classes)
+        predicted = learner.predict(batch.samples).tolist()
+        losses.append((predicted, learner.step(batch).item()))
+    assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]
+
+
 def test_only_replay_replays():
     assert ExperienceReplay().replays and not Finetuning().replays
 
@@ -108,6 +137,8 @@ def test_a_gpu_learns_what_the_cpu_learns():
 def test_bad_parts_are_refused():
     with pytest.raises(InputError, match="use cpu"):
         Learner(DATASET.spec, PRESET, device="gpu7")
+    with pytest.raises(InputError, match="no training on meta"):
+        Learner(DATASET.spec, PRESET, device="meta")
     with pytest.raises(InputError, match="batch_size 0"):
         Learner(DATASET.spec, replace(PRESET, batch_size=0))
     with pytest.raises(InputError, match="choose one of bce, ce"):

@@ -70,7 +70,13 @@ class SlowStorage(Storage):
 def facts(records):
     """Everything of a run but its times."""
     return [
-        (r.accuracies, r.config, r.episodic_fill, [(e.loss, e.swaps.swapped, e.swaps.unavailable) for e in r.epochs])
+        (
+            r.accuracies,
+            r.config,
+            r.episodic_fill,
+            [(e.loss, e.swaps.swapped, e.swaps.unavailable) for e in r.epochs],
+            [(reading.window, reading.work.visits, reading.work.bytes_read) for reading in r.readings],
+        )
         for r in records
     ]
 
@@ -88,8 +94,14 @@ def test_same_seed_same_run_bit_for_bit_whatever_the_disk(make_memory):
 class Stepwise(Controller):
     """Another size at each epoch."""
 
-    def choose(self, task, learner, memory):
+    def __init__(self):
+        self.seen = []
+
+    def choose(self, task, learner, memory, resources):
         return MemoryConfig(20, 18, 0.5)
+
+    def observe(self, record):
+        self.seen.append(record.task)
 
     def adapt(self, config, resources):
         assert resources.memory_used_bytes > 0 and 0 <= resources.stall_share <= 1
@@ -98,7 +110,9 @@ class Stepwise(Controller):
 
 def test_a_controllers_decisions_are_applied_each_epoch(make_memory):
     memory = make_memory(STREAM, CONFIG)
-    records = list(run(STREAM, learner(), memory, Stepwise(), resources=ResourceMonitor(memory), progress=False))
+    controller = Stepwise()
+    records = list(run(STREAM, learner(), memory, controller, resources=ResourceMonitor(memory), progress=False))
+    assert controller.seen == [0, 1, 2]
     sizes = [(e.config.stream_size, e.config.episodic_size) for e in records[1].epochs]
     assert sizes == [(17, 20), (14, 22), (11, 24)]
     assert records[1].readings[2].work.visits == sum(map(sum, sizes))
@@ -124,6 +138,28 @@ def test_sizes_above_what_exists_are_refused_before_anything_is_written(make_mem
         with pytest.raises(InputError, match=sentence):
             next(run(STREAM, learner(), memory, FixedController(config), progress=False))
         assert memory.storage.count(0) == 0
+
+
+def test_what_a_controller_asks_for_is_checked_too(make_memory):
+    memory = make_memory(STREAM, CONFIG)
+    with pytest.raises(InputError, match="no task has more than 36"):
+        next(run(STREAM, learner(), memory, FixedController(MemoryConfig(5000, 10)), progress=False))
+
+
+def test_used_parts_are_refused(make_memory):
+    memory, one = make_memory(STREAM, CONFIG), learner()
+    next(run(STREAM, one, memory, FixedController(CONFIG), progress=False))
+    for parts in ((one, make_memory(STREAM, CONFIG)), (learner(), memory)):
+        with pytest.raises(InputError, match="make both anew"):
+            next(run(STREAM, *parts, FixedController(CONFIG), progress=False))
+
+
+def test_waiting_at_the_end_of_a_task_is_in_its_books(make_memory):
+    memory = make_memory(STREAM, CONFIG, lag=40)
+    memory.storage.__class__ = SlowStorage
+    records = list(run(STREAM, learner(), memory, FixedController(CONFIG), progress=False))
+    assert sum(record.swaps.stall_s for record in records) == pytest.approx(memory.counts.stall_s)
+    assert memory.counts.stall_s > sum(e.swaps.stall_s for record in records for e in record.epochs)
 
 
 def test_stopping_early_keeps_what_was_yielded(make_memory):
@@ -172,6 +208,13 @@ def test_settings_fill_in_the_preset(tmp_path):
         ({"tasks": 11}, "11 tasks cannot share 10 classes"),
         ({"seed": -1}, "seed is -1"),
         ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": 1.5}, r"epochs is 1.5; give a value of type int \| None"),
+        ({"epochs": "3"}, "give a value of type int"),
+        ({"seed": "a"}, "give a value of type int"),
+        ({"episodic_size": True}, "give a value of type int"),
+        ({"swap_ratio": "0.5"}, "give a value of type float"),
+        ({"lr": float("inf")}, "lr is inf"),
+        ({"dataset": None}, "give a value of type str"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"swap_ratio": 2.0}, "swap_ratio is 2.0"),
         ({"stream_size": 0}, "stream_size is 0"),

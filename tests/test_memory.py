@@ -59,9 +59,11 @@ class Memory(RuleBasedStateMachine):
     def a_whole_epoch_shows_every_sample_once(self):
         ids = np.concatenate([self.memory.stream_buffer.array.ids, self.memory.episodic_memory.array.ids])
         batches = list(self.memory.batches(7))
-        seen = np.concatenate([batch.samples.reshape(len(batch.labels), -1) for batch in batches])
-        expected = np.stack([SAMPLE_OF_ID[i].ravel() for i in ids.tolist()])
-        np.testing.assert_array_equal(np.sort(seen, axis=0), np.sort(expected, axis=0))
+        seen = [
+            (y, x.tobytes()) for batch in batches for x, y in zip(batch.samples, batch.labels.tolist(), strict=True)
+        ]
+        expected = [(i >> 32, SAMPLE_OF_ID[i].tobytes()) for i in ids.tolist()]
+        assert sorted(seen) == sorted(expected)
         assert sorted(np.concatenate([b.replayed for b in batches])) == list(range(len(self.memory.episodic_memory)))
         for batch in batches:
             replayed = self.memory.episodic_memory.array.labels_at(batch.replayed)
@@ -188,12 +190,12 @@ def test_what_is_under_way_is_committed_before_slots_move(make_memory, size):
 
 @pytest.mark.parametrize("ratio", [0.0, 0.05, 0.2, 0.5, 1.0])
 def test_the_swap_ratio_is_met(make_memory, ratio):
-    memory = make_memory(STREAM, MemoryConfig(36, 20, ratio), lag=1)
-    trained(memory, TASKS[:2], epochs=20, batch_size=7)
-    counts = memory.counts
-    assert counts.replayed == 20 * 20
-    assert counts.swapped + counts.unavailable == pytest.approx(ratio * counts.replayed, abs=20)
-    assert counts.unavailable == 0
+    for lag, batch_size in ((1, 7), (2, 28)):
+        memory = make_memory(STREAM, MemoryConfig(36, 10, ratio), lag=lag)
+        trained(memory, TASKS[:2], epochs=20, batch_size=batch_size)
+        counts = memory.counts
+        assert counts.replayed == 20 * 10 and counts.unavailable == 0
+        assert counts.swapped == pytest.approx(ratio * counts.replayed, abs=1)
 
 
 def test_nothing_to_swap_in_is_counted_not_invented(make_memory):
@@ -218,6 +220,24 @@ def test_without_replay_batches_hold_the_new_task_only(make_memory):
     memory.receive(TASKS[1])
     labels = np.concatenate([batch.labels for batch in memory.batches(8, replay=False)])
     assert set(labels) == set(TASKS[1].classes) and len(labels) == 36
+
+
+def test_a_resize_during_an_epoch_is_said_not_trained_on(make_memory):
+    memory = make_memory(STREAM, MemoryConfig(36, 20))
+    memory.receive(TASKS[0])
+    epoch = memory.batches(8)
+    next(epoch)
+    memory.resize(MemoryConfig(5, 4))
+    with pytest.raises(InputError, match="call batches again"):
+        next(epoch)
+
+
+def test_a_stream_buffer_made_larger_is_filled_in_either_kind_of_memory(make_memory):
+    for hierarchical in (True, False):
+        memory = make_memory(STREAM, MemoryConfig(5, 20), hierarchical=hierarchical)
+        memory.receive(TASKS[0])
+        memory.resize(MemoryConfig(36, 20))
+        assert len(memory.stream_buffer) == 36
 
 
 def test_batches_are_even(make_memory):
@@ -246,6 +266,8 @@ def test_fill_by_tier(make_memory):
         ((5, 5, 1.01), "swap_ratio is 1.01"),
         ((5, 5, -0.1), "swap_ratio is -0.1"),
         ((5, 5, float("nan")), "swap_ratio is nan"),
+        ((5, 5, "0.5"), "swap_ratio is '0.5'"),
+        ((5, True, 0.5), "episodic_size is True"),
     ],
 )
 def test_bad_configurations_are_refused(values, sentence):

@@ -250,8 +250,36 @@ def test_reading_while_another_thread_writes(tmp_path):
         ids = ids_of(1, 50 * k, 50 * k + 50)
         storage.put(ids, tagged(ids))
     reader.join()
-    assert not wrong and storage.count(1) == 1000
+    assert not wrong and storage.count(1) == 1000 and storage.bytes_read == 200 * 16 * 24
     storage.close()
+
+
+def test_a_map_that_grows_under_readers(tmp_path, monkeypatch):
+    monkeypatch.setattr("mirolib.storage._FIRST_MAP", 1 << 17)
+    storage = opened(tmp_path, replace(PRINT, sample_shape=(3072,)))
+    storage.put(ids_of(0, 0, 8), tagged(ids_of(0, 0, 8), (3072,)))
+    stop, failed = threading.Event(), []
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                storage.read(ids_of(0, 0, 8))
+        except BaseException as error:
+            failed.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for k in range(40):
+        ids = ids_of(1, 50 * k, 50 * k + 50)
+        storage.put(ids, tagged(ids, (3072,)))
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not failed and storage.count(1) == 2000
+    storage.close()
+    with pytest.raises(StorageError, match="can't be read"):
+        storage.read(ids_of(0, 0, 1))
 
 
 def test_fingerprint_is_kept_as_json(tmp_path):

@@ -25,7 +25,7 @@ def test_labels_follow_the_class_order():
     for task in stream:
         original = dataset.train.labels[task.train.rows]
         np.testing.assert_array_equal(np.array(stream.class_order)[task.train.labels], original)
-        assert set(task.train.labels) == set(task.classes) == set(task.test.labels)
+        assert set(task.train.labels) == set(task.classes) == set(stream.tests(task.index)[-1].labels)
     assert [stream.class_names[label] for label in stream[0].classes] == [str(c) for c in stream.class_order[:2]]
 
 
@@ -35,6 +35,26 @@ def test_the_seed_decides_order_and_split():
     assert one.class_order == same.class_order != other.class_order
     np.testing.assert_array_equal(one[1].train.rows, same[1].train.rows)
     np.testing.assert_array_equal(one[1].train_ids, same[1].train_ids)
+
+
+def test_a_sample_has_the_same_id_however_many_tasks_there_are():
+    dataset = make_dataset()
+    named = []
+    for num_tasks in (1, 2, 3, 6):
+        tasks = list(TaskStream(dataset, num_tasks, seed=4))
+        named.append({int(i): int(row) for t in tasks for i, row in zip(t.train_ids, t.train.rows, strict=True)})
+    assert named[0] == named[1] == named[2] == named[3]
+
+
+def test_classes_mingle_on_arrival():
+    labels = TaskStream(make_dataset(), 2)[0].train.labels
+    assert 20 < (np.diff(labels) != 0).sum() < 50
+
+
+def test_tasks_beyond_the_stream_are_refused():
+    for index in (-1, 3):
+        with pytest.raises(IndexError, match="has 3"):
+            TaskStream(make_dataset(), 3)[index]
 
 
 def test_held_out_share_by_class():
@@ -63,6 +83,7 @@ def test_tests_up_to_a_task():
         ({"num_tasks": 0}, "between 1 and 6 tasks"),
         ({"validation_share": 1.0}, "choose a value from 0"),
         ({"validation_share": -0.1}, "choose a value from 0"),
+        ({"seed": -1}, "seed is -1"),
         ({"validation_share": 0.99}, "nothing to train on"),
     ],
 )

@@ -3,8 +3,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
+from conftest import make_dataset
 
 from mirolib import InputError, RunFolder, RunSettings, StorageError, load_runs, run_experiment
 from mirolib.workbench import new_run_id, write_atomic
@@ -24,6 +26,25 @@ def test_a_run_leaves_its_tables(tmp_path):
     stamp = json.loads((result.path / "run.json").read_text())["environment"]
     assert {"python", "torch", "numpy", "mirolib", "device", "host"} <= set(stamp)
     assert result.tasks["task"].tolist() == list(range(5)) and len(result.energy) == 25
+
+
+def test_a_data_set_of_ones_own_goes_by_its_own_name(tmp_path):
+    result = run_experiment(QUICK, dataset=make_dataset(), results=tmp_path, progress=False)
+    assert result.settings.dataset == "arrays"
+    assert json.loads((result.path / "run.json").read_text())["dataset_fingerprint"] == make_dataset().fingerprint
+
+
+def test_a_device_that_is_not_there_fails_with_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="use cpu"):
+        run_experiment(RunSettings(device="cuda:99"), results=tmp_path, progress=False)
+    assert load_runs(tmp_path)["status"].tolist() == ["failed"]
+
+
+def test_numbers_of_numpy_stay_numbers(tmp_path):
+    with RunFolder("10_run", {"size": np.int64(5), "ratio": np.float32(0.5), "no": np.nan}, results=tmp_path):
+        pass
+    (row,) = load_runs(tmp_path).to_dict("records")
+    assert (row["size"], row["ratio"], row["no"]) == (5, 0.5, None)
 
 
 def test_the_store_can_be_kept(tmp_path):
@@ -49,6 +70,10 @@ def test_a_killed_run_never_looks_finished(tmp_path):
     code = f"import os, mirolib; mirolib.RunFolder('10_run', {{}}, results={str(tmp_path)!r}); os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     assert load_runs(tmp_path)["status"].tolist() == ["died"]
+    (file,) = tmp_path.glob("10_run/*/run.json")
+    reused = json.loads(file.read_text())
+    reused["environment"]["pid"] = os.getpid()  # its number has gone to another process
+    file.write_text(json.dumps(reused))
     RunFolder("10_run", {}, results=tmp_path)
     assert sorted(load_runs(tmp_path)["status"]) == ["died", "running"]
 

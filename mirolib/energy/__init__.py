@@ -5,7 +5,7 @@ is no sensor the null source says so: energy is then NaN of kind `none`, and wor
 is what can be compared.
 """
 
-from mirolib.energy.meter import EnergyMeter, Reading, Work
+from mirolib.energy.meter import EnergyMeter, Reading, Work, total_energy_j
 from mirolib.energy.rapl import RaplSource
 from mirolib.energy.source import Availability, EnergySource, Kind, Measurement, NullSource
 from mirolib.energy.trace import TraceSource
@@ -21,4 +21,5 @@ __all__ = [
     "Reading",
     "TraceSource",
     "Work",
+    "total_energy_j",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -77,6 +77,12 @@ class Reading:
             "scope": self.scope,
             "source": self.source,
         }
+
+
+def total_energy_j(readings: Iterable[Reading]) -> float:
+    """Energy of several readings in joules; NaN if there is none or a part of it was not seen."""
+    values = [reading.measurement for reading in readings]
+    return sum(v.energy_j if v.coverage == 1 else float("nan") for v in values) if values else float("nan")
 
 
 class EnergyMeter:

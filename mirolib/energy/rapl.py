@@ -34,7 +34,8 @@ class RaplSource(EnergySource):
         """Whether a zone is a package or DRAM."""
         try:
             label = (zone / "name").read_text().strip()
-        except OSError:
+            int((zone / "max_energy_range_uj").read_text())
+        except (OSError, ValueError):
             return False
         return label.startswith("package") or label == "dram"
 

@@ -88,8 +88,9 @@ class TraceSource(EnergySource):
         energy = self._until(end) - self._until(start)
         inside = self._times[(self._times > start) & (self._times < end)]
         gaps = np.diff(np.concatenate([[start], inside, [end]]))
-        coverage = (end - start) / (end_s - start_s)
-        return Measurement(energy, energy, energy, coverage, len(inside) + 2, float(gaps.max()))
+        coverage = float((end - start) / (end_s - start_s))
+        band = energy if coverage == 1 else float("nan")  # of what lies outside the trace nothing is known
+        return Measurement(energy, band, band, coverage, len(inside) + 2, float(gaps.max()))
 
     def _until(self, instant_s: float) -> float:
         """Energy from the trace's beginning to an instant inside it."""
