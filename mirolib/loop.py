@@ -73,6 +73,7 @@ class TaskRecord:
         num_tasks: Number of tasks in the stream.
         classes: Names of its classes.
         config: Sizes and swap ratio in force at its end.
+        memory_bytes: Bytes of RAM that the two buffers take at these sizes.
         accuracies: Test accuracy in [0, 1] on each task so far, among all classes so far.
         average_accuracy: Their mean.
         average_incremental_accuracy: Mean of the average accuracies up to this task.
@@ -89,6 +90,7 @@ class TaskRecord:
     num_tasks: int
     classes: tuple[str, ...]
     config: MemoryConfig
+    memory_bytes: int
     accuracies: tuple[float, ...]
     average_accuracy: float
     average_incremental_accuracy: float
@@ -106,7 +108,8 @@ class TaskRecord:
         c = self.config
         return (
             f"task {self.task + 1}/{self.num_tasks}: average accuracy {self.average_accuracy:.1%} "
-            f"(stream {c.stream_size}, episodic {c.episodic_size}, swap ratio {c.swap_ratio:g})"
+            f"(stream {c.stream_size}, episodic {c.episodic_size}: {self.memory_bytes / 1024:,.1f} KiB; "
+            f"swap ratio {c.swap_ratio:g})"
         )
 
     def row(self) -> dict[str, object]:
@@ -116,6 +119,7 @@ class TaskRecord:
             "task": self.task,
             "classes": " ".join(self.classes),
             **asdict(self.config),
+            "memory_bytes": self.memory_bytes,
             "average_accuracy": self.average_accuracy,
             "average_incremental_accuracy": self.average_incremental_accuracy,
             "forgetting": self.forgetting,
@@ -242,6 +246,7 @@ def _record(
         num_tasks=len(stream),
         classes=tuple(stream.class_names[label] for label in task.classes),
         config=memory.config,
+        memory_bytes=memory.allocated_bytes,
         accuracies=tuple(matrix.values[task.index, : task.index + 1].tolist()),
         average_accuracy=matrix.average_accuracy,
         average_incremental_accuracy=matrix.average_incremental_accuracy,

@@ -42,6 +42,8 @@ def test_records_after_every_task(make_memory):
     assert [record.stored for record in records] == [36, 72, 108]
     assert [record.episodic_fill for record in records] == [18, 18, 18]
     assert all(len(record.epochs) == 3 for record in records)
+    assert {record.memory_bytes for record in records} == {(20 + 18) * (16 + 16)}, "pixels, label and id"
+    assert "stream 20, episodic 18: 1.2 KiB" in records[0].headline
     windows = ["receive", "profile", "train", "retain", "evaluate"]
     assert [reading.window for reading in records[1].readings] == windows
     first, second = (record.readings[2].work.visits for record in records[:2])
