@@ -61,7 +61,7 @@ def _follow() -> tuple[dict[str, int], dict[str, int]]:
             resident = _resident(status)
             most = max(most, resident)
             if phase:
-                now[phase], peak[phase], most = resident, most, 0
+                now[phase], peak[phase], most = resident, most, resident
                 child.stdin.write("\n")
     if child.returncode:
         raise RuntimeError("The child process failed; its message is above.")
@@ -91,7 +91,7 @@ def child() -> None:
         samples = Samples(images, np.arange(count) % CLASSES, np.arange(count))
         preset = Preset("linear", 2, 1, 128, 0.01, stream_size, episodic_size, 0)
         spec = DatasetSpec("random", (3, 32, 32), "uint8", {"": preset})
-        stream = TaskStream(Dataset(spec, samples, samples, tuple("0123456789")), 2, validation_share=0.0)
+        stream = TaskStream(Dataset(spec, samples, samples, tuple("0123456789"), "random"), 2, validation_share=0.0)
         first, second = stream
         config, half = MemoryConfig(stream_size, episodic_size), MemoryConfig(stream_size // 2, episodic_size // 2)
         with TieredMemory(Storage(folder / "store", Fingerprint.of(stream)), config, CLASSES) as memory:
