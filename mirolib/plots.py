@@ -144,7 +144,8 @@ def accuracy_against(table: pd.DataFrame, x: str, x_title: str, line: str, *, lo
         log: Whether the horizontal axis is logarithmic.
     """
     seeds = int(table.groupby([line, x]).size().min())
-    plot = figure(f"Accuracy after the last task (mean ± s.d. of {seeds} seeds)", x_title, "average test accuracy, %")
+    what = "one seed" if seeds == 1 else f"mean ± s.d. of {seeds} seeds"
+    plot = figure(f"Accuracy after the last task ({what})", x_title, "average test accuracy, %")
     for name, rows in table.groupby(line, sort=False):
         spread = 100 * rows.groupby(x)["final_accuracy"].agg(["mean", "std"])
         plot.add_scatter(x=spread.index, y=spread["mean"], name=str(name), mode="lines+markers",
