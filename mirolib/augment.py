@@ -30,11 +30,8 @@ class Transform:
     def train(self, samples: np.ndarray) -> Tensor:
         """Raw samples `(n, *sample_shape)` to augmented, normalised float32 on the device."""
         raw = self._upload(samples)
-        if self._padding:
-            raw = self._crop(raw)
-        if self._flip:
-            mirrored = torch.rand(len(raw), generator=self._generator, device=self._device) < 0.5
-            raw = torch.where(mirrored.view(-1, *(1,) * (raw.ndim - 1)), raw.flip(-1), raw)
+        if self._padding or self._flip:
+            raw = self._crop_and_mirror(raw)
         return self._normalise(raw)
 
     def evaluate(self, samples: np.ndarray) -> Tensor:
@@ -44,12 +41,18 @@ class Transform:
     def _upload(self, samples: np.ndarray) -> Tensor:
         return torch.from_numpy(np.require(samples, requirements="W")).to(self._device)
 
-    def _crop(self, raw: Tensor) -> Tensor:
-        """A window of the original size at a random place of each zero-padded image."""
-        p, (height, width) = self._padding, raw.shape[-2:]
-        windows = functional.pad(raw, (p, p, p, p)).unfold(2, height, 1).unfold(3, width, 1)
-        at = torch.randint(0, 2 * p + 1, (2, len(raw)), generator=self._generator, device=self._device)
-        return windows[torch.arange(len(raw), device=self._device), :, at[0], at[1]]
+    def _crop_and_mirror(self, raw: Tensor) -> Tensor:
+        """A window of the original size at a random place of each zero-padded image, mirrored or not: one gather."""
+        (n, channels, height, width), p = raw.shape, self._padding
+        padded = functional.pad(raw, (p, p, p, p)).flatten(2)
+        at = torch.randint(0, 2 * p + 1, (2, n, 1), generator=self._generator, device=self._device)
+        rows, columns = (torch.arange(size, device=self._device) for size in (height, width))
+        columns = columns.expand(n, width)
+        if self._flip:
+            mirrored = torch.rand(n, 1, generator=self._generator, device=self._device) < 0.5
+            columns = torch.where(mirrored, width - 1 - columns, columns)
+        places = ((at[0] + rows) * (width + 2 * p))[:, :, None] + (at[1] + columns)[:, None, :]
+        return padded.gather(2, places.view(n, 1, -1).expand(n, channels, -1)).view(raw.shape)
 
     def _normalise(self, raw: Tensor) -> Tensor:
         return torch.mul(raw, self._gain).add_(self._offset)

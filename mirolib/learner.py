@@ -112,10 +112,11 @@ class Learner:
             raise InputError(f"epochs is {self.epochs} and batch_size {self.batch_size}; both must be 1 or more.")
         children = np.random.SeedSequence([seed, 3]).generate_state(3).tolist()
         # Channels last trains convolutions faster; a model of the user's own may count on the other layout.
-        images = len(spec.sample_shape) == 3 and model is None
-        self._layout = torch.channels_last if images else torch.contiguous_format
+        self._layout = torch.contiguous_format
         if model is None:
             model = build_model(settings.model, spec.sample_shape, children[0])
+            if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+                self._layout = torch.channels_last
         self.backbone = model.to(self.device).to(memory_format=self._layout)
         self.head = ExpandingHead(feature_dim(self.backbone, spec.sample_shape)).to(self.device)
         self.visits = 0
