@@ -9,7 +9,7 @@ import numpy as np
 
 from mirolib.stream import ORDINAL_MASK, labels_of, make_ids, rank_in_class
 
-_CHUNK = 1024  # samples moved at a time, so that moving needs no second buffer
+_CHUNK = 256  # samples moved at a time, so that moving needs no second buffer
 _DRAWS = 8  # rounds of rejection before what is left is listed
 
 

@@ -20,7 +20,7 @@ from mirolib.storage import Storage
 from mirolib.stream import ORDINAL_MASK, Task, labels_of, rank_in_class
 from mirolib.swapper import Exchange, Swapper, SwapPolicy, UniformSwap
 
-_CHUNK = 1024  # samples moved between tiers at a time
+_CHUNK = 256  # samples moved between tiers at a time
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,9 @@ class TieredMemory:
         wanted = self.stream_buffer.missing()
         order = np.argsort(task.train_ids)
         positions = order[np.searchsorted(task.train_ids, wanted, sorter=order)]
-        self.stream_buffer.array.append(task.train.read(positions), wanted)
+        for start in range(0, len(wanted), _CHUNK):
+            piece = slice(start, start + _CHUNK)
+            self.stream_buffer.array.append(task.train.read(positions[piece]), wanted[piece])
 
     def resize(self, config: MemoryConfig) -> None:
         """Applies a configuration between two epochs.
@@ -216,7 +218,9 @@ class TieredMemory:
         if config.stream_size != self.config.stream_size:
             self.stream_buffer.resize(config.stream_size)
             missing = self.stream_buffer.missing()
-            self.stream_buffer.array.append(self.storage.read(missing), missing)
+            for start in range(0, len(missing), _CHUNK):
+                part = missing[start : start + _CHUNK]
+                self.stream_buffer.array.append(self.storage.read(part), part)
         if config.episodic_size != self.config.episodic_size:
             self._balance_episodic(config.episodic_size)
         self.config = config
