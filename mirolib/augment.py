@@ -55,4 +55,4 @@ class Transform:
         return padded.gather(2, places.view(n, 1, -1).expand(n, channels, -1)).view(raw.shape)
 
     def _normalise(self, raw: Tensor) -> Tensor:
-        return torch.mul(raw, self._gain).add_(self._offset)
+        return raw.to(torch.float32, copy=True).mul_(self._gain).add_(self._offset)
