@@ -20,12 +20,16 @@ class Transform:
     def __init__(self, spec: DatasetSpec, device: torch.device, seed: int) -> None:
         """Draws come from an own generator on `device`, seeded with `seed`."""
         self._padding, self._flip = spec.crop_padding, spec.flip
-        self._device = device
+        self._spec, self._device = spec, device
         self._generator = torch.Generator(device).manual_seed(seed)
         shape = (-1, *(1,) * (len(spec.sample_shape) - 1)) if len(spec.mean) > 1 else ()
         mean = torch.tensor(spec.mean, device=device).reshape(shape)
         std = torch.tensor(spec.std, device=device).reshape(shape)
         self._gain, self._offset = 1 / (spec.scale * std), -mean / std
+
+    def with_seed(self, seed: int) -> Transform:
+        """The same transform with draws of its own."""
+        return Transform(self._spec, self._device, seed)
 
     def train(self, samples: np.ndarray) -> Tensor:
         """Raw samples `(n, *sample_shape)` to augmented, normalised float32 on the device."""

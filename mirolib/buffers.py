@@ -96,6 +96,13 @@ class SampleArray:
         """Samples and ids of some taken slots."""
         return self._samples[slots], self._ids[slots]
 
+    def copy(self) -> SampleArray:
+        """The same samples in an array of its own."""
+        other = SampleArray(self.capacity, self._samples.shape[1:], str(self._samples.dtype))
+        for start in range(0, self._count, _CHUNK):
+            other.append(*self.copy_of(np.arange(start, min(start + _CHUNK, self._count))))
+        return other
+
     def append(self, samples: np.ndarray, ids: np.ndarray) -> None:
         """Fills the next free slots; there must be enough of them."""
         end = self._count + len(ids)
@@ -149,6 +156,16 @@ class StreamBuffer:
         """Empties the buffer."""
         self.array.discard(np.arange(len(self.array)))
         self._order = self._order[:0]
+
+    def copy(self) -> StreamBuffer:
+        """The same buffer with an array of its own."""
+        other = StreamBuffer(self.array.copy())
+        other._order = self._order
+        return other
+
+    def first(self, count: int) -> np.ndarray:
+        """Ids that a buffer of `count` samples holds, `(count,) int64`."""
+        return self._order[:count]
 
     def begin(self, ids: np.ndarray, rng: np.random.Generator) -> None:
         """Empties the buffer for a task whose training samples have these ids."""
@@ -206,6 +223,12 @@ class EpisodicMemory:
         self._held[self._places(self.array.ids_at(surplus))] = False
         self.array.discard(surplus)
         self.array.resize(capacity)
+
+    def copy(self) -> EpisodicMemory:
+        """The same memory with an array of its own."""
+        other = EpisodicMemory(self.array.copy())
+        other._starts, other._held = self._starts, self._held.copy()
+        return other
 
     def add(self, samples: np.ndarray, ids: np.ndarray) -> None:
         """Takes in samples that are not held yet; there must be room."""

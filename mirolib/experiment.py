@@ -14,8 +14,21 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from mirolib.controller import Controller, FixedController
-from mirolib.datasets import Dataset, load_dataset
+from mirolib.budgets import parse_budget
+from mirolib.controller import (
+    FORWARD_SHARE,
+    SELECTORS,
+    Controller,
+    FixedController,
+    MiroController,
+    ProbeProfiler,
+    Profiler,
+    RandomController,
+    TrialProfiler,
+    WholeBudgetController,
+    full_training,
+)
+from mirolib.datasets import Dataset, Preset, load_dataset
 from mirolib.energy import EnergyMeter, NullSource, TraceSource, total_energy_j
 from mirolib.errors import InputError
 from mirolib.learner import METHODS, Learner
@@ -27,7 +40,15 @@ from mirolib.stream import TaskStream
 
 T = TypeVar("T")
 
-CONTROLLERS: dict[str, type[FixedController]] = {"fixed": FixedController}
+LEARNING = ("receive", "profile", "train", "retain")
+"""The windows of a run that are needed to learn; evaluation is for the report."""
+
+CONTROLLERS = ("miro", "fixed", "whole-budget", "random")
+PROFILERS: dict[str, Callable[[], Profiler]] = {
+    "probe": ProbeProfiler,
+    "trial": TrialProfiler,
+    "oracle": full_training,
+}
 _TYPES: dict[str, Any] = {"int": Integral, "float": Real, "str": str}
 MEMORIES = {"tiered": True, "single-level": False}
 
@@ -44,10 +65,20 @@ class RunSettings:
         method: `er` (experience replay) or `finetuning` (no replay).
         loss: `bce` (binary cross-entropy, the paper's) or `ce` (cross-entropy).
         memory: `tiered`, or `single-level` for an episodic memory without storage below it.
-        controller: `fixed`.
-        stream_size: Stream buffer in samples.
-        episodic_size: Episodic memory in samples.
-        swap_ratio: Share of replayed samples exchanged with storage, in [0, 1].
+        controller: `miro`; `fixed` (stream_size, episodic_size; with swap ratio 1 it is CarM's way); `whole-budget`
+            (as large as it can be); `random` (from Miro's grid).
+        profiler: How Miro scores candidates: `probe`, `trial` (the paper's short trainings) or `oracle` (trains each
+            in full).
+        selector: What Miro picks; a name from `mirolib.controller.SELECTORS`.
+        cutline: Top share of the candidates by accuracy that selectors with a cutline consider, in (0, 1].
+        points: Percentage points below the best that `cheapest-within` gives away.
+        energy_budget: Joules (sample visits where there is no sensor) that `within-budget` may spend on the stream.
+        memory_budget: Most RAM for both buffers, such as `2000 samples`, `64 MiB`, `system`, or a schedule by epochs;
+            see `mirolib.budgets.parse_budget`. A fixed controller does not heed it.
+        stream_size: Stream buffer in samples, for a fixed controller.
+        episodic_size: Episodic memory in samples, for a fixed controller.
+        swap_ratio: Share of replayed samples exchanged with storage, in [0, 1]; what the other controllers begin
+            with, by default 1.
         epochs: Passes over the buffers at each task.
         batch_size: Samples in a training step.
         lr: Learning rate.
@@ -64,7 +95,13 @@ class RunSettings:
     method: str = "er"
     loss: str = "bce"
     memory: str = "tiered"
-    controller: str = "fixed"
+    controller: str = "miro"
+    profiler: str = "probe"
+    selector: str = "cheapest-within"
+    cutline: float = 0.5
+    points: float = 2.0
+    energy_budget: float | None = None
+    memory_budget: str = ""
     stream_size: int | None = None
     episodic_size: int | None = None
     swap_ratio: float | None = None
@@ -83,6 +120,14 @@ class RunSettings:
         _one_of("method", self.method, METHODS)
         _one_of("memory", self.memory, MEMORIES)
         _one_of("controller", self.controller, CONTROLLERS)
+        _one_of("profiler", self.profiler, PROFILERS)
+        _one_of("selector", self.selector, SELECTORS)
+        parse_budget(self.memory_budget, 1)
+        if self.controller != "fixed" and (self.stream_size is not None or self.episodic_size is not None):
+            raise InputError(
+                f"stream_size and episodic_size are for the fixed controller; the {self.controller} controller chooses "
+                "them itself. Set controller to fixed, or leave the sizes out."
+            )
         if not MEMORIES[self.memory] and self.swap_ratio:
             raise InputError("A single-level memory can't swap; set swap_ratio to 0 or memory to tiered.")
         if self.seed < 0:
@@ -146,22 +191,25 @@ class Experiment:
         preset = dataset.spec.preset(settings.preset)
         stream = TaskStream(dataset, _default(settings.tasks, preset.tasks), settings.seed, settings.validation_share)
         largest, total = stream.most_samples()
+        fixed = settings.controller == "fixed"
         filled = replace(
             settings,
             dataset=dataset.spec.name,
             preset=settings.preset or next(iter(dataset.spec.presets)),
             tasks=len(stream),
             model=_default(settings.model, preset.model),
-            stream_size=_default(settings.stream_size, min(preset.stream_size, largest)),
-            episodic_size=_default(settings.episodic_size, min(preset.episodic_size, total)),
-            swap_ratio=_default(settings.swap_ratio, preset.swap_ratio if MEMORIES[settings.memory] else 0.0),
+            stream_size=_default(settings.stream_size, min(preset.stream_size, largest) if fixed else None),
+            episodic_size=_default(settings.episodic_size, min(preset.episodic_size, total) if fixed else None),
+            swap_ratio=_default(settings.swap_ratio, _swap_ratio(settings, preset)),
             epochs=_default(settings.epochs, preset.epochs),
             batch_size=_default(settings.batch_size, preset.batch_size),
             lr=_default(settings.lr, preset.lr),
             device=_device(settings.device),
         )
-        config = MemoryConfig(filled.stream_size, filled.episodic_size, filled.swap_ratio)  # type: ignore[arg-type]
+        # What chooses for itself begins with next to nothing, so as not to exceed a budget before it has chosen.
+        config = MemoryConfig(filled.stream_size or 1, filled.episodic_size or 1, filled.swap_ratio)  # type: ignore[arg-type]
         check_sizes(config, stream)
+        controller = _controller(filled, config)
         chosen = {name: getattr(filled, name) for name in ("model", "epochs", "batch_size", "lr")}
         learner = Learner(
             dataset.spec,
@@ -178,8 +226,8 @@ class Experiment:
             seed=filled.seed,
             hierarchical=MEMORIES[filled.memory],
         )
-        controller = CONTROLLERS[filled.controller](config)
-        return cls(filled, stream, learner, memory, controller, meter, ResourceMonitor(memory))
+        budget = parse_budget(filled.memory_budget, memory.slot_bytes)
+        return cls(filled, stream, learner, memory, controller, meter, ResourceMonitor(memory, budget))
 
     def run(self, *, progress: bool = True) -> Iterator[TaskRecord]:
         """Runs the training loop, yielding a record after each task, and closes the memory."""
@@ -191,6 +239,32 @@ class Experiment:
 
 def _default(value: T | None, default: T) -> T:
     return default if value is None else value
+
+
+def _swap_ratio(settings: RunSettings, preset: Preset) -> float:
+    """The ratio where none is given: as high as possible where a controller may lower it (P3)."""
+    if not MEMORIES[settings.memory]:
+        return 0.0
+    return preset.swap_ratio if settings.controller == "fixed" else 1.0
+
+
+def _controller(filled: RunSettings, config: MemoryConfig) -> Controller:
+    """The controller that filled settings name."""
+    ratio = config.swap_ratio
+    if filled.controller == "fixed":
+        return FixedController(config)
+    if filled.controller == "whole-budget":
+        return WholeBudgetController(swap_ratio=ratio)
+    if filled.controller == "random":
+        return RandomController(swap_ratio=ratio, seed=filled.seed)
+    return MiroController(
+        PROFILERS[filled.profiler](),
+        SELECTORS[filled.selector](filled.points, filled.energy_budget),
+        swap_ratio=ratio,
+        cutline=filled.cutline,
+        num_tasks=filled.tasks,
+        seed=filled.seed,
+    )
 
 
 def _device(name: str) -> str:
@@ -208,7 +282,8 @@ def _meter(energy: str) -> EnergyMeter:
 def summarise(records: list[TaskRecord]) -> dict[str, object]:
     """One flat row of a run: accuracy after the last task, energy and work over all tasks.
 
-    Energy and work come by window (`train_energy_j`, `evaluate_visits`, …), profiling on its own.
+    Energy and work come by window (`train_energy_j`, `evaluate_visits`, …), profiling on its own; `learning_work` (in
+    sample visits, a forward pass alone counting as a third) and `learning_energy_j` are all of it but the evaluation.
     """
     if not records:
         return {}
@@ -227,9 +302,13 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "energy_kind": readings[0].kind,
         "energy_scope": readings[0].scope,
     }
+    learning = [reading for reading in readings if reading.window in LEARNING]
+    row["learning_work"] = sum(r.work.visits + FORWARD_SHARE * r.work.forward_visits for r in learning)
+    row["learning_energy_j"] = total_energy_j(learning)
     for window in dict.fromkeys(reading.window for reading in readings):
         ours = [reading for reading in readings if reading.window == window]
         row[f"{window}_visits"] = sum(reading.work.visits for reading in ours)
+        row[f"{window}_forward_visits"] = sum(reading.work.forward_visits for reading in ours)
         row[f"{window}_s"] = sum(reading.duration_s for reading in ours)
         row[f"{window}_cpu_s"] = sum(reading.work.cpu_s for reading in ours)
         row[f"{window}_energy_j"] = total_energy_j(ours)

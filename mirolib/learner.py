@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch.nn import functional
 from mirolib.augment import Transform
 from mirolib.datasets import DatasetSpec, Preset, Samples
 from mirolib.errors import InputError
-from mirolib.memory import Batch
+from mirolib.memory import Batch, TieredMemory
 from mirolib.models import ExpandingHead, build_model, feature_dim
 
 _EVALUATION_BATCH = 512
@@ -78,6 +79,19 @@ class Finetuning(ExperienceReplay):
 METHODS: dict[str, Callable[[str], Method]] = {"er": ExperienceReplay, "finetuning": Finetuning}
 
 
+@dataclass
+class Tally:
+    """Samples that went through a model so far; a learner and its clones count together.
+
+    Attributes:
+        visits: Through a training step.
+        forward_visits: Through a forward pass alone.
+    """
+
+    visits: int = 0
+    forward_visits: int = 0
+
+
 class Learner:
     """Trains and evaluates a model whose head grows with each task, on one device."""
 
@@ -119,7 +133,7 @@ class Learner:
                 self._layout = torch.channels_last
         self.backbone = model.to(self.device).to(memory_format=self._layout)
         self.head = ExpandingHead(feature_dim(self.backbone, spec.sample_shape)).to(self.device)
-        self.visits = 0
+        self.tally = Tally()
         self._transform = Transform(spec, self.device, children[1])
         self._head_generator = torch.Generator().manual_seed(children[2])
 
@@ -132,10 +146,27 @@ class Learner:
         """Adds the classes of a task to the head and starts optimiser and schedule anew (as the paper's code does)."""
         assert classes[0] == self.num_classes, "classes must arrive in the order of their labels"
         self.head.grow(len(classes), self._head_generator)
+        self._restart()
+
+    def _restart(self) -> None:
+        """A new optimiser and schedule."""
         s = self.settings
         parameters = [*self.backbone.parameters(), *self.head.parameters()]
         self._optimizer = torch.optim.SGD(parameters, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
         self._schedule = torch.optim.lr_scheduler.MultiStepLR(self._optimizer, list(s.milestones), s.gamma)
+
+    def clone(self, seed: int) -> Learner:
+        """A copy with weights, optimiser and draws of its own, to try something on; its work counts as this one's.
+
+        Args:
+            seed: Seed of the copy's augmentation.
+        """
+        other = copy.copy(self)
+        other.backbone, other.head = copy.deepcopy((self.backbone, self.head))
+        other._transform = self._transform.with_seed(seed)
+        other._head_generator = torch.Generator().manual_seed(seed)
+        other._restart()
+        return other
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits `(n, num_classes)` of normalised inputs `(n, *sample_shape)`."""
@@ -152,25 +183,37 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
-        self.visits += len(batch.labels)
+        self.tally.visits += len(batch.labels)
         return loss.detach()
 
     def end_epoch(self) -> None:
         """Moves the learning-rate schedule on."""
         self._schedule.step()
 
-    def predict(self, samples: np.ndarray) -> np.ndarray:
-        """Predicted label of raw samples `(n, *sample_shape)`, `(n,) int64`; the model is left as it was."""
+    def features(self, samples: np.ndarray) -> Tensor:
+        """Features `(n, d) float32` on the device of raw samples `(n, *sample_shape)`, without augmentation.
+
+        The model is left as it was, the statistics of its normalisation layers included.
+        """
         modes = [(module, module.training) for module in self.backbone.modules()]
         self.backbone.eval()
         try:
             with torch.no_grad():
                 parts = np.array_split(samples, max(1, -(-len(samples) // _EVALUATION_BATCH)))
-                labels = [self.logits(self._transform.evaluate(part)).argmax(dim=1) for part in parts]
+                features = [
+                    self.backbone(self._transform.evaluate(part).contiguous(memory_format=self._layout))
+                    for part in parts
+                ]
         finally:
             for module, training in modes:
                 module.training = training
-        return torch.cat(labels).cpu().numpy()
+        self.tally.forward_visits += len(samples)
+        return torch.cat(features)
+
+    def predict(self, samples: np.ndarray) -> np.ndarray:
+        """Predicted label of raw samples `(n, *sample_shape)`, `(n,) int64`; the model is left as it was."""
+        with torch.no_grad():
+            return self.head(self.features(samples)).argmax(dim=1).cpu().numpy()
 
     def accuracy(self, samples: Samples) -> float:
         """Share of samples, in [0, 1], whose label is predicted among all classes seen so far."""
@@ -179,6 +222,28 @@ class Learner:
             for chunk in samples.chunks(8 * _EVALUATION_BATCH)
         )
         return right / len(samples)
+
+
+def train_epoch(learner: Learner, memory: TieredMemory, stop: Callable[[], bool] = lambda: False) -> float:
+    """One pass over stream buffer and episodic memory, exchanging samples with storage on the way.
+
+    Args:
+        learner: What is trained.
+        memory: What it is trained on.
+        stop: Asked after each step; true ends the epoch there.
+
+    Returns:
+        The mean training loss over its samples.
+    """
+    total, samples = torch.zeros((), device=learner.device), 0
+    for batch in memory.batches(learner.batch_size, replay=learner.method.replays):
+        total += learner.step(batch) * len(batch.labels)
+        samples += len(batch.labels)
+        memory.swap(batch)
+        if stop():
+            break
+    learner.end_epoch()
+    return float(total) / samples
 
 
 def _usable(device: str) -> torch.device:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
-import torch
+import pandas as pd
 from tqdm.auto import tqdm
 
-from mirolib.controller import Controller
+from mirolib.controller import Controller, Decision
 from mirolib.energy import EnergyMeter, Reading, Work, total_energy_j
 from mirolib.errors import InputError
-from mirolib.learner import Learner
+from mirolib.learner import Learner, train_epoch
 from mirolib.memory import MemoryConfig, SwapCounts, TieredMemory
 from mirolib.metrics import AccuracyMatrix
-from mirolib.resources import ResourceMonitor
+from mirolib.resources import ResourceMonitor, Resources
 from mirolib.stream import Task, TaskStream
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,41 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
+class Event:
+    """A decision of the controller that had a reason, and the state it was made in.
+
+    Attributes:
+        task: Index of the task.
+        epoch: Index of the epoch before which it took effect; -1 where the configuration was chosen for the task.
+        config: Sizes and swap ratio from then on.
+        memory_bytes: Bytes of RAM that the two buffers take from then on.
+        memory_budget_bytes: Most bytes they may take; None for no limit.
+        stall_share: Share of the last epoch that training waited for storage, in [0, 1]; NaN where there was none.
+        reason: Why.
+    """
+
+    task: int
+    epoch: int
+    config: MemoryConfig
+    memory_bytes: int
+    memory_budget_bytes: int | None
+    stall_share: float
+    reason: str
+
+    def row(self) -> dict[str, object]:
+        """The event as one flat row."""
+        return {
+            "task": self.task,
+            "epoch": self.epoch,
+            **asdict(self.config),
+            "memory_bytes": self.memory_bytes,
+            "memory_budget_bytes": self.memory_budget_bytes,
+            "stall_share": self.stall_share,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
 class TaskRecord:
     """What is known after a task.
 
@@ -84,6 +119,8 @@ class TaskRecord:
         epochs: Its epochs.
         swaps: Swapping during its training; its stall time includes the wait for what was under way at the end.
         readings: Its rows of the energy ledger.
+        events: The controller's decisions during it.
+        trials: The ranked candidates of its choice, a row each; empty where the controller makes none.
     """
 
     task: int
@@ -101,6 +138,8 @@ class TaskRecord:
     epochs: tuple[EpochRecord, ...]
     swaps: SwapCounts
     readings: tuple[Reading, ...]
+    events: tuple[Event, ...] = ()
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
 
     @property
     def headline(self) -> str:
@@ -170,23 +209,29 @@ def run(
     meter = meter or EnergyMeter.auto()
     resources = resources or ResourceMonitor(memory)
     storage, matrix = memory.storage, AccuracyMatrix(len(stream))
-    meter.watch(lambda: Work(learner.visits, time.process_time(), storage.bytes_read, storage.bytes_written))
+    tally = learner.tally
+    meter.watch(
+        lambda: Work(tally.visits, tally.forward_visits, time.process_time(), storage.bytes_read, storage.bytes_written)
+    )
     with tqdm(total=len(stream) * learner.epochs, unit="epoch", disable=not progress) as bar:
         for task in stream:
             first_reading = len(meter.readings)
             with meter.window("receive", task.index):
                 memory.receive(task)
             learner.grow(task.classes)
+            epochs_done = task.index * learner.epochs
             with meter.window("profile", task.index):
-                config = controller.choose(task, learner, memory, resources.probe())
-            resources.probe()  # stall time counts from here
+                state = resources.probe(epochs_done)
+                choice = controller.choose(task, learner, memory, state)
+            events = _apply(choice, task, -1, memory, state, stream)
+            resources.probe(epochs_done)  # stall time counts from here
             before, epochs = memory.counts, []
             with meter.window("train", task.index):
                 for epoch in range(learner.epochs):
-                    config = controller.adapt(config, resources.probe())
-                    check_sizes(config, stream)
-                    memory.resize(config)
-                    epochs.append(_train_epoch(task, epoch, learner, memory))
+                    state = resources.probe(epochs_done + epoch, after_epoch=epoch > 0)
+                    decision = controller.adapt(memory.config, state)
+                    events += _apply(decision, task, epoch, memory, state, stream)
+                    epochs.append(_train_epoch(task, epoch, learner, memory, resources))
                     bar.update()
                 memory.settle()
             swaps = memory.counts - before
@@ -194,11 +239,25 @@ def run(
                 memory.retain(task)
             with meter.window("evaluate", task.index):
                 matrix.append([learner.accuracy(test) for test in stream.tests(task.index)])
-            record = _record(task, stream, memory, matrix, epochs, swaps, meter.readings[first_reading:])
+            readings = meter.readings[first_reading:]
+            record = _record(task, stream, memory, matrix, epochs, swaps, readings, events, choice.trials)
             controller.observe(record)
             bar.set_postfix_str(record.headline)
             logger.info("%s", record.headline)
             yield record
+
+
+def _apply(
+    decision: Decision, task: Task, epoch: int, memory: TieredMemory, state: Resources, stream: TaskStream
+) -> list[Event]:
+    """Brings the memory to what was decided; the event, where there was a reason."""
+    check_sizes(decision.config, stream)
+    memory.resize(decision.config)
+    if not decision.reason:
+        return []
+    stall_share = state.stall_share if state.after_epoch else float("nan")
+    budget, size = state.memory_budget_bytes, memory.allocated_bytes
+    return [Event(task.index, epoch, decision.config, size, budget, stall_share, decision.reason)]
 
 
 def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:
@@ -218,16 +277,12 @@ def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:
         )
 
 
-def _train_epoch(task: Task, epoch: int, learner: Learner, memory: TieredMemory) -> EpochRecord:
-    """One pass over stream buffer and episodic memory, exchanging samples with storage on the way."""
+def _train_epoch(
+    task: Task, epoch: int, learner: Learner, memory: TieredMemory, resources: ResourceMonitor
+) -> EpochRecord:
+    """Trains one epoch and says what it was."""
     start, before = time.monotonic(), memory.counts
-    total, samples = torch.zeros((), device=learner.device), 0
-    for batch in memory.batches(learner.batch_size, replay=learner.method.replays):
-        total += learner.step(batch) * len(batch.labels)
-        samples += len(batch.labels)
-        memory.swap(batch)
-    learner.end_epoch()
-    loss = float(total) / samples
+    loss = train_epoch(learner, memory, resources.is_short)
     return EpochRecord(task.index, epoch, memory.config, loss, memory.counts - before, time.monotonic() - start)
 
 
@@ -239,6 +294,8 @@ def _record(
     epochs: list[EpochRecord],
     swaps: SwapCounts,
     readings: list[Reading],
+    events: list[Event],
+    trials: pd.DataFrame,
 ) -> TaskRecord:
     """Gathers what is known after a task."""
     return TaskRecord(
@@ -257,4 +314,6 @@ def _record(
         epochs=tuple(epochs),
         swaps=swaps,
         readings=tuple(readings),
+        events=tuple(events),
+        trials=trials,
     )

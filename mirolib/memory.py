@@ -6,6 +6,7 @@ flushes the stream buffer into the episodic memory when the task ends.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -17,7 +18,7 @@ import pandas as pd
 from mirolib.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas
 from mirolib.errors import InputError
 from mirolib.storage import Storage
-from mirolib.stream import ORDINAL_MASK, Task, labels_of, rank_in_class
+from mirolib.stream import ORDINAL_MASK, Task, labels_of, make_ids, rank_in_class
 from mirolib.swapper import Exchange, Swapper, SwapPolicy, UniformSwap
 
 _CHUNK = 256  # samples moved between tiers at a time
@@ -152,6 +153,7 @@ class TieredMemory:
         self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, shape, dtype))
         self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, shape, dtype))
         self._check(config)
+        self._lag = lag
         self._swapper = Swapper(storage, lag)
         self._policy = policy or UniformSwap()
         self._batch_rng, self._swap_rng, self._select_rng = (
@@ -162,6 +164,7 @@ class TieredMemory:
         self._layout = 0  # counts what makes the slots of a batch stale
         self._owed = 0.0
         self._counts = SwapCounts()
+        self._owns_storage = True
 
     def _check(self, config: MemoryConfig) -> None:
         if config.swap_ratio > 0 and not self.hierarchical:
@@ -171,6 +174,61 @@ class TieredMemory:
     def allocated_bytes(self) -> int:
         """Bytes of RAM that the two buffers take when full; a byte a stored sample comes on top."""
         return self.stream_buffer.array.allocated_bytes + self.episodic_memory.array.allocated_bytes
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of RAM that one sample takes in either buffer, its label and id included."""
+        return self.storage.fingerprint.sample_bytes + 16
+
+    def fork(self, seed: int) -> TieredMemory:
+        """A copy to try something on: buffers and draws of its own over the same storage.
+
+        It takes as much RAM as this memory until it is closed, which leaves storage open. Exchanges under way are
+        not copied.
+
+        Args:
+            seed: Seed of the copy's draws.
+        """
+        other = TieredMemory(
+            self.storage,
+            MemoryConfig(1, 1, self.config.swap_ratio),
+            len(self._stored),
+            seed=seed,
+            hierarchical=self.hierarchical,
+            lag=self._lag,
+            policy=copy.deepcopy(self._policy),
+        )
+        other.config = self.config
+        other.stream_buffer, other.episodic_memory = self.stream_buffer.copy(), self.episodic_memory.copy()
+        other._stored, other._old_classes = self._stored.copy(), self._old_classes.copy()
+        other._owns_storage = False
+        return other
+
+    def old_ids(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Ids of old samples in an order of which every prefix is class-balanced: those held first, then of storage.
+
+        An episodic memory of `k` samples holds about what the first `k` are.
+
+        Args:
+            count: Most ids.
+            rng: Draws the order.
+
+        Returns:
+            `(n,) int64`, `n <= count` where fewer can be reached.
+        """
+        num_labels = len(self._stored)
+        held = rng.permutation(self.episodic_memory.array.ids)
+        reachable = self._stored if self.hierarchical else self.episodic_memory.class_counts(num_labels)
+        quotas = balanced_quotas(count, np.where(self._old_classes, reachable, 0))
+        kept = held[rank_in_class(labels_of(held)) < quotas[labels_of(held)]]
+        lacking = quotas - np.bincount(labels_of(kept), minlength=num_labels)
+        ids = np.concatenate([kept, self.episodic_memory.draw_absent(np.repeat(np.arange(num_labels), lacking), rng)])
+        return ids[np.argsort(rank_in_class(labels_of(ids)), kind="stable")]
+
+    def validation_ids(self) -> np.ndarray:
+        """Ids of the validation samples of every class seen so far, `(n,) int64`."""
+        counts = self.storage.counts(len(self._stored), "validation")
+        return make_ids(np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(n) for n in counts]))
 
     @property
     def stored(self) -> int:
@@ -356,4 +414,5 @@ class TieredMemory:
     def close(self) -> None:
         """Ends the swapper's thread and closes storage."""
         self._swapper.close()
-        self.storage.close()
+        if self._owns_storage:
+            self.storage.close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mirolib.errors import InputError
+from mirolib.budgets import BudgetSchedule, MemoryBudget
 from mirolib.memory import TieredMemory
+
+_SHORTAGE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,14 @@ class Resources:
         memory_used_bytes: Bytes they take when full.
         stall_s: Seconds that training waited for storage since the last probe.
         elapsed_s: Seconds since the last probe.
+        after_epoch: Whether an epoch of training, and nothing else, lies between the last probe and this one.
     """
 
     memory_budget_bytes: int | None
     memory_used_bytes: int
     stall_s: float
     elapsed_s: float
+    after_epoch: bool = False
 
     @property
     def stall_share(self) -> float:
@@ -33,36 +37,47 @@ class Resources:
 
 
 class ResourceMonitor:
-    """Reads the state of memory and I/O."""
+    """Reads the state of memory and I/O, and lets experiments interfere with it."""
 
     def __init__(
         self,
         memory: TieredMemory,
-        memory_budget_bytes: int | None = None,
+        budget: MemoryBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
+        injectors: Sequence[Callable[[int], None]] = (),
     ) -> None:
         """A monitor of one memory.
 
         Args:
             memory: The memory whose swapper is watched.
-            memory_budget_bytes: Most bytes the two buffers may take; None for no limit.
+            budget: Where the memory budget comes from; by default there is no limit.
             clock: Seconds of a monotonic clock.
-
-        Raises:
-            InputError: If the budget is not positive.
+            injectors: Called before each probe with the number of epochs trained since the run began.
         """
-        if memory_budget_bytes is not None and memory_budget_bytes <= 0:
-            raise InputError(
-                f"The memory budget is {memory_budget_bytes} bytes; give a positive number, or None for no limit."
-            )
-        self.memory_budget_bytes = memory_budget_bytes
-        self._memory = memory
-        self._clock = clock
+        self._budget = budget or BudgetSchedule({})
+        self._memory, self._clock, self._injectors = memory, clock, injectors
         self._last = (clock(), memory.counts.stall_s)
+        self._next_look, self._was_short = clock(), False
 
-    def probe(self) -> Resources:
-        """The state now, with the stall time since the last probe."""
+    def probe(self, epochs_done: int = 0, *, after_epoch: bool = False) -> Resources:
+        """The state now, with the stall time since the last probe.
+
+        Args:
+            epochs_done: Epochs trained since the run began.
+            after_epoch: Whether an epoch of training, and nothing else, lies between the last probe and this one.
+        """
+        for inject in self._injectors:
+            inject(epochs_done)
         now, stall = self._clock(), self._memory.counts.stall_s
         then, stalled = self._last
         self._last = (now, stall)
-        return Resources(self.memory_budget_bytes, self._memory.allocated_bytes, stall - stalled, now - then)
+        used = self._memory.allocated_bytes
+        return Resources(self._budget.read(epochs_done, used), used, stall - stalled, now - then, after_epoch)
+
+    def is_short(self) -> bool:
+        """Whether memory has just become so short that the next epoch is too late; looks once a second."""
+        if self._clock() < self._next_look:
+            return False
+        self._next_look = self._clock() + _SHORTAGE_EVERY_S
+        before, self._was_short = self._was_short, self._budget.is_short()
+        return self._was_short and not before

@@ -13,7 +13,7 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,6 +95,7 @@ class Storage:
         self.fingerprint = fingerprint
         self.bytes_written = 0
         self.bytes_read = 0
+        self.before_read: Callable[[int], None] | None = None  # for experiments: is told the bytes, and may wait
         self._reading = threading.Lock()  # the map must not grow under a reader
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -244,6 +245,8 @@ class Storage:
         """
         size = CHECKSUM_BYTES + self.fingerprint.sample_bytes
         keys = _keys(ids)
+        if self.before_read is not None:
+            self.before_read(len(ids) * size)
         with self._transaction(part) as transaction:
             get = transaction.get
             views: list[memoryview] = [get(key) for key in keys]  # type: ignore[misc]

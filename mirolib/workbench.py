@@ -13,6 +13,7 @@ import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -172,10 +173,17 @@ class RunFolder:
         return path
 
     def write_records(self, records: list[TaskRecord]) -> None:
-        """Writes `tasks.csv`, `swaps.csv` (a row an epoch) and `energy.csv` (a row a window), and the summary."""
+        """Writes the run's tables and the summary.
+
+        They are `tasks.csv`, `swaps.csv` (a row an epoch), `energy.csv` (a row a window) and, where the controller has
+        any, `events.csv` (its decisions) and `trials.csv` (its ranked candidates).
+        """
         self.write_table("tasks", pd.DataFrame([record.row() for record in records]))
         self.write_table("swaps", pd.DataFrame([epoch.row() for record in records for epoch in record.epochs]))
         self.write_table("energy", pd.DataFrame([reading.row() for record in records for reading in record.readings]))
+        for name, table in (("events", events_of(records)), ("trials", trials_of(records))):
+            if len(table):
+                self.write_table(name, table)
         self.set_summary(summarise(records))
 
     def set_summary(self, summary: dict[str, object]) -> None:
@@ -210,6 +218,17 @@ class RunFolder:
         self._write()
 
 
+def events_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
+    """The controller's decisions, one row each."""
+    return pd.DataFrame([event.row() for record in records for event in record.events])
+
+
+def trials_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
+    """The controller's ranked candidates, one row each."""
+    tables = [record.trials for record in records if len(record.trials)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
 @dataclass(frozen=True)
 class RunResult:
     """A finished run.
@@ -240,6 +259,16 @@ class RunResult:
     def energy(self) -> pd.DataFrame:
         """One row a window of the energy ledger."""
         return pd.DataFrame([reading.row() for record in self.records for reading in record.readings])
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """The controller's decisions, one row each."""
+        return events_of(self.records)
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """The controller's ranked candidates, one row each."""
+        return trials_of(self.records)
 
     @property
     def summary(self) -> dict[str, object]:

@@ -57,7 +57,7 @@ def test_training_equals_a_plain_loop(loss_name):
         torch.testing.assert_close(learner.head.bias.detach(), bias, rtol=1e-3, atol=1e-5)
         right = ((x @ weight.T + bias).argmax(1).numpy() == learner.predict(batch.samples)).all()
         assert right
-    assert learner.visits == 2 * 4 * 40
+    assert learner.tally.visits == 2 * 4 * 40
 
 
 def test_accuracy_is_scikit_learns():

@@ -18,12 +18,14 @@ class Work:
 
     Attributes:
         visits: Samples that went through a training step.
+        forward_visits: Samples that went through a forward pass alone.
         cpu_s: Processor seconds of this process, all threads.
         bytes_read: Bytes read from the storage tier.
         bytes_written: Bytes written to the storage tier.
     """
 
     visits: int = 0
+    forward_visits: int = 0
     cpu_s: float = 0.0
     bytes_read: int = 0
     bytes_written: int = 0
@@ -32,6 +34,7 @@ class Work:
         """Work since `earlier`."""
         return Work(
             self.visits - earlier.visits,
+            self.forward_visits - earlier.forward_visits,
             self.cpu_s - earlier.cpu_s,
             self.bytes_read - earlier.bytes_read,
             self.bytes_written - earlier.bytes_written,

@@ -1,10 +1,12 @@
-"""Controllers choose sizes and swap ratio; the memory applies them."""
+"""What every controller has in common, and the one that never changes its mind."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from mirolib.learner import Learner
 from mirolib.memory import MemoryConfig, TieredMemory
@@ -15,15 +17,30 @@ if TYPE_CHECKING:
     from mirolib.loop import TaskRecord
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What a controller decided.
+
+    Attributes:
+        config: The configuration to train with.
+        reason: Why, in a sentence; empty where nothing was weighed.
+        trials: The ranked table of candidates it rests on, a row each; empty where none was made.
+    """
+
+    config: MemoryConfig
+    reason: str = ""
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
+
+
 class Controller(ABC):
     """Decides the memory configuration; deciding changes neither learner nor memory."""
 
     @abstractmethod
-    def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> MemoryConfig:
+    def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
         """The configuration to train a new task with, after its samples have arrived (paper: P1, P2)."""
 
     @abstractmethod
-    def adapt(self, config: MemoryConfig, resources: Resources) -> MemoryConfig:
+    def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
         """The configuration for the next epoch, given the one in force and the state of memory and I/O (P4)."""
 
     def observe(self, record: TaskRecord) -> None:  # noqa: B027 (most controllers need not look)
@@ -40,10 +57,10 @@ class FixedController(Controller):
 
     config: MemoryConfig
 
-    def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> MemoryConfig:
+    def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
         """The fixed configuration."""
-        return self.config
+        return Decision(self.config)
 
-    def adapt(self, config: MemoryConfig, resources: Resources) -> MemoryConfig:
+    def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
         """The configuration in force."""
-        return config
+        return Decision(config)

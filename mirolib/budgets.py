@@ -1,0 +1,168 @@
+"""Where a memory budget comes from: a number, a schedule, a live control, or the system itself."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from mirolib.errors import InputError
+
+_UNITS = {"b": 1, "bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_UNLIMITED = 1 << 60  # cgroup v1 writes a number of this order for no limit
+
+
+class MemoryBudget(ABC):
+    """Most bytes of RAM that the two buffers may take, which may change while a run goes on."""
+
+    @abstractmethod
+    def read(self, epochs_done: int, used_bytes: int) -> int | None:
+        """The budget now.
+
+        Args:
+            epochs_done: Epochs trained since the run began.
+            used_bytes: Bytes that the buffers take when full.
+
+        Returns:
+            Bytes; None for no limit.
+        """
+
+    def is_short(self) -> bool:
+        """Whether memory is so short that the next epoch is too late."""
+        return False
+
+
+class BudgetSchedule(MemoryBudget):
+    """A budget that changes at given epochs; with one entry, a fixed one."""
+
+    def __init__(self, steps: Mapping[int, int | None]) -> None:
+        """A schedule.
+
+        Args:
+            steps: Bytes (None for no limit) from so many epochs done on; no limit before the first.
+
+        Raises:
+            InputError: If an epoch is negative or a budget not positive.
+        """
+        for epoch, size_bytes in steps.items():
+            if epoch < 0 or (size_bytes is not None and size_bytes <= 0):
+                raise InputError(
+                    f"The memory budget is {size_bytes} bytes from epoch {epoch} on; give a positive number of bytes, "
+                    "or None for no limit, from epoch 0 or later."
+                )
+        self._steps = dict(sorted(steps.items()))
+
+    def read(self, epochs_done: int, used_bytes: int) -> int | None:
+        """The last entry that has begun."""
+        begun = [size_bytes for epoch, size_bytes in self._steps.items() if epoch <= epochs_done]
+        return begun[-1] if begun else None
+
+
+class LiveBudget(MemoryBudget):
+    """A budget that a person or a program sets while a run goes on.
+
+    Attributes:
+        size_bytes: Bytes; None for no limit.
+    """
+
+    def __init__(self, size_bytes: int | None = None) -> None:
+        """Begins with `size_bytes`."""
+        self.size_bytes = size_bytes
+
+    def read(self, epochs_done: int, used_bytes: int) -> int | None:
+        """What it is set to."""
+        return self.size_bytes
+
+
+class SystemBudget(MemoryBudget):
+    """What the system can spare: available memory, or what the control group leaves, whichever is less."""
+
+    def __init__(self, share: float = 0.5, reserve_bytes: int = 256 << 20, root: str | Path = "/sys/fs/cgroup") -> None:
+        """A budget that follows the system.
+
+        Args:
+            share: Share of the memory that is free or taken by the buffers, in (0, 1].
+            reserve_bytes: Bytes that must stay available; below half of it, memory is short.
+            root: Where control groups are mounted.
+
+        Raises:
+            InputError: If a value is out of range.
+        """
+        if not 0 < share <= 1 or reserve_bytes < 0:
+            raise InputError(
+                f"A share of {share} with {reserve_bytes} bytes in reserve can't be; use 0 to 1, and 0 up."
+            )
+        self._share, self._reserve, self._root = share, reserve_bytes, Path(root)
+
+    def read(self, epochs_done: int, used_bytes: int) -> int | None:
+        """The share of what is available beyond the reserve, the buffers' own memory counted as available.
+
+        Half of what the buffers take is the least, so that they shrink step by step.
+        """
+        room = int(self._share * (self.available_bytes() - self._reserve + used_bytes))
+        return max(room, used_bytes // 2, 1)
+
+    def is_short(self) -> bool:
+        """Whether less than half of the reserve is left."""
+        return self.available_bytes() < self._reserve / 2
+
+    def available_bytes(self) -> int:
+        """Bytes that this process could still take without swapping."""
+        available = psutil.virtual_memory().available
+        for limit, usage in (
+            ("memory.max", "memory.current"),
+            ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+        ):
+            try:
+                most = int((self._root / limit).read_text())
+                used = int((self._root / usage).read_text())
+            except (OSError, ValueError):  # not this version of control groups, or "max"
+                continue
+            if most < _UNLIMITED:
+                available = min(available, max(0, most - used))
+        return available
+
+
+def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
+    """A budget from a text.
+
+    Args:
+        text: Empty for no limit; `system`; an amount such as `2000 samples`, `64 MiB` or `500000 bytes`; or a
+            schedule of amounts (`none` for no limit) by epochs done, such as `0: 64 MiB, 100: 32 MiB`.
+        slot_bytes: Bytes of RAM that a sample takes.
+
+    Raises:
+        InputError: If the text is none of these.
+    """
+    text = text.strip()
+    if text == "system":
+        return SystemBudget()
+    if ":" not in text:
+        return BudgetSchedule({0: _amount(text, slot_bytes)} if text else {})
+    steps = {}
+    for entry in text.split(","):
+        epoch, _, amount = entry.partition(":")
+        if not epoch.strip().isdigit():
+            raise _unreadable(text)
+        steps[int(epoch)] = _amount(amount.strip(), slot_bytes)
+    return BudgetSchedule(steps)
+
+
+def _amount(text: str, slot_bytes: int) -> int | None:
+    if text == "none":
+        return None
+    found = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]+)", text)
+    factors = {**_UNITS, "samples": slot_bytes, "sample": slot_bytes}
+    if not found or found[2].lower() not in factors or found[1].count(".") > 1 or not float(found[1] + "0") > 0:
+        raise _unreadable(text)
+    return int(float(found[1]) * factors[found[2].lower()])
+
+
+def _unreadable(text: str) -> InputError:
+    return InputError(
+        f"The memory budget {text!r} can't be read; write an amount such as '2000 samples' or '64 MiB', 'system', or "
+        "a schedule by epochs such as '0: 64 MiB, 100: 32 MiB'."
+    )

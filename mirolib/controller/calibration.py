@@ -1,0 +1,58 @@
+"""From a profiler's scores to the accuracy that training reaches: each finished task is a free measurement."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_LEAST_ERROR = 0.005
+
+
+class Calibration:
+    """Bayesian regression of the logarithm of the error that training reached on that of the profiler.
+
+    Over candidates the two lie on a line in logarithms (measured in docs/controller.md); line and slope change slowly
+    from task to task, so that older measurements count for less. Before any task is finished the prior decides.
+    """
+
+    def __init__(
+        self,
+        prior: tuple[float, float] = (-0.3, 0.8),
+        deviations: tuple[float, float] = (1.0, 0.15),
+        noise: float = 0.3,
+        forgetting: float = 0.5,
+    ) -> None:
+        """A calibration that knows no task yet.
+
+        Args:
+            prior: Intercept and slope expected.
+            deviations: Standard deviations of that expectation.
+            noise: Standard deviation of a measurement, in logarithms of the error.
+            forgetting: Weight of a measurement one task later, in (0, 1].
+        """
+        self._prior, self._precision = np.array(prior), np.diag(1 / np.array(deviations) ** 2)
+        self._noise, self._forgetting = noise, forgetting
+        self._points: list[tuple[float, float]] = []
+
+    def observe(self, score: float, reached: float) -> None:
+        """Adds a finished task: the score of its configuration and the validation accuracy it reached."""
+        self._points.append((_log_error(score), _log_error(reached)))
+
+    def line(self) -> tuple[float, float]:
+        """Intercept and slope."""
+        precision, moment = self._precision.copy(), self._precision @ self._prior
+        for age, (x, y) in enumerate(reversed(self._points)):
+            weight = self._forgetting**age / self._noise**2
+            terms = np.array([1.0, x])
+            precision += weight * np.outer(terms, terms)
+            moment += weight * y * terms
+        intercept, slope = np.linalg.solve(precision, moment)
+        return float(intercept), float(slope)
+
+    def predict(self, scores: np.ndarray) -> np.ndarray:
+        """Expected accuracy in [0, 1] of candidates with these scores; their order is kept."""
+        intercept, slope = self.line()
+        return 1 - np.exp(np.minimum(intercept + max(slope, 0.05) * _log_error(scores), 0.0))
+
+
+def _log_error(accuracy):  # type: ignore[no-untyped-def]
+    return np.log(np.clip(1 - np.asarray(accuracy, dtype=float), _LEAST_ERROR, 1))

@@ -1,0 +1,86 @@
+"""The candidates: pairs of buffer sizes, derived from what has been seen and from the memory budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mirolib.errors import InputError
+from mirolib.memory import MemoryConfig, TieredMemory
+from mirolib.stream import Task
+
+STREAM_STEPS, EPISODIC_STEPS = 4, 5
+_SMALLEST_SHARE = 8  # the smallest stream buffer holds this fraction of the task
+_PER_CLASS = 2  # samples of each class that the smallest buffers hold
+
+
+def candidate_grid(
+    task: Task,
+    memory: TieredMemory,
+    budget_bytes: int | None = None,
+    *,
+    swap_ratio: float = 1.0,
+    pairs: Sequence[tuple[int, int]] = (),
+    limit: int = STREAM_STEPS * EPISODIC_STEPS,
+) -> list[MemoryConfig]:
+    """The configurations to be profiled for a task, log-spaced in both sizes (paper: Fig. 8).
+
+    Stream sizes run from an eighth of the task's samples to all of them, episodic sizes from two samples of each old
+    class to all that is stored; under a budget, for each stream size, to what the budget leaves. The first task has
+    nothing to replay: its candidates have the smallest episodic memory (a single-level one, the largest).
+
+    Args:
+        task: The task, already received.
+        memory: The memory that received it.
+        budget_bytes: Most bytes of RAM the two buffers may take; None for no limit.
+        swap_ratio: Swap ratio of every candidate.
+        pairs: A user's own `(stream_size, episodic_size)`; what exceeds the budget is left out.
+        limit: Most candidates; more pairs are thinned out evenly over their total size.
+
+    Returns:
+        Candidates by growing total size.
+
+    Raises:
+        InputError: If the budget holds no candidate, or the limit is below 1.
+    """
+    if limit < 1:
+        raise InputError(f"The grid's limit is {limit}; choose 1 candidate or more.")
+    samples = None if budget_bytes is None else budget_bytes // memory.slot_bytes
+    wanted = sorted(set(pairs) or _derived(task, memory, samples), key=lambda pair: (sum(pair), pair))
+    fitting = [pair for pair in wanted if samples is None or sum(pair) <= samples]
+    if not fitting:
+        raise InputError(
+            f"The memory budget of {budget_bytes:,} bytes holds {samples} samples, but the smallest configuration "
+            f"needs {sum(wanted[0])} ({wanted[0][0]} in the stream buffer, {wanted[0][1]} in the episodic memory); "
+            "raise the budget, or give smaller sizes."
+        )
+    kept = np.unique(np.linspace(0, len(fitting) - 1, min(limit, len(fitting))).round().astype(int))
+    return [MemoryConfig(*fitting[index], swap_ratio) for index in kept]
+
+
+def _derived(task: Task, memory: TieredMemory, samples: int | None) -> set[tuple[int, int]]:
+    """Log-spaced pairs; the smallest one is always among them, whether it fits or not."""
+    new, old_classes = len(task.train), task.classes[0]
+    old = memory.stored - new
+    least_stream = min(new, max(new // _SMALLEST_SHARE, _PER_CLASS * len(task.classes)))
+    least_episodic = min(old, _PER_CLASS * old_classes) if old else _PER_CLASS * len(task.classes)
+    room = np.inf if samples is None else samples
+    if room < least_stream + least_episodic:  # a small budget: two samples of each class will do
+        least_stream = min(new, _PER_CLASS * len(task.classes))
+    found = {(least_stream, least_episodic)}
+    for stream in _spaced(least_stream, min(new, room - least_episodic), STREAM_STEPS):
+        if old:
+            found |= {(stream, size) for size in _spaced(least_episodic, min(old, room - stream), EPISODIC_STEPS)}
+        elif memory.hierarchical:
+            found.add((stream, least_episodic))
+        else:  # what is not retained now is lost
+            found.add((stream, int(max(least_episodic, min(new, room - stream)))))
+    return found
+
+
+def _spaced(least: int, most: float, steps: int) -> list[int]:
+    """Whole numbers from `least` to `most` in equal ratios; none if `most` is less."""
+    if most < least:
+        return []
+    return sorted(set(np.geomspace(least, most, steps).round().astype(int).tolist()))

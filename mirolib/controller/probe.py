@@ -1,0 +1,124 @@
+"""The probe: a linear head for each candidate on features that are extracted once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mirolib.controller.profiler import Profiler, Situation, smoothed
+from mirolib.errors import InputError
+from mirolib.learner import Learner
+from mirolib.memory import MemoryConfig, TieredMemory
+from mirolib.stream import Task, labels_of
+
+_LEAST_SHARE = 0.25  # with fewer of a candidate's samples the ranks fall apart (docs/controller.md)
+
+
+@dataclass(frozen=True)
+class ProbeProfiler(Profiler):
+    """Ridge regression on features of the live model.
+
+    Features of the largest candidate's samples and of validation samples are extracted once, without training. A
+    candidate's head is fitted on its own samples: a prefix of the new task's and a prefix of the old ones, so that the
+    sums that ridge regression needs are shared by all candidates. Where all this would cost more than `work_share` of
+    a training, every candidate is probed on the same fraction of its samples, down to a quarter.
+
+    Attributes:
+        work_share: Most work as a share of training the middle candidate, a forward pass counting as a third of a
+            training step's sample visit.
+        penalty: Ridge penalty as a share of the mean eigenvalue of the Gram matrix.
+        smooth: Whether scores are drawn to a smooth surface over the sizes.
+    """
+
+    work_share: float = 0.02
+    penalty: float = 0.03
+    smooth: bool = True
+    name = "probe"
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if not 0 < self.work_share or not 0 < self.penalty:
+            raise InputError("The probe's work_share and penalty must be above 0.")
+
+    def situation(
+        self, task: Task, learner: Learner, memory: TieredMemory, candidates: Sequence[MemoryConfig], seed: int
+    ) -> Situation:
+        """At most a third of the work goes into validation samples, five a class at least."""
+        most = max(self._affordable(learner, candidates) // 3, 5 * learner.num_classes)
+        return Situation(task, learner, memory, candidates, seed, most)
+
+    def _affordable(self, learner: Learner, candidates: Sequence[MemoryConfig]) -> int:
+        """Forward passes that the work share pays for."""
+        middle = float(np.median([c.stream_size + c.episodic_size for c in candidates]))
+        return int(3 * self.work_share * learner.epochs * middle)
+
+    def scores(self, situation: Situation) -> np.ndarray:
+        """Validation accuracy of each candidate's head."""
+        new = max(c.stream_size for c in situation.candidates)
+        old = max(c.episodic_size for c in situation.candidates) if situation.task.index else 0
+        left = self._affordable(situation.learner, situation.candidates) - len(situation.validation_ids)
+        share = min(1.0, max(left / (new + old), _LEAST_SHARE))
+        classes = (len(situation.task.classes), situation.task.classes[0])
+        sizes = [
+            [max(round(share * size), least) for size, least in zip((c.stream_size, c.episodic_size), classes)]
+            for c in situation.candidates
+        ]
+        rng = np.random.default_rng(situation.seed)
+        memory = situation.memory
+        stream = _Prefixes(situation, memory.stream_buffer.first(max(s for s, _ in sizes)))
+        episodic = _Prefixes(situation, memory.old_ids(max(e for _, e in sizes), rng)) if old else None
+        found = np.array([self._score(situation, stream, episodic, *pair) for pair in sizes])
+        return smoothed(situation.candidates, found) if self.smooth else found
+
+    def _score(self, situation: Situation, stream: _Prefixes, episodic: _Prefixes | None, new: int, old: int) -> float:
+        """Fits a head on the first `new` and `old` samples and counts how many validation samples it gets right."""
+        gram, moment = stream.sums(new)
+        if episodic is not None:
+            more_gram, more_moment = episodic.sums(old)
+            gram, moment = gram + more_gram, moment + more_moment
+        ridge = self.penalty * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        weights = torch.linalg.solve(gram + ridge, moment)
+        predicted = (_standardised(situation, situation.validation_features) @ weights).argmax(dim=1)
+        return float((predicted.cpu().numpy() == situation.validation_labels).mean())
+
+
+class _Prefixes:
+    """Gram matrix and moments of every prefix of some samples that is asked for, each sample added once."""
+
+    def __init__(self, situation: Situation, ids: np.ndarray) -> None:
+        """Extracts the features of the samples `ids`."""
+        self._features = _standardised(situation, situation.features(ids))
+        labels = torch.from_numpy(labels_of(ids)).to(self._features.device)
+        self._targets = torch.full(
+            (len(ids), situation.learner.num_classes), -1.0, dtype=torch.float64, device=labels.device
+        )
+        self._targets.scatter_(1, labels[:, None], 1.0)
+        width = self._features.shape[1]
+        zeros = self._features.new_zeros
+        self._sums = {0: (zeros(width, width), zeros(width, self._targets.shape[1]))}
+
+    def sums(self, count: int) -> tuple[Tensor, Tensor]:
+        """Gram matrix `(d, d)` and moments `(d, classes)` of the first `count` samples."""
+        count = min(count, len(self._features))
+        if count not in self._sums:
+            known = max(size for size in self._sums if size < count)
+            gram, moment = self._sums[known]
+            features, targets = self._features[known:count], self._targets[known:count]
+            self._sums[count] = (gram + features.T @ features, moment + features.T @ targets)
+        return self._sums[count]
+
+
+def _standardised(situation: Situation, features: Tensor) -> Tensor:
+    """Features with the validation samples' mean and deviation taken out and a constant beside them, float64.
+
+    What does not vary over the validation samples, as a unit that never fires, is left out of account.
+    """
+    reference = situation.validation_features.double()
+    deviation = reference.std(dim=0, correction=0)
+    scale = torch.where(deviation > 1e-6 * deviation.max(), 1 / deviation.clamp_min(1e-30), 0.0)
+    scaled = (features.double() - reference.mean(dim=0)) * scale
+    return torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1)

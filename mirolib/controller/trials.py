@@ -1,0 +1,93 @@
+"""Trials: short trainings of clones, the paper's way of profiling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from mirolib.controller.profiler import Profiler, Situation
+from mirolib.errors import InputError
+from mirolib.learner import Learner, train_epoch
+from mirolib.memory import MemoryConfig, TieredMemory
+
+
+@dataclass(frozen=True)
+class TrialProfiler(Profiler):
+    """Short trainings on a share of the data from one shared checkpoint (paper: section on profiling, Fig. 8).
+
+    A clone of the live model is trained for `checkpoint_epochs` on the middle candidate's share of the data; each
+    candidate goes on from there for `trail_epochs` with its own share, swapping included, and is scored on the
+    validation samples. A share never leaves a class without a sample.
+
+    Attributes:
+        data_share: Share of each buffer's samples that a trial trains on, in (0, 1].
+        checkpoint_epochs: Epochs that all candidates have in common.
+        trail_epochs: Epochs of each candidate; None for as many as the task's training has.
+    """
+
+    data_share: float = 0.05
+    checkpoint_epochs: int = 10
+    trail_epochs: int | None = 5
+    name = "trial"
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if not 0 < self.data_share <= 1:
+            raise InputError(f"data_share is {self.data_share}; choose a value above 0, up to 1.")
+        if self.checkpoint_epochs < 0 or (self.trail_epochs is not None and self.trail_epochs < 1):
+            raise InputError("A trial needs checkpoint_epochs of 0 or more and trail_epochs of 1 or more.")
+
+    def scores(self, situation: Situation) -> np.ndarray:
+        """Validation accuracy of each candidate's clone."""
+        learner, live = situation.learner, situation.memory
+        seeds = iter(np.random.SeedSequence(situation.seed).generate_state(2 * len(situation.candidates) + 2).tolist())
+        scaled = [self._scaled(situation, config) for config in situation.candidates]
+        # A model with dropout draws from PyTorch's own generator, which must be left as it was.
+        with torch.random.fork_rng(devices=[learner.device] if learner.device.type == "cuda" else []):
+            checkpoint = learner.clone(next(seeds))
+            if self.checkpoint_epochs:
+                _train(checkpoint, live, next(seeds), scaled[len(scaled) // 2], self.checkpoint_epochs)
+            found = []
+            for config in scaled:
+                clone = checkpoint.clone(next(seeds))
+                _train(clone, live, next(seeds), config, self.trail_epochs or learner.epochs)
+                found.append(_accuracy(clone, situation))
+        return np.array(found)
+
+    def _scaled(self, situation: Situation, config: MemoryConfig) -> MemoryConfig:
+        """The candidate's sizes times the share, one sample a class at least."""
+        new, old = len(situation.task.classes), max(1, situation.task.classes[0])
+        return replace(
+            config,
+            stream_size=min(config.stream_size, max(new, round(self.data_share * config.stream_size))),
+            episodic_size=min(config.episodic_size, max(old, round(self.data_share * config.episodic_size))),
+        )
+
+
+def _train(learner: Learner, live: TieredMemory, seed: int, config: MemoryConfig, epochs: int) -> None:
+    """Trains a clone on a copy of the memory."""
+    memory = live.fork(seed)
+    try:
+        memory.resize(config)
+        for _ in range(epochs):
+            train_epoch(learner, memory)
+        memory.settle()
+    finally:
+        memory.close()
+
+
+def _accuracy(learner: Learner, situation: Situation) -> float:
+    """Share of the validation samples that a clone gets right."""
+    ids, labels, right = situation.validation_ids, situation.validation_labels, 0
+    for start in range(0, len(ids), 512):
+        piece = slice(start, start + 512)
+        predicted = learner.predict(situation.memory.storage.read(ids[piece], "validation"))
+        right += int((predicted == labels[piece]).sum())
+    return right / len(ids)
+
+
+def full_training() -> TrialProfiler:
+    """The oracle's profiler: every candidate is trained on all of its data, as long as the task's training is."""
+    return TrialProfiler(data_share=1.0, checkpoint_epochs=0, trail_epochs=None)
