@@ -70,7 +70,14 @@ def second_task(dataset: Dataset | str, **settings: object) -> Iterator[Experime
         **settings: Fields of `RunSettings`.
     """
     dataset = load_dataset(dataset) if isinstance(dataset, str) else dataset
-    chosen = {"tasks": 2, "swap_ratio": 1.0, "lr": 0.01, "device": "cpu", "energy": "none"} | settings
+    chosen = {
+        "controller": "fixed",
+        "tasks": 2,
+        "swap_ratio": 1.0,
+        "lr": 0.01,
+        "device": "cpu",
+        "energy": "none",
+    } | settings
     with TemporaryDirectory(prefix="miro-bench-") as store:
         experiment = Experiment.build(RunSettings(**chosen), store, dataset)  # type: ignore[arg-type]
         with experiment.memory as memory:

@@ -1,7 +1,8 @@
 """The Miro workbench: cost-effective on-device continual learning over a memory hierarchy."""
 
 from mirolib import plots
-from mirolib.controller import Controller, FixedController
+from mirolib.budgets import BudgetSchedule, LiveBudget, MemoryBudget, SystemBudget, parse_budget
+from mirolib.controller import Controller, Decision, FixedController, MiroController, ProbeProfiler, TrialProfiler
 from mirolib.datasets import Dataset, DatasetSpec, Preset, load_dataset
 from mirolib.energy import EnergyMeter, NullSource, RaplSource, TraceSource
 from mirolib.errors import CorruptRecordError, InputError, MiroError, RunError, StorageError
@@ -20,10 +21,12 @@ from mirolib.workbench import RunFolder, RunResult, load_runs, run_experiment
 __all__ = [
     "AccuracyMatrix",
     "Batch",
+    "BudgetSchedule",
     "Controller",
     "CorruptRecordError",
     "Dataset",
     "DatasetSpec",
+    "Decision",
     "EnergyMeter",
     "EpochRecord",
     "ExperienceReplay",
@@ -33,11 +36,15 @@ __all__ = [
     "FixedController",
     "InputError",
     "Learner",
+    "LiveBudget",
+    "MemoryBudget",
     "MemoryConfig",
     "Method",
+    "MiroController",
     "MiroError",
     "NullSource",
     "Preset",
+    "ProbeProfiler",
     "RaplSource",
     "ResourceMonitor",
     "Resources",
@@ -49,16 +56,19 @@ __all__ = [
     "StorageError",
     "SwapPolicy",
     "Swapper",
+    "SystemBudget",
     "Task",
     "TaskRecord",
     "TaskStream",
     "TieredMemory",
     "TraceSource",
+    "TrialProfiler",
     "UniformSwap",
     "exchanges",
     "launch",
     "load_dataset",
     "load_runs",
+    "parse_budget",
     "plots",
     "run",
     "run_all",

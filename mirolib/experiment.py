@@ -207,7 +207,8 @@ class Experiment:
             device=_device(settings.device),
         )
         # What chooses for itself begins with next to nothing, so as not to exceed a budget before it has chosen.
-        config = MemoryConfig(filled.stream_size or 1, filled.episodic_size or 1, filled.swap_ratio)  # type: ignore[arg-type]
+        sizes = _default(filled.stream_size, 1), _default(filled.episodic_size, 1)
+        config = MemoryConfig(*sizes, _default(filled.swap_ratio, 0.0))
         check_sizes(config, stream)
         controller = _controller(filled, config)
         chosen = {name: getattr(filled, name) for name in ("model", "epochs", "batch_size", "lr")}

@@ -7,8 +7,10 @@ import pytest
 from conftest import make_dataset
 
 from mirolib import (
+    BudgetSchedule,
     Controller,
     Dataset,
+    Decision,
     EnergyMeter,
     Experiment,
     Finetuning,
@@ -100,14 +102,15 @@ class Stepwise(Controller):
         self.seen = []
 
     def choose(self, task, learner, memory, resources):
-        return MemoryConfig(20, 18, 0.5)
+        return Decision(MemoryConfig(20, 18, 0.5))
 
     def observe(self, record):
         self.seen.append(record.task)
 
     def adapt(self, config, resources):
         assert resources.memory_used_bytes > 0 and 0 <= resources.stall_share <= 1
-        return replace(config, stream_size=config.stream_size - 3, episodic_size=config.episodic_size + 2)
+        smaller = replace(config, stream_size=config.stream_size - 3, episodic_size=config.episodic_size + 2)
+        return Decision(smaller, "another size")
 
 
 def test_a_controllers_decisions_are_applied_each_epoch(make_memory):
@@ -118,6 +121,9 @@ def test_a_controllers_decisions_are_applied_each_epoch(make_memory):
     sizes = [(e.config.stream_size, e.config.episodic_size) for e in records[1].epochs]
     assert sizes == [(17, 20), (14, 22), (11, 24)]
     assert records[1].readings[2].work.visits == sum(map(sum, sizes))
+    assert [event.epoch for event in records[1].events] == [0, 1, 2]
+    assert [event.memory_bytes for event in records[1].events] == [32 * sum(pair) for pair in sizes]
+    assert records[1].events[0].row()["reason"] == "another size" and math.isnan(records[1].events[0].stall_share)
 
 
 def test_without_replay_the_first_task_is_forgotten_and_with_it_less_so(make_memory):
@@ -175,24 +181,22 @@ def test_stopping_early_keeps_what_was_yielded(make_memory):
 
 def test_resource_monitor_reads_stall_since_the_last_probe(make_memory):
     memory, now = make_memory(STREAM, CONFIG), [0.0]
-    monitor = ResourceMonitor(memory, 10_000, clock=lambda: now[0])
+    monitor = ResourceMonitor(memory, BudgetSchedule({0: 10_000}), clock=lambda: now[0])
     now[0] = 4.0
     memory._swapper.stall_s = 1.0
     first, now[0] = monitor.probe(), 6.0
     second = monitor.probe()
     assert (first.stall_share, second.stall_share) == (0.25, 0.0)
     assert first.memory_budget_bytes == 10_000 and first.memory_used_bytes == (20 + 18) * (16 + 16)
-    with pytest.raises(InputError, match="positive number"):
-        ResourceMonitor(memory, 0)
 
 
 def test_settings_fill_in_the_preset(tmp_path):
-    experiment = Experiment.build(RunSettings(epochs=2, seed=3), tmp_path)
+    experiment = Experiment.build(RunSettings(controller="fixed", epochs=2, seed=3), tmp_path)
     filled = experiment.settings
     assert (filled.preset, filled.tasks, filled.model, filled.epochs) == ("small", 5, "small-cnn", 2)
     assert filled.swap_ratio == 0.2 and filled.device in ("cpu", "cuda")
     experiment.memory.close()
-    single = Experiment.build(RunSettings(memory="single-level"), tmp_path / "single")
+    single = Experiment.build(RunSettings(controller="fixed", memory="single-level"), tmp_path / "single")
     assert single.settings.swap_ratio == 0.0 and not single.memory.hierarchical
     single.memory.close()
 
@@ -204,7 +208,14 @@ def test_settings_fill_in_the_preset(tmp_path):
         ({"preset": "vast"}, "no preset 'vast'"),
         ({"method": "magic"}, "method is 'magic'; choose one of er, finetuning"),
         ({"memory": "endless"}, "choose one of tiered, single-level"),
-        ({"controller": "oracle"}, "choose one of fixed"),
+        ({"controller": "oracle"}, "choose one of miro, fixed, whole-budget, random"),
+        ({"profiler": "guess"}, "choose one of probe, trial, oracle"),
+        ({"selector": "best"}, "choose one of accuracy-per-joule"),
+        ({"selector": "within-budget"}, "needs energy_budget"),
+        ({"cutline": 0.0}, "cutline is 0.0"),
+        ({"points": -1.0}, "points is -1.0"),
+        ({"memory_budget": "plenty"}, "memory budget 'plenty' can't be read"),
+        ({"controller": "miro", "stream_size": 50}, "sizes are for|are for the fixed controller"),
         ({"loss": "l2"}, "no loss 'l2'"),
         ({"model": "gpt"}, "no model 'gpt'"),
         ({"tasks": 11}, "11 tasks cannot share 10 classes"),
@@ -213,15 +224,15 @@ def test_settings_fill_in_the_preset(tmp_path):
         ({"epochs": 1.5}, r"epochs is 1.5; give a value of type int \| None"),
         ({"epochs": "3"}, "give a value of type int"),
         ({"seed": "a"}, "give a value of type int"),
-        ({"episodic_size": True}, "give a value of type int"),
+        ({"controller": "fixed", "episodic_size": True}, "give a value of type int"),
         ({"swap_ratio": "0.5"}, "give a value of type float"),
         ({"lr": float("inf")}, "lr is inf"),
         ({"dataset": None}, "give a value of type str"),
         ({"lr": float("nan")}, "lr is nan"),
-        ({"swap_ratio": 2.0}, "swap_ratio is 2.0"),
-        ({"stream_size": 0}, "stream_size is 0"),
-        ({"stream_size": 5000}, "no task has more than"),
-        ({"episodic_size": 5000}, "only 1260 training samples"),
+        ({"controller": "fixed", "swap_ratio": 2.0}, "swap_ratio is 2.0"),
+        ({"controller": "fixed", "stream_size": 0}, "stream_size is 0"),
+        ({"controller": "fixed", "stream_size": 5000}, "no task has more than"),
+        ({"controller": "fixed", "episodic_size": 5000}, "only 1260 training samples"),
         ({"memory": "single-level", "swap_ratio": 0.5}, "single-level memory can't swap"),
         ({"energy": "nowhere.csv"}, "no power trace"),
         ({"device": "tpu:9"}, "use cpu"),
@@ -234,7 +245,7 @@ def test_bad_settings_are_refused_and_leave_no_store(tmp_path, options, sentence
 
 
 def test_run_all_gives_one_row_a_run():
-    table = run_all([RunSettings(epochs=1, seed=seed) for seed in (0, 1)], progress=False)
+    table = run_all([RunSettings(controller="fixed", epochs=1, seed=seed) for seed in (0, 1)], progress=False)
     assert table["seed"].tolist() == [0, 1]
     assert table["final_accuracy"].between(0, 1).all()
     assert (table["train_visits"] > 0).all() and (table["profile_visits"] == 0).all()

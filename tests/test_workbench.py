@@ -16,13 +16,20 @@ QUICK = RunSettings(epochs=1)
 
 def test_a_run_leaves_its_tables(tmp_path):
     result = run_experiment(QUICK, results=tmp_path, progress=False)
-    assert sorted(os.listdir(result.path)) == ["energy.csv", "run.json", "swaps.csv", "tasks.csv"]
+    assert sorted(os.listdir(result.path)) == [
+        "energy.csv",
+        "events.csv",
+        "run.json",
+        "swaps.csv",
+        "tasks.csv",
+        "trials.csv",
+    ]
     tasks, energy = pd.read_csv(result.path / "tasks.csv"), pd.read_csv(result.path / "energy.csv")
     assert len(tasks) == 5 and len(energy) == 25 and len(pd.read_csv(result.path / "swaps.csv")) == 5
     assert set(energy["kind"]) <= {"none", "measured-partial"}
     (row,) = load_runs(tmp_path).to_dict("records")
     assert row["status"] == "finished" and row["final_accuracy"] == pytest.approx(tasks["average_accuracy"].iloc[-1])
-    assert row["dataset"] == "digits" and row["episodic_size"] == 50
+    assert row["dataset"] == "digits" and row["controller"] == "miro"
     stamp = json.loads((result.path / "run.json").read_text())["environment"]
     assert {"python", "torch", "numpy", "mirolib", "device", "host"} <= set(stamp)
     assert result.tasks["task"].tolist() == list(range(5)) and len(result.energy) == 25
@@ -53,7 +60,7 @@ def test_the_store_can_be_kept(tmp_path):
 
 def test_a_failed_run_says_so_with_its_sentence(tmp_path):
     with pytest.raises(InputError):
-        run_experiment(RunSettings(stream_size=9999), results=tmp_path, progress=False)
+        run_experiment(RunSettings(controller="fixed", stream_size=9999), results=tmp_path, progress=False)
     (row,) = load_runs(tmp_path).to_dict("records")
     assert row["status"] == "failed" and "no task has more than" in row["error"]
 

@@ -41,7 +41,7 @@ class CostModel:
         cost = float(visits) if unit == "visits" else energy_j
         if visits == 0 or cost <= 0:
             return
-        if self._rows and unit == self.unit or unit == "visits":
+        if (self._rows and unit == self.unit) or unit == "visits":
             expected = float(self.predict(expected_visits or visits, size_bytes))
             self.errors.append(abs(expected - cost) / cost)
         if unit != self.unit:

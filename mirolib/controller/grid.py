@@ -56,11 +56,11 @@ def candidate_grid(
             "raise the budget, or give smaller sizes."
         )
     kept = np.unique(np.linspace(0, len(fitting) - 1, min(limit, len(fitting))).round().astype(int))
-    return [MemoryConfig(*fitting[index], swap_ratio) for index in kept]
+    return [MemoryConfig(fitting[index][0], fitting[index][1], swap_ratio) for index in kept]
 
 
 def _derived(task: Task, memory: TieredMemory, samples: int | None) -> set[tuple[int, int]]:
-    """Log-spaced pairs; the smallest one is always among them, whether it fits or not."""
+    """Log-spaced pairs within the budget; the smallest one alone where none fits."""
     new, old_classes = len(task.train), task.classes[0]
     old = memory.stored - new
     least_stream = min(new, max(new // _SMALLEST_SHARE, _PER_CLASS * len(task.classes)))
@@ -68,7 +68,7 @@ def _derived(task: Task, memory: TieredMemory, samples: int | None) -> set[tuple
     room = np.inf if samples is None else samples
     if room < least_stream + least_episodic:  # a small budget: two samples of each class will do
         least_stream = min(new, _PER_CLASS * len(task.classes))
-    found = {(least_stream, least_episodic)}
+    found: set[tuple[int, int]] = set()
     for stream in _spaced(least_stream, min(new, room - least_episodic), STREAM_STEPS):
         if old:
             found |= {(stream, size) for size in _spaced(least_episodic, min(old, room - stream), EPISODIC_STEPS)}
@@ -76,7 +76,7 @@ def _derived(task: Task, memory: TieredMemory, samples: int | None) -> set[tuple
             found.add((stream, least_episodic))
         else:  # what is not retained now is lost
             found.add((stream, int(max(least_episodic, min(new, room - stream)))))
-    return found
+    return found or {(least_stream, least_episodic)}
 
 
 def _spaced(least: int, most: float, steps: int) -> list[int]:

@@ -13,7 +13,7 @@ from mirolib.controller.adaptation import CongestionPolicy, SwapGovernor
 from mirolib.controller.base import Controller, Decision
 from mirolib.controller.calibration import Calibration
 from mirolib.controller.costs import FORWARD_SHARE, CostModel
-from mirolib.controller.grid import candidate_grid
+from mirolib.controller.grid import EPISODIC_STEPS, STREAM_STEPS, candidate_grid
 from mirolib.controller.probe import ProbeProfiler
 from mirolib.controller.profiler import Profiler
 from mirolib.controller.selectors import CheapestWithin, Outlook, Selector, WithinBudget, above_cutline
@@ -42,6 +42,7 @@ class MiroController(Controller):
         cutline: float = 0.5,
         congestion: CongestionPolicy | None = None,
         pairs: Sequence[tuple[int, int]] = (),
+        grid_limit: int = STREAM_STEPS * EPISODIC_STEPS,
         num_tasks: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -54,6 +55,7 @@ class MiroController(Controller):
             cutline: Top share of the candidates by accuracy, for the selectors that use it, in (0, 1].
             congestion: When the swap ratio falls and rises.
             pairs: The user's own candidates (stream_size, episodic_size) instead of the derived grid.
+            grid_limit: Most candidates at a task.
             num_tasks: Length of the stream, for a selector that plans to its end.
             seed: Seed of every draw that profiling makes.
 
@@ -67,7 +69,7 @@ class MiroController(Controller):
             raise InputError("An energy budget is planned over the whole stream; give num_tasks.")
         self.calibration, self.costs = Calibration(), CostModel()
         self._ratio, self._cutline, self._pairs = MemoryConfig(1, 1, swap_ratio).swap_ratio, cutline, tuple(pairs)
-        self._governor = SwapGovernor(self._ratio, congestion)
+        self._governor, self._grid_limit = SwapGovernor(self._ratio, congestion), grid_limit
         self._num_tasks, self._seed = num_tasks, seed
         self._outlook = Outlook()
         self._highest_budget: int | None = None
@@ -87,15 +89,18 @@ class MiroController(Controller):
         self._slot_bytes, self._epochs = memory.slot_bytes, learner.epochs
         self._sample_bytes, self._replayable = memory.storage.fingerprint.sample_bytes, memory.stored - len(task.train)
         ratio = self._ratio if memory.hierarchical else 0.0
-        candidates = candidate_grid(task, memory, self._highest_budget, swap_ratio=ratio, pairs=self._pairs)
+        candidates = candidate_grid(
+            task, memory, self._highest_budget, swap_ratio=ratio, pairs=self._pairs, limit=self._grid_limit
+        )
         seed = int(np.random.SeedSequence([self._seed, 5, task.index]).generate_state(1)[0])
         situation = self.profiler.situation(task, learner, memory, candidates, seed)
         if not len(situation.validation_ids):
             raise InputError("The controller scores on validation samples; set validation_share above 0.")
         scores = self.profiler.scores(situation)
         reached, now = situation.accuracies()
-        if len(self._table) and not np.isnan(reached):
-            self.calibration.observe(float(self._table.loc[self._table["chosen"], "score"].iloc[0]), reached)
+        trained = self._table[self._table["chosen"]] if len(self._table) else self._table
+        if len(trained) == 1 and not np.isnan(reached):
+            self.calibration.observe(float(trained["score"].iloc[0]), reached)
         self._plan(task, now)
         self._rank(candidates, scores)
         row = self._best(budget)
@@ -114,21 +119,30 @@ class MiroController(Controller):
 
     def _rank(self, candidates: Sequence[MemoryConfig], scores: np.ndarray) -> None:
         """The table of candidates, best utility first among the eligible."""
-        table = pd.DataFrame([(c.stream_size, c.episodic_size) for c in candidates])
-        table.columns = pd.Index(["stream_size", "episodic_size"])
-        table["memory_bytes"] = self._slot_bytes * (table["stream_size"] + table["episodic_size"])
-        table["score"], table["accuracy"] = scores, self.calibration.predict(scores)
-        table["visits"], swapped = self._work(table)
-        table["cost"], table["cost_unit"] = self.costs.predict(table["visits"], swapped), self.costs.unit
-        table["above_cutline"] = above_cutline(table["accuracy"], self._cutline)
-        _, table["utility"], table["eligible"] = self.selector.pick(table, self._outlook)
-        table = table.sort_values(["eligible", "utility", "cost"], ascending=[False, False, True], ignore_index=True)
-        self._table = table.assign(chosen=False, profiler=self.profiler.name, selector=self.selector.name)
+        stream_size, episodic_size = np.array([(c.stream_size, c.episodic_size) for c in candidates]).T
+        visits, swapped = self._work(stream_size, episodic_size)
+        accuracy = self.calibration.predict(scores)
+        table = pd.DataFrame(
+            {
+                "stream_size": stream_size,
+                "episodic_size": episodic_size,
+                "memory_bytes": self._slot_bytes * (stream_size + episodic_size),
+                "score": scores,
+                "accuracy": accuracy,
+                "visits": visits,
+                "cost": self.costs.predict(visits, swapped),
+                "above_cutline": above_cutline(pd.Series(accuracy), self._cutline),
+            }
+        )
+        _, utility, eligible = self.selector.pick(table, self._outlook)
+        order = np.lexsort([table["cost"], -utility, ~eligible])
+        table = table.assign(utility=utility, eligible=eligible, chosen=False).iloc[order]
+        self._table = table.reset_index(drop=True)
 
-    def _work(self, table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-        """Sample visits of each row's training and bytes that it swaps in."""
-        replayed = self._epochs * table["episodic_size"].clip(upper=self._replayable)
-        return self._epochs * table["stream_size"] + replayed, self._governor.ratio * replayed * self._sample_bytes
+    def _work(self, stream_size: np.ndarray, episodic_size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sample visits of each candidate's training and bytes that it swaps in."""
+        replayed = self._epochs * np.minimum(episodic_size, self._replayable)
+        return self._epochs * stream_size + replayed, self._governor.ratio * replayed * self._sample_bytes
 
     def _best(self, budget: int | None) -> pd.Series:
         """The row that the selector picks of those within a memory budget; the smallest one, shrunk, if none is.
@@ -137,11 +151,13 @@ class MiroController(Controller):
             InputError: If the budget does not even hold one sample in each buffer.
         """
         fits = self._table["memory_bytes"] <= (np.inf if budget is None else budget)
+        if fits.all():
+            return self._table.iloc[0]
         if fits.any():
             rest = self._table[fits].copy()
             rest["above_cutline"] = above_cutline(rest["accuracy"], self._cutline)
             index, _, _ = self.selector.pick(rest, self._outlook)
-            return self._table.loc[index]  # type: ignore[call-overload,no-any-return]
+            return self._table.loc[index]
         row = self._table.loc[self._table["memory_bytes"].idxmin()].copy()
         slots = (budget or 0) // self._slot_bytes
         if slots < 2:
@@ -152,7 +168,7 @@ class MiroController(Controller):
         share = slots / (row["stream_size"] + row["episodic_size"])
         row["stream_size"] = min(max(1, int(share * row["stream_size"])), slots - 1)
         row["episodic_size"] = min(max(1, int(share * row["episodic_size"])), slots - row["stream_size"])
-        return row  # type: ignore[no-any-return]
+        return row
 
     def _config(self, row: pd.Series) -> MemoryConfig:
         ratio = self._governor.ratio if self._ratio else 0.0
@@ -160,10 +176,12 @@ class MiroController(Controller):
 
     def _marked(self, row: pd.Series, task: int) -> pd.DataFrame:
         """The table with the row in force marked, ready for `trials.csv`."""
-        same = (self._table[["stream_size", "episodic_size"]] == row[["stream_size", "episodic_size"]]).all(axis=1)
-        if same.any():
-            self._table["chosen"] = same
-        shown = self._table.drop(columns="visits")
+        self._table["chosen"] = (self._table["stream_size"] == row["stream_size"]) & (
+            self._table["episodic_size"] == row["episodic_size"]
+        )
+        shown = self._table.drop(columns="visits").assign(
+            cost_unit=self.costs.unit, profiler=self.profiler.name, selector=self.selector.name
+        )
         shown.insert(0, "task", task)
         shown.insert(1, "rank", np.arange(1, len(shown) + 1))
         return shown

@@ -41,7 +41,7 @@ class ProbeProfiler(Profiler):
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        if not 0 < self.work_share or not 0 < self.penalty:
+        if not (self.work_share > 0 and self.penalty > 0):
             raise InputError("The probe's work_share and penalty must be above 0.")
 
     def situation(
@@ -62,36 +62,63 @@ class ProbeProfiler(Profiler):
         old = max(c.episodic_size for c in situation.candidates) if situation.task.index else 0
         left = self._affordable(situation.learner, situation.candidates) - len(situation.validation_ids)
         share = min(1.0, max(left / (new + old), _LEAST_SHARE))
-        classes = (len(situation.task.classes), situation.task.classes[0])
+        classes, old_classes = len(situation.task.classes), situation.task.classes[0]
         sizes = [
-            [max(round(share * size), least) for size, least in zip((c.stream_size, c.episodic_size), classes)]
+            (max(round(share * c.stream_size), classes), max(round(share * c.episodic_size), old_classes))
             for c in situation.candidates
         ]
         rng = np.random.default_rng(situation.seed)
         memory = situation.memory
-        stream = _Prefixes(situation, memory.stream_buffer.first(max(s for s, _ in sizes)))
-        episodic = _Prefixes(situation, memory.old_ids(max(e for _, e in sizes), rng)) if old else None
-        found = np.array([self._score(situation, stream, episodic, *pair) for pair in sizes])
+        scaling = _Scaling(situation.validation_features)
+        parts = [_Prefixes(situation, scaling, memory.stream_buffer.first(max(s for s, _ in sizes)))]
+        if old:
+            parts.append(_Prefixes(situation, scaling, memory.old_ids(max(e for _, e in sizes), rng)))
+        sums = [[part.sums(size) for part, size in zip(parts, pair, strict=False)] for pair in sizes]
+        gram = torch.stack([sum(gram for gram, _ in pair) for pair in sums])  # type: ignore[misc]
+        moment = torch.stack([sum(moment for _, moment in pair) for pair in sums])  # type: ignore[misc]
+        found = self._accuracies(gram, moment, scaling.of(situation.validation_features), situation.validation_labels)
         return smoothed(situation.candidates, found) if self.smooth else found
 
-    def _score(self, situation: Situation, stream: _Prefixes, episodic: _Prefixes | None, new: int, old: int) -> float:
-        """Fits a head on the first `new` and `old` samples and counts how many validation samples it gets right."""
-        gram, moment = stream.sums(new)
-        if episodic is not None:
-            more_gram, more_moment = episodic.sums(old)
-            gram, moment = gram + more_gram, moment + more_moment
-        ridge = self.penalty * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        weights = torch.linalg.solve(gram + ridge, moment)
-        predicted = (_standardised(situation, situation.validation_features) @ weights).argmax(dim=1)
-        return float((predicted.cpu().numpy() == situation.validation_labels).mean())
+    def _accuracies(self, gram: Tensor, moment: Tensor, features: Tensor, labels: np.ndarray) -> np.ndarray:
+        """Share of the validation samples that each candidate's head gets right.
+
+        Args:
+            gram: Gram matrices `(candidates, d, d)`.
+            moment: Moments `(candidates, d, classes)`.
+            features: Of the validation samples, `(n, d)`.
+            labels: Theirs, `(n,)`.
+        """
+        ridge = self.penalty * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
+        weights = torch.linalg.solve(gram + ridge[:, None, None] * torch.eye(gram.shape[1]).to(gram), moment)
+        predicted = (features @ weights).argmax(dim=2).cpu().numpy()
+        return (predicted == labels).mean(axis=1)
+
+
+class _Scaling:
+    """Takes mean and deviation of the validation samples out of features and puts a constant beside them.
+
+    What does not vary over the validation samples, as a unit that never fires, is left out of account.
+    """
+
+    def __init__(self, reference: Tensor) -> None:
+        """Measures the validation samples' features `(n, d)`."""
+        reference = reference.double()
+        deviation = reference.std(dim=0, correction=0)
+        self._mean = reference.mean(dim=0)
+        self._scale = torch.where(deviation > 1e-6 * deviation.max(), 1 / deviation.clamp_min(1e-30), 0.0)
+
+    def of(self, features: Tensor) -> Tensor:
+        """Scaled features `(n, d + 1) float64`."""
+        scaled = (features.double() - self._mean) * self._scale
+        return torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1)
 
 
 class _Prefixes:
     """Gram matrix and moments of every prefix of some samples that is asked for, each sample added once."""
 
-    def __init__(self, situation: Situation, ids: np.ndarray) -> None:
+    def __init__(self, situation: Situation, scaling: _Scaling, ids: np.ndarray) -> None:
         """Extracts the features of the samples `ids`."""
-        self._features = _standardised(situation, situation.features(ids))
+        self._features = scaling.of(situation.features(ids))
         labels = torch.from_numpy(labels_of(ids)).to(self._features.device)
         self._targets = torch.full(
             (len(ids), situation.learner.num_classes), -1.0, dtype=torch.float64, device=labels.device
@@ -110,15 +137,3 @@ class _Prefixes:
             features, targets = self._features[known:count], self._targets[known:count]
             self._sums[count] = (gram + features.T @ features, moment + features.T @ targets)
         return self._sums[count]
-
-
-def _standardised(situation: Situation, features: Tensor) -> Tensor:
-    """Features with the validation samples' mean and deviation taken out and a constant beside them, float64.
-
-    What does not vary over the validation samples, as a unit that never fires, is left out of account.
-    """
-    reference = situation.validation_features.double()
-    deviation = reference.std(dim=0, correction=0)
-    scale = torch.where(deviation > 1e-6 * deviation.max(), 1 / deviation.clamp_min(1e-30), 0.0)
-    scaled = (features.double() - reference.mean(dim=0)) * scale
-    return torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1)

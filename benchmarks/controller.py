@@ -1,0 +1,170 @@
+"""How well the Miro controller chooses: `python -m benchmarks.controller measure DATASET SEED`, then `report`.
+
+`measure` has two parts, each a table under results/controller/.
+
+*Candidates*: a run of the Miro controller in which, at every task, each candidate of its grid is also trained in full,
+twice, with other draws, from copies of the live model and memory, and scored on the test set (for this report only; the
+controller never sees it). The profilers' scores stand beside: the probe's, the paper's trials (5 % of the data, 10
+shared epochs, 5 each), and a ranking by size without any data.
+
+*Streams*: whole runs of the Miro controller under each selector and of every fixed pair of the grid of the last task.
+
+`report` writes docs/controller.md. Data sets: `digits` (the preset as it is) and `cifar100` (the first 40 classes of
+the archive in the folder MIRO_SHARED_DATA, 8 tasks, the small CNN, 15 epochs, batches of 32, learning rate chosen on
+validation samples).
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.shared_data import cifar100_subset
+from mirolib import Dataset, MemoryConfig, load_dataset, summarise
+from mirolib.controller import (
+    FORWARD_SHARE,
+    SELECTORS,
+    Controller,
+    Decision,
+    MiroController,
+    TrialProfiler,
+    full_training,
+)
+from mirolib.experiment import Experiment, RunSettings
+from mirolib.learner import Learner, train_epoch
+from mirolib.loop import TaskRecord
+from mirolib.memory import TieredMemory
+from mirolib.resources import Resources
+from mirolib.stream import Task, TaskStream
+
+FOLDER = Path(__file__).parents[1] / "results" / "controller"
+CIFAR = {"tasks": 8, "model": "small-cnn", "epochs": 15, "batch_size": 32, "lr": 0.1}
+GRID_LIMIT = {"digits": 20, "cifar100": 12}
+
+
+def load(name: str) -> tuple[Dataset, dict[str, object]]:
+    """A data set and the settings it is trained with."""
+    return (load_dataset("digits"), {}) if name == "digits" else (cifar100_subset(40), CIFAR)
+
+
+@dataclass
+class Measured(Controller):
+    """A Miro controller beside which every candidate is trained in full."""
+
+    inner: MiroController
+    stream: TaskStream
+    seed: int
+    rows: list[dict[str, object]] = field(default_factory=list)
+    profile: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
+        """What the Miro controller chooses, after measuring what each candidate would have reached."""
+        decision, seconds, work = _timed(learner, lambda: self.inner.choose(task, learner, memory, resources))
+        table = decision.trials
+        candidates = [
+            MemoryConfig(s, e, 1.0) for s, e in zip(table["stream_size"], table["episodic_size"], strict=True)
+        ]
+        situation = full_training().situation(task, learner, memory, candidates, self.seed)
+        trial, trial_s, trial_work = _timed(learner, lambda: TrialProfiler().scores(situation))
+        for row, score, config in zip(table.to_dict("records"), trial, candidates, strict=True):
+            self.rows.append({"seed": self.seed, **row, "trial_score": score})
+            for number in (0, 1):
+                draws = int(np.random.SeedSequence([self.seed, 7, number, task.index]).generate_state(1)[0])
+                accuracy, duration = self._train(task, learner, memory, config, draws)
+                self.rows[-1] |= {f"full_{number}": accuracy, f"full_{number}_s": duration}
+        self.profile[task.index] = {
+            "profile_s": seconds, "profile_work": work, "trial_s": trial_s, "trial_work": trial_work,
+        }  # fmt: skip
+        return decision
+
+    def _train(
+        self, task: Task, learner: Learner, live: TieredMemory, config: MemoryConfig, draws: int
+    ) -> tuple[float, float]:
+        """Test accuracy of a copy that was trained with a candidate in full, and the seconds that took."""
+        clone, memory = learner.clone(draws), live.fork(draws + 1)
+        memory.resize(config)
+        start = time.perf_counter()
+        for _ in range(clone.epochs):
+            train_epoch(clone, memory)
+        memory.settle()
+        seconds = time.perf_counter() - start
+        memory.close()
+        return float(np.mean([clone.accuracy(test) for test in self.stream.tests(task.index)])), seconds
+
+    def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
+        """The configuration in force."""
+        return Decision(config)
+
+    def observe(self, record: TaskRecord) -> None:
+        """Tells the Miro controller; notes what training really took."""
+        self.inner.observe(record)
+        (train,) = (reading for reading in record.readings if reading.window == "train")
+        self.profile[record.task] |= {"train_s": train.duration_s, "train_work": train.work.visits}
+        self.profile[record.task]["cost_error"] = self.inner.costs.errors[-1]
+
+
+def _timed(learner: Learner, action):  # type: ignore[no-untyped-def]
+    """What an action returns, its seconds, and its work in sample visits."""
+    before, start = replace(learner.tally), time.perf_counter()
+    result = action()
+    seconds, after = time.perf_counter() - start, learner.tally
+    return (
+        result,
+        seconds,
+        after.visits - before.visits + FORWARD_SHARE * (after.forward_visits - before.forward_visits),
+    )
+
+
+def measure(name: str, seed: int) -> None:
+    """Both parts for one seed."""
+    dataset, options = load(name)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    torch.linalg.solve(torch.eye(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64))  # loads LAPACK
+    with tempfile.TemporaryDirectory() as store:
+        experiment = Experiment.build(RunSettings(seed=seed, energy="none", **options), store, dataset)  # type: ignore[arg-type]
+        inner = MiroController(num_tasks=len(experiment.stream), seed=seed, grid_limit=GRID_LIMIT[name])
+        measured = Measured(inner, experiment.stream, seed)
+        records = list(replace(experiment, controller=measured).run())
+    rows = pd.DataFrame(measured.rows)
+    rows = rows.join(pd.DataFrame(measured.profile).T, on="task")
+    rows.to_csv(FOLDER / f"candidates-{name}-{seed}.csv", index=False)
+    pairs = sorted({(row["stream_size"], row["episodic_size"]) for row in records[-1].trials.to_dict("records")})
+    runs = []
+    for selector in SELECTORS:
+        if selector != "within-budget":
+            runs.append(_stream(name, RunSettings(seed=seed, energy="none", selector=selector, **options)))  # type: ignore[arg-type]
+    for controller in ("random", "whole-budget"):
+        runs.append(_stream(name, RunSettings(seed=seed, energy="none", controller=controller, **options)))  # type: ignore[arg-type]
+    for stream_size, episodic_size in pairs:
+        settings = RunSettings(
+            seed=seed, energy="none", controller="fixed", swap_ratio=1.0,
+            stream_size=stream_size, episodic_size=episodic_size, **options,  # type: ignore[arg-type]
+        )  # fmt: skip
+        runs.append(_stream(name, settings))
+    pd.DataFrame(runs).to_csv(FOLDER / f"streams-{name}-{seed}.csv", index=False)
+
+
+def _stream(name: str, settings: RunSettings) -> dict[str, object]:
+    """One whole run as a row."""
+    dataset, _ = load(name)
+    with tempfile.TemporaryDirectory() as store:
+        experiment = Experiment.build(settings, store, dataset)
+        if isinstance(experiment.controller, MiroController):
+            experiment.controller._grid_limit = GRID_LIMIT[name]
+        return asdict(experiment.settings) | summarise(list(experiment.run(progress=False)))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["measure"]:
+        measure(sys.argv[2], int(sys.argv[3]))
+    else:
+        from benchmarks.controller_report import report
+
+        report()
