@@ -80,12 +80,19 @@ class LiveBudget(MemoryBudget):
 class SystemBudget(MemoryBudget):
     """What the system can spare: available memory, or what the control group leaves, whichever is less."""
 
-    def __init__(self, share: float = 0.5, reserve_bytes: int = 256 << 20, root: str | Path = "/sys/fs/cgroup") -> None:
+    def __init__(
+        self,
+        share: float = 0.5,
+        reserve_bytes: int = 256 << 20,
+        least_bytes: int = 1 << 20,
+        root: str | Path = "/sys/fs/cgroup",
+    ) -> None:
         """A budget that follows the system.
 
         Args:
             share: Share of the memory that is free or taken by the buffers, in (0, 1].
             reserve_bytes: Bytes that must stay available; below half of it, memory is short.
+            least_bytes: The budget never falls below this: a run goes on with small buffers rather than end.
             root: Where control groups are mounted.
 
         Raises:
@@ -95,7 +102,7 @@ class SystemBudget(MemoryBudget):
             raise InputError(
                 f"A share of {share} with {reserve_bytes} bytes in reserve can't be; use 0 to 1, and 0 up."
             )
-        self._share, self._reserve, self._root = share, reserve_bytes, Path(root)
+        self._share, self._reserve, self._least, self._root = share, reserve_bytes, least_bytes, Path(root)
 
     def read(self, epochs_done: int, used_bytes: int) -> int | None:
         """The share of what is available beyond the reserve, the buffers' own memory counted as available.
@@ -103,7 +110,7 @@ class SystemBudget(MemoryBudget):
         Half of what the buffers take is the least, so that they shrink step by step.
         """
         room = int(self._share * (self.available_bytes() - self._reserve + used_bytes))
-        return max(room, used_bytes // 2, 1)
+        return max(room, used_bytes // 2, self._least)
 
     def is_short(self) -> bool:
         """Whether less than half of the reserve is left."""

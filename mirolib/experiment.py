@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
@@ -74,7 +75,8 @@ class RunSettings:
         points: Percentage points below the best that `cheapest-within` gives away.
         energy_budget: Joules (sample visits where there is no sensor) that `within-budget` may spend on the stream.
         memory_budget: Most RAM for both buffers, such as `2000 samples`, `64 MiB`, `system`, or a schedule by epochs;
-            see `mirolib.budgets.parse_budget`. A fixed controller does not heed it.
+            see `mirolib.budgets.parse_budget`. A fixed controller does not heed it, and only `miro` heeds a change
+            within a task.
         stream_size: Stream buffer in samples, for a fixed controller.
         episodic_size: Episodic memory in samples, for a fixed controller.
         swap_ratio: Share of replayed samples exchanged with storage, in [0, 1]; what the other controllers begin
@@ -123,6 +125,8 @@ class RunSettings:
         _one_of("profiler", self.profiler, PROFILERS)
         _one_of("selector", self.selector, SELECTORS)
         parse_budget(self.memory_budget, 1)
+        if self.controller == "miro" and not self.validation_share > 0:
+            raise InputError("The miro controller scores on validation samples; set validation_share above 0.")
         if self.controller != "fixed" and (self.stream_size is not None or self.episodic_size is not None):
             raise InputError(
                 f"stream_size and episodic_size are for the fixed controller; the {self.controller} controller chooses "
@@ -210,7 +214,6 @@ class Experiment:
         sizes = _default(filled.stream_size, 1), _default(filled.episodic_size, 1)
         config = MemoryConfig(*sizes, _default(filled.swap_ratio, 0.0))
         check_sizes(config, stream)
-        controller = _controller(filled, config)
         chosen = {name: getattr(filled, name) for name in ("model", "epochs", "batch_size", "lr")}
         learner = Learner(
             dataset.spec,
@@ -220,6 +223,7 @@ class Experiment:
             seed=filled.seed,
         )
         meter = _meter(filled.energy)
+        controller = _controller(filled, config, "visits" if meter.source.kind == "none" else "J")
         memory = TieredMemory(
             Storage(store, Fingerprint.of(stream)),
             config,
@@ -249,7 +253,7 @@ def _swap_ratio(settings: RunSettings, preset: Preset) -> float:
     return preset.swap_ratio if settings.controller == "fixed" else 1.0
 
 
-def _controller(filled: RunSettings, config: MemoryConfig) -> Controller:
+def _controller(filled: RunSettings, config: MemoryConfig, cost_unit: str) -> Controller:
     """The controller that filled settings name."""
     ratio = config.swap_ratio
     if filled.controller == "fixed":
@@ -264,6 +268,7 @@ def _controller(filled: RunSettings, config: MemoryConfig) -> Controller:
         swap_ratio=ratio,
         cutline=filled.cutline,
         num_tasks=filled.tasks,
+        cost_unit=cost_unit,
         seed=filled.seed,
     )
 
@@ -303,6 +308,7 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "energy_kind": readings[0].kind,
         "energy_scope": readings[0].scope,
     }
+    row["cost_error"] = _cost_error(records)
     learning = [reading for reading in readings if reading.window in LEARNING]
     row["learning_work"] = sum(r.work.visits + FORWARD_SHARE * r.work.forward_visits for r in learning)
     row["learning_energy_j"] = total_energy_j(learning)
@@ -314,6 +320,19 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         row[f"{window}_cpu_s"] = sum(reading.work.cpu_s for reading in ours)
         row[f"{window}_energy_j"] = total_energy_j(ours)
     return row
+
+
+def _cost_error(records: list[TaskRecord]) -> float:
+    """Median relative error of the cost that a controller had predicted for its choices; NaN where it made none."""
+    errors = []
+    for record in records:
+        chosen = record.trials[record.trials["chosen"]] if len(record.trials) else record.trials
+        train = [reading for reading in record.readings if reading.window == "train"]
+        if len(chosen) == 1 and len({(e.config.stream_size, e.config.episodic_size) for e in record.epochs}) == 1:
+            visits, joules = float(sum(reading.work.visits for reading in train)), total_energy_j(train)
+            cost = visits if chosen["cost_unit"].iloc[0] == "visits" else joules
+            errors.append(abs(float(chosen["cost"].iloc[0]) - cost) / cost)
+    return float(np.nanmedian(errors)) if errors else float("nan")
 
 
 def run_all(

@@ -21,12 +21,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
-from mirolib.errors import InputError
+from mirolib import disk_competitor
+from mirolib.errors import InputError, StorageError
 from mirolib.storage import Storage
 
 _MADV_DONTNEED = 4
-_FILE_BYTES = 64 << 20
-_PIECE_BYTES = 1 << 20
 
 
 class TokenBucket:
@@ -97,20 +96,32 @@ class DiskCompetitor(AbstractContextManager["DiskCompetitor"]):
     def __enter__(self) -> DiskCompetitor:
         """Starts the processes."""
         self._work = tempfile.TemporaryDirectory(prefix="miro-competitor-", dir=self._folder)
-        command = [sys.executable, str(Path(__file__).absolute())]
+        command = [sys.executable, "-S", disk_competitor.__file__]
         self._running = [
-            subprocess.Popen([*command, str(Path(self._work.name) / f"{number}")]) for number in range(self._processes)
+            subprocess.Popen([*command, str(Path(self._work.name) / f"{number}")], stdin=subprocess.PIPE)
+            for number in range(self._processes)
         ]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends them and deletes their files."""
+        """Ends them and deletes their files.
+
+        Raises:
+            StorageError: If one had ended by itself, so that there was less competition than was asked for.
+        """
+        ended = [process for process in self._running if process.poll() is not None]
         for process in self._running:
+            assert process.stdin is not None
+            process.stdin.close()
             process.kill()
             process.wait()
         self._work.cleanup()
+        if ended and error is None:
+            raise StorageError(
+                f"A disk competitor in {self._folder} ended early; see its message, perhaps a full disk."
+            )
 
 
 class ColdCache(AbstractContextManager["ColdCache"]):
@@ -152,11 +163,14 @@ class ColdCache(AbstractContextManager["ColdCache"]):
         self._thread.join()
 
 
-class During:
-    """An injector for `ResourceMonitor`: something acts from one epoch of a run on and ends at another."""
+class During(AbstractContextManager["During"]):
+    """An injector for `ResourceMonitor`: something acts from one epoch of a run on and ends at another.
+
+    Used in a `with` block, it ends with it in any case.
+    """
 
     def __init__(self, first: int, last: int, *what: AbstractContextManager[object]) -> None:
-        """Acts while `first <= epochs done < last`; `close` ends it in any case."""
+        """Acts while `first <= epochs done < last`."""
         self._first, self._last, self._what = first, last, what
         self._stack: contextlib.ExitStack | None = None
 
@@ -171,27 +185,14 @@ class During:
         elif not due:
             self.close()
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends what acts."""
+        self.close()
+
     def close(self) -> None:
         """Ends what acts."""
         if self._stack is not None:
             self._stack.close()
             self._stack = None
-
-
-def _compete(path: Path) -> None:
-    """Writes and reads back a file, synced and uncached, without end."""
-    piece = os.urandom(_PIECE_BYTES)
-    with path.open("w+b", buffering=0) as file:
-        while True:
-            file.seek(0)
-            for _ in range(_FILE_BYTES // _PIECE_BYTES):
-                file.write(piece)
-                os.fdatasync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            file.seek(0)
-            while file.read(_PIECE_BYTES):
-                pass
-
-
-if __name__ == "__main__":
-    _compete(Path(sys.argv[1]))

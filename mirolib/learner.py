@@ -162,7 +162,7 @@ class Learner:
             seed: Seed of the copy's augmentation.
         """
         other = copy.copy(self)
-        other.backbone, other.head = copy.deepcopy((self.backbone, self.head))
+        other.backbone, other.head, other.method = copy.deepcopy((self.backbone, self.head, self.method))
         other._transform = self._transform.with_seed(seed)
         other._head_generator = torch.Generator().manual_seed(seed)
         other._restart()

@@ -218,15 +218,15 @@ def run(
             first_reading = len(meter.readings)
             with meter.window("receive", task.index):
                 memory.receive(task)
-            learner.grow(task.classes)
+                learner.grow(task.classes)
             epochs_done = task.index * learner.epochs
             with meter.window("profile", task.index):
                 state = resources.probe(epochs_done)
                 choice = controller.choose(task, learner, memory, state)
-            events = _apply(choice, task, -1, memory, state, stream)
-            resources.probe(epochs_done)  # stall time counts from here
             before, epochs = memory.counts, []
             with meter.window("train", task.index):
+                events = _apply(choice, task, -1, memory, state, stream)
+                resources.probe(epochs_done)  # stall time counts from here
                 for epoch in range(learner.epochs):
                     state = resources.probe(epochs_done + epoch, after_epoch=epoch > 0)
                     decision = controller.adapt(memory.config, state)

@@ -27,6 +27,7 @@ from mirolib import (
     TaskStream,
     TrialProfiler,
     run,
+    summarise,
 )
 from mirolib.controller import (
     SELECTORS,
@@ -88,20 +89,29 @@ def test_the_grid_spans_what_has_been_seen(make_memory):
 
 def test_a_budget_bounds_the_grid_and_is_used_up_at_every_stream_size(make_memory):
     task, _, memory = arrived(make_memory, task=2)
-    for samples in (12, 20, 50):
+    for samples in (6, 12, 20, 50):
         grid = candidate_grid(task, memory, samples * memory.slot_bytes + 1)
         totals = pd.Series([c.stream_size + c.episodic_size for c in grid])
         best = totals.groupby([c.stream_size for c in grid]).max()
         assert totals.max() == samples and (best == samples).all()
-    with pytest.raises(InputError, match=r"holds 11 samples, but the smallest configuration needs 12 \(4 in"):
-        candidate_grid(task, memory, 11 * memory.slot_bytes)
+    with pytest.raises(InputError, match=r"holds 5 samples, but the smallest configuration needs 6 \(2 in"):
+        candidate_grid(task, memory, 5 * memory.slot_bytes)
 
 
 def test_the_first_task_has_nothing_to_replay(make_memory):
     task, _, memory = arrived(make_memory, task=0)
-    assert {c.episodic_size for c in candidate_grid(task, memory)} == {4}
+    assert {c.episodic_size for c in candidate_grid(task, memory)} == {1}
     task, _, single = arrived(make_memory, task=0, hierarchical=False)
     assert {c.episodic_size for c in candidate_grid(task, single, swap_ratio=0.0)} == {36}, "lost unless kept now"
+    task, _, single = arrived(make_memory, task=1, hierarchical=False)
+    budget = 60 * single.slot_bytes
+    pairs = [(c.stream_size, c.episodic_size) for c in candidate_grid(task, single, budget, swap_ratio=0.0)]
+    assert all(sum(pair) == 60 for pair in pairs) and len(pairs) == 4
+
+
+def test_where_nothing_is_replayed_the_episodic_memory_is_as_small_as_can_be(make_memory):
+    task, _, memory = arrived(make_memory, task=2)
+    assert {c.episodic_size for c in candidate_grid(task, memory, replays=False)} == {1}
 
 
 def test_a_users_own_pairs_replace_the_grid(make_memory):
@@ -199,28 +209,41 @@ def test_calibrated_accuracies_are_accuracies_in_the_order_of_the_scores(points,
     assert (predicted >= 0).all() and (predicted <= 1).all() and (np.diff(predicted) >= -1e-12).all()
 
 
+def test_the_worst_scores_are_still_told_apart():
+    calibration = Calibration()
+    calibration.observe(0.9, 0.02)
+    calibration.observe(0.95, 0.01)
+    predicted = calibration.predict(np.linspace(0.0, 0.95, 20))
+    assert len(set(predicted.tolist())) == 20 and predicted.min() >= 0
+
+
 def test_without_a_sensor_cost_is_visits_exactly():
     costs = CostModel()
-    costs.observe(1000, 50, float("nan"))
+    assert math.isnan(costs.median_error)
+    costs.observe(1000, 50, float("nan"), expected=1000.0)
     assert costs.unit == "visits" and costs.predict(123, 1e9) == 123 and costs.median_error == 0
-    costs.observe(1000, 50, float("nan"), expected_visits=900)
+    costs.observe(1000, 50, float("nan"), expected=900.0)
     assert costs.errors[-1] == pytest.approx(0.1)
 
 
 def test_the_cost_model_finds_what_a_machine_takes():
-    rng, costs = np.random.default_rng(0), CostModel()
+    rng, costs = np.random.default_rng(0), CostModel("J")
     for _ in range(12):
         visits, size_bytes = rng.uniform(1e3, 1e4), rng.uniform(1e5, 1e7)
-        noise = rng.normal(1, 0.01)
-        costs.observe(visits, size_bytes, noise * (5 + 2e-2 * visits + 3e-6 * size_bytes))
-    assert costs.unit == "J" and costs.predict(4000, 2e6) == pytest.approx(5 + 80 + 6, rel=0.03)
-    assert np.median(costs.errors[6:]) < 0.03
+        cost = rng.normal(1, 0.01) * (5 + 2e-2 * visits + 3e-6 * size_bytes)
+        costs.observe(visits, size_bytes, cost, expected=float(costs.predict(visits, size_bytes)))
+    assert costs.predict(4000, 2e6) == pytest.approx(5 + 80 + 6, rel=0.03)
+    assert len(costs.errors) == 11 and np.median(costs.errors[5:]) < 0.05, "the first was not predicted in joules"
 
 
-def test_one_measurement_makes_the_cost_proportional_to_visits():
-    costs = CostModel()
-    costs.observe(1000, 1e6, 50.0)
-    assert costs.predict(2000, 2e6) == pytest.approx(100, rel=0.02) and not costs.errors
+def test_as_long_as_tasks_are_alike_the_cost_is_proportional_to_visits():
+    costs = CostModel("J")
+    assert not costs.known
+    for visits, cost in ((62, 12.0), (80, 15.0), (90, 13.0)):
+        costs.observe(visits, 1e6, cost)
+    assert costs.known and costs.predict(1000, 1e9) == pytest.approx(1000 * 40 / 232)
+    costs.observe(100, 0, float("nan"))
+    assert costs.predict(1000, 0) == pytest.approx(1000 * 40 / 232), "a task without joules says nothing in joules"
 
 
 # --- the swap governor
@@ -439,11 +462,14 @@ def test_a_run_with_the_controller_end_to_end(make_memory):
             record.config.stream_size, record.config.episodic_size,
         )  # fmt: skip
         best = record.trials["accuracy"].max() - 0.02
-        assert chosen["cost"] == record.trials.loc[record.trials["accuracy"] >= best - 1e-12, "cost"].min()
+        if record.task:
+            assert chosen["cost"] == record.trials.loc[record.trials["accuracy"] >= best - 1e-12, "cost"].min()
+        else:
+            assert chosen["stream_size"] == 36 and math.isnan(chosen["accuracy"]), "nothing to probe with yet"
         assert chosen["cost"] == record.row()["train_visits"] and chosen["cost_unit"] == "visits"
         profile = next(reading for reading in record.readings if reading.window == "profile")
         assert profile.work.forward_visits > 0 and profile.work.visits == 0
-    assert controller.costs.median_error == 0
+    assert controller.costs.median_error == 0 == summarise(records)["cost_error"]
     assert [len(record.events) for record in records] == [1, 1, 1]
 
 

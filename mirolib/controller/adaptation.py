@@ -35,8 +35,8 @@ class SwapGovernor:
     """Halves the swap ratio when training waits for storage and doubles it again after clean epochs.
 
     A rise that brings congestion back doubles the number of clean epochs before the next try, so that under constant
-    conditions the ratio changes ever more rarely; that number falls back as soon as there is less waiting at the lower
-    ratio than there was when it was last reached.
+    conditions the ratio changes ever more rarely; that number falls back as soon as a rise has lasted, or there is less
+    waiting at the lower ratio than there was when it was last reached.
     """
 
     def __init__(self, highest: float, policy: CongestionPolicy | None = None) -> None:
@@ -52,6 +52,7 @@ class SwapGovernor:
         self._patience = self.policy.clean_epochs
         self._just_risen = False
         self._waiting: float | None = None  # stall share at the first epoch after a halving
+        self._failed_at = float("inf")  # ratio that last brought congestion
 
     def step(self, stall_share: float) -> str:
         """Takes in an epoch's stall share and sets `ratio` for the next one.
@@ -66,7 +67,7 @@ class SwapGovernor:
         if stall_share > policy.threshold:
             if self._just_risen:
                 self._patience *= 2
-            self._clean, self._just_risen, self._waiting = 0, False, None
+            self._clean, self._just_risen, self._waiting, self._failed_at = 0, False, None, before
             self.ratio = max(before / 2, policy.floor * self._highest)
             sentence = f"training waited for storage {stall_share:.0%} of the epoch (more than {policy.threshold:.0%})"
             return f"{sentence}: swap ratio {before:g} to {self.ratio:g}" if self.ratio < before else ""
@@ -77,6 +78,8 @@ class SwapGovernor:
                 self._patience = policy.clean_epochs  # conditions have changed for the better
         self._just_risen = False
         self._clean += 1
+        if before >= self._failed_at and self._clean >= policy.clean_epochs:
+            self._patience, self._failed_at = policy.clean_epochs, float("inf")
         if self.ratio == self._highest or self._clean < self._patience:
             return ""
         self.ratio = min(2 * before, self._highest)

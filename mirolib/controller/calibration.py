@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 _LEAST_ERROR = 0.005
+_NEARLY_ALL = -0.05  # logarithm of an error of 95 %
 
 
 class Calibration:
@@ -16,7 +17,7 @@ class Calibration:
 
     def __init__(
         self,
-        prior: tuple[float, float] = (-0.3, 0.8),
+        prior: tuple[float, float] = (-0.3, 0.75),
         deviations: tuple[float, float] = (1.0, 0.15),
         noise: float = 0.3,
         forgetting: float = 0.5,
@@ -51,7 +52,10 @@ class Calibration:
     def predict(self, scores: np.ndarray) -> np.ndarray:
         """Expected accuracy in [0, 1] of candidates with these scores; their order is kept."""
         intercept, slope = self.line()
-        return 1 - np.exp(np.minimum(intercept + max(slope, 0.05) * _log_error(scores), 0.0))
+        line = intercept + max(slope, 0.05) * _log_error(scores)
+        # An error can't exceed 1: beyond 95 % the line is bent to approach it, so that no two scores become one.
+        beyond = np.maximum(line - _NEARLY_ALL, 0.0)
+        return (1 - np.exp(np.minimum(line, _NEARLY_ALL))) * np.exp(beyond / _NEARLY_ALL)
 
 
 def _log_error(accuracy):  # type: ignore[no-untyped-def]

@@ -22,20 +22,23 @@ def candidate_grid(
     *,
     swap_ratio: float = 1.0,
     pairs: Sequence[tuple[int, int]] = (),
+    replays: bool = True,
     limit: int = STREAM_STEPS * EPISODIC_STEPS,
 ) -> list[MemoryConfig]:
     """The configurations to be profiled for a task, log-spaced in both sizes (paper: Fig. 8).
 
     Stream sizes run from an eighth of the task's samples to all of them, episodic sizes from two samples of each old
-    class to all that is stored; under a budget, for each stream size, to what the budget leaves. The first task has
-    nothing to replay: its candidates have the smallest episodic memory (a single-level one, the largest).
+    class (one, under a small budget) to all that is stored; under a budget, for each stream size, to what the budget
+    leaves. Where there is nothing to replay, as in the first task, the episodic memory is as small as can be. That of
+    a single-level memory is always as large as can be, for what it does not keep is lost.
 
     Args:
         task: The task, already received.
         memory: The memory that received it.
         budget_bytes: Most bytes of RAM the two buffers may take; None for no limit.
         swap_ratio: Swap ratio of every candidate.
-        pairs: A user's own `(stream_size, episodic_size)`; what exceeds the budget is left out.
+        pairs: A user's own `(stream_size, episodic_size)`, cut to what there is; what exceeds the budget is left out.
+        replays: Whether training sees the episodic memory.
         limit: Most candidates; more pairs are thinned out evenly over their total size.
 
     Returns:
@@ -47,7 +50,8 @@ def candidate_grid(
     if limit < 1:
         raise InputError(f"The grid's limit is {limit}; choose 1 candidate or more.")
     samples = None if budget_bytes is None else budget_bytes // memory.slot_bytes
-    wanted = sorted(set(pairs) or _derived(task, memory, samples), key=lambda pair: (sum(pair), pair))
+    own = {(min(stream, len(task.train)), min(episodic, memory.stored)) for stream, episodic in pairs}
+    wanted = sorted(own or _derived(task, memory, samples, replays), key=lambda pair: (sum(pair), pair))
     fitting = [pair for pair in wanted if samples is None or sum(pair) <= samples]
     if not fitting:
         raise InputError(
@@ -59,23 +63,24 @@ def candidate_grid(
     return [MemoryConfig(fitting[index][0], fitting[index][1], swap_ratio) for index in kept]
 
 
-def _derived(task: Task, memory: TieredMemory, samples: int | None) -> set[tuple[int, int]]:
+def _derived(task: Task, memory: TieredMemory, samples: int | None, replays: bool) -> set[tuple[int, int]]:
     """Log-spaced pairs within the budget; the smallest one alone where none fits."""
-    new, old_classes = len(task.train), task.classes[0]
-    old = memory.stored - new
-    least_stream = min(new, max(new // _SMALLEST_SHARE, _PER_CLASS * len(task.classes)))
-    least_episodic = min(old, _PER_CLASS * old_classes) if old else _PER_CLASS * len(task.classes)
-    room = np.inf if samples is None else samples
-    if room < least_stream + least_episodic:  # a small budget: two samples of each class will do
-        least_stream = min(new, _PER_CLASS * len(task.classes))
+    new, old = len(task.train), memory.stored - len(task.train)
+    room = float("inf") if samples is None else samples
+    for per_class in (_PER_CLASS, 1):  # a small budget: one sample of each class will do
+        least_episodic = min(old, per_class * task.classes[0]) if old and replays else 1
+        least_stream = min(new, per_class * len(task.classes))
+        if least_stream + least_episodic <= room:
+            break
+    least_stream = int(max(least_stream, min(new // _SMALLEST_SHARE, room - least_episodic)))
     found: set[tuple[int, int]] = set()
     for stream in _spaced(least_stream, min(new, room - least_episodic), STREAM_STEPS):
-        if old:
+        if not memory.hierarchical:  # what is not retained now is lost for ever
+            found.add((stream, int(min(old + new, room - stream))))
+        elif old and replays:
             found |= {(stream, size) for size in _spaced(least_episodic, min(old, room - stream), EPISODIC_STEPS)}
-        elif memory.hierarchical:
+        else:
             found.add((stream, least_episodic))
-        else:  # what is not retained now is lost
-            found.add((stream, int(max(least_episodic, min(new, room - stream)))))
     return found or {(least_stream, least_episodic)}
 
 

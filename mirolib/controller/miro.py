@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ from mirolib.controller.grid import EPISODIC_STEPS, STREAM_STEPS, candidate_grid
 from mirolib.controller.probe import ProbeProfiler
 from mirolib.controller.profiler import Profiler
 from mirolib.controller.selectors import CheapestWithin, Outlook, Selector, WithinBudget, above_cutline
-from mirolib.energy import total_energy_j
+from mirolib.energy import Reading, total_energy_j
 from mirolib.errors import InputError
 from mirolib.learner import Learner
 from mirolib.memory import MemoryConfig, TieredMemory
@@ -28,6 +28,29 @@ if TYPE_CHECKING:
     from mirolib.loop import TaskRecord
 
 _RETURN_EPOCHS = 2  # epochs that a larger budget must last before larger buffers come back
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What holds for the task at hand.
+
+    Attributes:
+        task: Its index.
+        slot_bytes: Bytes of RAM that a sample takes.
+        sample_bytes: Bytes that a swapped sample moves.
+        epochs: Epochs of training.
+        samples: Samples of the task.
+        replayable: Most samples that the episodic memory can hold during training.
+        swaps: Whether there is a storage tier to swap with.
+    """
+
+    task: int
+    slot_bytes: int
+    sample_bytes: int
+    epochs: int
+    samples: int
+    replayable: int
+    swaps: bool
 
 
 class MiroController(Controller):
@@ -44,6 +67,7 @@ class MiroController(Controller):
         pairs: Sequence[tuple[int, int]] = (),
         grid_limit: int = STREAM_STEPS * EPISODIC_STEPS,
         num_tasks: int | None = None,
+        cost_unit: str = "visits",
         seed: int = 0,
     ) -> None:
         """A controller that has seen no task.
@@ -57,6 +81,7 @@ class MiroController(Controller):
             pairs: The user's own candidates (stream_size, episodic_size) instead of the derived grid.
             grid_limit: Most candidates at a task.
             num_tasks: Length of the stream, for a selector that plans to its end.
+            cost_unit: `J` where the meter has a sensor, else `visits`.
             seed: Seed of every draw that profiling makes.
 
         Raises:
@@ -67,69 +92,95 @@ class MiroController(Controller):
         above_cutline(pd.Series([1.0]), cutline)
         if isinstance(self.selector, WithinBudget) and num_tasks is None:
             raise InputError("An energy budget is planned over the whole stream; give num_tasks.")
-        self.calibration, self.costs = Calibration(), CostModel()
+        self.calibration, self.costs = Calibration(), CostModel(cost_unit)
         self._ratio, self._cutline, self._pairs = MemoryConfig(1, 1, swap_ratio).swap_ratio, cutline, tuple(pairs)
         self._governor, self._grid_limit = SwapGovernor(self._ratio, congestion), grid_limit
         self._num_tasks, self._seed = num_tasks, seed
-        self._outlook = Outlook()
-        self._highest_budget: int | None = None
-        self._table = pd.DataFrame()
-        self._slot_bytes, self._epochs, self._sample_bytes, self._replayable = 0, 1, 0, 0
-        self._larger_for = 0
+        self._outlook, self._table = Outlook(), pd.DataFrame()
+        self._frame: _Frame
         self._spent: dict[str, list[float]] = {"train": [], "beside": []}
+        self._highest_budget: int | None = None
+        self._settled: int | None = None  # budget under which the sizes in force were picked
+        self._larger_for, self._patience, self._has_returned = 0, _RETURN_EPOCHS, False
+        self._pending = ""  # what the governor decided on a task's last epoch
 
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
         """Profiles the grid and picks a row (P1, P2).
 
         Raises:
-            InputError: If the memory budget holds no candidate.
+            InputError: If the memory budget holds no candidate, or there are no validation samples.
         """
-        budget = resources.memory_budget_bytes
-        self._highest_budget = None if budget is None else max(budget, self._highest_budget or 0)
-        self._slot_bytes, self._epochs = memory.slot_bytes, learner.epochs
-        self._sample_bytes, self._replayable = memory.storage.fingerprint.sample_bytes, memory.stored - len(task.train)
-        ratio = self._ratio if memory.hierarchical else 0.0
-        candidates = candidate_grid(
-            task, memory, self._highest_budget, swap_ratio=ratio, pairs=self._pairs, limit=self._grid_limit
+        replays = learner.method.replays
+        old = memory.stored - len(task.train) if memory.hierarchical else len(memory.episodic_memory)
+        self._frame = _Frame(
+            task=task.index,
+            slot_bytes=memory.slot_bytes,
+            sample_bytes=memory.storage.fingerprint.sample_bytes,
+            epochs=learner.epochs,
+            samples=len(task.train),
+            replayable=old if replays else 0,
+            swaps=memory.hierarchical and self._ratio > 0,
         )
+        budget = resources.memory_budget_bytes
+        candidates = self._candidates(task, memory, budget, replays)
         seed = int(np.random.SeedSequence([self._seed, 5, task.index]).generate_state(1)[0])
         situation = self.profiler.situation(task, learner, memory, candidates, seed)
         if not len(situation.validation_ids):
             raise InputError("The controller scores on validation samples; set validation_share above 0.")
-        scores = self.profiler.scores(situation)
         reached, now = situation.accuracies()
         trained = self._table[self._table["chosen"]] if len(self._table) else self._table
-        if len(trained) == 1 and not np.isnan(reached):
+        if len(trained) == 1 and not np.isnan(trained["score"].iloc[0]):
             self.calibration.observe(float(trained["score"].iloc[0]), reached)
-        self._plan(task, now)
+        blind = self.profiler.needs_past and task.index == 0
+        scores = np.full(len(candidates), np.nan) if blind else self.profiler.scores(situation)
+        self._plan(now)
         self._rank(candidates, scores)
+        self._settled, self._larger_for = budget, 0
         row = self._best(budget)
-        reason = f"{self.selector.caption} Predicted accuracy {row['accuracy']:.1%}, cost {row['cost']:,.4g} "
-        return Decision(self._config(row), f"{reason}{self.costs.unit}.", self._marked(row, task.index))
+        return Decision(self._config(row), self._reason(row), self._marked(row))
 
-    def _plan(self, task: Task, accuracy_now: float) -> None:
+    def _candidates(self, task: Task, memory: TieredMemory, budget: int | None, replays: bool) -> list[MemoryConfig]:
+        """The grid within the budget, and beside it that within the highest budget so far, should that come back."""
+        self._highest_budget = None if budget is None else max(budget, self._highest_budget or 0)
+        grids = [
+            candidate_grid(
+                task, memory, size_bytes,
+                swap_ratio=self._ratio if self._frame.swaps else 0.0, pairs=self._pairs, replays=replays, limit=limit,
+            )
+            for size_bytes, limit in ((budget, self._grid_limit), (self._highest_budget, -(-self._grid_limit // 2)))
+        ]  # fmt: skip
+        both = grids[0] if self._highest_budget == budget else [*grids[0], *grids[1]]
+        return sorted(set(both), key=lambda c: (c.stream_size + c.episodic_size, c.stream_size))
+
+    def _plan(self, accuracy_now: float) -> None:
         """What the selector may know beside the table."""
         beside = self._spent["beside"]
         self._outlook = Outlook(
             accuracy_now=accuracy_now,
             spent=sum(self._spent["train"]) + sum(beside),
             overhead=float(np.mean(beside)) if beside else 0.0,
-            tasks_left=(self._num_tasks or task.index + 1) - task.index,
+            tasks_left=(self._num_tasks or self._frame.task + 1) - self._frame.task,
+            cost_known=self.costs.known,
         )
 
     def _rank(self, candidates: Sequence[MemoryConfig], scores: np.ndarray) -> None:
-        """The table of candidates, best utility first among the eligible."""
+        """The table of candidates, best utility first among the eligible.
+
+        Without scores a candidate is as good as the share of the task that its stream buffer holds.
+        """
         stream_size, episodic_size = np.array([(c.stream_size, c.episodic_size) for c in candidates]).T
         visits, swapped = self._work(stream_size, episodic_size)
-        accuracy = self.calibration.predict(scores)
+        if np.isnan(scores).all():
+            accuracy = stream_size / self._frame.samples
+        else:
+            accuracy = scores if self.profiler.exact else self.calibration.predict(scores)
         table = pd.DataFrame(
             {
                 "stream_size": stream_size,
                 "episodic_size": episodic_size,
-                "memory_bytes": self._slot_bytes * (stream_size + episodic_size),
+                "memory_bytes": self._frame.slot_bytes * (stream_size + episodic_size),
                 "score": scores,
                 "accuracy": accuracy,
-                "visits": visits,
                 "cost": self.costs.predict(visits, swapped),
                 "above_cutline": above_cutline(pd.Series(accuracy), self._cutline),
             }
@@ -141,8 +192,10 @@ class MiroController(Controller):
 
     def _work(self, stream_size: np.ndarray, episodic_size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sample visits of each candidate's training and bytes that it swaps in."""
-        replayed = self._epochs * np.minimum(episodic_size, self._replayable)
-        return self._epochs * stream_size + replayed, self._governor.ratio * replayed * self._sample_bytes
+        f = self._frame
+        replayed = f.epochs * np.minimum(episodic_size, f.replayable)
+        swapped = self._governor.ratio * replayed * f.sample_bytes if f.swaps else np.zeros(len(replayed))
+        return f.epochs * np.minimum(stream_size, f.samples) + replayed, swapped
 
     def _best(self, budget: int | None) -> pd.Series:
         """The row that the selector picks of those within a memory budget; the smallest one, shrunk, if none is.
@@ -159,11 +212,11 @@ class MiroController(Controller):
             index, _, _ = self.selector.pick(rest, self._outlook)
             return self._table.loc[index]
         row = self._table.loc[self._table["memory_bytes"].idxmin()].copy()
-        slots = (budget or 0) // self._slot_bytes
+        slots = (budget or 0) // self._frame.slot_bytes
         if slots < 2:
             raise InputError(
                 f"A memory budget of {budget:,} bytes does not hold one sample in each buffer "
-                f"({2 * self._slot_bytes:,} bytes); raise it."
+                f"({2 * self._frame.slot_bytes:,} bytes); raise it."
             )
         share = slots / (row["stream_size"] + row["episodic_size"])
         row["stream_size"] = min(max(1, int(share * row["stream_size"])), slots - 1)
@@ -171,56 +224,88 @@ class MiroController(Controller):
         return row
 
     def _config(self, row: pd.Series) -> MemoryConfig:
-        ratio = self._governor.ratio if self._ratio else 0.0
+        ratio = self._governor.ratio if self._frame.swaps else 0.0
         return MemoryConfig(int(row["stream_size"]), int(row["episodic_size"]), ratio)
 
-    def _marked(self, row: pd.Series, task: int) -> pd.DataFrame:
-        """The table with the row in force marked, ready for `trials.csv`."""
+    def _reason(self, row: pd.Series) -> str:
+        unit = self.costs.unit if self.costs.known else "visits"
+        if np.isnan(row["score"]):
+            expected = "nothing has been learnt yet, so that candidates are ranked by their share of the task"
+        else:
+            expected = f"predicted accuracy {row['accuracy']:.1%}"
+        return f"{self.selector.caption} Here: {expected}, cost {row['cost']:,.4g} {unit}."
+
+    def _marked(self, row: pd.Series) -> pd.DataFrame:
+        """The table with the row in force marked, ready for `trials.csv`; where there is no score, no accuracy."""
         self._table["chosen"] = (self._table["stream_size"] == row["stream_size"]) & (
             self._table["episodic_size"] == row["episodic_size"]
         )
-        shown = self._table.drop(columns="visits").assign(
-            cost_unit=self.costs.unit, profiler=self.profiler.name, selector=self.selector.name
+        shown = self._table.assign(
+            accuracy=self._table["accuracy"].where(self._table["score"].notna()),
+            cost_unit=self.costs.unit if self.costs.known else "visits",
+            profiler=self.profiler.name,
+            selector=self.selector.name,
         )
-        shown.insert(0, "task", task)
+        shown.insert(0, "task", self._frame.task)
         shown.insert(1, "rank", np.arange(1, len(shown) + 1))
         return shown
 
     def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
         """Moves along the table: rows over the memory budget are blacklisted, the swap ratio follows congestion (P4).
 
-        A smaller budget takes effect at once, a larger one when it has lasted two epochs.
+        A smaller budget takes effect at once, a larger one when it has lasted two epochs, and twice as long each time
+        it is taken back again. Sizes that fit are kept as long as the budget is no larger than when they were picked.
         """
-        reasons = [self._governor.step(resources.stall_share)] if self._ratio and resources.after_epoch else [""]
-        chosen = replace(config, swap_ratio=self._governor.ratio) if config.swap_ratio else config
-        budget = resources.memory_budget_bytes
-        row = self._best(budget)
-        best = replace(chosen, stream_size=int(row["stream_size"]), episodic_size=int(row["episodic_size"]))
-        size, target = (c.stream_size + c.episodic_size for c in (config, best))
-        over = budget is not None and self._slot_bytes * size > budget
-        self._larger_for = self._larger_for + 1 if not over and best != chosen else 0
-        if over or self._larger_for >= _RETURN_EPOCHS:
-            change = f"the memory budget is {budget:,} bytes" if budget is not None else "there is no budget any more"
-            reasons.append(f"{change}: {size} to {target} samples, the best that fits")
-            self._larger_for, chosen = 0, best
-            self._marked(row, 0)
+        reasons, self._pending = [self._pending], ""
+        chosen = config
+        if self._frame.swaps:
+            reasons += [self._governor.step(resources.stall_share)] if resources.after_epoch else []
+            chosen = replace(config, swap_ratio=self._governor.ratio)
+        budget, size = resources.memory_budget_bytes, config.stream_size + config.episodic_size
+        over = budget is not None and self._frame.slot_bytes * size > budget
+        risen = self._settled is not None and (budget is None or budget > self._settled)
+        self._larger_for = self._larger_for + 1 if risen and not over else 0
+        if over or self._larger_for >= self._patience:
+            row = self._best(budget)
+            chosen = self._config(row)
+            if over:
+                self._patience *= 2 if self._has_returned else 1
+            self._settled, self._larger_for, self._has_returned = budget, 0, not over
+            self._marked(row)
+            if chosen != config:
+                target = chosen.stream_size + chosen.episodic_size
+                limit = "there is no memory budget any more" if budget is None else f"memory budget {budget:,} bytes"
+                reasons.append(f"{limit}: {size} to {target} samples, the best that fits")
         return Decision(chosen, "; ".join(reason for reason in reasons if reason))
 
     def observe(self, record: TaskRecord) -> None:
         """Refits the cost model on what the task's training really cost and books what was spent."""
+        if self._frame.swaps:
+            self._pending = self._governor.step(record.epochs[-1].stall_share)
         train = [reading for reading in record.readings if reading.window == "train"]
         work = [reading.work for reading in train]
-        expected = self._expected_visits(record)
         self.costs.observe(
-            sum(w.visits for w in work), sum(w.bytes_read for w in work), total_energy_j(train), expected
+            sum(w.visits for w in work), sum(w.bytes_read for w in work), total_energy_j(train), self._expected(record)
         )
-        for group, windows in (("train", {"train"}), ("beside", {"receive", "profile", "retain"})):
-            readings = [reading for reading in record.readings if reading.window in windows]
-            visits = sum(r.work.visits + FORWARD_SHARE * r.work.forward_visits for r in readings)
-            self._spent[group].append(visits if self.costs.unit == "visits" else total_energy_j(readings))
+        beside = (r for r in record.readings if r.window in ("receive", "profile", "retain"))
+        self._spent["train"].append(self._cost(train))
+        self._spent["beside"].append(self._cost(beside))
 
-    def _expected_visits(self, record: TaskRecord) -> int | None:
-        """Visits predicted for the row in force, if it was in force for the whole task."""
+    def _cost(self, readings: Iterable[Reading]) -> float:
+        """Cost of some windows; work stands in, at the model's price, for joules that were not seen."""
+        total = 0.0
+        for reading in readings:
+            visits = reading.work.visits + FORWARD_SHARE * reading.work.forward_visits
+            joules = total_energy_j([reading])
+            if self.costs.unit == "visits":
+                total += visits
+            else:
+                total += float(self.costs.predict(visits, 0.0)) if np.isnan(joules) else joules
+        return total
+
+    def _expected(self, record: TaskRecord) -> float | None:
+        """Cost predicted for the row in force, if it was in force for the whole task and predicted in joules."""
         configs = {(epoch.config.stream_size, epoch.config.episodic_size) for epoch in record.epochs}
         chosen = self._table[self._table["chosen"]]
-        return int(chosen["visits"].iloc[0]) if len(configs) == 1 and len(chosen) == 1 else None
+        usable = len(configs) == 1 and len(chosen) == 1 and self.costs.known
+        return float(chosen["cost"].iloc[0]) if usable else None

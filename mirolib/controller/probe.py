@@ -23,9 +23,9 @@ class ProbeProfiler(Profiler):
     """Ridge regression on features of the live model.
 
     Features of the largest candidate's samples and of validation samples are extracted once, without training. A
-    candidate's head is fitted on its own samples: a prefix of the new task's and a prefix of the old ones, so that the
-    sums that ridge regression needs are shared by all candidates. Where all this would cost more than `work_share` of
-    a training, every candidate is probed on the same fraction of its samples, down to a quarter.
+    candidate's head is fitted, on the processor, on its own samples: a prefix of the new task's and a prefix of the old
+    ones, so that the sums that ridge regression needs are shared by all candidates. Where all this would cost more than
+    `work_share` of a training, every candidate is probed on the same fraction of its samples, down to a quarter.
 
     Attributes:
         work_share: Most work as a share of training the middle candidate, a forward pass counting as a third of a
@@ -35,9 +35,10 @@ class ProbeProfiler(Profiler):
     """
 
     work_share: float = 0.02
-    penalty: float = 0.03
+    penalty: float = 0.01
     smooth: bool = True
     name = "probe"
+    needs_past = True
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -47,9 +48,14 @@ class ProbeProfiler(Profiler):
     def situation(
         self, task: Task, learner: Learner, memory: TieredMemory, candidates: Sequence[MemoryConfig], seed: int
     ) -> Situation:
-        """At most a third of the work goes into validation samples, five a class at least."""
-        most = max(self._affordable(learner, candidates) // 3, 5 * learner.num_classes)
+        """At most a third of the work goes into validation samples, ten a class at least."""
+        most = max(self._affordable(learner, candidates) // 3, 10 * learner.num_classes)
         return Situation(task, learner, memory, candidates, seed, most)
+
+    @staticmethod
+    def _replays(situation: Situation) -> bool:
+        """Whether training will see old samples."""
+        return situation.task.index > 0 and situation.learner.method.replays
 
     def _affordable(self, learner: Learner, candidates: Sequence[MemoryConfig]) -> int:
         """Forward passes that the work share pays for."""
@@ -59,7 +65,7 @@ class ProbeProfiler(Profiler):
     def scores(self, situation: Situation) -> np.ndarray:
         """Validation accuracy of each candidate's head."""
         new = max(c.stream_size for c in situation.candidates)
-        old = max(c.episodic_size for c in situation.candidates) if situation.task.index else 0
+        old = max(c.episodic_size for c in situation.candidates) if self._replays(situation) else 0
         left = self._affordable(situation.learner, situation.candidates) - len(situation.validation_ids)
         share = min(1.0, max(left / (new + old), _LEAST_SHARE))
         classes, old_classes = len(situation.task.classes), situation.task.classes[0]
@@ -89,8 +95,8 @@ class ProbeProfiler(Profiler):
             labels: Theirs, `(n,)`.
         """
         ridge = self.penalty * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
-        weights = torch.linalg.solve(gram + ridge[:, None, None] * torch.eye(gram.shape[1]).to(gram), moment)
-        predicted = (features @ weights).argmax(dim=2).cpu().numpy()
+        weights = torch.linalg.solve(gram + ridge[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype), moment)
+        predicted = (features @ weights).argmax(dim=2).numpy()
         return (predicted == labels).mean(axis=1)
 
 
@@ -102,14 +108,14 @@ class _Scaling:
 
     def __init__(self, reference: Tensor) -> None:
         """Measures the validation samples' features `(n, d)`."""
-        reference = reference.double()
+        reference = reference.cpu().double()
         deviation = reference.std(dim=0, correction=0)
         self._mean = reference.mean(dim=0)
         self._scale = torch.where(deviation > 1e-6 * deviation.max(), 1 / deviation.clamp_min(1e-30), 0.0)
 
     def of(self, features: Tensor) -> Tensor:
         """Scaled features `(n, d + 1) float64`."""
-        scaled = (features.double() - self._mean) * self._scale
+        scaled = (features.cpu().double() - self._mean) * self._scale
         return torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1)
 
 
@@ -119,10 +125,8 @@ class _Prefixes:
     def __init__(self, situation: Situation, scaling: _Scaling, ids: np.ndarray) -> None:
         """Extracts the features of the samples `ids`."""
         self._features = scaling.of(situation.features(ids))
-        labels = torch.from_numpy(labels_of(ids)).to(self._features.device)
-        self._targets = torch.full(
-            (len(ids), situation.learner.num_classes), -1.0, dtype=torch.float64, device=labels.device
-        )
+        labels = torch.from_numpy(labels_of(ids))
+        self._targets = torch.full((len(ids), situation.learner.num_classes), -1.0, dtype=torch.float64)
         self._targets.scatter_(1, labels[:, None], 1.0)
         width = self._features.shape[1]
         zeros = self._features.new_zeros

@@ -78,9 +78,17 @@ class Situation:
 
 
 class Profiler(ABC):
-    """A way to score candidates."""
+    """A way to score candidates.
+
+    Attributes:
+        name: Name in the table.
+        needs_past: Whether it can say nothing before a task has been learnt.
+        exact: Whether a score is what training reaches, so that it needs no calibration.
+    """
 
     name: str
+    needs_past: bool = False
+    exact: bool = False
 
     @abstractmethod
     def scores(self, situation: Situation) -> np.ndarray:

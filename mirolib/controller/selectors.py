@@ -25,12 +25,14 @@ class Outlook:
         spent: Cost of the run so far, profiling included.
         overhead: Cost of a task beside its training.
         tasks_left: Tasks to come, this one included.
+        cost_known: Whether the table's cost is in the unit of `spent`.
     """
 
     accuracy_now: float = 0.0
     spent: float = 0.0
     overhead: float = 0.0
     tasks_left: int = 1
+    cost_known: bool = True
 
 
 def above_cutline(accuracy: pd.Series, cutline: float) -> pd.Series:
@@ -83,8 +85,9 @@ class GainPerJoule(Selector):
     caption = "Among the candidates above the cutline, the most accuracy gained by this training per unit of cost."
 
     def utility(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        """(Accuracy after - accuracy before training) / cost."""
-        return (table["accuracy"] - outlook.accuracy_now) / table["cost"]
+        """(Accuracy after - accuracy before training) / cost; a loss is not divided."""
+        gain = table["accuracy"] - outlook.accuracy_now
+        return (gain / table["cost"]).where(gain > 0, gain)
 
 
 class HighestAccuracy(Selector):
@@ -160,7 +163,7 @@ class WithinBudget(Selector):
         """One sentence on what is picked."""
         return (
             f"The highest predicted accuracy at a cost that, spent on each task to come, keeps the stream within "
-            f"{self.budget:g}; the cheapest where none does."
+            f"{self.budget:g}; the cheapest where none does, or where nothing has been measured yet."
         )
 
     def utility(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
@@ -173,7 +176,9 @@ class WithinBudget(Selector):
         return affordable if affordable.any() else pd.Series(np.ones(len(table), dtype=bool), table.index)
 
     def _affordable(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        return outlook.spent + outlook.tasks_left * (table["cost"] + outlook.overhead) <= self.budget
+        return outlook.cost_known & (
+            outlook.spent + outlook.tasks_left * (table["cost"] + outlook.overhead) <= self.budget
+        )
 
 
 SELECTORS: dict[str, Callable[[float, float | None], Selector]] = {

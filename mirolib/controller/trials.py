@@ -32,6 +32,11 @@ class TrialProfiler(Profiler):
     trail_epochs: int | None = 5
     name = "trial"
 
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        """Whether each candidate is trained just as the task will be."""
+        return self.data_share == 1 and not self.checkpoint_epochs and self.trail_epochs is None
+
     def __post_init__(self) -> None:
         """Checks the ranges."""
         if not 0 < self.data_share <= 1:
