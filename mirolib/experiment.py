@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -32,6 +33,7 @@ from mirolib.controller import (
 from mirolib.datasets import Dataset, Preset, load_dataset
 from mirolib.energy import EnergyMeter, NullSource, TraceSource, total_energy_j
 from mirolib.errors import InputError
+from mirolib.injectors import During
 from mirolib.learner import METHODS, Learner
 from mirolib.loop import TaskRecord, check_sizes, run
 from mirolib.memory import MemoryConfig, TieredMemory
@@ -40,6 +42,8 @@ from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import TaskStream
 
 T = TypeVar("T")
+
+Disturbance = Callable[[Storage], During]
 
 LEARNING = ("receive", "profile", "train", "retain")
 """The windows of a run that are needed to learn; evaluation is for the report."""
@@ -168,6 +172,7 @@ class Experiment:
         controller: The controller.
         meter: The energy meter.
         resources: The resource monitor.
+        disturbance: What the resource monitor injects; it ends with the run.
     """
 
     settings: RunSettings
@@ -177,15 +182,23 @@ class Experiment:
     controller: Controller
     meter: EnergyMeter
     resources: ResourceMonitor
+    disturbance: During | None = None
 
     @classmethod
-    def build(cls, settings: RunSettings, store: str | Path, dataset: Dataset | None = None) -> Experiment:
+    def build(
+        cls,
+        settings: RunSettings,
+        store: str | Path,
+        dataset: Dataset | None = None,
+        disturb: Disturbance | None = None,
+    ) -> Experiment:
         """Builds the parts.
 
         Args:
             settings: The run's parameters.
             store: Folder for the store, new or of the same data set, class order and seed.
             dataset: The data set itself, where it is the user's own or already loaded.
+            disturb: Makes the store's life hard during some epochs, such as `mirolib.injectors.throttling`.
 
         Raises:
             InputError: If a parameter is unknown, out of range, or exceeds what the data set holds.
@@ -232,11 +245,13 @@ class Experiment:
             hierarchical=MEMORIES[filled.memory],
         )
         budget = parse_budget(filled.memory_budget, memory.slot_bytes)
-        return cls(filled, stream, learner, memory, controller, meter, ResourceMonitor(memory, budget))
+        disturbance = disturb(memory.storage) if disturb else None
+        resources = ResourceMonitor(memory, budget, injectors=[disturbance] if disturbance else [])
+        return cls(filled, stream, learner, memory, controller, meter, resources, disturbance)
 
     def run(self, *, progress: bool = True) -> Iterator[TaskRecord]:
         """Runs the training loop, yielding a record after each task, and closes the memory."""
-        with self.memory:
+        with self.memory, self.disturbance or nullcontext():
             yield from run(
                 self.stream, self.learner, self.memory, self.controller, self.meter, self.resources, progress=progress
             )

@@ -196,3 +196,15 @@ class During(AbstractContextManager["During"]):
         if self._stack is not None:
             self._stack.close()
             self._stack = None
+
+
+def throttling(first: int, last: int, rate_bytes_s: float) -> Callable[[Storage], During]:
+    """A disturbance for `run_experiment`: a throttle of so many bytes a second while `first <= epochs done < last`."""
+    return lambda storage: During(first, last, Throttle(storage, rate_bytes_s))
+
+
+def competing(first: int, last: int, processes: int = 1) -> Callable[[Storage], During]:
+    """A disturbance for `run_experiment`: a cold cache and real competitors for the store's disk meanwhile."""
+    return lambda storage: During(
+        first, last, ColdCache(storage), DiskCompetitor(storage.path.absolute().parent, processes)
+    )

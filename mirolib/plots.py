@@ -16,7 +16,7 @@ from mirolib.workbench import RunResult
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 """Colours that people with colour-blindness can tell apart (Okabe and Ito, 2008)."""
 
-_GREY = "#888888"
+_GREY, _RED = "#888888", "#D55E00"
 _GRID = "rgba(128, 128, 128, 0.25)"
 _AXIS = {"gridcolor": _GRID, "zeroline": False, "linecolor": _GRID, "automargin": True}
 _TEMPLATE = go.layout.Template(
@@ -154,4 +154,101 @@ def accuracy_against(table: pd.DataFrame, x: str, x_title: str, line: str, *, lo
         plot.update_xaxes(
             type="log", tickvals=sorted(table[x].unique()), ticktext=[str(v) for v in sorted(table[x].unique())]
         )
+    return plot
+
+
+def trials(table: pd.DataFrame) -> go.Figure:
+    """Ranked candidates, a panel a task: accuracy against cost, the cutline, what was chosen.
+
+    Args:
+        table: `RunResult.trials` or `trials.csv`, or some tasks of it.
+    """
+    tasks = [(task, rows) for task, rows in table.groupby("task") if rows["accuracy"].notna().any()]
+    columns = min(3, len(tasks))
+    plot = make_subplots(
+        rows=-(-len(tasks) // columns), cols=columns, horizontal_spacing=0.09, vertical_spacing=0.16,
+        subplot_titles=[f"task {rows['task'].iloc[0] + 1}" for _, rows in tasks],
+    )  # fmt: skip
+    largest = table["stream_size"].max()
+    for number, (_, rows) in enumerate(tasks):
+        place = {"row": number // columns + 1, "col": number % columns + 1}
+        sizes = [f"stream {s}, episodic {e}" for s, e in zip(rows["stream_size"], rows["episodic_size"], strict=True)]
+        marker = {"color": rows["stream_size"], "cmin": 0, "cmax": largest, "colorscale": "Viridis", "size": 9,
+                  "showscale": number == 0, "colorbar": {"title": "stream<br>buffer"}}  # fmt: skip
+        plot.add_scatter(x=rows["cost"], y=100 * rows["accuracy"], mode="markers", marker=marker, text=sizes,
+                         name="candidate", showlegend=False, **place)  # fmt: skip
+        chosen = rows[rows["chosen"]]
+        plot.add_scatter(x=chosen["cost"], y=100 * chosen["accuracy"], mode="markers", name="chosen",
+                         marker={"symbol": "circle-open", "size": 17, "color": _RED, "line": {"width": 3}},
+                         showlegend=number == 0, **place)  # fmt: skip
+        plot.add_hline(y=100 * rows.loc[rows["above_cutline"], "accuracy"].min(), line_dash="dot", **place)
+    first = table.iloc[0]
+    plot.update_xaxes(type="log", title=f"cost, {first['cost_unit']}")
+    plot.update_yaxes(title_text="accuracy, %", col=1)
+    plot.update_layout(
+        template=_TEMPLATE, width=900, height=110 + 290 * -(-len(tasks) // columns), margin={"t": 90},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0.8},
+        title=f"Candidates by the {first['profiler']} profiler, {first['selector']}; dotted: the cutline",
+    )  # fmt: skip
+    return plot
+
+
+def decisions(result: RunResult) -> go.Figure:
+    """Over the epochs of a run: buffer sizes under the memory budget, swap ratio, and the wait for storage.
+
+    Thin vertical lines are the controller's decisions within a task; hover over one for its reason.
+    """
+    epochs, events = result.epochs, result.events
+    slot = result.records[-1].memory_bytes / (epochs["stream_size"] + epochs["episodic_size"]).iloc[-1]
+    x = np.arange(len(epochs))
+    plot = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.5, 0.25, 0.25])
+    for column, name in (("episodic_size", "episodic memory"), ("stream_size", "stream buffer")):
+        plot.add_scatter(x=x, y=epochs[column], name=name, mode="lines", stackgroup="sizes",
+                         line={"shape": "hv", "width": 0}, row=1, col=1)  # fmt: skip
+    plot.add_scatter(x=x, y=epochs["swap_ratio"], name="swap ratio", line_shape="hv", row=2, col=1)
+    plot.add_scatter(x=x, y=100 * epochs["stall_share"], name="wait for storage", row=3, col=1)
+    if len(events):
+        per_task = epochs.groupby("task").size().max()
+        at = events["task"] * per_task + events["epoch"].clip(lower=0)
+        limited = events["memory_budget_bytes"].notna()
+        plot.add_scatter(x=at[limited], y=events.loc[limited, "memory_budget_bytes"] / slot, name="memory budget",
+                         line={"shape": "hv", "dash": "dash", "color": _RED}, row=1, col=1)  # fmt: skip
+        within = events["epoch"] >= 0
+        plot.add_scatter(x=at[within], y=np.zeros(int(within.sum())), name="decision", mode="markers",
+                         marker={"symbol": "triangle-up", "size": 10, "color": _RED},
+                         text=events.loc[within, "reason"], row=1, col=1)  # fmt: skip
+    for task in range(1, len(result.records)):
+        plot.add_vline(x=int((epochs["task"] < task).sum()) - 0.5, line_dash="dot", line_width=1)
+    plot.update_yaxes(title_text="samples", rangemode="tozero", row=1, col=1)
+    plot.update_yaxes(title_text="ratio", range=[0, 1.05], row=2, col=1)
+    plot.update_yaxes(title_text="wait, %", rangemode="tozero", row=3, col=1)
+    plot.update_xaxes(title_text="epoch (dotted: a new task)", row=3, col=1)
+    plot.update_layout(template=_TEMPLATE, width=900, height=560, title="What the controller did")
+    return plot
+
+
+def accuracy_over_cost(table: pd.DataFrame, label: str, cost: str = "learning_work") -> go.Figure:
+    """Average incremental accuracy against the cost of a run, a point a setting, mean and deviation over seeds.
+
+    Args:
+        table: One row a run, with columns `label`, `average_incremental_accuracy` and `cost`.
+        label: Column that names the settings; those whose name begins with `fixed` are drawn alike, with their front.
+        cost: Column with the cost.
+    """
+    points = table.groupby(label, sort=False)[[cost, "average_incremental_accuracy"]].agg(["mean", "std"]).fillna(0.0)
+    x, y = points[cost], 100 * points["average_incremental_accuracy"]
+    unit = "sample visits, profiling included" if cost == "learning_work" else cost
+    plot = figure("Accuracy and what it cost", unit, "average incremental accuracy, %")
+    fixed = points.index.str.startswith("fixed")
+    for name in points.index[~fixed]:
+        plot.add_scatter(x=[x.loc[name, "mean"]], y=[y.loc[name, "mean"]], name=name, mode="markers",
+                         marker={"size": 12}, error_y={"type": "data", "array": [y.loc[name, "std"]]})  # fmt: skip
+    if fixed.any():
+        some = y[fixed].assign(cost=x[fixed]["mean"]).sort_values("cost")
+        plot.add_scatter(x=some["cost"], y=some["mean"], name="fixed sizes", mode="markers", text=list(some.index),
+                         marker={"color": _GREY, "symbol": "x"})  # fmt: skip
+        front = some[some["mean"] >= some["mean"].cummax()]
+        plot.add_scatter(x=front["cost"], y=front["mean"], name="their front, in hindsight", mode="lines",
+                         line={"color": _GREY, "dash": "dot"})  # fmt: skip
+    plot.update_xaxes(type="log")
     return plot

@@ -28,7 +28,7 @@ import torch
 
 from mirolib.datasets import Dataset
 from mirolib.errors import InputError, StorageError
-from mirolib.experiment import Experiment, RunSettings, summarise
+from mirolib.experiment import Disturbance, Experiment, RunSettings, summarise
 from mirolib.loop import TaskRecord
 
 RUN_FORMAT = 1
@@ -284,6 +284,7 @@ def run_experiment(
     run_id: str = "",
     results: str | os.PathLike[str] | None = None,
     keep_store: bool = False,
+    disturb: Disturbance | None = None,
     progress: bool = True,
 ) -> RunResult:
     """Runs an experiment and leaves it under `results/<notebook>/<run_id>/`, brought up to date after each task.
@@ -295,6 +296,7 @@ def run_experiment(
         run_id: Name of the run; by default a new one.
         results: The folder of all results; see `results_folder`.
         keep_store: Whether the store is kept when the run ends; it holds every training sample.
+        disturb: Makes the store's life hard during some epochs; see `mirolib.injectors`.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -305,7 +307,7 @@ def run_experiment(
         store = folder.path / "store"
         records: list[TaskRecord] = []
         try:
-            experiment = Experiment.build(settings, store, dataset)
+            experiment = Experiment.build(settings, store, dataset, disturb)
             folder.set_parameters(asdict(experiment.settings), experiment.stream.dataset.fingerprint)
             for record in experiment.run(progress=progress):
                 records.append(record)

@@ -82,7 +82,7 @@ def test_launching_from_another_folder_leaves_a_run_and_its_notebook(tmp_path, m
 
 def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
     with pytest.raises(RunError, match="InputError: stream_size is 9999 but no task has more than"):
-        launch("10_run", results=str(tmp_path), progress=False, stream_size=9999)
+        launch("10_run", results=str(tmp_path), progress=False, controller="fixed", stream_size=9999)
     assert load_runs(tmp_path)["status"].tolist() == ["failed"]
     with pytest.raises(RunError, match="method is 'magic'"):
         launch("10_run", results=str(tmp_path), progress=False, method="magic")
