@@ -209,6 +209,17 @@ def test_calibrated_accuracies_are_accuracies_in_the_order_of_the_scores(points,
     assert (predicted >= 0).all() and (predicted <= 1).all() and (np.diff(predicted) >= -1e-12).all()
 
 
+def test_before_the_first_measurement_the_best_candidate_is_supposed_to_reach_what_the_last_task_did():
+    easy, hard = Calibration(), Calibration()
+    easy.suppose(0.9, 0.99)
+    hard.suppose(0.9, 0.4)
+    assert easy.predict(np.array([0.9]))[0] > 0.95 > 0.75 > hard.predict(np.array([0.9]))[0]
+    hard.observe(0.9, 0.99)
+    after = hard.line()
+    hard.suppose(0.9, 0.1)
+    assert hard.line() == after, "a measurement outweighs any supposition"
+
+
 def test_the_worst_scores_are_still_told_apart():
     calibration = Calibration()
     calibration.observe(0.9, 0.02)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 _LEAST_ERROR = 0.005
+_SUPPOSED_NOISE = 0.5
 _NEARLY_ALL = -0.05  # logarithm of an error of 95 %
 
 
@@ -17,7 +18,7 @@ class Calibration:
 
     def __init__(
         self,
-        prior: tuple[float, float] = (-0.3, 0.75),
+        prior: tuple[float, float] = (-0.3, 0.7),
         deviations: tuple[float, float] = (1.0, 0.15),
         noise: float = 0.3,
         forgetting: float = 0.5,
@@ -33,16 +34,29 @@ class Calibration:
         self._prior, self._precision = np.array(prior), np.diag(1 / np.array(deviations) ** 2)
         self._noise, self._forgetting = noise, forgetting
         self._points: list[tuple[float, float]] = []
+        self._first: list[tuple[float, float]] = []
 
     def observe(self, score: float, reached: float) -> None:
         """Adds a finished task: the score of its configuration and the validation accuracy it reached."""
         self._points.append((_log_error(score), _log_error(reached)))
+        self._first = []
+
+    def suppose(self, best_score: float, reached: float) -> None:
+        """Supposes, until a task that had scores is finished, that the best candidate reaches what the last task did.
+
+        Args:
+            best_score: The best candidate's score.
+            reached: Validation accuracy that the last task's training reached, in [0, 1].
+        """
+        if not self._points:
+            self._first = [(_log_error(best_score), _log_error(reached))]
 
     def line(self) -> tuple[float, float]:
         """Intercept and slope."""
         precision, moment = self._precision.copy(), self._precision @ self._prior
-        for age, (x, y) in enumerate(reversed(self._points)):
-            weight = self._forgetting**age / self._noise**2
+        for age, (x, y) in enumerate(reversed(self._points or self._first)):
+            noise = self._noise if self._points else _SUPPOSED_NOISE
+            weight = self._forgetting**age / noise**2
             terms = np.array([1.0, x])
             precision += weight * np.outer(terms, terms)
             moment += weight * y * terms

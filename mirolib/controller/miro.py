@@ -133,6 +133,8 @@ class MiroController(Controller):
             self.calibration.observe(float(trained["score"].iloc[0]), reached)
         blind = self.profiler.needs_past and task.index == 0
         scores = np.full(len(candidates), np.nan) if blind else self.profiler.scores(situation)
+        if not (blind or np.isnan(reached)):
+            self.calibration.suppose(float(scores.max()), reached)
         self._plan(now)
         self._rank(candidates, scores)
         self._settled, self._larger_for = budget, 0
