@@ -4,8 +4,8 @@
 
 *Candidates*: a run of the Miro controller in which, at every task, each candidate of its grid is also trained in full,
 twice, with other draws, from copies of the live model and memory, and scored on the test set (for this report only; the
-controller never sees it). The profilers' scores stand beside: the probe's, the paper's trials (5 % of the data, 10
-shared epochs, 5 each), and a ranking by size without any data.
+controller never sees it). The profilers' scores stand beside: the probe's and those of other ways to profile,
+`OTHERS`.
 
 *Streams*: whole runs of the Miro controller under each selector and of every fixed pair of the grid of the last task.
 
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,9 @@ from mirolib.controller import (
     Controller,
     Decision,
     MiroController,
+    ProbeProfiler,
+    Profiler,
     TrialProfiler,
-    full_training,
 )
 from mirolib.experiment import Experiment, RunSettings
 from mirolib.learner import Learner, train_epoch
@@ -50,6 +52,16 @@ FOLDER = Path(__file__).parents[1] / "results" / "controller"
 CIFAR = {"tasks": 6, "model": "small-cnn", "epochs": 15, "batch_size": 32, "lr": 0.1}
 DSADS = {"tasks": 6, "model": "mlp", "epochs": 10, "batch_size": 16, "lr": 0.1}
 GRID_LIMIT = {"digits": 20, "cifar100": 12, "dsads": 12}
+
+OTHERS: dict[str, Profiler] = {
+    "trials, 5 % of the data, 10 + 5 epochs (the paper's)": TrialProfiler(),
+    "trials, 25 % of the data, 5 epochs": TrialProfiler(0.25, 0, 5),
+    "trials, all data, 1 epoch": TrialProfiler(1.0, 0, 1),
+    "probe on all samples": ProbeProfiler(work_share=1e6),
+    "probe on a quarter of the samples": ProbeProfiler(work_share=1e-6),
+    "probe, not smoothed": ProbeProfiler(smooth=False),
+}
+"""Ways to profile that stand beside the controller's own."""
 
 
 def load(name: str) -> tuple[Dataset, dict[str, object]]:
@@ -76,17 +88,18 @@ class Measured(Controller):
         candidates = [
             MemoryConfig(s, e, 1.0) for s, e in zip(table["stream_size"], table["episodic_size"], strict=True)
         ]
-        situation = full_training().situation(task, learner, memory, candidates, self.seed)
-        trial, trial_s, trial_work = _timed(learner, lambda: TrialProfiler().scores(situation))
-        for row, score, config in zip(table.to_dict("records"), trial, candidates, strict=True):
-            self.rows.append({"seed": self.seed, **row, "trial_score": score})
-            for number in (0, 1):
-                draws = int(np.random.SeedSequence([self.seed, 7, number, task.index]).generate_state(1)[0])
+        scores = {}
+        for name, profiler in OTHERS.items():
+            looked_at = profiler.situation(task, learner, memory, candidates, self.seed)
+            scores[name], _, extra = _timed(learner, partial(profiler.scores, looked_at))
+            self.profile.setdefault(task.index, {})[f"{name}_work"] = extra
+        for number, (row, config) in enumerate(zip(table.to_dict("records"), candidates, strict=True)):
+            self.rows.append({"seed": self.seed, **row, **{name: found[number] for name, found in scores.items()}})
+            for rerun in (0, 1):
+                draws = int(np.random.SeedSequence([self.seed, 7, rerun, task.index]).generate_state(1)[0])
                 accuracy, duration = self._train(task, learner, memory, config, draws)
-                self.rows[-1] |= {f"full_{number}": accuracy, f"full_{number}_s": duration}
-        self.profile[task.index] = {
-            "profile_s": seconds, "profile_work": work, "trial_s": trial_s, "trial_work": trial_work,
-        }  # fmt: skip
+                self.rows[-1] |= {f"full_{rerun}": accuracy, f"full_{rerun}_s": duration}
+        self.profile[task.index] |= {"profile_s": seconds, "profile_work": work}
         return decision
 
     def _train(

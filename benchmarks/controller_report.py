@@ -1,0 +1,188 @@
+"""Writes docs/controller.md and its picture from the tables that `benchmarks.controller measure` left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from benchmarks.common import machine
+from mirolib import plots
+from mirolib.controller import SELECTORS, Outlook, above_cutline
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "results" / "controller"
+PAGE = ROOT / "docs" / "controller.md"
+OWN = "**probe, as used**"
+WITHOUT_DATA = "no data: log episodic + ½ log stream size"
+
+
+def read(kind: str) -> dict[str, pd.DataFrame]:
+    """The tables of one part, by data set, all seeds joined."""
+    found: dict[str, list[pd.DataFrame]] = {}
+    for file in sorted(FOLDER.glob(f"{kind}-*.csv")):
+        _, name, seed = file.stem.split("-")
+        found.setdefault(name, []).append(pd.read_csv(file).assign(seed=int(seed)))
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
+
+
+def profilers(table: pd.DataFrame) -> pd.DataFrame:
+    """How well each way of profiling ranks the candidates of a task, and at what work."""
+    ways = [name.removesuffix("_work") for name in table if name.endswith("_work") and name not in _OWN_COLUMNS]
+    rows = []
+    for _, task in _tasks(table):
+        full, work = _full(task), task["train_work"].iloc[0]
+        once = task[["stream_size", "episodic_size"]].sum(axis=1).sum() * (task["cost"] / _sizes(task)).median() / work
+        ranked = {
+            "full training against its own rerun (the ceiling)": (task["full_1"], task["full_0"], once),
+            OWN: (task["score"], full, task["profile_work"].iloc[0] / work),
+            WITHOUT_DATA: (np.log(task["episodic_size"]) + np.log(task["stream_size"]) / 2, full, 0.0),
+        }
+        ranked |= {way: (task[way], full, task[f"{way}_work"].iloc[0] / work) for way in ways}
+        rows += [(way, _spearman(score, truth), share) for way, (score, truth, share) in ranked.items()]
+    means = pd.DataFrame(rows, columns=["way", "Spearman", "work ÷ the task's training"]).groupby("way", sort=False)
+    return means.mean()
+
+
+_OWN_COLUMNS = ("profile_work", "train_work")
+
+
+def _tasks(table: pd.DataFrame):  # type: ignore[no-untyped-def]
+    """The tasks with something to replay."""
+    return table[table["task"] > 0].groupby(["seed", "task"])
+
+
+def _full(task: pd.DataFrame) -> pd.Series:
+    """What training in full reaches: mean of both runs."""
+    return task[["full_0", "full_1"]].mean(axis=1)
+
+
+def _sizes(task: pd.DataFrame) -> pd.Series:
+    return task[["stream_size", "episodic_size"]].sum(axis=1)
+
+
+def _spearman(score: pd.Series, truth: pd.Series) -> float:
+    return float(spearmanr(score, truth)[0]) if score.nunique() > 1 else 0.0
+
+
+def profiling(table: pd.DataFrame) -> dict[str, str]:
+    """What profiling cost and how far its accuracies were off."""
+    rest = table[table["task"] > 0]
+    firsts = rest.groupby(["seed", "task"]).first()
+    off = 100 * (rest["accuracy"] - _full(rest)).abs()
+    run = firsts.groupby("seed")[["profile_s", "train_s", "profile_work", "train_work"]].sum()
+    time, work = run["profile_s"] / run["train_s"], run["profile_work"] / run["train_work"]
+    of_task = [(firsts[f"profile_{what}"] / firsts[f"train_{what}"]).median() for what in ("s", "work")]
+    worst = off.groupby([rest["seed"], rest["task"]]).median().max()
+    return {
+        "profiling ÷ training, time": f"{time.mean():.1%} of a run ({of_task[0]:.1%} of a task, median)",
+        "profiling ÷ training, work": f"{work.mean():.1%} of a run ({of_task[1]:.1%} of a task, median)",
+        "calibrated accuracy, against full training": f"{off.median():.1f} points off (median; {worst:.1f} in the "
+        "worst task)",
+        "cost model": f"{firsts['cost_error'].median():.1%} off (median)",
+    }
+
+
+def choices(table: pd.DataFrame) -> pd.DataFrame:
+    """Per selector: what was lost against an oracle that knows what full training reaches on the test set."""
+    rows = []
+    for name, make in SELECTORS.items():
+        if name in ("within-budget", "gain-per-joule"):  # these need more than a task's table
+            continue
+        selector, found = make(2.0, None), []
+        for _, task in table.groupby(["seed", "task"]):
+            if not task["score"].notna().any():
+                predicted = task.assign(accuracy=task["stream_size"] / task["stream_size"].max())
+            else:
+                predicted = task
+            true = task.assign(accuracy=_full(task))
+            picks = [
+                task.loc[selector.pick(one.assign(above_cutline=above_cutline(one["accuracy"], 0.5)), Outlook())[0]]
+                for one in (predicted, true)
+            ]
+            ours, theirs = (pick[["full_0", "full_1"]].mean() for pick in picks)
+            found.append((100 * (theirs - ours), picks[0]["cost"] / picks[1]["cost"]))
+        loss, cost = np.array(found, dtype=float).T
+        rows.append((name, np.median(loss), loss.mean(), np.median(cost), np.exp(np.log(cost).mean())))
+    columns = ["selector", "loss in points, median", "mean", "cost ÷ oracle's, median", "geometric mean"]
+    return pd.DataFrame(rows, columns=columns).set_index("selector")
+
+
+def streams(table: pd.DataFrame) -> pd.DataFrame:
+    """Whole runs: cost of each controller over the least at which fixed sizes reach its accuracy, in hindsight."""
+    table = table.assign(setting=table["controller"].where(table["controller"] != "miro", "miro, " + table["selector"]))
+    rows = []
+    for setting in [name for name in table["setting"].unique() if name != "fixed"]:
+        ratios, ranks = [], []
+        ours = table[table["setting"] == setting].set_index("seed")
+        for seed, run in ours.iterrows():
+            fixed = table[(table["setting"] == "fixed") & (table["seed"] == seed)]
+            ratios.append(run["learning_work"] / _least_cost(fixed, run["average_incremental_accuracy"]))
+            ranks.append((fixed["average_incremental_accuracy"] > run["average_incremental_accuracy"]).mean())
+        profiling = (ours["profile_visits"] + ours["profile_forward_visits"] / 3) / ours["learning_work"]
+        rows.append(
+            {
+                "controller": setting,
+                "average incremental accuracy, %": 100 * ours["average_incremental_accuracy"].mean(),
+                "final accuracy, %": 100 * ours["final_accuracy"].mean(),
+                "cost, sample visits": ours["learning_work"].mean(),
+                "of which profiling, %": 100 * profiling.mean(),
+                "cost ÷ hindsight's, mean": np.mean(ratios),
+                "by seed": ", ".join(f"{ratio:.2f}" for ratio in ratios),
+                "fixed sizes that are better, %": 100 * np.mean(ranks),
+            }
+        )
+    return pd.DataFrame(rows).set_index("controller")
+
+
+def _least_cost(fixed: pd.DataFrame, accuracy: float) -> float:
+    """Least cost at which fixed sizes reach an accuracy, interpolated along their front; the best's if none does."""
+    ordered = fixed.sort_values("learning_work")
+    best = ordered["average_incremental_accuracy"]
+    front = ordered[best >= best.cummax()].drop_duplicates("average_incremental_accuracy")
+    cost = np.interp(accuracy, front["average_incremental_accuracy"], np.log(front["learning_work"]))
+    return float(np.exp(cost))
+
+
+def report() -> None:
+    """Writes the page and a picture a data set."""
+    candidates, runs = read("candidates"), read("streams")
+    parts = [
+        "# How well the Miro controller chooses",
+        "Written by `python -m benchmarks.controller report` from what `python -m benchmarks.controller measure "
+        "DATASET SEED` left; the method stands at the head of `benchmarks/controller.py`. Accuracies here are on the "
+        "test sets; the controller itself sees validation samples only. Cost is work, in sample visits (a forward pass "
+        "alone counts as a third): no machine with an energy sensor was at hand.",
+        f"Machine: {machine()}",
+    ]
+    for name, table in candidates.items():
+        seeds = ", ".join(map(str, sorted(table["seed"].unique())))
+        low, high = _full(table[table["task"] > 0]).quantile([0.02, 0.98])
+        parts += [
+            f"## {name}",
+            f"Seeds {seeds}; candidates reach {low:.0%} to {high:.0%} (2nd to 98th percentile, second task on).",
+            "Ranking the candidates of a task, mean over tasks and seeds:",
+            profilers(table).round(3).to_markdown(),
+            "\n".join(f"- {what}: {value}" for what, value in profiling(table).items()),
+            "Each task's choice against an oracle under the same selector that knows what full training reaches:",
+            choices(table).round(2).to_markdown(),
+        ]
+        if name in runs:
+            parts += [
+                "Whole runs. *Hindsight* is the least cost at which any fixed pair of sizes (interpolated along their "
+                "front) reaches the same accuracy; where none does, the cost of the best one:",
+                streams(runs[name]).round(2).to_markdown(),
+                f"![accuracy over cost, {name}](controller_{name}.png)",
+            ]
+            _picture(runs[name]).write_image(PAGE.with_name(f"controller_{name}.png"), scale=2)
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _picture(table: pd.DataFrame):  # type: ignore[no-untyped-def]
+    """Accuracy over cost of all settings."""
+    sizes = "fixed " + table["stream_size"].astype("Int64").astype(str) + " + " + table["episodic_size"].astype(str)
+    names = table["controller"].where(table["controller"] != "miro", "miro, " + table["selector"])
+    figure = plots.accuracy_over_cost(table.assign(setting=names.where(names != "fixed", sizes)), "setting")
+    return figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", font_color="black")
