@@ -5,6 +5,9 @@
 # make docs:  the page and picture of the last make study
 # make lab:   JupyterLab in notebooks/
 # make bench: the benchmarks of docs/benchmarks.md
+# make controller: how well the Miro controller chooses, against an oracle and every fixed size; digits about 15 minutes,
+#             with MIRO_SHARED_DATA an hour more for two larger sets; writes docs/controller.md
+# make adaptation: budget drops, a throttled store and a disk competitor; needs MIRO_SHARED_DATA; writes docs/adaptation.md
 # make notebooks: run every notebook and save its outputs
 
 PYTHON ?= python3
@@ -13,7 +16,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: run test lint study lab bench notebooks docs clean
+.PHONY: run test lint study controller adaptation lab bench notebooks docs clean
 
 run: $(READY)
 	$(BIN)/python -m mirolib launch 10_run
@@ -33,6 +36,16 @@ study: $(READY)
 		swap_ratios='[0.0,0.05,0.1,0.2,0.5,1.0]' ratio_sizes='[10,20,50]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m mirolib launch 13_swap_ratio seeds=3 epochs=70 episodic_sizes='[20]' \
 		swap_ratios='[0.0,0.2,1.0]' ratio_sizes='[20]'
+
+controller: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[test,png]'
+	for set in digits $${MIRO_SHARED_DATA:+cifar100 dsads}; do for seed in 20 21 22; do \
+		OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.controller measure $$set $$seed || exit 1; done; done
+	$(BIN)/python -W ignore -m benchmarks.controller report
+
+adaptation: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[test,png]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.adaptation
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir notebooks

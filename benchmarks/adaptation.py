@@ -3,9 +3,9 @@
 Runs of the Miro controller on the data set of `benchmarks.controller` (cifar100, three seeds): undisturbed; under a
 memory budget that falls to a quarter in the middle of a task and comes back two tasks later; with reads from storage
 throttled for two tasks; and with a cold page cache and two real competitors that write, sync and read the same disk
-meanwhile. Reported are the bytes of the buffers against the budget at each epoch, how many epochs it took until training
-waited less than the threshold, and the final accuracy against the undisturbed run. With fixed sizes and full swapping
-for comparison. Energy isn't measured.
+meanwhile. Reported are the epochs in which the buffers' bytes were over the budget, how many epochs it took until
+training waited less than the threshold, and the final accuracy against the undisturbed run. With fixed sizes and full
+swapping for comparison. Energy isn't measured.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mirolib import RunResult, RunSettings, run_experiment
 from mirolib.controller import CongestionPolicy
 from mirolib.injectors import competing, throttling
 
-SEEDS = (10, 11, 12)
+SEEDS = (20, 21, 22)
 PAGE = Path(__file__).parents[1] / "docs" / "adaptation.md"
 THRESHOLD = CongestionPolicy().threshold
 
@@ -40,7 +40,7 @@ def main() -> None:
         )  # type: ignore[arg-type]
         fixed = replace(
             base, controller="fixed", swap_ratio=1.0, stream_size=450, episodic_size=750,
-            selector="cheapest-within", memory_budget="",
+            memory_budget="",
         )  # fmt: skip
         cases = {
             "undisturbed": (base, None),
@@ -80,9 +80,7 @@ def _facts(result: RunResult, first: int, last: int) -> dict[str, float]:
         "final accuracy, %": 100 * float(result.summary["final_accuracy"]),  # type: ignore[arg-type]
         "epochs over the budget": float(over.sum()),
         "largest wait, % of an epoch": 100 * disturbed.max(),
-        "epochs from the first wait above the threshold to below": float(above.max() - above.min() + 1)
-        if len(above)
-        else 0.0,
+        "epochs until it is below the threshold": float(above.max() + 1) if len(above) else 0.0,
         "waited, s": float(result.summary["stall_s"]),  # type: ignore[arg-type]
         "lowest swap ratio": epochs["swap_ratio"].min(),
         "swap ratio at the end": epochs["swap_ratio"].iloc[-1],

@@ -13,7 +13,8 @@ controller never sees it). The profilers' scores stand beside: the probe's and t
 subset of 100 training images a class, 6 tasks, the small CNN, 15 epochs, batches of 32) and `dsads` (a subset of 12
 training segments a person and activity, 6 tasks, two hidden layers, 10 epochs, batches of 16); the last two are read
 from archives in the folder that MIRO_SHARED_DATA names, their learning rates were chosen on validation samples. The
-priors of the calibration were set on seeds 0 and 1; the page shows seeds 10 to 12.
+priors of the calibration, the probe's settings and the default selector were set on other seeds (0, 1, 10 to 12) than
+the page shows.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ def trials(table: pd.DataFrame) -> go.Figure:
     plot.update_yaxes(title_text="accuracy, %", col=1)
     plot.update_layout(
         template=_TEMPLATE, width=900, height=110 + 290 * -(-len(tasks) // columns), margin={"t": 90},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0.8},
+        legend={"orientation": "h", "y": 1.0 + 0.15 / -(-len(tasks) // columns), "yanchor": "bottom", "x": 0.8},
         title=f"Candidates by the {first['profiler']} profiler, {first['selector']}; dotted: the cutline",
     )  # fmt: skip
     return plot

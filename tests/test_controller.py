@@ -276,6 +276,12 @@ def test_halving_and_recovery_by_hand():
     assert ratios == [1.0, 0.5, 0.25, 0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
 
 
+def test_a_wait_of_milliseconds_is_no_congestion():
+    governor = SwapGovernor(1.0, CongestionPolicy(least_wait_s=0.05))
+    assert not governor.step(0.5, 0.049) and governor.ratio == 1.0
+    assert governor.step(0.5, 0.051) and governor.ratio == 0.5
+
+
 @given(st.lists(st.floats(0, 1), max_size=200), st.floats(0.01, 1.0), st.integers(1, 5))
 def test_the_ratio_stays_between_floor_and_highest(stalls, floor, clean):
     governor = SwapGovernor(0.8, CongestionPolicy(floor=floor, clean_epochs=clean))
@@ -465,7 +471,7 @@ def test_trials_out_of_range_are_refused(options):
 
 def test_a_run_with_the_controller_end_to_end(make_memory):
     memory = make_memory(STREAM, MemoryConfig(1, 1, 1.0))
-    controller = MiroController(num_tasks=3)
+    controller = MiroController(selector=CheapestWithin(), num_tasks=3)
     records = list(run(STREAM, learner(), memory, controller, EnergyMeter(NullSource()), progress=False))
     for record in records:
         (chosen,) = record.trials[record.trials["chosen"]].to_dict("records")

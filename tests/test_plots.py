@@ -61,3 +61,38 @@ def test_exchanges_are_read_off_a_history():
 def test_class_images_by_task():
     plot = plots.task_stream(TaskStream(make_dataset(classes=5), 2))
     assert len(plot.data) == 5
+
+
+def test_trials_show_every_candidate_and_what_was_chosen(result):
+    plot = plots.trials(result.trials)
+    tasks = [rows for task, rows in result.trials.groupby("task") if task > 0]
+    assert len(plot.data) == 2 * len(tasks) == 8, "the first task has no accuracies to show"
+    for rows, candidates, chosen in zip(tasks, plot.data[::2], plot.data[1::2], strict=True):
+        np.testing.assert_allclose(candidates.y, 100 * rows["accuracy"])
+        np.testing.assert_allclose(chosen.x, rows.loc[rows["chosen"], "cost"])
+    cutlines = [shape.y0 for shape in plot.layout.shapes]
+    np.testing.assert_allclose(cutlines, [100 * rows.loc[rows["above_cutline"], "accuracy"].min() for rows in tasks])
+
+
+def test_decisions_are_shown_where_they_took_effect(tmp_path):
+    settings = RunSettings(epochs=4, memory_budget="0: 300 samples, 6: 60 samples", selector="highest-accuracy")
+    result = run_experiment(settings, results=tmp_path, progress=False)
+    lines = {line.name: line for line in plots.decisions(result).data}
+    assert list(lines["swap ratio"].y) == [1.0] * 20
+    total = np.array(lines["stream buffer"].y) + np.array(lines["episodic memory"].y)
+    assert total[:6].max() > 60 >= total[6:].max()
+    assert 6 in list(lines["decision"].x) and "memory budget" in lines["decision"].text[0]
+    assert set(np.round(lines["memory budget"].y)) == {300, 60}
+
+
+def test_accuracy_over_cost_draws_the_front_of_fixed_sizes():
+    table = pd.DataFrame(
+        {
+            "setting": ["miro", "miro", "fixed a", "fixed b", "fixed c"],
+            "learning_work": [100.0, 300.0, 100.0, 200.0, 400.0],
+            "average_incremental_accuracy": [0.6, 0.8, 0.5, 0.4, 0.9],
+        }
+    )
+    miro, points, front = plots.accuracy_over_cost(table, "setting").data
+    assert list(miro.x) == [200] and miro.y[0] == pytest.approx(70)
+    assert len(points.x) == 3 and list(front.x) == [100, 400], "b costs more than a and is worse"

@@ -15,11 +15,14 @@ class CongestionPolicy:
         threshold: Share of the time that training may wait for storage before the ratio is halved.
         floor: Lowest ratio, as a share of the highest.
         clean_epochs: Epochs without congestion after which the ratio is doubled again.
+        least_wait_s: A shorter wait in an epoch is no congestion, whatever its share: on epochs of milliseconds the
+            share says more about the scheduler than about the disk.
     """
 
     threshold: float = 0.1
     floor: float = 1 / 16
     clean_epochs: int = 2
+    least_wait_s: float = 0.05
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -54,17 +57,18 @@ class SwapGovernor:
         self._waiting: float | None = None  # stall share at the first epoch after a halving
         self._failed_at = float("inf")  # ratio that last brought congestion
 
-    def step(self, stall_share: float) -> str:
-        """Takes in an epoch's stall share and sets `ratio` for the next one.
+    def step(self, stall_share: float, stall_s: float = float("inf")) -> str:
+        """Takes in an epoch's wait for storage and sets `ratio` for the next one.
 
         Args:
             stall_share: Share of the epoch that training waited for storage, in [0, 1].
+            stall_s: The same in seconds.
 
         Returns:
             Why the ratio changed; empty if it did not.
         """
         policy, before = self.policy, self.ratio
-        if stall_share > policy.threshold:
+        if stall_share > policy.threshold and stall_s >= policy.least_wait_s:
             if self._just_risen:
                 self._patience *= 2
             self._clean, self._just_risen, self._waiting, self._failed_at = 0, False, None, before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 _LEAST_ERROR = 0.005
-_SUPPOSED_NOISE = 0.5
+_SUPPOSED_NOISE = 0.8
 _NEARLY_ALL = -0.05  # logarithm of an error of 95 %
 
 

@@ -16,7 +16,7 @@ from mirolib.controller.costs import FORWARD_SHARE, CostModel
 from mirolib.controller.grid import EPISODIC_STEPS, STREAM_STEPS, candidate_grid
 from mirolib.controller.probe import ProbeProfiler
 from mirolib.controller.profiler import Profiler
-from mirolib.controller.selectors import CheapestWithin, Outlook, Selector, WithinBudget, above_cutline
+from mirolib.controller.selectors import AccuracyPerJoule, Outlook, Selector, WithinBudget, above_cutline
 from mirolib.energy import Reading, total_energy_j
 from mirolib.errors import InputError
 from mirolib.learner import Learner
@@ -74,7 +74,7 @@ class MiroController(Controller):
 
         Args:
             profiler: Scores the candidates; the probe by default.
-            selector: Picks one; by default the cheapest within two points of the best.
+            selector: Picks one; by default the most accuracy per joule (the authors' code).
             swap_ratio: The ratio without congestion (P3: as high as possible), in [0, 1].
             cutline: Top share of the candidates by accuracy, for the selectors that use it, in (0, 1].
             congestion: When the swap ratio falls and rises.
@@ -88,7 +88,7 @@ class MiroController(Controller):
             InputError: If a value is out of range, or an energy budget is to be kept over a stream of unknown length.
         """
         self.profiler = profiler or ProbeProfiler()
-        self.selector = selector or CheapestWithin()
+        self.selector = selector or AccuracyPerJoule()
         above_cutline(pd.Series([1.0]), cutline)
         if isinstance(self.selector, WithinBudget) and num_tasks is None:
             raise InputError("An energy budget is planned over the whole stream; give num_tasks.")
@@ -261,7 +261,7 @@ class MiroController(Controller):
         reasons, self._pending = [self._pending], ""
         chosen = config
         if self._frame.swaps:
-            reasons += [self._governor.step(resources.stall_share)] if resources.after_epoch else []
+            reasons += [self._governor.step(resources.stall_share, resources.stall_s)] if resources.after_epoch else []
             chosen = replace(config, swap_ratio=self._governor.ratio)
         budget, size = resources.memory_budget_bytes, config.stream_size + config.episodic_size
         over = budget is not None and self._frame.slot_bytes * size > budget
@@ -283,7 +283,8 @@ class MiroController(Controller):
     def observe(self, record: TaskRecord) -> None:
         """Refits the cost model on what the task's training really cost and books what was spent."""
         if self._frame.swaps:
-            self._pending = self._governor.step(record.epochs[-1].stall_share)
+            last = record.epochs[-1]
+            self._pending = self._governor.step(last.stall_share, last.swaps.stall_s)
         train = [reading for reading in record.readings if reading.window == "train"]
         work = [reading.work for reading in train]
         self.costs.observe(

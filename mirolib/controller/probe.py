@@ -34,7 +34,7 @@ class ProbeProfiler(Profiler):
         smooth: Whether scores are drawn to a smooth surface over the sizes.
     """
 
-    work_share: float = 0.02
+    work_share: float = 0.03
     penalty: float = 0.01
     smooth: bool = True
     name = "probe"
