@@ -128,6 +128,7 @@ class RunSettings:
         _one_of("controller", self.controller, CONTROLLERS)
         _one_of("profiler", self.profiler, PROFILERS)
         _one_of("selector", self.selector, SELECTORS)
+        SELECTORS["cheapest-within"](self.points, None)
         parse_budget(self.memory_budget, 1)
         if self.controller == "miro" and not self.validation_share > 0:
             raise InputError("The miro controller scores on validation samples; set validation_share above 0.")
@@ -207,22 +208,7 @@ class Experiment:
         dataset = dataset or load_dataset(settings.dataset)
         preset = dataset.spec.preset(settings.preset)
         stream = TaskStream(dataset, _default(settings.tasks, preset.tasks), settings.seed, settings.validation_share)
-        largest, total = stream.most_samples()
-        fixed = settings.controller == "fixed"
-        filled = replace(
-            settings,
-            dataset=dataset.spec.name,
-            preset=settings.preset or next(iter(dataset.spec.presets)),
-            tasks=len(stream),
-            model=_default(settings.model, preset.model),
-            stream_size=_default(settings.stream_size, min(preset.stream_size, largest) if fixed else None),
-            episodic_size=_default(settings.episodic_size, min(preset.episodic_size, total) if fixed else None),
-            swap_ratio=_default(settings.swap_ratio, _swap_ratio(settings, preset)),
-            epochs=_default(settings.epochs, preset.epochs),
-            batch_size=_default(settings.batch_size, preset.batch_size),
-            lr=_default(settings.lr, preset.lr),
-            device=_device(settings.device),
-        )
+        filled = _filled(settings, dataset, preset, stream)
         # What chooses for itself begins with next to nothing, so as not to exceed a budget before it has chosen.
         sizes = _default(filled.stream_size, 1), _default(filled.episodic_size, 1)
         config = MemoryConfig(*sizes, _default(filled.swap_ratio, 0.0))
@@ -259,6 +245,26 @@ class Experiment:
 
 def _default(value: T | None, default: T) -> T:
     return default if value is None else value
+
+
+def _filled(settings: RunSettings, dataset: Dataset, preset: Preset, stream: TaskStream) -> RunSettings:
+    """The settings with every None that has a default replaced by it."""
+    largest, total = stream.most_samples()
+    fixed = settings.controller == "fixed"
+    return replace(
+        settings,
+        dataset=dataset.spec.name,
+        preset=settings.preset or next(iter(dataset.spec.presets)),
+        tasks=len(stream),
+        model=_default(settings.model, preset.model),
+        stream_size=_default(settings.stream_size, min(preset.stream_size, largest) if fixed else None),
+        episodic_size=_default(settings.episodic_size, min(preset.episodic_size, total) if fixed else None),
+        swap_ratio=_default(settings.swap_ratio, _swap_ratio(settings, preset)),
+        epochs=_default(settings.epochs, preset.epochs),
+        batch_size=_default(settings.batch_size, preset.batch_size),
+        lr=_default(settings.lr, preset.lr),
+        device=_device(settings.device),
+    )
 
 
 def _swap_ratio(settings: RunSettings, preset: Preset) -> float:

@@ -18,10 +18,11 @@ from mirolib.controller import Controller, Decision
 from mirolib.energy import EnergyMeter, Reading, Work, total_energy_j
 from mirolib.errors import InputError
 from mirolib.learner import Learner, train_epoch
-from mirolib.memory import MemoryConfig, SwapCounts, TieredMemory
+from mirolib.memory import MemoryConfig, TieredMemory
 from mirolib.metrics import AccuracyMatrix
 from mirolib.resources import ResourceMonitor, Resources
 from mirolib.stream import Task, TaskStream
+from mirolib.swapper import SwapCounts
 
 logger = logging.getLogger(__name__)
 
@@ -219,21 +220,16 @@ def run(
             with meter.window("receive", task.index):
                 memory.receive(task)
                 learner.grow(task.classes)
-            epochs_done = task.index * learner.epochs
             with meter.window("profile", task.index):
-                state = resources.probe(epochs_done)
+                state = resources.probe(task.index * learner.epochs)
                 choice = controller.choose(task, learner, memory, state)
             before, epochs = memory.counts, []
             with meter.window("train", task.index):
                 events = _apply(choice, task, -1, memory, state, stream)
-                resources.probe(epochs_done)  # stall time counts from here
-                for epoch in range(learner.epochs):
-                    state = resources.probe(epochs_done + epoch, after_epoch=epoch > 0)
-                    decision = controller.adapt(memory.config, state)
-                    events += _apply(decision, task, epoch, memory, state, stream)
-                    epochs.append(_train_epoch(task, epoch, learner, memory, resources))
+                for epoch, adapted in _train(task, stream, learner, memory, controller, resources):
+                    epochs.append(epoch)
+                    events += adapted
                     bar.update()
-                memory.settle()
             swaps = memory.counts - before
             with meter.window("retain", task.index):
                 memory.retain(task)
@@ -245,6 +241,24 @@ def run(
             bar.set_postfix_str(record.headline)
             logger.info("%s", record.headline)
             yield record
+
+
+def _train(
+    task: Task,
+    stream: TaskStream,
+    learner: Learner,
+    memory: TieredMemory,
+    controller: Controller,
+    resources: ResourceMonitor,
+) -> Iterator[tuple[EpochRecord, list[Event]]]:
+    """Trains a task epoch by epoch, letting the controller adapt before each."""
+    epochs_done = task.index * learner.epochs
+    resources.probe(epochs_done)  # stall time counts from here
+    for epoch in range(learner.epochs):
+        state = resources.probe(epochs_done + epoch, after_epoch=epoch > 0)
+        events = _apply(controller.adapt(memory.config, state), task, epoch, memory, state, stream)
+        yield _train_epoch(task, epoch, learner, memory, resources), events
+    memory.settle()
 
 
 def _apply(

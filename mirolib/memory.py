@@ -19,7 +19,7 @@ from mirolib.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_
 from mirolib.errors import InputError
 from mirolib.storage import Storage
 from mirolib.stream import ORDINAL_MASK, Task, labels_of, make_ids, rank_in_class
-from mirolib.swapper import Exchange, Swapper, SwapPolicy, UniformSwap
+from mirolib.swapper import Exchange, SwapCounts, Swapper, SwapPolicy, UniformSwap
 
 _CHUNK = 256  # samples moved between tiers at a time
 
@@ -66,35 +66,6 @@ class Batch:
     samples: np.ndarray
     labels: np.ndarray
     replayed: np.ndarray
-
-
-@dataclass(frozen=True)
-class SwapCounts:
-    """Swapping since the memory was made; subtract two to see what lies between.
-
-    Attributes:
-        steps: Training steps.
-        replayed: Samples replayed from the episodic memory.
-        swapped: Samples exchanged with storage.
-        unavailable: Exchanges left out because storage had no further sample of the class.
-        stall_s: Seconds that training waited for storage.
-    """
-
-    steps: int = 0
-    replayed: int = 0
-    swapped: int = 0
-    unavailable: int = 0
-    stall_s: float = 0.0
-
-    def __sub__(self, earlier: SwapCounts) -> SwapCounts:
-        """What was added since `earlier`."""
-        return SwapCounts(
-            self.steps - earlier.steps,
-            self.replayed - earlier.replayed,
-            self.swapped - earlier.swapped,
-            self.unavailable - earlier.unavailable,
-            self.stall_s - earlier.stall_s,
-        )
 
 
 def exchanges(ids: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:

@@ -35,6 +35,35 @@ class Exchange:
     samples: np.ndarray
 
 
+@dataclass(frozen=True)
+class SwapCounts:
+    """Swapping since the memory was made; subtract two to see what lies between.
+
+    Attributes:
+        steps: Training steps.
+        replayed: Samples replayed from the episodic memory.
+        swapped: Samples exchanged with storage.
+        unavailable: Exchanges left out because storage had no further sample of the class.
+        stall_s: Seconds that training waited for storage.
+    """
+
+    steps: int = 0
+    replayed: int = 0
+    swapped: int = 0
+    unavailable: int = 0
+    stall_s: float = 0.0
+
+    def __sub__(self, earlier: SwapCounts) -> SwapCounts:
+        """What was added since `earlier`."""
+        return SwapCounts(
+            self.steps - earlier.steps,
+            self.replayed - earlier.replayed,
+            self.swapped - earlier.swapped,
+            self.unavailable - earlier.unavailable,
+            self.stall_s - earlier.stall_s,
+        )
+
+
 class SwapPolicy(ABC):
     """Which of the replayed samples make room."""
 
