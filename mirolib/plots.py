@@ -180,15 +180,14 @@ def trials(table: pd.DataFrame) -> go.Figure:
         chosen = rows[rows["chosen"]]
         plot.add_scatter(x=chosen["cost"], y=100 * chosen["accuracy"], mode="markers", name="chosen",
                          marker={"symbol": "circle-open", "size": 17, "color": _RED, "line": {"width": 3}},
-                         showlegend=number == 0, **place)  # fmt: skip
+                         showlegend=False, **place)  # fmt: skip
         plot.add_hline(y=100 * rows.loc[rows["above_cutline"], "accuracy"].min(), line_dash="dot", **place)
     first = table.iloc[0]
     plot.update_xaxes(type="log", title=f"cost, {first['cost_unit']}")
     plot.update_yaxes(title_text="accuracy, %", col=1)
     plot.update_layout(
         template=_TEMPLATE, width=900, height=110 + 290 * -(-len(tasks) // columns), margin={"t": 90},
-        legend={"orientation": "h", "y": 1.0 + 0.15 / -(-len(tasks) // columns), "yanchor": "bottom", "x": 0.8},
-        title=f"Candidates by the {first['profiler']} profiler, {first['selector']}; dotted: the cutline",
+        title=f"Candidates by the {first['profiler']} profiler; ring: picked by {first['selector']}, dotted: cutline",
     )  # fmt: skip
     return plot
 
