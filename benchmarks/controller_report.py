@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "controller"
 PAGE = ROOT / "docs" / "controller.md"
 OWN = "**probe, as used**"
+CARRIED = "carried over: full training of all of the last task's candidates"
 WITHOUT_DATA = "no data: log episodic + ½ log stream size"
 
 
@@ -31,8 +32,8 @@ def read(kind: str) -> dict[str, pd.DataFrame]:
 def profilers(table: pd.DataFrame) -> pd.DataFrame:
     """How well each way of profiling ranks the candidates of a task, and at what work."""
     ways = [name.removesuffix("_work") for name in table if name.endswith("_work") and name not in _OWN_COLUMNS]
-    rows = []
-    for _, task in _tasks(table):
+    rows, done = [], {}
+    for (seed, number), task in _tasks(table):
         full, work = _full(task), task["train_work"].iloc[0]
         once = task[["stream_size", "episodic_size"]].sum(axis=1).sum() * (task["cost"] / _sizes(task)).median() / work
         ranked = {
@@ -40,10 +41,27 @@ def profilers(table: pd.DataFrame) -> pd.DataFrame:
             OWN: (task["score"], full, task["profile_work"].iloc[0] / work),
             WITHOUT_DATA: (np.log(task["episodic_size"]) + np.log(task["stream_size"]) / 2, full, 0.0),
         }
+        if (seed, number - 1) in done:
+            ranked[CARRIED] = (_carried(done[seed, number - 1], task), full, 0.0)
+        done[seed, number] = task
         ranked |= {way: (task[way], full, task[f"{way}_work"].iloc[0] / work) for way in ways}
         rows += [(way, _spearman(score, truth), share) for way, (score, truth, share) in ranked.items()]
     means = pd.DataFrame(rows, columns=["way", "Spearman", "work ÷ the task's training"]).groupby("way", sort=False)
     return means.mean()
+
+
+def _carried(before: pd.DataFrame, task: pd.DataFrame) -> np.ndarray:
+    """What full training of the last task's candidates says: its error, as a quadratic of both sizes' logarithms.
+
+    Sizes are taken relative to the largest; no controller knows this much, for it trains one candidate only.
+    """
+
+    def terms(rows: pd.DataFrame) -> np.ndarray:
+        s, e = (np.log(rows[size] / rows[size].max()) for size in ("stream_size", "episodic_size"))
+        return np.stack([np.ones(len(rows)), s, e, s * e, s * s, e * e], axis=1)
+
+    log_error = np.log(np.clip(1 - _full(before), 0.005, 1))
+    return -terms(task) @ np.linalg.lstsq(terms(before), log_error, rcond=None)[0]
 
 
 _OWN_COLUMNS = ("profile_work", "train_work")
@@ -63,8 +81,8 @@ def _sizes(task: pd.DataFrame) -> pd.Series:
     return task[["stream_size", "episodic_size"]].sum(axis=1)
 
 
-def _spearman(score: pd.Series, truth: pd.Series) -> float:
-    return float(spearmanr(score, truth)[0]) if score.nunique() > 1 else 0.0
+def _spearman(score: pd.Series | np.ndarray, truth: pd.Series) -> float:
+    return float(spearmanr(score, truth)[0]) if len(np.unique(score)) > 1 else 0.0
 
 
 def profiling(table: pd.DataFrame) -> dict[str, str]:

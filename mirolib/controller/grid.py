@@ -30,7 +30,8 @@ def candidate_grid(
     Stream sizes run from an eighth of the task's samples to all of them, episodic sizes from two samples of each old
     class (one, under a small budget) to all that is stored; under a budget, for each stream size, to what the budget
     leaves. Where there is nothing to replay, as in the first task, the episodic memory is as small as can be. That of
-    a single-level memory is always as large as can be, for what it does not keep is lost.
+    a single-level memory is always as large as can be, and gets half of the budget at least, for what it does not keep is
+    lost.
 
     Args:
         task: The task, already received.
@@ -74,8 +75,11 @@ def _derived(task: Task, memory: TieredMemory, samples: int | None, replays: boo
             break
     least_stream = int(max(least_stream, min(new // _SMALLEST_SHARE, room - least_episodic)))
     found: set[tuple[int, int]] = set()
+    if not memory.hierarchical:  # what is not retained now is lost for ever: half of the budget is for that
+        least_episodic = int(max(least_episodic, min(old + new, room // 2)))
+        least_stream = int(min(least_stream, max(1, room - least_episodic)))
     for stream in _spaced(least_stream, min(new, room - least_episodic), STREAM_STEPS):
-        if not memory.hierarchical:  # what is not retained now is lost for ever
+        if not memory.hierarchical:
             found.add((stream, int(min(old + new, room - stream))))
         elif old and replays:
             found |= {(stream, size) for size in _spaced(least_episodic, min(old, room - stream), EPISODIC_STEPS)}
