@@ -30,8 +30,7 @@ def candidate_grid(
     Stream sizes run from an eighth of the task's samples to all of them, episodic sizes from two samples of each old
     class (one, under a small budget) to all that is stored; under a budget, for each stream size, to what the budget
     leaves. Where there is nothing to replay, as in the first task, the episodic memory is as small as can be. That of
-    a single-level memory is always as large as can be, and gets half of the budget at least, for what it does not keep is
-    lost.
+    a single-level memory is as large as can be, and gets half of the budget at least: what it does not keep is lost.
 
     Args:
         task: The task, already received.
