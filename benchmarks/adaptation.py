@@ -5,8 +5,8 @@ memory budget that falls to a quarter in the middle of a task and comes back two
 throttled for two tasks; and with a cold page cache and two real competitors that write, sync and read the same disk
 meanwhile. Reported are the epochs in which the buffers' bytes were over the budget, the last of the thirty
 disturbed epochs in which training waited longer than the threshold (a higher ratio is tried again at ever longer
-intervals, so that single later epochs do), and the final accuracy against the undisturbed run. With fixed sizes and full
-swapping for comparison. Energy isn't measured.
+intervals, so that single later epochs do), and the final accuracy against the undisturbed run. With fixed sizes and
+full swapping for comparison. Energy isn't measured.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ normalised and laid out as the model wants them, of the same batch size: forward
 Blocks of both alternate in groups (ABBA); the first step of a block is left out, so that a full step always has the
 previous one's read under way beside it and a bare step never has. The value is the median, over groups, of the ratio
 of the medians of their steps. The small CNN's ratio depends on the machine's mood: on two shared virtual cores, where
-the bare step itself takes 13 to 24 ms from run to run, it lay between 1.04 and 1.24.
+the bare step itself takes 13 to 24 ms from run to run, it lay between 1.04 and 1.41.
 """
 
 from __future__ import annotations
