@@ -12,8 +12,8 @@ _NEARLY_ALL = -0.05  # logarithm of an error of 95 %
 class Calibration:
     """Bayesian regression of the logarithm of the error that training reached on that of the profiler.
 
-    Over candidates the two lie on a line in logarithms (measured in docs/controller.md); line and slope change slowly
-    from task to task, so that older measurements count for less. Before any task is finished the prior decides.
+    The two are taken to lie on a line in logarithms, which moves slowly from task to task, so that older measurements
+    count for less; how far off the result is stands in docs/controller.md. Before any task is finished the prior decides.
     """
 
     def __init__(
