@@ -13,7 +13,7 @@ class Calibration:
     """Bayesian regression of the logarithm of the error that training reached on that of the profiler.
 
     The two are taken to lie on a line in logarithms, which moves slowly from task to task, so that older measurements
-    count for less; how far off the result is stands in docs/controller.md. Before any task is finished the prior decides.
+    count for less; docs/controller.md says how far off the result is. Before any task is finished the prior decides.
     """
 
     def __init__(
