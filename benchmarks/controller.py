@@ -47,8 +47,8 @@ from mirolib.controller import (
 from mirolib.energy import during
 from mirolib.experiment import Experiment, RunSettings
 from mirolib.learner import Learner, train_epoch
-from mirolib.loop import TaskRecord
 from mirolib.memory import TieredMemory
+from mirolib.records import TaskRecord
 from mirolib.resources import Resources
 from mirolib.stream import Task, TaskStream
 

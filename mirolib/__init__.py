@@ -10,15 +10,17 @@ from mirolib.errors import CorruptRecordError, InputError, MiroError, RunError, 
 from mirolib.experiment import Experiment, RunSettings, run_all, summarise
 from mirolib.launcher import launch
 from mirolib.learner import ExperienceReplay, Finetuning, Learner, Method
-from mirolib.loop import EpochRecord, TaskRecord, run
+from mirolib.loop import Loop, run
 from mirolib.memory import Batch, MemoryConfig, TieredMemory, exchanges
 from mirolib.metrics import AccuracyMatrix
+from mirolib.recording import RecordedRun, RunResult, run_experiment
+from mirolib.records import EpochRecord, Event, TaskRecord
 from mirolib.resources import ResourceMonitor, Resources
 from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import Task, TaskStream
 from mirolib.swap_cost import swapping_cost
 from mirolib.swapper import Swapper, SwapPolicy, UniformSwap
-from mirolib.workbench import RunFolder, RunResult, load_runs, run_experiment
+from mirolib.workbench import RunFolder, load_runs
 
 __all__ = [
     "AccuracyMatrix",
@@ -32,6 +34,7 @@ __all__ = [
     "Decision",
     "EnergyMeter",
     "EpochRecord",
+    "Event",
     "ExperienceReplay",
     "Experiment",
     "Finetuning",
@@ -40,6 +43,7 @@ __all__ = [
     "InputError",
     "Learner",
     "LiveBudget",
+    "Loop",
     "MemoryBudget",
     "MemoryConfig",
     "Method",
@@ -49,6 +53,7 @@ __all__ = [
     "Preset",
     "ProbeProfiler",
     "RaplSource",
+    "RecordedRun",
     "ResourceMonitor",
     "Resources",
     "RunError",

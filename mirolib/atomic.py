@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -9,26 +10,55 @@ from pathlib import Path
 from mirolib.errors import StorageError
 
 
-def write_atomic(path: Path, text: str) -> None:
+def make_folder(path: Path) -> None:
+    """Makes a folder, in one that is there, unless it is there itself.
+
+    Raises:
+        StorageError: If it can't be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The folder {path} can't be made: {error.strerror}. Make {path.parent} writable."
+        ) from error
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all: a new file, synced, then renamed over the old one.
+
+    Args:
+        path: The file, in a folder that is there.
+        content: Text, which is encoded as UTF-8, or bytes.
 
     Raises:
         StorageError: If the folder can't be written or the disk is full; the old file is then still there.
     """
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}-", delete=False, encoding="utf-8", newline=""
-        ) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
             temporary = Path(file.name)
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         raise StorageError(
             f"{path} could not be written: {error.strerror}. Free space or make the folder writable, then run again."
         ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in the folder last through a power cut, where the system lets a folder be opened."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -23,7 +23,7 @@ class Transform:
         """Draws come from an own generator on `device`, seeded with `seed`."""
         self._padding, self._flip = spec.crop_padding, spec.flip
         self._spec, self._device = spec, device
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seed)
         shape = (-1, *(1,) * (len(spec.sample_shape) - 1)) if len(spec.mean) > 1 else ()
         mean = torch.tensor(spec.mean, device=device).reshape(shape)
         std = torch.tensor(spec.std, device=device).reshape(shape)
@@ -47,7 +47,7 @@ class Transform:
     def _cut(self, samples: np.ndarray, random: bool) -> Tensor:
         """Encoded images `(n,)` as `(n, 3, height, width) uint8` on the device."""
         count, size = len(samples), self._spec.sample_shape[1:]
-        draws = torch.rand(count, 4, generator=self._generator, device=self._device) if random else None
+        draws = torch.rand(count, 4, generator=self.generator, device=self._device) if random else None
         return decoded(samples, size, draws).to(self._device)
 
     def _upload(self, samples: np.ndarray) -> Tensor:
@@ -57,11 +57,11 @@ class Transform:
         """A window of the original size at a random place of each zero-padded image, mirrored or not: one gather."""
         (n, channels, height, width), p = raw.shape, self._padding
         padded = functional.pad(raw, (p, p, p, p)).flatten(2)
-        at = torch.randint(0, 2 * p + 1, (2, n, 1), generator=self._generator, device=self._device)
+        at = torch.randint(0, 2 * p + 1, (2, n, 1), generator=self.generator, device=self._device)
         rows, columns = (torch.arange(size, device=self._device) for size in (height, width))
         columns = columns.expand(n, width)
         if self._flip:
-            mirrored = torch.rand(n, 1, generator=self._generator, device=self._device) < 0.5
+            mirrored = torch.rand(n, 1, generator=self.generator, device=self._device) < 0.5
             columns = torch.where(mirrored, width - 1 - columns, columns)
         places = ((at[0] + rows) * (width + 2 * p))[:, :, None] + (at[1] + columns)[:, None, :]
         return padded.gather(2, places.view(n, 1, -1).expand(n, channels, -1)).view(raw.shape)

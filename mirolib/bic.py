@@ -23,6 +23,8 @@ from torch.nn import functional
 from mirolib.errors import InputError
 from mirolib.learner import Learner, Method
 from mirolib.memory import TieredMemory
+from mirolib.models import ExpandingHead
+from mirolib.state import State, dumped, loaded
 from mirolib.stream import ORDINAL_MASK, Task, labels_of
 
 _CHUNK = 512
@@ -48,6 +50,9 @@ class BiasLayer:
         """Corrected logits `(n, classes)` of logits `(n, classes)`, `classes >= last`."""
         new = self.alpha * logits[:, self.first : self.last] + self.beta
         return torch.cat([logits[:, : self.first], new, logits[:, self.last :]], dim=1)
+
+
+_Layers = tuple[BiasLayer, ...]
 
 
 def distillation_loss(logits: Tensor, old_logits: Tensor, temperature: float = 2.0) -> Tensor:
@@ -118,6 +123,27 @@ class _Frozen:
 
     def __deepcopy__(self, memo: dict[int, object]) -> _Frozen:
         return self
+
+    @classmethod
+    def restored(cls, state: State, learner: Learner) -> _Frozen:
+        """The model that `state` was taken of; the learner's has the same shape."""
+        layer = state["layer"] and loaded(BiasLayer, state["layer"])
+        frozen = cls(learner.backbone, learner.head, state["classes"], layer)
+        frozen._backbone.load_state_dict(state["backbone"])
+        frozen._head = ExpandingHead(learner.head.feature_dim).to(learner.device)
+        frozen._head.grow(len(state["head"]["bias"]), torch.Generator())
+        frozen._head.load_state_dict(state["head"])
+        frozen._head.requires_grad_(False)
+        return frozen
+
+    def state(self) -> State:
+        """What it is, for a checkpoint."""
+        return {
+            "classes": self.classes,
+            "layer": self._layer and dumped(BiasLayer, self._layer),
+            "backbone": self._backbone.state_dict(),
+            "head": self._head.state_dict(),
+        }
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Corrected logits `(n, classes)` of normalised inputs `(n, *sample_shape)`."""
@@ -236,6 +262,22 @@ class BiC(Method):
         counts = np.bincount(labels_of(ids), minlength=classes)[:classes]
         each = min(self.per_class, int(counts[counts > 0].min()))
         return ids[(labels_of(ids) < classes) & ((ids & ORDINAL_MASK) < each)]
+
+    def state(self) -> State:
+        """The bias layers and the model of the last task's end."""
+        return {
+            "layers": dumped(_Layers, self.layers),
+            "layer": self._layer and dumped(BiasLayer, self._layer),
+            "swap_ratio": self._swap_ratio,
+            "old": self._old and self._old.state(),
+        }
+
+    def restore(self, state: State, learner: Learner) -> None:
+        """Takes back what `state` gave."""
+        self.layers = loaded(_Layers, state["layers"])
+        self._layer = state["layer"] and loaded(BiasLayer, state["layer"])
+        self._swap_ratio = state["swap_ratio"]
+        self._old = state["old"] and _Frozen.restored(state["old"], learner)
 
     def correct(self, logits: Tensor) -> Tensor:
         """Logits `(n, classes)` with the bias layer in force, if there is one."""

@@ -136,6 +136,11 @@ class SampleArray:
             self._samples[count : self._count] = None  # lets go of the bytes
         self._count = count
 
+    def reset(self, capacity: int) -> None:
+        """Empties the array and changes the number of slots."""
+        self.discard(np.arange(self._count))
+        self.resize(capacity)
+
     def resize(self, capacity: int) -> None:
         """Changes the number of slots in place; there must be no more samples than slots."""
         assert self._count <= capacity, "more samples than slots"
@@ -170,6 +175,15 @@ class StreamBuffer:
         other = StreamBuffer(self.array.copy())
         other._order = self._order
         return other
+
+    @property
+    def order(self) -> np.ndarray:
+        """Ids of the task's samples in the order of which the buffer holds a prefix, `(n,) int64`."""
+        return self._order
+
+    def follow(self, order: np.ndarray) -> None:
+        """Takes on such an order; `missing` then says what the buffer is to hold."""
+        self._order = order
 
     def first(self, count: int) -> np.ndarray:
         """Ids that a buffer of `count` samples holds, `(count,) int64`."""

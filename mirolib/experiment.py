@@ -35,8 +35,9 @@ from mirolib.energy import EnergyMeter, Kind, TraceSource, during, named, total_
 from mirolib.errors import InputError
 from mirolib.injectors import During
 from mirolib.learner import METHODS, Learner
-from mirolib.loop import TaskRecord, check_sizes, run
+from mirolib.loop import Loop, check_sizes
 from mirolib.memory import MemoryConfig, TieredMemory
+from mirolib.records import EpochRecord, TaskRecord
 from mirolib.resources import ResourceMonitor
 from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import TaskStream
@@ -177,6 +178,7 @@ class Experiment:
         controller: The controller.
         meter: The energy meter.
         resources: The resource monitor.
+        loop: The training loop over them.
         disturbance: What the resource monitor injects; it ends with the run.
     """
 
@@ -187,6 +189,7 @@ class Experiment:
     controller: Controller
     meter: EnergyMeter
     resources: ResourceMonitor
+    loop: Loop
     disturbance: During | None = None
 
     @classmethod
@@ -237,19 +240,24 @@ class Experiment:
         budget = parse_budget(filled.memory_budget, memory.slot_bytes)
         disturbance = disturb(memory.storage) if disturb else None
         resources = ResourceMonitor(memory, budget, injectors=[disturbance] if disturbance else [])
-        return cls(filled, stream, learner, memory, controller, meter, resources, disturbance)
+        loop = Loop(stream, learner, memory, controller, meter, resources)
+        return cls(filled, stream, learner, memory, controller, meter, resources, loop, disturbance)
 
     def run(self, *, progress: bool = True) -> Iterator[TaskRecord]:
-        """Runs the training loop, yielding a record after each task, and closes memory and energy source.
+        """`steps`, but for the records of epochs."""
+        for step in self.steps(progress=progress):
+            if isinstance(step, TaskRecord):
+                yield step
+
+    def steps(self, *, progress: bool = True) -> Iterator[EpochRecord | TaskRecord]:
+        """Runs the training loop (see `Loop.steps`) to its end and closes memory and energy source.
 
         Where there is a sensor the machine's power at rest is measured first.
         """
         with self.memory, self.disturbance or nullcontext(), closing(self.meter.source):
             if self.meter.source.kind.startswith("measured"):
                 self.meter.measure_idle(_IDLE_S)
-            yield from run(
-                self.stream, self.learner, self.memory, self.controller, self.meter, self.resources, progress=progress
-            )
+            yield from self.loop.steps(progress=progress)
 
 
 def _default(value: T | None, default: T) -> T:

@@ -14,7 +14,16 @@ from typing import Any
 import pandas as pd
 
 from mirolib.errors import InputError, RunError
-from mirolib.workbench import PROJECT, RunFolder, load_runs, make_folder, new_run_id, plain_name, results_folder
+from mirolib.workbench import (
+    PROJECT,
+    RunFolder,
+    load_runs,
+    make_folder,
+    new_run_id,
+    plain_name,
+    results_folder,
+    stopped_run,
+)
 
 _PATHS = {"data", "energy"}  # parameters that may name a file or folder
 
@@ -114,7 +123,7 @@ def _failed(notebook: str, parameters: dict[str, Any], results: Path, sentence: 
     return RunError(f"{notebook} failed: {sentence} (executed notebook: {path / 'notebook.ipynb'})")
 
 
-def launch(notebook: str, *, progress: bool = True, **parameters: Any) -> Launched:
+def launch(notebook: str, *, progress: bool = True, resume: bool = False, **parameters: Any) -> Launched:
     """Runs a notebook of the repository with papermill, from any folder.
 
     The executed notebook lies in the run's folder. The run is done only if its `run.json` says so: a kernel that
@@ -123,6 +132,8 @@ def launch(notebook: str, *, progress: bool = True, **parameters: Any) -> Launch
     Args:
         notebook: Its name, such as `10_run`.
         progress: Whether to show papermill's progress bar.
+        resume: Whether a run that has been stopped goes on from its last checkpoint (one that has finished is handed
+            back as it is); the notebook must have a parameter `resume`, and `run_id` be given.
         parameters: Values for its parameters cell, among them `results`, the folder of all results, and `run_id`.
 
     Raises:
@@ -134,10 +145,17 @@ def launch(notebook: str, *, progress: bool = True, **parameters: Any) -> Launch
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
-    if not {"run_id", "results"} <= set(declared_parameters(notebook)):
+    declared = declared_parameters(notebook)
+    if not {"run_id", "results"} <= set(declared):
         raise InputError(
             f"Notebook {notebook} is not made to be launched (no parameter run_id); open it in JupyterLab."
         )
+    if resume:
+        if "resume" not in declared or not parameters.get("run_id"):
+            raise InputError(
+                f"To resume a run of {notebook}, it must have a parameter resume, and run_id must name it."
+            )
+        parameters |= {"resume": True}
     checked = check_parameters(notebook, parameters)
     for name in _PATHS & set(checked):  # the kernel works in the notebooks' folder, the caller in another
         path = Path(str(checked[name])).expanduser()
@@ -146,7 +164,13 @@ def launch(notebook: str, *, progress: bool = True, **parameters: Any) -> Launch
     folder = results_folder(checked.get("results"))
     run_id = checked.get("run_id") or new_run_id(checked.get("seed", 0))
     output = folder / plain_name(notebook) / plain_name(run_id) / "notebook.ipynb"
-    make_folder(output.parent)
+    if resume and (output.parent / "run.json").exists():
+        done = _finished(folder, notebook, run_id)
+        if done is not None:
+            return Launched(output, done)
+        stopped_run(output.parent)
+    else:
+        make_folder(output.parent)
     checked |= {"run_id": run_id, "results": str(folder)}
     logger.info("running %s into %s", notebook, output.parent)
     try:
@@ -166,8 +190,14 @@ def launch(notebook: str, *, progress: bool = True, **parameters: Any) -> Launch
         raise _failed(notebook, checked, folder, f"{error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
         raise _failed(notebook, checked, folder, "its kernel died, perhaps for want of memory") from error
-    runs = load_runs(folder, notebook)
-    found = runs[runs["run_id"] == run_id] if len(runs) else runs
-    if not len(found) or found.iloc[0]["status"] != "finished":
+    done = _finished(folder, notebook, run_id)
+    if done is None:
         raise RunError(f"{notebook} ended without a finished run in {output.parent}; see {output}.")
-    return Launched(output, found.iloc[0])
+    return Launched(output, done)
+
+
+def _finished(results: Path, notebook: str, run_id: str) -> pd.Series | None:
+    """A run's row of `load_runs`, if it has finished."""
+    runs = load_runs(results, notebook)
+    found = runs[(runs["run_id"] == run_id) & (runs["status"] == "finished")] if len(runs) else runs
+    return found.iloc[0] if len(found) else None

@@ -19,6 +19,7 @@ from mirolib.datasets import DatasetSpec, Preset, Samples
 from mirolib.errors import InputError
 from mirolib.memory import Batch, TieredMemory
 from mirolib.models import ExpandingHead, build_model, feature_dim
+from mirolib.state import State
 from mirolib.stream import Task
 
 _EVALUATION_BATCH = 512
@@ -67,6 +68,13 @@ class Method(ABC):
     def correct(self, logits: Tensor) -> Tensor:
         """Logits `(n, classes)` as predictions use them."""
         return logits
+
+    def state(self) -> State:
+        """What the method remembers between epochs, for a checkpoint: plain values, arrays and tensors."""
+        return {}
+
+    def restore(self, state: State, learner: Learner) -> None:  # noqa: B027
+        """Takes back what `state` gave; `learner` is restored already."""
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -197,12 +205,52 @@ class Learner:
         self.head.grow(len(classes), self._head_generator)
         self._restart()
 
+    def _parameters(self) -> list[nn.Parameter]:
+        return [*self.backbone.parameters(), *self.head.parameters()]
+
     def _restart(self) -> None:
         """A new optimiser and schedule."""
         s = self.settings
-        parameters = [*self.backbone.parameters(), *self.head.parameters()]
-        self._optimizer = torch.optim.SGD(parameters, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
+        self._optimizer = torch.optim.SGD(self._parameters(), lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
         self._schedule = torch.optim.lr_scheduler.MultiStepLR(self._optimizer, list(s.milestones), s.gamma)
+
+    def state(self) -> State:
+        """Weights, optimiser, schedule, generators and what the method remembers, for a checkpoint."""
+        momentum = [self._optimizer.state.get(p, {}).get("momentum_buffer") for p in self._parameters()]
+        return {
+            "classes": self.num_classes,
+            "backbone": self.backbone.state_dict(),
+            "head": self.head.state_dict(),
+            "momentum": momentum,
+            "lr": [group["lr"] for group in self._optimizer.param_groups],
+            "epochs_done": self._schedule.last_epoch,
+            "augmentation": self._transform.generator.get_state(),
+            "head_generator": self._head_generator.get_state(),
+            "method": self.method.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Brings a new learner to a state that `state` gave.
+
+        Raises:
+            InputError: If the state is that of another model.
+        """
+        try:
+            self.head.grow(state["classes"], self._head_generator)
+            self.backbone.load_state_dict(state["backbone"])
+            self.head.load_state_dict(state["head"])
+            self._restart()
+            for parameter, buffer in zip(self._parameters(), state["momentum"], strict=True):
+                if buffer is not None:
+                    self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+            for group, lr in zip(self._optimizer.param_groups, state["lr"], strict=True):
+                group["lr"] = lr
+            self._schedule.last_epoch = state["epochs_done"]
+            self._transform.generator.set_state(state["augmentation"])
+            self._head_generator.set_state(state["head_generator"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise InputError(f"The state is that of another model: {str(error).splitlines()[0]}.") from error
+        self.method.restore(state["method"], self)
 
     def clone(self, seed: int) -> Learner:
         """A copy with weights, optimiser and draws of its own, to try something on; its work counts as this one's.

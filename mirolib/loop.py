@@ -1,7 +1,7 @@
-"""The training loop: one generator that composes the parts and yields a record after each task.
+"""The training loop: one generator that composes the parts and yields a record after each epoch and each task.
 
-It is the only training loop of the library. Whatever wants to watch a run consumes the generator; to stop, stop
-consuming.
+It is the only training loop of the library. Whatever wants to watch a run consumes the generator; to pause, it waits
+with the next step; to stop, it stops consuming.
 """
 
 from __future__ import annotations
@@ -9,171 +9,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import pandas as pd
 from tqdm.auto import tqdm
 
+from mirolib.checkpoint import read_checkpoint
 from mirolib.controller import Controller, Decision
-from mirolib.energy import EnergyMeter, Reading, Work, during, total_energy_j
-from mirolib.errors import InputError
+from mirolib.energy import EnergyMeter, Work
+from mirolib.errors import InputError, StorageError
 from mirolib.learner import Learner, train_epoch
 from mirolib.memory import MemoryConfig, TieredMemory
 from mirolib.metrics import AccuracyMatrix
+from mirolib.records import EpochRecord, Event, TaskRecord
 from mirolib.resources import ResourceMonitor, Resources
+from mirolib.state import State, Table, dumped, loaded
 from mirolib.stream import Task, TaskStream
 from mirolib.swapper import SwapCounts
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One epoch of training.
-
-    Attributes:
-        task: Index of the task.
-        epoch: Index of the epoch within it.
-        config: Sizes and swap ratio in force.
-        loss: Mean training loss over the epoch's samples.
-        swaps: Swapping during the epoch.
-        duration_s: Seconds.
-    """
-
-    task: int
-    epoch: int
-    config: MemoryConfig
-    loss: float
-    swaps: SwapCounts
-    duration_s: float
-
-    @property
-    def stall_share(self) -> float:
-        """Share of the epoch in which training waited for storage, in [0, 1]."""
-        return self.swaps.stall_s / self.duration_s
-
-    def row(self) -> dict[str, object]:
-        """The epoch as one flat row."""
-        return {
-            "task": self.task,
-            "epoch": self.epoch,
-            **asdict(self.config),
-            "loss": self.loss,
-            **asdict(self.swaps),
-            "stall_share": self.stall_share,
-            "duration_s": self.duration_s,
-        }
-
-
-@dataclass(frozen=True)
-class Event:
-    """A decision of the controller that had a reason, and the state it was made in.
-
-    Attributes:
-        task: Index of the task.
-        epoch: Index of the epoch before which it took effect; -1 where the configuration was chosen for the task.
-        config: Sizes and swap ratio from then on.
-        memory_bytes: Bytes of RAM that the two buffers take from then on.
-        memory_budget_bytes: Most bytes they may take; None for no limit.
-        stall_share: Share of the last epoch that training waited for storage, in [0, 1]; NaN where there was none.
-        reason: Why.
-    """
-
-    task: int
-    epoch: int
-    config: MemoryConfig
-    memory_bytes: int
-    memory_budget_bytes: int | None
-    stall_share: float
-    reason: str
-
-    def row(self) -> dict[str, object]:
-        """The event as one flat row."""
-        return {
-            "task": self.task,
-            "epoch": self.epoch,
-            **asdict(self.config),
-            "memory_bytes": self.memory_bytes,
-            "memory_budget_bytes": self.memory_budget_bytes,
-            "stall_share": self.stall_share,
-            "reason": self.reason,
-        }
-
-
-@dataclass(frozen=True)
-class TaskRecord:
-    """What is known after a task.
-
-    Attributes:
-        task: Index of the task.
-        num_tasks: Number of tasks in the stream.
-        classes: Names of its classes.
-        config: Sizes and swap ratio in force at its end.
-        memory_bytes: Bytes of RAM that the two buffers take at these sizes.
-        accuracies: Test accuracy in [0, 1] on each task so far, among all classes so far.
-        average_accuracy: Their mean.
-        average_incremental_accuracy: Mean of the average accuracies up to this task.
-        forgetting: See `AccuracyMatrix`; NaN at the first task.
-        backward_transfer: See `AccuracyMatrix`; NaN at the first task.
-        episodic_fill: Samples in the episodic memory after the task.
-        stored: Training samples on storage after the task.
-        epochs: Its epochs.
-        swaps: Swapping during its training; its stall time includes the wait for what was under way at the end.
-        readings: Its rows of the energy ledger.
-        events: The controller's decisions during it.
-        trials: The ranked candidates of its choice, a row each; empty where the controller makes none.
-    """
-
-    task: int
-    num_tasks: int
-    classes: tuple[str, ...]
-    config: MemoryConfig
-    memory_bytes: int
-    accuracies: tuple[float, ...]
-    average_accuracy: float
-    average_incremental_accuracy: float
-    forgetting: float
-    backward_transfer: float
-    episodic_fill: int
-    stored: int
-    epochs: tuple[EpochRecord, ...]
-    swaps: SwapCounts
-    readings: tuple[Reading, ...]
-    events: tuple[Event, ...] = ()
-    trials: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
-
-    @property
-    def headline(self) -> str:
-        """Where the run stands, in one line."""
-        c = self.config
-        return (
-            f"task {self.task + 1}/{self.num_tasks}: average accuracy {self.average_accuracy:.1%} "
-            f"(stream {c.stream_size}, episodic {c.episodic_size}: {self.memory_bytes / 1024:,.1f} KiB; "
-            f"swap ratio {c.swap_ratio:g})"
-        )
-
-    def row(self) -> dict[str, object]:
-        """The task as one flat row; accuracies in columns `accuracy_<j>`."""
-        train = during(self.readings, "train")
-        return {
-            "task": self.task,
-            "classes": " ".join(self.classes),
-            **asdict(self.config),
-            "memory_bytes": self.memory_bytes,
-            "average_accuracy": self.average_accuracy,
-            "average_incremental_accuracy": self.average_incremental_accuracy,
-            "forgetting": self.forgetting,
-            "backward_transfer": self.backward_transfer,
-            "episodic_fill": self.episodic_fill,
-            "stored": self.stored,
-            "swapped": self.swaps.swapped,
-            "stall_s": self.swaps.stall_s,
-            "train_visits": sum(reading.work.visits for reading in train),
-            "train_s": sum(reading.duration_s for reading in train),
-            "train_energy_j": total_energy_j(train),
-            "energy_kind": self.readings[0].kind,
-            **{f"accuracy_{j}": value for j, value in enumerate(self.accuracies)},
-        }
 
 
 def run(
@@ -185,103 +39,251 @@ def run(
     resources: ResourceMonitor | None = None,
     *,
     progress: bool = True,
+    resume_from: str | Path | None = None,
 ) -> Iterator[TaskRecord]:
     """Learns the tasks of a stream one after another (paper: Fig. 1 and Fig. 8).
 
     Args:
         stream: The tasks.
         learner: A learner that knows no class yet.
-        memory: An empty tiered memory on the stream's store; closing it is the caller's.
+        memory: A tiered memory that has received nothing, on the stream's store; closing it is the caller's.
         controller: Chooses sizes and swap ratio at each task, adapts them at each epoch.
         meter: Books energy and work; by default the first source found on this machine.
         resources: Reads memory budget and stall time; by default without a budget.
         progress: Whether to show a progress bar.
+        resume_from: A checkpoint file to go on from, with parts made as they were for the run that wrote it.
 
     Yields:
-        A record after each task.
+        A record after each task; after a resume those of the tasks that were done are not yielded again.
 
     Raises:
-        InputError: If learner or memory are used already, or sizes exceed what the stream holds.
+        InputError: If learner or memory are used already, sizes exceed what the stream holds, or the checkpoint can't
+            be read or is that of other parts.
         StorageError: If storage fails.
     """
-    if learner.num_classes or memory.stored:
-        raise InputError("A run needs a learner and a memory that have learnt nothing yet; make both anew.")
-    check_sizes(memory.config, stream)
-    meter = meter or EnergyMeter.auto()
-    resources = resources or ResourceMonitor(memory)
-    storage, matrix = memory.storage, AccuracyMatrix(len(stream))
-    tally = learner.tally
-    meter.watch(
-        lambda: Work(
-            tally.visits, tally.forward_visits, time.process_time(), storage.bytes_read, storage.bytes_written
-        ),
-        learner.synchronise,
-    )
-    epochs_in_all = len(stream) * learner.epochs
-    with meter.sampling(), tqdm(total=epochs_in_all, unit="epoch", disable=not progress) as bar:
-        for task in stream:
-            first_reading = len(meter.readings)
-            with meter.window("receive", task.index):
-                memory.receive(task)
-                learner.grow(task.classes)
-                learner.method.begin(learner, task, memory)
-            with meter.window("profile", task.index):
-                state = resources.probe(task.index * learner.epochs)
-                choice = controller.choose(task, learner, memory, state)
-            before, epochs = memory.counts, []
-            with meter.window("train", task.index):
-                events = _apply(choice, task, -1, memory, state, stream)
-                for epoch, adapted in _train(task, stream, learner, memory, controller, resources):
-                    epochs.append(epoch)
-                    events += adapted
+    loop = Loop(stream, learner, memory, controller, meter, resources)
+    if resume_from is not None:
+        loop.restore(read_checkpoint(Path(resume_from)))
+    for step in loop.steps(progress=progress):
+        if isinstance(step, TaskRecord):
+            yield step
+
+
+@dataclass
+class _TaskSoFar:
+    """A task under way.
+
+    Attributes:
+        index: Its index.
+        before: Swapping before its training.
+        trials: The controller's ranked candidates.
+        events: The controller's decisions.
+        epochs: Its epochs.
+    """
+
+    index: int
+    before: SwapCounts
+    trials: Table
+    events: list[Event] = field(default_factory=list)
+    epochs: list[EpochRecord] = field(default_factory=list)
+
+
+class Loop:
+    """A run step by step: its parts and how far it has come.
+
+    Attributes:
+        records: A record of each finished task.
+        meter: The energy meter.
+    """
+
+    def __init__(
+        self,
+        stream: TaskStream,
+        learner: Learner,
+        memory: TieredMemory,
+        controller: Controller,
+        meter: EnergyMeter | None = None,
+        resources: ResourceMonitor | None = None,
+    ) -> None:
+        """A run that has not begun; see `run`.
+
+        Raises:
+            InputError: If learner or memory are used already, or sizes exceed what the stream holds.
+        """
+        if learner.num_classes or memory.stored:
+            raise InputError("A run needs a learner and a memory that have learnt nothing yet; make both anew.")
+        check_sizes(memory.config, stream)
+        self._stream, self._learner, self._memory, self._controller = stream, learner, memory, controller
+        self._resources = resources or ResourceMonitor(memory)
+        self.meter = meter or EnergyMeter.auto()
+        self.records: list[TaskRecord] = []
+        self._matrix = AccuracyMatrix(len(stream))
+        self._now: _TaskSoFar | None = None
+        tally, storage = learner.tally, memory.storage
+        self.meter.watch(
+            lambda: Work(
+                tally.visits, tally.forward_visits, time.process_time(), storage.bytes_read, storage.bytes_written
+            ),
+            learner.synchronise,
+        )
+
+    def steps(self, *, progress: bool = True) -> Iterator[EpochRecord | TaskRecord]:
+        """Goes on from where the run stands.
+
+        At each step all parts agree with each other, so that `state` may be taken; the window `train` is open after an
+        epoch (`EnergyMeter.interlude` keeps out of it what is not training).
+
+        Args:
+            progress: Whether to show a progress bar.
+
+        Yields:
+            A record after each epoch of training, before the controller adapts to it, and one after each task.
+        """
+        epochs = self._learner.epochs
+        done = len(self.records) * epochs + (len(self._now.epochs) if self._now else 0)
+        with (
+            self.meter.sampling(),
+            tqdm(total=len(self._stream) * epochs, initial=done, unit="epoch", disable=not progress) as bar,
+        ):
+            for index in range(len(self.records), len(self._stream)):
+                task = self._stream[index]
+                for epoch in self._train(task, *(self._begin(task) if self._now is None else (self._now, None))):
                     bar.update()
-                learner.method.finish(learner, task, memory)
-            swaps = memory.counts - before
-            with meter.window("retain", task.index):
-                memory.retain(task)
-            with meter.window("evaluate", task.index):
-                matrix.append([learner.accuracy(test) for test in stream.tests(task.index)])
-            readings = meter.readings[first_reading:]
-            record = _record(task, stream, memory, matrix, epochs, swaps, readings, events, choice.trials)
-            controller.observe(record)
-            bar.set_postfix_str(record.headline)
-            logger.info("%s", record.headline)
-            yield record
+                    yield epoch
+                record = self._end(task)
+                bar.set_postfix_str(record.headline)
+                logger.info("%s", record.headline)
+                yield record
+
+    def _begin(self, task: Task) -> tuple[_TaskSoFar, tuple[Decision, Resources]]:
+        """Receives a task and chooses a configuration for it, in the light of the resources there are."""
+        learner, memory = self._learner, self._memory
+        with self.meter.window("receive", task.index):
+            memory.receive(task)
+            learner.grow(task.classes)
+            learner.method.begin(learner, task, memory)
+        with self.meter.window("profile", task.index):
+            state = self._resources.probe(task.index * learner.epochs)
+            choice = self._controller.choose(task, learner, memory, state)
+        return _TaskSoFar(task.index, memory.counts, choice.trials), (choice, state)
+
+    def _train(self, task: Task, now: _TaskSoFar, choice: tuple[Decision, Resources] | None) -> Iterator[EpochRecord]:
+        """Trains a task epoch by epoch, letting the controller adapt before each; `choice` is applied first."""
+        learner, memory, resources = self._learner, self._memory, self._resources
+        epochs_done = task.index * learner.epochs
+        self._now = now
+        with self.meter.window("train", task.index):
+            if choice is not None:
+                now.events += self._apply(choice[0], task.index, -1, choice[1])
+            for epoch in range(len(now.epochs), learner.epochs):
+                state = resources.probe(epochs_done + epoch, now.epochs[-1] if now.epochs else None)
+                now.events += self._apply(self._controller.adapt(memory.config, state), task.index, epoch, state)
+                now.epochs.append(self._train_epoch(task.index, epoch))
+                if resources.short and epoch == learner.epochs - 1:  # the next task comes too late
+                    state = resources.probe(epochs_done + epoch)
+                    adapted = self._controller.adapt(memory.config, state)
+                    now.events += self._apply(adapted, task.index, epoch + 1, state)
+                yield now.epochs[-1]
+            memory.settle()
+            learner.method.finish(learner, task, memory)
+
+    def _train_epoch(self, task: int, epoch: int) -> EpochRecord:
+        """Trains one epoch and says what it was."""
+        memory = self._memory
+        start, before = time.monotonic(), memory.counts
+        loss = train_epoch(self._learner, memory, self._resources.is_short)
+        return EpochRecord(task, epoch, memory.config, loss, memory.counts - before, time.monotonic() - start)
+
+    def _apply(self, decision: Decision, task: int, epoch: int, state: Resources) -> list[Event]:
+        """Brings the memory to what was decided; the event, where there was a reason."""
+        memory = self._memory
+        check_sizes(decision.config, self._stream)
+        memory.resize(decision.config)
+        if not decision.reason:
+            return []
+        stall_share = state.stall_share if state.after_epoch else float("nan")
+        budget, size = state.memory_budget_bytes, memory.allocated_bytes
+        return [Event(task, epoch, decision.config, size, budget, stall_share, decision.reason)]
+
+    def _end(self, task: Task) -> TaskRecord:
+        """Flushes the stream buffer, evaluates, and gathers what is known after the task."""
+        memory, matrix, now = self._memory, self._matrix, self._now
+        assert now is not None, "no task is under way"
+        swaps = memory.counts - now.before
+        with self.meter.window("retain", task.index):
+            memory.retain(task)
+        with self.meter.window("evaluate", task.index):
+            matrix.append([self._learner.accuracy(test) for test in self._stream.tests(task.index)])
+        record = TaskRecord(
+            task=task.index,
+            num_tasks=len(self._stream),
+            classes=tuple(self._stream.class_names[label] for label in task.classes),
+            config=memory.config,
+            memory_bytes=memory.allocated_bytes,
+            accuracies=tuple(matrix.values[task.index, : task.index + 1].tolist()),
+            average_accuracy=matrix.average_accuracy,
+            average_incremental_accuracy=matrix.average_incremental_accuracy,
+            forgetting=matrix.forgetting,
+            backward_transfer=matrix.backward_transfer,
+            episodic_fill=len(memory.episodic_memory),
+            stored=memory.stored,
+            epochs=tuple(now.epochs),
+            swaps=swaps,
+            readings=tuple(reading for reading in self.meter.readings if reading.task == task.index),
+            events=tuple(now.events),
+            trials=now.trials,
+        )
+        self._controller.observe(record)
+        self.records.append(record)
+        self._now = None
+        return record
+
+    def state(self) -> State:
+        """The run as it stands between two steps: what a checkpoint holds."""
+        return {
+            "class_order": list(self._stream.class_order),
+            "records": dumped(list[TaskRecord], self.records),
+            "now": dumped(_Now, self._now),
+            "learner": self._learner.state(),
+            "memory": self._memory.state(),
+            "controller": [type(self._controller).__name__, self._controller.state()],
+            "meter": self.meter.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Brings a run that has not begun to where `state` was taken.
+
+        Samples of its tasks that storage has lost meanwhile are written again from the stream.
+
+        Raises:
+            InputError: If the state is not that of a run with these parts; the sentence names the difference.
+            StorageError: If storage can't be read or written.
+        """
+        try:
+            name, controller = state["controller"]
+            for what, there, here in (
+                ("class order", state["class_order"], list(self._stream.class_order)),
+                ("controller", name, type(self._controller).__name__),
+            ):
+                if there != here:
+                    raise InputError(f"The checkpoint is that of another {what}: {there}, not {here}.")
+            self.records = loaded(list[TaskRecord], state["records"])
+            self._now = loaded(_Now, state["now"])
+            for record in self.records:
+                self._matrix.append(list(record.accuracies))
+            for index in range(len(self.records) + bool(self._now)):
+                self._memory.store(self._stream[index])
+            self._learner.restore(state["learner"])
+            self._memory.restore(state["memory"])
+            self._controller.restore(controller)
+            self.meter.restore(state["meter"])
+        except (InputError, StorageError):
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            raise InputError(f"This is no checkpoint of such a run: {type(error).__name__}: {error}.") from error
 
 
-def _train(
-    task: Task,
-    stream: TaskStream,
-    learner: Learner,
-    memory: TieredMemory,
-    controller: Controller,
-    resources: ResourceMonitor,
-) -> Iterator[tuple[EpochRecord, list[Event]]]:
-    """Trains a task epoch by epoch, letting the controller adapt before each."""
-    epochs_done = task.index * learner.epochs
-    resources.probe(epochs_done)  # stall time counts from here
-    for epoch in range(learner.epochs):
-        state = resources.probe(epochs_done + epoch, after_epoch=epoch > 0)
-        events = _apply(controller.adapt(memory.config, state), task, epoch, memory, state, stream)
-        record = _train_epoch(task, epoch, learner, memory, resources)
-        if resources.short and epoch == learner.epochs - 1:  # no epoch follows, and the next task comes too late
-            state = resources.probe(epochs_done + epoch)
-            events += _apply(controller.adapt(memory.config, state), task, epoch + 1, memory, state, stream)
-        yield record, events
-    memory.settle()
-
-
-def _apply(
-    decision: Decision, task: Task, epoch: int, memory: TieredMemory, state: Resources, stream: TaskStream
-) -> list[Event]:
-    """Brings the memory to what was decided; the event, where there was a reason."""
-    check_sizes(decision.config, stream)
-    memory.resize(decision.config)
-    if not decision.reason:
-        return []
-    stall_share = state.stall_share if state.after_epoch else float("nan")
-    budget, size = state.memory_budget_bytes, memory.allocated_bytes
-    return [Event(task.index, epoch, decision.config, size, budget, stall_share, decision.reason)]
+_Now = _TaskSoFar | None
 
 
 def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:
@@ -299,45 +301,3 @@ def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:
         raise InputError(
             f"episodic_size is {config.episodic_size} but there are only {total} training samples; choose at most that."
         )
-
-
-def _train_epoch(
-    task: Task, epoch: int, learner: Learner, memory: TieredMemory, resources: ResourceMonitor
-) -> EpochRecord:
-    """Trains one epoch and says what it was."""
-    start, before = time.monotonic(), memory.counts
-    loss = train_epoch(learner, memory, resources.is_short)
-    return EpochRecord(task.index, epoch, memory.config, loss, memory.counts - before, time.monotonic() - start)
-
-
-def _record(
-    task: Task,
-    stream: TaskStream,
-    memory: TieredMemory,
-    matrix: AccuracyMatrix,
-    epochs: list[EpochRecord],
-    swaps: SwapCounts,
-    readings: list[Reading],
-    events: list[Event],
-    trials: pd.DataFrame,
-) -> TaskRecord:
-    """Gathers what is known after a task."""
-    return TaskRecord(
-        task=task.index,
-        num_tasks=len(stream),
-        classes=tuple(stream.class_names[label] for label in task.classes),
-        config=memory.config,
-        memory_bytes=memory.allocated_bytes,
-        accuracies=tuple(matrix.values[task.index, : task.index + 1].tolist()),
-        average_accuracy=matrix.average_accuracy,
-        average_incremental_accuracy=matrix.average_incremental_accuracy,
-        forgetting=matrix.forgetting,
-        backward_transfer=matrix.backward_transfer,
-        episodic_fill=len(memory.episodic_memory),
-        stored=memory.stored,
-        epochs=tuple(epochs),
-        swaps=swaps,
-        readings=tuple(readings),
-        events=tuple(events),
-        trials=trials,
-    )

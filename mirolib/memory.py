@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from types import TracebackType
 
@@ -17,6 +17,7 @@ import pandas as pd
 
 from mirolib.buffers import OBJECT_BYTES, POINTER_BYTES, EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas
 from mirolib.errors import InputError
+from mirolib.state import Flags, Ids, State, generator_of, loaded
 from mirolib.storage import Storage
 from mirolib.stream import ORDINAL_MASK, Task, labels_of, make_ids, rank_in_class
 from mirolib.swapper import Exchange, SwapCounts, Swapper, SwapPolicy, UniformSwap
@@ -51,6 +52,23 @@ class MemoryConfig:
             raise InputError(
                 f"swap_ratio is {self.swap_ratio!r}; choose a value from 0 (off) to 1 (every replayed sample)."
             )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What `TieredMemory.state` gives, with the types it must have."""
+
+    config: MemoryConfig
+    stream_ids: Ids
+    stream_order: Ids
+    episodic_ids: Ids
+    stored: Ids
+    old_classes: Flags
+    owed: float
+    counts: SwapCounts
+    under_way: list[tuple[int, Ids, Ids]]
+    generators: list[State]
+    policy: State
 
 
 @dataclass(frozen=True)
@@ -204,7 +222,8 @@ class TieredMemory:
 
     def validation_ids(self) -> np.ndarray:
         """Ids of the validation samples of every class seen so far, `(n,) int64`."""
-        counts = self.storage.counts(len(self._stored), "validation")
+        # After a resume, storage may know more classes than have been received.
+        counts = np.where(self._stored > 0, self.storage.counts(len(self._stored), "validation"), 0)
         return make_ids(np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(n) for n in counts]))
 
     @property
@@ -224,12 +243,7 @@ class TieredMemory:
         Raises:
             StorageError: If storage can't take them.
         """
-        for part, samples, ids in (
-            ("train", task.train, task.train_ids),
-            ("validation", task.validation, task.validation_ids),
-        ):
-            for chunk in samples.chunks(_CHUNK):
-                self.storage.put(ids[chunk], samples.read(chunk), part)
+        self.store(task)
         self._stored[list(task.classes)] = [self.storage.count(label) for label in task.classes]
         self.episodic_memory.extend(self._stored)
         self.stream_buffer.begin(task.train_ids, self._select_rng)
@@ -239,6 +253,21 @@ class TieredMemory:
         for start in range(0, len(wanted), _CHUNK):
             piece = slice(start, start + _CHUNK)
             self.stream_buffer.array.append(task.train.read(positions[piece]), wanted[piece])
+
+    def store(self, task: Task) -> None:
+        """Writes the samples of a task to storage, as far as they are not there yet.
+
+        Raises:
+            StorageError: If storage can't take them.
+        """
+        for part, samples, ids in (
+            ("train", task.train, task.train_ids),
+            ("validation", task.validation, task.validation_ids),
+        ):
+            if sum(self.storage.count(label, part) for label in task.classes) == len(ids):
+                continue
+            for chunk in samples.chunks(_CHUNK):
+                self.storage.put(ids[chunk], samples.read(chunk), part)
 
     def resize(self, config: MemoryConfig) -> None:
         """Applies a configuration between two epochs.
@@ -377,6 +406,51 @@ class TieredMemory:
             for tier, counts in tiers.items()
             for label, count in enumerate(counts)
         ]
+
+    def state(self) -> State:
+        """Which samples are where, by their ids, what is under way, and the generators; the samples are in storage."""
+        return {
+            "config": asdict(self.config),
+            "stream_ids": self.stream_buffer.array.ids,
+            "stream_order": self.stream_buffer.order,
+            "episodic_ids": self.episodic_memory.array.ids,
+            "stored": self._stored,
+            "old_classes": self._old_classes,
+            "owed": self._owed,
+            "counts": asdict(self.counts),
+            "under_way": [[step, slots, ids] for step, slots, ids in self._swapper.under_way()],
+            "generators": [rng.bit_generator.state for rng in (self._batch_rng, self._swap_rng, self._select_rng)],
+            "policy": self._policy.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Brings a new memory to a state that `state` gave: the samples are read from storage.
+
+        Raises:
+            InputError: If the state is not that of such a memory.
+            StorageError: If a sample can't be read.
+        """
+        kept = loaded(_Kept, state)
+        self._check(kept.config)
+        self.config, self._stored, self._old_classes = kept.config, kept.stored, kept.old_classes
+        self._owed, self._counts = kept.owed, kept.counts
+        self._batch_rng, self._swap_rng, self._select_rng = map(generator_of, kept.generators)
+        self._policy.restore(kept.policy)
+        self.stream_buffer.follow(kept.stream_order)
+        self.episodic_memory.extend(self._stored)
+        for array, capacity, ids in (
+            (self.stream_buffer.array, kept.config.stream_size, kept.stream_ids),
+            (self.episodic_memory.array, kept.config.episodic_size, kept.episodic_ids),
+        ):
+            array.reset(capacity)
+            for start in range(0, len(ids), _CHUNK):
+                part = ids[start : start + _CHUNK]
+                array.append(self.storage.read(part), part)
+        self.episodic_memory.extend(self._stored)
+        for step, slots, ids in kept.under_way:
+            self.episodic_memory.reserve(ids)
+            self._swapper.ask(step, slots, ids)
+        self._swapper.stall_s = kept.counts.stall_s
 
     def __enter__(self) -> TieredMemory:
         """Lets a `with` block close the memory."""

@@ -12,8 +12,8 @@ from plotly.subplots import make_subplots
 
 from mirolib.energy.reading import ENOUGH_COVERAGE
 from mirolib.memory import TieredMemory
+from mirolib.recording import RunResult
 from mirolib.stream import TaskStream
-from mirolib.workbench import RunResult
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 """Colours that people with colour-blindness can tell apart (Okabe and Ito, 2008)."""

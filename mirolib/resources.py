@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mirolib.budgets import BudgetSchedule, MemoryBudget
 from mirolib.memory import TieredMemory
+from mirolib.records import EpochRecord
 
 _SHORTAGE_EVERY_S = 1.0
 
@@ -19,21 +20,24 @@ class Resources:
     Attributes:
         memory_budget_bytes: Most bytes the two buffers may take; None for no limit.
         memory_used_bytes: Bytes they take when full.
-        stall_s: Seconds that training waited for storage since the last probe.
-        elapsed_s: Seconds since the last probe.
-        after_epoch: Whether an epoch of training, and nothing else, lies between the last probe and this one.
+        stall_s: Seconds of the last epoch that training waited for storage; 0 where no epoch has just ended.
+        elapsed_s: Seconds that epoch took; 0 where none has just ended.
     """
 
     memory_budget_bytes: int | None
     memory_used_bytes: int
     stall_s: float
     elapsed_s: float
-    after_epoch: bool = False
+
+    @property
+    def after_epoch(self) -> bool:
+        """Whether an epoch of training has just ended."""
+        return self.elapsed_s > 0
 
     @property
     def stall_share(self) -> float:
-        """Share of the time that training waited for storage, in [0, 1]: the sign of I/O congestion."""
-        return self.stall_s / self.elapsed_s if self.elapsed_s > 0 else 0.0
+        """Share of that epoch that training waited for storage, in [0, 1]: the sign of I/O congestion."""
+        return self.stall_s / self.elapsed_s if self.after_epoch else 0.0
 
 
 class ResourceMonitor:
@@ -56,23 +60,20 @@ class ResourceMonitor:
         """
         self._budget = budget or BudgetSchedule({})
         self._memory, self._clock, self._injectors = memory, clock, injectors
-        self._last = (clock(), memory.counts.stall_s)
         self._next_look, self._was_short = clock(), False
 
-    def probe(self, epochs_done: int = 0, *, after_epoch: bool = False) -> Resources:
-        """The state now, with the stall time since the last probe.
+    def probe(self, epochs_done: int = 0, last: EpochRecord | None = None) -> Resources:
+        """The state now.
 
         Args:
             epochs_done: Epochs trained since the run began.
-            after_epoch: Whether an epoch of training, and nothing else, lies between the last probe and this one.
+            last: The epoch of training that has just ended, if one has.
         """
         for inject in self._injectors:
             inject(epochs_done)
-        now, stall = self._clock(), self._memory.counts.stall_s
-        then, stalled = self._last
-        self._last = (now, stall)
         used = self._memory.allocated_bytes
-        return Resources(self._budget.read(epochs_done, used), used, stall - stalled, now - then, after_epoch)
+        stall_s, elapsed_s = (last.swaps.stall_s, last.duration_s) if last else (0.0, 0.0)
+        return Resources(self._budget.read(epochs_done, used), used, stall_s, elapsed_s)
 
     @property
     def short(self) -> bool:

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from mirolib.state import State
 from mirolib.storage import Storage
 
 
@@ -71,6 +72,13 @@ class SwapPolicy(ABC):
     def choose(self, slots: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
         """Picks `count` of the replayed `slots` of a batch to be swapped out."""
 
+    def state(self) -> State:
+        """What the policy remembers, for a checkpoint; nothing unless it says otherwise."""
+        return {}
+
+    def restore(self, state: State) -> None:  # noqa: B027
+        """Takes back what `state` gave."""
+
 
 class UniformSwap(SwapPolicy):
     """Every replayed sample is as likely to go as any other (the paper's policy)."""
@@ -109,8 +117,16 @@ class Swapper:
 
     def request(self, step: int, slots: np.ndarray, ids: np.ndarray) -> None:
         """Asks for samples `ids`, to be put into `slots` at step `step + lag`."""
-        self._pending.append((step + self._lag, slots, ids))
+        self.ask(step + self._lag, slots, ids)
+
+    def ask(self, due: int, slots: np.ndarray, ids: np.ndarray) -> None:
+        """Asks for samples `ids`, to be put into `slots` at step `due`."""
+        self._pending.append((due, slots, ids))
         self._asked.put(ids)
+
+    def under_way(self) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """What has been asked for and not been handed back: the step it is due at, slots and ids."""
+        return list(self._pending)
 
     def due(self, step: int) -> Iterator[Exchange]:
         """Yields what is to be committed at `step`, waiting (and counting the wait) for what is late.

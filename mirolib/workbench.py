@@ -9,11 +9,10 @@ import os
 import platform
 import re
 import secrets
-import shutil
 import socket
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -26,15 +25,18 @@ import psutil
 import torch
 
 from mirolib.atomic import write_atomic
-from mirolib.datasets import Dataset
-from mirolib.energy import EnergyMeter, Reading
+from mirolib.energy import EnergyMeter
 from mirolib.errors import InputError, StorageError
-from mirolib.experiment import Disturbance, Experiment, RunSettings, summarise
-from mirolib.loop import TaskRecord
+from mirolib.experiment import summarise
+from mirolib.records import TaskRecord
 
 RUN_FORMAT = 1
 PROJECT = Path(__file__).resolve().parents[1]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
+
+_PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")
+_MAY_CHANGE = ("data",)  # parameters that a resumed run may have otherwise
+_ALIVE: set[Path] = set()  # folders of this process's runs that have not ended
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,6 @@ def new_run_id(seed: int = 0) -> str:
 
 def environment_stamp(device: str) -> dict[str, object]:
     """Versions and machine of a run; the device is named once it is known to work."""
-    packages = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -73,7 +74,7 @@ def environment_stamp(device: str) -> dict[str, object]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "process_started": psutil.Process().create_time(),
-        **{package: version(package) for package in packages},
+        **{package: version(package) for package in _PACKAGES},
     }
 
 
@@ -95,6 +96,26 @@ def make_folder(path: Path) -> None:
         raise InputError(f"Run {path.name} exists already in {path.parent}; leave run_id empty for a new one.")
 
 
+def stopped_run(path: Path) -> dict[str, Any]:
+    """The `run.json` of a run that can be resumed.
+
+    Raises:
+        InputError: If it can't be: it is damaged or of another format, has finished, or still goes on.
+    """
+    try:
+        run = read_run(path / "run.json")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"Run {path.name} can't be resumed: its run.json is unreadable ({error}).") from error
+    if run["status"] == "finished":
+        raise InputError(f"Run {path.name} has finished; there is nothing to resume.")
+    environment = run["environment"]
+    if run["status"] == "running" and not _is_dead(environment, path):
+        raise InputError(
+            f"Run {path.name} is still running (process {environment['pid']} on {environment['host']}); stop it first."
+        )
+    return run
+
+
 class RunFolder:
     """The folder of one run: `run.json` with status and summary, and its tables as CSV.
 
@@ -109,6 +130,7 @@ class RunFolder:
         *,
         results: str | os.PathLike[str] | None = None,
         run_id: str = "",
+        resume: bool = False,
     ) -> None:
         """Makes `results/<notebook>/<run_id>/` with the status `running`.
 
@@ -117,25 +139,31 @@ class RunFolder:
             parameters: What the run was asked to do.
             results: The folder of all results; see `results_folder`.
             run_id: Name of the run; by default a new one.
+            resume: Whether a run that has been stopped is taken up again.
 
         Raises:
-            InputError: If the run exists already, or the name leads out of the results folder.
+            InputError: If the run exists already and is not to be resumed, or it is and can't be; if the name leads
+                out of the results folder.
             StorageError: If the folder can't be written.
         """
         self.run_id = run_id or new_run_id(parameters.get("seed", 0))
         self.path = results_folder(results) / plain_name(notebook) / plain_name(self.run_id)
-        make_folder(self.path)
-        self._start = time.monotonic()
+        self._earlier = stopped_run(self.path) if resume and (self.path / "run.json").exists() else {}
+        if not self._earlier:
+            make_folder(self.path)
+        self._start = time.monotonic() - self._earlier.get("duration_s", 0.0)
         self._run: dict[str, Any] = {
             "format": RUN_FORMAT,
             "notebook": notebook,
             "run_id": self.run_id,
             "status": "running",
-            "started": _now(),
+            "started": self._earlier.get("started", _now()),
+            "resumed": [*self._earlier.get("resumed", []), _now()] if self._earlier else [],
             "parameters": parameters,
             "environment": environment_stamp(""),
             "summary": {},
         }
+        _ALIVE.add(self.path)
         self._write()
 
     def _write(self) -> None:
@@ -173,12 +201,54 @@ class RunFolder:
         self._run["summary"] = summary
         self._write()
 
+    def check_same(self, parameters: dict[str, Any], dataset_fingerprint: str) -> None:
+        """Compares a resumed run with what it was.
+
+        Args:
+            parameters: The parameters now, defaults filled in.
+            dataset_fingerprint: Hash of the data now.
+
+        Raises:
+            InputError: If a parameter or the data have changed; the sentence names each with both values.
+        """
+        then, now = self._earlier["parameters"], _plain(parameters)
+        changed = [name for name in now if name not in _MAY_CHANGE and then.get(name) != now[name]]
+        if changed:
+            raise InputError(
+                f"Run {self.run_id} was begun with other parameters: "
+                f"{', '.join(f'{name} {then.get(name)!r}, now {now[name]!r}' for name in changed)}. "
+                "Resume it with those, or begin a new run."
+            )
+        if self._earlier.get("dataset_fingerprint") != dataset_fingerprint:
+            raise InputError(f"Run {self.run_id} was begun with other data; resume it with those, or begin a new run.")
+        versions, mine = self._earlier["environment"], environment_stamp("")
+        for package in ("python", *_PACKAGES):
+            if versions.get(package) != mine[package]:
+                logger.warning(
+                    "Run %s was begun with %s %s and goes on with %s: it may end with other numbers.",
+                    self.run_id, package, versions.get(package), mine[package],
+                )  # fmt: skip
+
+    def read_trace(self) -> pd.DataFrame:
+        """The power trace of the run's earlier part, as far as it was written; may be empty."""
+        file = self.path / "trace.csv"
+        return pd.read_csv(file) if file.exists() else pd.DataFrame({"time_s": [], "rail": [], "power_w": []})
+
     def set_parameters(self, parameters: dict[str, Any], dataset_fingerprint: str) -> None:
         """Writes the parameters as they came out once defaults were filled in, and the hash of the data."""
         self._run["parameters"] = parameters
         self._run["dataset_fingerprint"] = dataset_fingerprint
         self._run["environment"] = environment_stamp(str(parameters["device"]))
         self._write()
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Marks the run failed, or interrupted, where the block ends by an error."""
+        try:
+            yield
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
 
     def __enter__(self) -> RunFolder:
         """Lets a `with` block decide how the run ended."""
@@ -192,10 +262,11 @@ class RunFolder:
             self.end("finished")
         else:
             status = "failed" if isinstance(error, Exception) else "interrupted"
-            self.end(status, f"{type(error).__name__}: {error}")
+            self.end(status, f"{type(error).__name__}: {error}".removesuffix(": "))
 
     def end(self, status: str, error: str | None = None) -> None:
         """Writes how the run ended."""
+        _ALIVE.discard(self.path)
         self._run |= {"status": status, "ended": _now(), "error": error}
         self._write()
 
@@ -209,109 +280,6 @@ def trials_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
     """The controller's ranked candidates, one row each."""
     tables = [record.trials for record in records if len(record.trials)]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run.
-
-    Attributes:
-        path: Its folder.
-        settings: Its settings with every default filled in.
-        class_names: Class name at each label.
-        records: A record a task.
-        readings: The energy ledger, with what lies outside any task.
-    """
-
-    path: Path
-    settings: RunSettings
-    class_names: tuple[str, ...]
-    records: tuple[TaskRecord, ...]
-    readings: tuple[Reading, ...] = ()
-
-    @property
-    def tasks(self) -> pd.DataFrame:
-        """One row a task."""
-        return pd.DataFrame([record.row() for record in self.records])
-
-    @property
-    def epochs(self) -> pd.DataFrame:
-        """One row an epoch: sizes, loss, swaps and stall time."""
-        return pd.DataFrame([epoch.row() for record in self.records for epoch in record.epochs])
-
-    @property
-    def energy(self) -> pd.DataFrame:
-        """One row an interval of the energy ledger."""
-        return pd.DataFrame([reading.row() for reading in self.readings])
-
-    @property
-    def trace(self) -> pd.DataFrame:
-        """Power over time as it was sampled (`time_s` on the clock of `energy`, `rail`, `power_w`); may be empty."""
-        file = self.path / "trace.csv"
-        return pd.read_csv(file) if file.exists() else pd.DataFrame({"time_s": [], "rail": [], "power_w": []})
-
-    @property
-    def events(self) -> pd.DataFrame:
-        """The controller's decisions, one row each."""
-        return events_of(self.records)
-
-    @property
-    def trials(self) -> pd.DataFrame:
-        """The controller's ranked candidates, one row each."""
-        return trials_of(self.records)
-
-    @property
-    def summary(self) -> dict[str, object]:
-        """The values by which runs are compared."""
-        return summarise(list(self.records))
-
-
-def run_experiment(
-    settings: RunSettings,
-    *,
-    dataset: Dataset | None = None,
-    notebook: str = "10_run",
-    run_id: str = "",
-    results: str | os.PathLike[str] | None = None,
-    keep_store: bool = False,
-    disturb: Disturbance | None = None,
-    progress: bool = True,
-) -> RunResult:
-    """Runs an experiment and leaves it under `results/<notebook>/<run_id>/`, brought up to date after each task.
-
-    Args:
-        settings: The run's parameters.
-        dataset: The data set itself, where it is the user's own.
-        notebook: Folder of the run within the results.
-        run_id: Name of the run; by default a new one.
-        results: The folder of all results; see `results_folder`.
-        keep_store: Whether the store is kept when the run ends; it holds every training sample.
-        disturb: Makes the store's life hard during some epochs; see `mirolib.injectors`.
-        progress: Whether to show a progress bar.
-
-    Raises:
-        InputError: If a parameter is unknown or out of range; the run is then marked failed.
-        StorageError: If the disk is full or can't be written.
-    """
-    with RunFolder(notebook, asdict(settings), results=results, run_id=run_id) as folder:
-        store = folder.path / "store"
-        records: list[TaskRecord] = []
-        experiment: Experiment | None = None
-        try:
-            experiment = Experiment.build(settings, store, dataset, disturb)
-            folder.set_parameters(asdict(experiment.settings), experiment.stream.dataset.fingerprint)
-            for record in experiment.run(progress=progress):
-                records.append(record)
-                folder.write_records(records, experiment.meter)
-        finally:
-            if experiment is not None:
-                folder.write_energy(experiment.meter)
-                if len(trace := experiment.meter.trace()):
-                    folder.write_table("trace", trace)
-            if not keep_store:
-                shutil.rmtree(store, ignore_errors=True)
-    names, readings = experiment.stream.class_names, tuple(experiment.meter.readings)
-    return RunResult(folder.path, experiment.settings, names, tuple(records), readings)
 
 
 def load_runs(results: str | os.PathLike[str] | None = None, notebook: str = "*") -> pd.DataFrame:
@@ -342,10 +310,8 @@ def _load_run(file: Path) -> dict[str, Any]:
         "error": None,
     }
     try:
-        run = json.loads(file.read_text(encoding="utf-8"))
-        if run["format"] != RUN_FORMAT:
-            return row | {"error": f"format {run['format']}; this version reads {RUN_FORMAT}"}
-        status = "died" if run["status"] == "running" and _is_dead(run["environment"]) else run["status"]
+        run = read_run(file)
+        status = "died" if run["status"] == "running" and _is_dead(run["environment"], file.parent) else run["status"]
         values = {"status": status, "started": str(run["started"]), "error": run.get("error")}
         return row | values | {"duration_s": run["duration_s"]} | dict(run["parameters"]) | dict(run["summary"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -353,10 +319,25 @@ def _load_run(file: Path) -> dict[str, Any]:
         return row | {"error": f"{type(error).__name__}: {error}"}
 
 
-def _is_dead(environment: dict[str, Any]) -> bool:
+def read_run(file: Path) -> dict[str, Any]:
+    """A `run.json`.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is no JSON, or of another format.
+    """
+    run = json.loads(file.read_text(encoding="utf-8"))
+    if run["format"] != RUN_FORMAT:
+        raise ValueError(f"format {run['format']}; this version reads {RUN_FORMAT}")
+    return run
+
+
+def _is_dead(environment: dict[str, Any], path: Path) -> bool:
     """Whether a run of this machine has lost its process."""
     if environment["host"] != socket.gethostname():
         return False
+    if environment["pid"] == os.getpid():
+        return path not in _ALIVE
     try:
         started = psutil.Process(int(environment["pid"])).create_time()
     except psutil.NoSuchProcess:

@@ -324,7 +324,7 @@ def state_of(one, memory):
             "modes": [m.training for m in one.backbone.modules()],
             "optimizer": one._optimizer.state_dict(),
             "schedule": one._schedule.state_dict(),
-            "generators": (one._transform._generator.get_state(), one._head_generator.get_state()),
+            "generators": (one._transform.generator.get_state(), one._head_generator.get_state()),
             "torch": torch.random.get_rng_state(),
             "numpy": np.random.get_state(),  # noqa: NPY002
             "buffers": [
@@ -509,7 +509,7 @@ def decisions(controller, memory, task, one, budgets, stall_s=0.0):
     memory.resize(controller.choose(task, one, memory, monitor.probe()).config)
     for epoch, budget in enumerate(budgets):
         monitor_budget.size_bytes = budget
-        state = replace(monitor.probe(epoch, after_epoch=epoch > 0), stall_s=stall_s, elapsed_s=1.0)
+        state = replace(monitor.probe(epoch), stall_s=stall_s, elapsed_s=float(epoch > 0))
         decision = controller.adapt(memory.config, state)
         memory.resize(decision.config)
         yield decision

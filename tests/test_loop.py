@@ -12,6 +12,7 @@ from mirolib import (
     Dataset,
     Decision,
     EnergyMeter,
+    EpochRecord,
     Experiment,
     Finetuning,
     FixedController,
@@ -30,6 +31,7 @@ from mirolib import (
     summarise,
 )
 from mirolib.controller.selectors import HighestAccuracy
+from mirolib.swapper import SwapCounts
 
 STREAM = TaskStream(make_dataset(classes=6, per_class=20), 3, seed=0)
 PRESET = replace(STREAM.dataset.spec.preset(), epochs=3, batch_size=8)
@@ -182,14 +184,13 @@ def test_stopping_early_keeps_what_was_yielded(make_memory):
     assert len(records) == 1 and memory.stored == 36
 
 
-def test_resource_monitor_reads_stall_since_the_last_probe(make_memory):
-    memory, now = make_memory(STREAM, CONFIG), [0.0]
-    monitor = ResourceMonitor(memory, BudgetSchedule({0: 10_000}), clock=lambda: now[0])
-    now[0] = 4.0
-    memory._swapper.stall_s = 1.0
-    first, now[0] = monitor.probe(), 6.0
-    second = monitor.probe()
+def test_resource_monitor_reads_the_stall_share_of_the_last_epoch(make_memory):
+    memory = make_memory(STREAM, CONFIG)
+    monitor = ResourceMonitor(memory, BudgetSchedule({0: 10_000}))
+    epoch = EpochRecord(0, 0, CONFIG, 0.5, SwapCounts(stall_s=1.0), 4.0)
+    first, second = monitor.probe(1, epoch), monitor.probe(2)
     assert (first.stall_share, second.stall_share) == (0.25, 0.0)
+    assert first.after_epoch and not second.after_epoch
     assert first.memory_budget_bytes == 10_000 and first.memory_used_bytes == (20 + 18) * (16 + 16)
 
 

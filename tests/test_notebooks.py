@@ -47,7 +47,7 @@ def test_10_run_takes_exactly_the_run_settings():
     # papermill reads no `int | None`
     fields = {f.name: re.sub(r"(.+) \| None", r"Optional[\1]", f.type) for f in dataclasses.fields(RunSettings)}
     assert {name: declared[name] for name in fields} == fields
-    assert set(declared) - set(fields) == {"keep_store", "run_id", "results"}
+    assert set(declared) - set(fields) == {"keep_store", "checkpoint_minutes", "resume", "run_id", "results"}
 
 
 def test_10_run_has_the_defaults_of_the_run_settings_and_explains_each():

@@ -26,14 +26,14 @@ def test_a_run_leaves_its_tables(tmp_path):
         "trials.csv",
     ]
     tasks, energy = pd.read_csv(result.path / "tasks.csv"), pd.read_csv(result.path / "energy.csv")
-    assert len(tasks) == 5 and len(energy) == 25 and len(pd.read_csv(result.path / "swaps.csv")) == 5
+    assert len(tasks) == 5 and len(energy) == 30 and len(pd.read_csv(result.path / "swaps.csv")) == 5
     assert set(energy["kind"]) <= {"none", "measured-partial"}
     (row,) = load_runs(tmp_path).to_dict("records")
     assert row["status"] == "finished" and row["final_accuracy"] == pytest.approx(tasks["average_accuracy"].iloc[-1])
     assert row["dataset"] == "digits" and row["controller"] == "miro"
     stamp = json.loads((result.path / "run.json").read_text())["environment"]
     assert {"python", "torch", "numpy", "mirolib", "device", "host"} <= set(stamp)
-    assert result.tasks["task"].tolist() == list(range(5)) and len(result.energy) == 25
+    assert result.tasks["task"].tolist() == list(range(5)) and len(result.energy) == 30
 
 
 def test_a_data_set_of_ones_own_goes_by_its_own_name(tmp_path):

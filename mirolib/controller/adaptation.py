@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mirolib.errors import InputError
+from mirolib.state import State, dumped, loaded
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,18 @@ class CongestionPolicy:
             raise InputError(f"clean_epochs is {self.clean_epochs}; choose 1 or more.")
 
 
+@dataclass(frozen=True)
+class _Standing:
+    """What a governor remembers; see its attributes."""
+
+    ratio: float
+    clean: int
+    patience: int
+    just_risen: bool
+    waiting: float | None
+    failed_at: float
+
+
 class SwapGovernor:
     """Halves the swap ratio when training waits for storage and doubles it again after clean epochs.
 
@@ -56,6 +69,19 @@ class SwapGovernor:
         self._just_risen = False
         self._waiting: float | None = None  # stall share at the first epoch after a halving
         self._failed_at = float("inf")  # ratio that last brought congestion
+
+    def state(self) -> State:
+        """Where it stands, for a checkpoint."""
+        return dumped(
+            _Standing,
+            _Standing(self.ratio, self._clean, self._patience, self._just_risen, self._waiting, self._failed_at),
+        )
+
+    def restore(self, state: State) -> None:
+        """Takes back what `state` gave."""
+        s = loaded(_Standing, state)
+        self.ratio, self._clean, self._patience = s.ratio, s.clean, s.patience
+        self._just_risen, self._waiting, self._failed_at = s.just_risen, s.waiting, s.failed_at
 
     def step(self, stall_share: float, stall_s: float = float("inf")) -> str:
         """Takes in an epoch's wait for storage and sets `ratio` for the next one.

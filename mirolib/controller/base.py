@@ -11,10 +11,11 @@ import pandas as pd
 from mirolib.learner import Learner
 from mirolib.memory import MemoryConfig, TieredMemory
 from mirolib.resources import Resources
+from mirolib.state import State
 from mirolib.stream import Task
 
 if TYPE_CHECKING:
-    from mirolib.loop import TaskRecord
+    from mirolib.records import TaskRecord
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,13 @@ class Controller(ABC):
     @abstractmethod
     def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
         """The configuration for the next epoch, given the one in force and the state of memory and I/O (P4)."""
+
+    def state(self) -> State:
+        """What the controller has learnt and decided so far, for a checkpoint; nothing unless it says otherwise."""
+        return {}
+
+    def restore(self, state: State) -> None:  # noqa: B027
+        """Takes back what `state` gave."""
 
     def observe(self, record: TaskRecord) -> None:  # noqa: B027 (most controllers need not look)
         """Is told what a task really cost and reached, once it is over; test accuracies are not to be used."""

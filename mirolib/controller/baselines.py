@@ -9,6 +9,7 @@ from mirolib.controller.grid import candidate_grid
 from mirolib.learner import Learner
 from mirolib.memory import MemoryConfig, TieredMemory
 from mirolib.resources import Resources
+from mirolib.state import State, generator_of
 from mirolib.stream import Task
 
 
@@ -23,6 +24,14 @@ class RandomController(Controller):
             seed: Seed of the draws.
         """
         self._ratio, self._rng = swap_ratio, np.random.default_rng([seed, 6])
+
+    def state(self) -> State:
+        """The generator."""
+        return {"generator": self._rng.bit_generator.state}
+
+    def restore(self, state: State) -> None:
+        """Takes back what `state` gave."""
+        self._rng = generator_of(state["generator"])
 
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
         """Any candidate within the budget."""

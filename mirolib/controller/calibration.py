@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mirolib.state import State, loaded
+
 _LEAST_ERROR = 0.005
 _SUPPOSED_NOISE = 0.8
 _NEARLY_ALL = -0.05  # logarithm of an error of 95 %
@@ -38,7 +40,7 @@ class Calibration:
 
     def observe(self, score: float, reached: float) -> None:
         """Adds a finished task: the score of its configuration and the validation accuracy it reached."""
-        self._points.append((_log_error(score), _log_error(reached)))
+        self._points.append((float(_log_error(score)), float(_log_error(reached))))
         self._first = []
 
     def suppose(self, best_score: float, reached: float) -> None:
@@ -49,7 +51,16 @@ class Calibration:
             reached: Validation accuracy that the last task's training reached, in [0, 1].
         """
         if not self._points:
-            self._first = [(_log_error(best_score), _log_error(reached))]
+            self._first = [(float(_log_error(best_score)), float(_log_error(reached)))]
+
+    def state(self) -> State:
+        """The measurements so far, for a checkpoint."""
+        return {"points": self._points, "supposed": self._first}
+
+    def restore(self, state: State) -> None:
+        """Takes back what `state` gave."""
+        self._points = loaded(list[tuple[float, float]], state["points"])
+        self._first = loaded(list[tuple[float, float]], state["supposed"])
 
     def line(self) -> tuple[float, float]:
         """Intercept and slope."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import nnls
 
+from mirolib.errors import InputError
+from mirolib.state import State, loaded
+
 FORWARD_SHARE = 1 / 3
 """A forward pass as a share of a training step's work: the backward pass takes about twice the forward one."""
 _SPREAD = 1.5  # visits of the largest task over those of the smallest from which on a fixed part can be told
@@ -57,6 +60,26 @@ class CostModel:
             self.errors.append(abs(expected - cost) / cost)
         self._rows.append((visits, size_bytes, cost))
         if self.unit == "J":
+            self._fit()
+
+    def state(self) -> State:
+        """The measurements so far, for a checkpoint."""
+        return {"unit": self.unit, "rows": self._rows, "errors": self.errors}
+
+    def restore(self, state: State) -> None:
+        """Takes back what `state` gave.
+
+        Raises:
+            InputError: If the measurements are in another unit.
+        """
+        if state["unit"] != self.unit:
+            raise InputError(
+                f"The run has measured its costs in {state['unit']}, but here they come in {self.unit}; go on with the "
+                "energy source it began with."
+            )
+        self._rows = loaded(list[tuple[float, float, float]], state["rows"])
+        self.errors = loaded(list[float], state["errors"])
+        if self.unit == "J" and self._rows:
             self._fit()
 
     @property

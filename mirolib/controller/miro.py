@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,10 +22,11 @@ from mirolib.errors import InputError
 from mirolib.learner import Learner
 from mirolib.memory import MemoryConfig, TieredMemory
 from mirolib.resources import Resources
+from mirolib.state import State, Table, dumped, loaded
 from mirolib.stream import Task
 
 if TYPE_CHECKING:
-    from mirolib.loop import TaskRecord
+    from mirolib.records import TaskRecord
 
 _RETURN_EPOCHS = 2  # epochs that a larger budget must last before larger buffers come back
 
@@ -51,6 +52,35 @@ class _Frame:
     samples: int
     replayable: int
     swaps: bool
+
+
+@dataclass
+class _Standing:
+    """What the controller remembers beside calibration, cost model and governor.
+
+    Attributes:
+        frame: The task at hand; None before the first.
+        outlook: What the selector may know.
+        table: The ranked candidates.
+        spent: Visits and joules of each task, of its training and beside it.
+        highest_budget: Most bytes that the memory budget has allowed; None for no limit.
+        settled: Budget under which the sizes in force were picked.
+        larger_for: Epochs that the budget has been larger than that.
+        patience: Epochs that a larger budget must last before larger buffers come back.
+        has_returned: Whether larger buffers have come back since the budget last fell.
+        pending: What the governor decided on a task's last epoch.
+    """
+
+    frame: _Frame | None = None
+    outlook: Outlook = field(default_factory=Outlook)
+    table: Table = field(default_factory=pd.DataFrame)
+    spent: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {"train": [], "beside": []})
+    highest_budget: int | None = None
+    settled: int | None = None
+    larger_for: int = 0
+    patience: int = _RETURN_EPOCHS
+    has_returned: bool = False
+    pending: str = ""
 
 
 class MiroController(Controller):
@@ -97,13 +127,12 @@ class MiroController(Controller):
         self._ratio, self._cutline, self._pairs = MemoryConfig(1, 1, swap_ratio).swap_ratio, cutline, tuple(pairs)
         self._governor, self._grid_limit = SwapGovernor(self._ratio, congestion), grid_limit
         self._num_tasks, self._seed = num_tasks, seed
-        self._outlook, self._table = Outlook(), pd.DataFrame()
-        self._frame: _Frame
-        self._spent: dict[str, list[tuple[float, float]]] = {"train": [], "beside": []}  # visits and joules a task
-        self._highest_budget: int | None = None
-        self._settled: int | None = None  # budget under which the sizes in force were picked
-        self._larger_for, self._patience, self._has_returned = 0, _RETURN_EPOCHS, False
-        self._pending = ""  # what the governor decided on a task's last epoch
+        self._now = _Standing()
+
+    @property
+    def _frame(self) -> _Frame:
+        assert self._now.frame is not None, "nothing has been chosen yet"
+        return self._now.frame
 
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
         """Profiles the grid and picks a row (P1, P2).
@@ -113,7 +142,7 @@ class MiroController(Controller):
         """
         replays = learner.method.replays
         old = memory.stored - len(task.train) if memory.hierarchical else len(memory.episodic_memory)
-        self._frame = _Frame(
+        self._now.frame = _Frame(
             task=task.index,
             slot_bytes=memory.slot_bytes,
             sample_bytes=memory.storage.fingerprint.sample_bytes,
@@ -129,7 +158,7 @@ class MiroController(Controller):
         if not len(situation.validation_ids):
             raise InputError("The controller scores on validation samples; set validation_share above 0.")
         reached, now = situation.accuracies()
-        trained = self._table[self._table["chosen"]] if len(self._table) else self._table
+        trained = self._now.table[self._now.table["chosen"]] if len(self._now.table) else self._now.table
         if len(trained) == 1 and not np.isnan(trained["score"].iloc[0]):
             self.calibration.observe(float(trained["score"].iloc[0]), reached)
         blind = self.profiler.needs_past and task.index == 0
@@ -138,27 +167,27 @@ class MiroController(Controller):
             self.calibration.suppose(float(scores.max()), reached)
         self._plan(now)
         self._rank(candidates, scores)
-        self._settled, self._larger_for = budget, 0
+        self._now.settled, self._now.larger_for = budget, 0
         row = self._best(budget)
         return Decision(self._config(row), self._reason(row), self._marked(row))
 
     def _candidates(self, task: Task, memory: TieredMemory, budget: int | None, replays: bool) -> list[MemoryConfig]:
         """The grid within the budget, and beside it that within the highest budget so far, should that come back."""
-        self._highest_budget = None if budget is None else max(budget, self._highest_budget or 0)
+        self._now.highest_budget = None if budget is None else max(budget, self._now.highest_budget or 0)
         grids = [
             candidate_grid(
                 task, memory, size_bytes,
                 swap_ratio=self._ratio if self._frame.swaps else 0.0, pairs=self._pairs, replays=replays, limit=limit,
             )
-            for size_bytes, limit in ((budget, self._grid_limit), (self._highest_budget, -(-self._grid_limit // 2)))
+            for size_bytes, limit in ((budget, self._grid_limit), (self._now.highest_budget, -(-self._grid_limit // 2)))
         ]  # fmt: skip
-        both = grids[0] if self._highest_budget == budget else [*grids[0], *grids[1]]
+        both = grids[0] if self._now.highest_budget == budget else [*grids[0], *grids[1]]
         return sorted(set(both), key=lambda c: (c.stream_size + c.episodic_size, c.stream_size))
 
     def _plan(self, accuracy_now: float) -> None:
         """What the selector may know beside the table."""
         beside = self._priced("beside")
-        self._outlook = Outlook(
+        self._now.outlook = Outlook(
             accuracy_now=accuracy_now,
             spent=sum(self._priced("train")) + sum(beside),
             overhead=float(np.mean(beside)) if beside else 0.0,
@@ -188,10 +217,10 @@ class MiroController(Controller):
                 "above_cutline": above_cutline(pd.Series(accuracy), self._cutline),
             }
         )
-        _, utility, eligible = self.selector.pick(table, self._outlook)
+        _, utility, eligible = self.selector.pick(table, self._now.outlook)
         order = np.lexsort([table["cost"], -utility, ~eligible])
         table = table.assign(utility=utility, eligible=eligible, chosen=False).iloc[order]
-        self._table = table.reset_index(drop=True)
+        self._now.table = table.reset_index(drop=True)
 
     def _work(self, stream_size: np.ndarray, episodic_size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sample visits of each candidate's training and bytes that it swaps in."""
@@ -206,15 +235,15 @@ class MiroController(Controller):
         Raises:
             InputError: If the budget does not even hold one sample in each buffer.
         """
-        fits = self._table["memory_bytes"] <= (np.inf if budget is None else budget)
+        fits = self._now.table["memory_bytes"] <= (np.inf if budget is None else budget)
         if fits.all():
-            return self._table.iloc[0]
+            return self._now.table.iloc[0]
         if fits.any():
-            rest = self._table[fits].copy()
+            rest = self._now.table[fits].copy()
             rest["above_cutline"] = above_cutline(rest["accuracy"], self._cutline)
-            index, _, _ = self.selector.pick(rest, self._outlook)
-            return self._table.loc[index]
-        row = self._table.loc[self._table["memory_bytes"].idxmin()].copy()
+            index, _, _ = self.selector.pick(rest, self._now.outlook)
+            return self._now.table.loc[index]  # type: ignore[call-overload]
+        row = self._now.table.iloc[int(self._now.table["memory_bytes"].argmin())].copy()
         slots = (budget or 0) // self._frame.slot_bytes
         if slots < 2:
             raise InputError(
@@ -240,11 +269,11 @@ class MiroController(Controller):
 
     def _marked(self, row: pd.Series) -> pd.DataFrame:
         """The table with the row in force marked, ready for `trials.csv`; where there is no score, no accuracy."""
-        self._table["chosen"] = (self._table["stream_size"] == row["stream_size"]) & (
-            self._table["episodic_size"] == row["episodic_size"]
+        self._now.table["chosen"] = (self._now.table["stream_size"] == row["stream_size"]) & (
+            self._now.table["episodic_size"] == row["episodic_size"]
         )
-        shown = self._table.assign(
-            accuracy=self._table["accuracy"].where(self._table["score"].notna()),
+        shown = self._now.table.assign(
+            accuracy=self._now.table["accuracy"].where(self._now.table["score"].notna()),
             cost_unit=self.costs.unit if self.costs.known else "visits",
             energy_kind=self._energy_kind,
             profiler=self.profiler.name,
@@ -260,21 +289,21 @@ class MiroController(Controller):
         A smaller budget takes effect at once, a larger one when it has lasted two epochs, and twice as long each time
         it is taken back again. Sizes that fit are kept as long as the budget is no larger than when they were picked.
         """
-        reasons, self._pending = [self._pending], ""
+        reasons, self._now.pending = [self._now.pending], ""
         chosen = config
         if self._frame.swaps:
             reasons += [self._governor.step(resources.stall_share, resources.stall_s)] if resources.after_epoch else []
             chosen = replace(config, swap_ratio=self._governor.ratio)
         budget, size = resources.memory_budget_bytes, config.stream_size + config.episodic_size
         over = budget is not None and self._frame.slot_bytes * size > budget
-        risen = self._settled is not None and (budget is None or budget > self._settled)
-        self._larger_for = self._larger_for + 1 if risen and not over else 0
-        if over or self._larger_for >= self._patience:
+        risen = self._now.settled is not None and (budget is None or budget > self._now.settled)
+        self._now.larger_for = self._now.larger_for + 1 if risen and not over else 0
+        if over or self._now.larger_for >= self._now.patience:
             row = self._best(budget)
             chosen = self._config(row)
             if over:
-                self._patience *= 2 if self._has_returned else 1
-            self._settled, self._larger_for, self._has_returned = budget, 0, not over
+                self._now.patience *= 2 if self._now.has_returned else 1
+            self._now.settled, self._now.larger_for, self._now.has_returned = budget, 0, not over
             self._marked(row)
             if chosen != config:
                 target = chosen.stream_size + chosen.episodic_size
@@ -286,7 +315,7 @@ class MiroController(Controller):
         """Refits the cost model on what the task's training really cost and books what was spent."""
         if self._frame.swaps:
             last = record.epochs[-1]
-            self._pending = self._governor.step(last.stall_share, last.swaps.stall_s)
+            self._now.pending = self._governor.step(last.stall_share, last.swaps.stall_s)
         train = during(record.readings, "train")
         work = [reading.work for reading in train]
         self.costs.observe(
@@ -295,20 +324,40 @@ class MiroController(Controller):
         beside = during(record.readings, "receive", "profile", "retain")
         for name, readings in (("train", train), ("beside", beside)):
             visits = sum(r.work.visits + FORWARD_SHARE * r.work.forward_visits for r in readings)
-            self._spent[name].append((visits, total_energy_j(readings)))
+            self._now.spent[name].append((visits, total_energy_j(readings)))
+
+    def state(self) -> State:
+        """Calibration, cost model, governor, the ranked table and where it stands, for a checkpoint."""
+        return {
+            "calibration": self.calibration.state(),
+            "costs": self.costs.state(),
+            "governor": self._governor.state(),
+            "standing": dumped(_Standing, self._now),
+        }
+
+    def restore(self, state: State) -> None:
+        """Takes back what `state` gave.
+
+        Raises:
+            InputError: If it is not that of such a controller, or its costs are in another unit.
+        """
+        self.calibration.restore(state["calibration"])
+        self.costs.restore(state["costs"])
+        self._governor.restore(state["governor"])
+        self._now = loaded(_Standing, state["standing"])
 
     def _priced(self, name: str) -> list[float]:
         """What was spent in each task; work stands in, at the model's price, for joules that were not seen."""
         if self.costs.unit == "visits":
-            return [visits for visits, _ in self._spent[name]]
+            return [visits for visits, _ in self._now.spent[name]]
         return [
             float(self.costs.predict(visits, 0.0)) if np.isnan(joules) else joules
-            for visits, joules in self._spent[name]
+            for visits, joules in self._now.spent[name]
         ]
 
     def _expected(self, record: TaskRecord) -> float | None:
         """Cost predicted for the row in force, if it was in force for the whole task and predicted in joules."""
         configs = {(epoch.config.stream_size, epoch.config.episodic_size) for epoch in record.epochs}
-        chosen = self._table[self._table["chosen"]]
+        chosen = self._now.table[self._now.table["chosen"]]
         usable = len(configs) == 1 and len(chosen) == 1 and self.costs.known
         return float(chosen["cost"].iloc[0]) if usable else None

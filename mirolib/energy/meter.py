@@ -14,8 +14,9 @@ from types import TracebackType
 import pandas as pd
 
 from mirolib.energy.reading import Reading, Work
-from mirolib.energy.source import KINDS, EnergySource
+from mirolib.energy.source import KINDS, NOT_MEASURED, EnergySource
 from mirolib.errors import InputError
+from mirolib.state import State, dumped, loaded
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,12 @@ class Window:
 class EnergyMeter:
     """Books energy and work to activities: `with meter.window("train", task=3): ...`.
 
+    Attributes:
+        source: The energy source.
+        readings: The ledger.
+        idle_power_w: Power of the machine at rest; NaN where it was not measured.
+        shift_s: What `restore` added to the instants of an earlier part of the run.
+
     Windows may nest, and those of several threads may overlap. One sensor can't be split between activities that run
     together: the ledger `readings` holds disjoint intervals, each booked to the set of windows open, so that its rows
     add up. The reading of one window as a whole is `window.reading`.
@@ -124,6 +131,7 @@ class EnergyMeter:
         self.source = source
         self.readings: list[Reading] = []
         self.idle_power_w = float("nan")
+        self.shift_s = 0.0
         self.cpu_s = self.metered_s = 0.0
         self._count_work: Callable[[], Work] = lambda: Work(cpu_s=time.process_time())
         self._synchronise: Callable[[], None] = lambda: None
@@ -163,6 +171,54 @@ class EnergyMeter:
             task: Index of the task it belongs to.
         """
         return Window(self, name, task)
+
+    @contextmanager
+    def interlude(self, name: str) -> Iterator[None]:
+        """Books what happens inside to window `name` alone: this thread's open windows are closed meanwhile.
+
+        So that saving a checkpoint or a pause does not count as training. The ledger leaves it out of those windows;
+        the reading of such a window as a whole does not.
+
+        Args:
+            name: The activity, such as `pause`.
+        """
+        open_here = [window for window in self._open_windows if window.thread == threading.get_ident()]
+        tasks = [window.task for window in open_here if window.task >= 0]
+
+        def close() -> None:
+            self._open_windows = [window for window in self._open_windows if window not in open_here]
+
+        with self._lock:
+            self._turn(close)
+        try:
+            with self.window(name, tasks[-1] if tasks else -1):
+                yield
+        finally:
+            with self._lock:
+                self._turn(lambda: self._open_windows.extend(open_here))
+
+    def state(self) -> State:
+        """The ledger so far and when it was taken, for a checkpoint."""
+        return {
+            "readings": dumped(list[Reading], self.readings),
+            "idle_power_w": self.idle_power_w,
+            "instant_s": self.source.mark(),
+            "wall_clock_s": time.time(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Puts the ledger of an earlier part of the run before this one, and the gap between them as a row.
+
+        The gap is what the wall clock says, 0 if it was set back; its energy is not known. Work that was lost and done
+        again is in it.
+        """
+        now, gap_s = self.source.mark(), max(0.0, time.time() - state["wall_clock_s"])
+        self.shift_s = now - gap_s - state["instant_s"]
+        earlier = [replace(row, start_s=row.start_s + self.shift_s) for row in loaded(list[Reading], state["readings"])]
+        source = self.source
+        gap = Reading(("gap",), -1, now - gap_s, gap_s, NOT_MEASURED, Work(), source.kind, source.scope, source.name)
+        self.readings = [*earlier, gap, *self.readings]
+        self.idle_power_w = float(state["idle_power_w"])
 
     def measure_idle(self, duration_s: float = 5.0) -> Reading:
         """Measures the machine at rest, from where energy above idle counts; this thread sleeps meanwhile."""

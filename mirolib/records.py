@@ -1,0 +1,161 @@
+"""Records of a run: what is known after an epoch and after a task, and the controller's decisions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import pandas as pd
+
+from mirolib.energy import Reading, during, total_energy_j
+from mirolib.memory import MemoryConfig
+from mirolib.state import Table
+from mirolib.swapper import SwapCounts
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of training.
+
+    Attributes:
+        task: Index of the task.
+        epoch: Index of the epoch within it.
+        config: Sizes and swap ratio in force.
+        loss: Mean training loss over the epoch's samples.
+        swaps: Swapping during the epoch.
+        duration_s: Seconds.
+    """
+
+    task: int
+    epoch: int
+    config: MemoryConfig
+    loss: float
+    swaps: SwapCounts
+    duration_s: float
+
+    @property
+    def stall_share(self) -> float:
+        """Share of the epoch in which training waited for storage, in [0, 1]."""
+        return self.swaps.stall_s / self.duration_s
+
+    def row(self) -> dict[str, object]:
+        """The epoch as one flat row."""
+        return {
+            "task": self.task,
+            "epoch": self.epoch,
+            **asdict(self.config),
+            "loss": self.loss,
+            **asdict(self.swaps),
+            "stall_share": self.stall_share,
+            "duration_s": self.duration_s,
+        }
+
+
+@dataclass(frozen=True)
+class Event:
+    """A decision of the controller that had a reason, and the state it was made in.
+
+    Attributes:
+        task: Index of the task.
+        epoch: Index of the epoch before which it took effect; -1 where the configuration was chosen for the task.
+        config: Sizes and swap ratio from then on.
+        memory_bytes: Bytes of RAM that the two buffers take from then on.
+        memory_budget_bytes: Most bytes they may take; None for no limit.
+        stall_share: Share of the last epoch that training waited for storage, in [0, 1]; NaN where there was none.
+        reason: Why.
+    """
+
+    task: int
+    epoch: int
+    config: MemoryConfig
+    memory_bytes: int
+    memory_budget_bytes: int | None
+    stall_share: float
+    reason: str
+
+    def row(self) -> dict[str, object]:
+        """The event as one flat row."""
+        return {
+            "task": self.task,
+            "epoch": self.epoch,
+            **asdict(self.config),
+            "memory_bytes": self.memory_bytes,
+            "memory_budget_bytes": self.memory_budget_bytes,
+            "stall_share": self.stall_share,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """What is known after a task.
+
+    Attributes:
+        task: Index of the task.
+        num_tasks: Number of tasks in the stream.
+        classes: Names of its classes.
+        config: Sizes and swap ratio in force at its end.
+        memory_bytes: Bytes of RAM that the two buffers take at these sizes.
+        accuracies: Test accuracy in [0, 1] on each task so far, among all classes so far.
+        average_accuracy: Their mean.
+        average_incremental_accuracy: Mean of the average accuracies up to this task.
+        forgetting: See `AccuracyMatrix`; NaN at the first task.
+        backward_transfer: See `AccuracyMatrix`; NaN at the first task.
+        episodic_fill: Samples in the episodic memory after the task.
+        stored: Training samples on storage after the task.
+        epochs: Its epochs.
+        swaps: Swapping during its training; its stall time includes the wait for what was under way at the end.
+        readings: Its rows of the energy ledger.
+        events: The controller's decisions during it.
+        trials: The ranked candidates of its choice, a row each; empty where the controller makes none.
+    """
+
+    task: int
+    num_tasks: int
+    classes: tuple[str, ...]
+    config: MemoryConfig
+    memory_bytes: int
+    accuracies: tuple[float, ...]
+    average_accuracy: float
+    average_incremental_accuracy: float
+    forgetting: float
+    backward_transfer: float
+    episodic_fill: int
+    stored: int
+    epochs: tuple[EpochRecord, ...]
+    swaps: SwapCounts
+    readings: tuple[Reading, ...]
+    events: tuple[Event, ...] = ()
+    trials: Table = field(default_factory=pd.DataFrame, compare=False)
+
+    @property
+    def headline(self) -> str:
+        """Where the run stands, in one line."""
+        c = self.config
+        return (
+            f"task {self.task + 1}/{self.num_tasks}: average accuracy {self.average_accuracy:.1%} "
+            f"(stream {c.stream_size}, episodic {c.episodic_size}: {self.memory_bytes / 1024:,.1f} KiB; "
+            f"swap ratio {c.swap_ratio:g})"
+        )
+
+    def row(self) -> dict[str, object]:
+        """The task as one flat row; accuracies in columns `accuracy_<j>`."""
+        train = during(self.readings, "train")
+        return {
+            "task": self.task,
+            "classes": " ".join(self.classes),
+            **asdict(self.config),
+            "memory_bytes": self.memory_bytes,
+            "average_accuracy": self.average_accuracy,
+            "average_incremental_accuracy": self.average_incremental_accuracy,
+            "forgetting": self.forgetting,
+            "backward_transfer": self.backward_transfer,
+            "episodic_fill": self.episodic_fill,
+            "stored": self.stored,
+            "swapped": self.swaps.swapped,
+            "stall_s": self.swaps.stall_s,
+            "train_visits": sum(reading.work.visits for reading in train),
+            "train_s": sum(reading.duration_s for reading in train),
+            "train_energy_j": total_energy_j(train),
+            "energy_kind": self.readings[0].kind,
+            **{f"accuracy_{j}": value for j, value in enumerate(self.accuracies)},
+        }
