@@ -212,10 +212,8 @@ class Experiment:
             InputError: If a parameter is unknown, out of range, or exceeds what the data set holds.
             StorageError: If the store can't be made.
         """
-        dataset = dataset or load_dataset(settings.dataset, root=settings.data or None, preset=settings.preset)
-        preset = dataset.spec.preset(settings.preset)
-        stream = TaskStream(dataset, _default(settings.tasks, preset.tasks), settings.seed, settings.validation_share)
-        filled = _filled(settings, dataset, preset, stream)
+        stream, filled = prepared(settings, dataset)
+        dataset, preset = stream.dataset, stream.dataset.spec.preset(settings.preset)
         # What chooses for itself begins with next to nothing, so as not to exceed a budget before it has chosen.
         sizes = _default(filled.stream_size, 1), _default(filled.episodic_size, 1)
         config = MemoryConfig(*sizes, _default(filled.swap_ratio, 0.0))
@@ -258,6 +256,22 @@ class Experiment:
             if self.meter.source.kind.startswith("measured"):
                 self.meter.measure_idle(_IDLE_S)
             yield from self.loop.steps(progress=progress)
+
+
+def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[TaskStream, RunSettings]:
+    """The stream of a run and its settings with every None that has a default replaced by it.
+
+    Args:
+        settings: The run's parameters.
+        dataset: The data set itself, where it is the user's own or already loaded.
+
+    Raises:
+        InputError: If a parameter is unknown, out of range, or exceeds what the data set holds.
+    """
+    dataset = dataset or load_dataset(settings.dataset, root=settings.data or None, preset=settings.preset)
+    preset = dataset.spec.preset(settings.preset)
+    stream = TaskStream(dataset, _default(settings.tasks, preset.tasks), settings.seed, settings.validation_share)
+    return stream, _filled(settings, dataset, preset, stream)
 
 
 def _default(value: T | None, default: T) -> T:

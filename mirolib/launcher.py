@@ -153,7 +153,7 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     if resume:
         if "resume" not in declared or not parameters.get("run_id"):
             raise InputError(
-                f"To resume a run of {notebook}, it must have a parameter resume, and run_id must name it."
+                f"To resume a run of {notebook}, name it by run_id; the notebook must have a parameter resume."
             )
         parameters |= {"resume": True}
     checked = check_parameters(notebook, parameters)

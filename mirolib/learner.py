@@ -193,6 +193,7 @@ class Learner:
         self.tally = Tally()
         self._transform = Transform(spec, self.device, children[1])
         self._head_generator = torch.Generator().manual_seed(children[2])
+        self._restart()
 
     @property
     def num_classes(self) -> int:

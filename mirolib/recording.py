@@ -15,7 +15,7 @@ from mirolib.checkpoint import Checkpoints
 from mirolib.datasets import Dataset
 from mirolib.energy import Reading
 from mirolib.errors import InputError
-from mirolib.experiment import Disturbance, Experiment, RunSettings, summarise
+from mirolib.experiment import Disturbance, Experiment, RunSettings, prepared, summarise
 from mirolib.records import EpochRecord, TaskRecord
 from mirolib.state import State
 from mirolib.workbench import RunFolder, events_of, trials_of
@@ -112,29 +112,29 @@ class RecordedRun:
         self._checkpoints = Checkpoints(self.folder.path / "checkpoint")
         with self.folder.failing():
             state = self._checkpoints.latest()
+            stream, filled = prepared(settings, dataset)
             if state is None:  # there is nothing to go on from
                 shutil.rmtree(self._store, ignore_errors=True)
-            self.experiment = Experiment.build(settings, self._store, dataset, disturb)
-            try:
-                self._begin(state)
-            except BaseException:
-                self.experiment.memory.close()
-                raise
+            else:
+                self.folder.check_same(asdict(filled), stream.dataset.fingerprint)
+            self.experiment = Experiment.build(settings, self._store, stream.dataset, disturb)
+            self.folder.set_parameters(asdict(self.experiment.settings), stream.dataset.fingerprint)
+            if state is not None:
+                self._restore(state)
 
     @property
     def _store(self) -> Path:
         return self.folder.path / "store"
 
-    def _begin(self, state: State | None) -> None:
-        """Writes what the run turns out to be, after comparing it with what it was, and restores it."""
-        filled, loop = asdict(self.experiment.settings), self.experiment.loop
-        fingerprint = self.experiment.stream.dataset.fingerprint
-        if state is not None:
-            self.folder.check_same(filled, fingerprint)
-            loop.restore(state)
+    def _restore(self, state: State) -> None:
+        """Brings the parts to a checkpoint's state; where that fails, the store is closed."""
+        try:
+            self.experiment.loop.restore(state)
             trace = self.folder.read_trace()
-            self._earlier_trace = trace.assign(time_s=trace["time_s"] + loop.meter.shift_s)
-        self.folder.set_parameters(filled, fingerprint)
+        except BaseException:
+            self.experiment.memory.close()
+            raise
+        self._earlier_trace = trace.assign(time_s=trace["time_s"] + self.experiment.meter.shift_s)
 
     def steps(self, *, progress: bool = True) -> Iterator[EpochRecord | TaskRecord]:
         """Runs to the end, as `Experiment.steps` does; closing the generator ends the run as interrupted.

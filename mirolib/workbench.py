@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -35,6 +36,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
 
 _PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")
+SUMS = "SHA256SUMS"
+"""Checksums of an ended run's files, as `sha256sum --check` reads them."""
 _MAY_CHANGE = ("data",)  # parameters that a resumed run may have otherwise
 _ALIVE: set[Path] = set()  # folders of this process's runs that have not ended
 
@@ -151,6 +154,8 @@ class RunFolder:
         self._earlier = stopped_run(self.path) if resume and (self.path / "run.json").exists() else {}
         if not self._earlier:
             make_folder(self.path)
+        for litter in (*self.path.glob(".*"), self.path / SUMS):  # what a process left that was killed while writing
+            litter.unlink(missing_ok=True)
         self._start = time.monotonic() - self._earlier.get("duration_s", 0.0)
         self._run: dict[str, Any] = {
             "format": RUN_FORMAT,
@@ -161,7 +166,7 @@ class RunFolder:
             "resumed": [*self._earlier.get("resumed", []), _now()] if self._earlier else [],
             "parameters": parameters,
             "environment": environment_stamp(""),
-            "summary": {},
+            "summary": self._earlier.get("summary", {}),
         }
         _ALIVE.add(self.path)
         self._write()
@@ -243,11 +248,15 @@ class RunFolder:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Marks the run failed, or interrupted, where the block ends by an error."""
+        """Where the block ends by an error, marks a new run failed and leaves a resumed one as it was."""
         try:
             yield
         except BaseException as error:
-            self.__exit__(type(error), error, None)
+            if self._earlier:
+                self._run = self._earlier
+                self.end(self._earlier["status"], self._earlier.get("error"))
+            else:
+                self.__exit__(type(error), error, None)
             raise
 
     def __enter__(self) -> RunFolder:
@@ -269,6 +278,9 @@ class RunFolder:
         _ALIVE.discard(self.path)
         self._run |= {"status": status, "ended": _now(), "error": error}
         self._write()
+        files = sorted([*self.path.glob("*.csv"), self.path / "run.json"])
+        lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+        write_atomic(self.path / SUMS, "".join(lines))
 
 
 def events_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
@@ -326,10 +338,25 @@ def read_run(file: Path) -> dict[str, Any]:
         OSError: If it can't be read.
         ValueError: If it is no JSON, or of another format.
     """
-    run = json.loads(file.read_text(encoding="utf-8"))
+    run = json.loads(checked_bytes(file))
     if run["format"] != RUN_FORMAT:
         raise ValueError(f"format {run['format']}; this version reads {RUN_FORMAT}")
     return run
+
+
+def checked_bytes(file: Path) -> bytes:
+    """The content of a file of a run, compared with the run's list of checksums where it has ended.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is not what the list says.
+    """
+    content, sums = file.read_bytes(), file.parent / SUMS
+    if sums.exists():
+        line = f"{hashlib.sha256(content).hexdigest()}  {file.name}"
+        if line not in sums.read_text("utf-8", "replace").splitlines():
+            raise ValueError(f"{file.name} is not what {SUMS} says; it was damaged or changed by hand")
+    return content
 
 
 def _is_dead(environment: dict[str, Any], path: Path) -> bool:

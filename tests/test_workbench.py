@@ -18,6 +18,7 @@ QUICK = RunSettings(epochs=1)
 def test_a_run_leaves_its_tables(tmp_path):
     result = run_experiment(QUICK, results=tmp_path, progress=False)
     assert sorted(os.listdir(result.path)) == [
+        "SHA256SUMS",
         "energy.csv",
         "events.csv",
         "run.json",
