@@ -11,7 +11,7 @@ from mirolib.experiment import Experiment, RunSettings, run_all, summarise
 from mirolib.launcher import launch
 from mirolib.learner import ExperienceReplay, Finetuning, Learner, Method
 from mirolib.loop import Loop, run
-from mirolib.memory import Batch, MemoryConfig, TieredMemory, exchanges
+from mirolib.memory import Batch, MemoryConfig, TieredMemory
 from mirolib.metrics import AccuracyMatrix
 from mirolib.recording import RecordedRun, RunResult, run_experiment
 from mirolib.records import EpochRecord, Event, TaskRecord
@@ -19,7 +19,7 @@ from mirolib.resources import ResourceMonitor, Resources
 from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import Task, TaskStream
 from mirolib.swap_cost import swapping_cost
-from mirolib.swapper import Swapper, SwapPolicy, UniformSwap
+from mirolib.swapper import Swapper, SwapPolicy, UniformSwap, exchanges
 from mirolib.workbench import RunFolder, load_runs
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The command line: `python -m mirolib launch NOTEBOOK [name=value …]`, `runs` and `doctor`."""
+"""The command line: `python -m mirolib launch NOTEBOOK [name=value …]`, `runs`, `verify`, `wear` and `doctor`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from mirolib.budgets import parse_amount
 from mirolib.energy import doctor
 from mirolib.errors import InputError, MiroError
 from mirolib.launcher import check_parameters, launch
+from mirolib.store_check import StoreReport, repair, verify
+from mirolib.stream import ORDINAL_MASK
+from mirolib.wear import describe, wear
 from mirolib.workbench import load_runs
 
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]
@@ -28,6 +32,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--results", help="folder of all results (default: results in the repository, or MIRO_RESULTS)")
     runs = commands.add_parser("runs", help="list all runs, one a line")
     runs.add_argument("--results", help="folder of all results")
+    check = commands.add_parser("verify", help="check every record of a store")
+    check.add_argument("store", help="its folder")
+    check.add_argument("--repair", action="store_true", help="drop what is damaged; a run writes it anew")
+    card = commands.add_parser("wear", help="what media have been written, as a share of their rated endurance")
+    card.add_argument("medium", nargs="?", help="name of a medium to describe")
+    card.add_argument("--capacity", help="its capacity, such as '64 GB'")
+    card.add_argument(
+        "--cycles", type=int, help="its program/erase cycles: about 1,000 for QLC and eMMC, 3,000 for TLC"
+    )
     commands.add_parser("doctor", help="what this machine can measure, and how to let it measure more")
     return parser
 
@@ -59,6 +72,22 @@ def _runs(results: str | None) -> str:
     return runs.reindex(columns=["notebook", *_COLUMNS, *_RESULTS]).to_string(index=False) + "\n"
 
 
+def _report(report: StoreReport) -> str:
+    """What was found in a store."""
+    lines = [report.classes.to_string(index=False) if len(report.classes) else "no records"]
+    lines += [f"damaged: record {id_ & ORDINAL_MASK} of label {id_ >> 32} ({part})" for part, id_ in report.damaged]
+    lines += [f"damaged: {problem}" for problem in report.problems]
+    return "\n".join([*lines, "", "sound" if report.sound else "NOT SOUND"]) + "\n"
+
+
+def _wear(medium: str | None, capacity: str | None, cycles: int | None) -> str:
+    """The table of all media, one of them described before."""
+    if medium is not None:
+        describe(medium, parse_amount(capacity or "", 0), cycles)
+    table = wear()
+    return (table.to_string(index=False) if len(table) else "nothing booked yet; run with medium=NAME") + "\n"
+
+
 def _doctor() -> str:
     """Every energy source with what was found and what to do."""
     lines = []
@@ -79,6 +108,14 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.write(_launch(options.notebook, options.parameters, options.results))
         elif options.command == "runs":
             sys.stdout.write(_runs(options.results))
+        elif options.command == "verify":
+            if options.repair:
+                repair(options.store)
+            report = verify(options.store)
+            sys.stdout.write(_report(report))
+            return 0 if report.sound else 1
+        elif options.command == "wear":
+            sys.stdout.write(_wear(options.medium, options.capacity, options.cycles))
         else:
             sys.stdout.write(_doctor())
     except MiroError as error:

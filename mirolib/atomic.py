@@ -24,12 +24,15 @@ def make_folder(path: Path) -> None:
         ) from error
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes) -> int:
     """Writes a file whole or not at all: a new file, synced, then renamed over the old one.
 
     Args:
         path: The file, in a folder that is there.
         content: Text, which is encoded as UTF-8, or bytes.
+
+    Returns:
+        Bytes written.
 
     Raises:
         StorageError: If the folder can't be written or the disk is full; the old file is then still there.
@@ -41,9 +44,11 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
+            size_bytes = os.fstat(file.fileno()).st_size
         temporary.chmod(0o644)
         os.replace(temporary, path)
         _sync_folder(path.parent)
+        return size_bytes
     except OSError as error:
         if temporary is not None:
             with contextlib.suppress(OSError):

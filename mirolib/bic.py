@@ -23,6 +23,7 @@ from torch.nn import functional
 from mirolib.errors import InputError
 from mirolib.learner import Learner, Method
 from mirolib.memory import TieredMemory
+from mirolib.mending import read_all
 from mirolib.models import ExpandingHead
 from mirolib.state import State, dumped, loaded
 from mirolib.stream import ORDINAL_MASK, Task, labels_of
@@ -251,7 +252,7 @@ class BiC(Method):
         for start in range(0, len(ids), _CHUNK):
             piece = ids[start : start + _CHUNK]
             with torch.no_grad():
-                logits = learner.head(learner.features(memory.storage.read(piece, "validation"))).cpu().double()
+                logits = learner.head(learner.features(read_all(memory.storage, piece, "validation"))).cpu().double()
             parts.append(condensed(logits, torch.from_numpy(labels_of(piece)), first))
         joined, labels = (torch.cat(column) for column in zip(*parts, strict=True))
         self._layer = replace(fit_bias_layer(joined, labels, 1, self.pull), first=first, last=learner.num_classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 import psutil
 
 from mirolib.errors import InputError
+from mirolib.store_records import CHECKSUM_BYTES, Fingerprint, footprint
+from mirolib.stream import TaskStream
 
 _UNITS = {"b": 1, "bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _UNLIMITED = 1 << 60  # cgroup v1 writes a number of this order for no limit
@@ -156,6 +159,46 @@ def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
             raise _unreadable(text)
         steps[int(epoch)] = _amount(amount.strip(), slot_bytes)
     return BudgetSchedule(steps)
+
+
+def parse_amount(text: str, sample_bytes: int) -> int | None:
+    """Bytes from a text such as `2 GB`, `500 MiB` or `20000 samples`; None where it is empty.
+
+    Args:
+        text: The text.
+        sample_bytes: Bytes that a sample takes.
+
+    Raises:
+        InputError: If the text is none of these.
+    """
+    try:
+        return _amount(text.strip(), sample_bytes) if text.strip() else None
+    except InputError as error:
+        raise InputError(
+            f"The amount {text!r} can't be read; write '2 GB', '500 MiB' or, for a budget, '20000 samples'."
+        ) from error
+
+
+def store_budget(text: str, stream: TaskStream) -> int | None:
+    """Most bytes that the samples of a stream may take on storage; None for no limit.
+
+    Args:
+        text: An amount; see `parse_amount`.
+        stream: The tasks.
+
+    Raises:
+        InputError: If the text is none, or the budget does not hold what is never evicted.
+    """
+    record = footprint(CHECKSUM_BYTES + Fingerprint.of(stream).sample_bytes, mmap.PAGESIZE)
+    budget = parse_amount(text, record)
+    held_out = len(stream.dataset.train) - stream.most_samples()[1]
+    least = record * (held_out + stream.num_classes)
+    if budget is not None and budget < least:
+        raise InputError(
+            f"store_budget is {text!r} but the {held_out} validation samples and one training sample of each class "
+            f"take {least} bytes; give more, or lower validation_share."
+        )
+    return budget
 
 
 def _amount(text: str, slot_bytes: int) -> int | None:

@@ -198,6 +198,15 @@ class StreamBuffer:
         """Ids that the buffer has room for and does not hold yet, in order."""
         return self._order[len(self.array) : self.array.capacity]
 
+    def drop(self, ids: np.ndarray) -> None:
+        """Takes samples that are not held yet out of the order; the later ones of their classes move up."""
+        for id_ in ids:
+            same = np.flatnonzero(labels_of(self._order) == labels_of(id_))
+            same = same[np.flatnonzero(self._order[same] == id_)[0] :]
+            order = self._order.copy()
+            order[same[:-1]] = order[same[1:]]
+            self._order = np.delete(order, same[-1])
+
     def resize(self, capacity: int) -> None:
         """Changes the capacity; what no longer fits is dropped from the end of the order."""
         self.array.discard(np.arange(min(capacity, len(self.array)), len(self.array)))
@@ -205,11 +214,18 @@ class StreamBuffer:
 
 
 class EpisodicMemory:
-    """Samples of old classes: class-balanced, never over capacity, no sample twice."""
+    """Samples of old classes: class-balanced, never over capacity, no sample twice.
+
+    Attributes:
+        array: The samples.
+        lost: `(n,) int64` ids of stored samples that were found damaged; they are not drawn again.
+    """
 
     def __init__(self, array: SampleArray) -> None:
         """An empty episodic memory over `array`."""
         self.array = array
+        self.lost = np.zeros(0, dtype=np.int64)
+        self._stored = np.zeros(0, dtype=np.int64)
         self._starts = np.zeros(1, dtype=np.int64)
         self._held = np.zeros(0, dtype=bool)
 
@@ -224,9 +240,18 @@ class EpisodicMemory:
 
     def extend(self, stored: np.ndarray) -> None:
         """Learns how many samples of each label there are in storage, `(labels,) int64`: ids run up to that."""
-        self._starts = np.concatenate([[0], np.cumsum(stored)])
+        ids = np.concatenate([self.array.ids, self.lost])
+        ends = stored.copy()
+        np.maximum.at(ends, labels_of(ids), (ids & ORDINAL_MASK) + 1)
+        self._stored = stored.copy()
+        self._starts = np.concatenate([[0], np.cumsum(ends)])
         self._held = np.zeros(self._starts[-1], dtype=bool)
-        self._held[self._places(self.array.ids)] = True
+        self._held[self._places(ids)] = True
+
+    def lose(self, ids: np.ndarray) -> None:
+        """Marks stored samples that can't be read: they are never drawn again."""
+        self.lost = np.concatenate([self.lost, ids])
+        self._held[self._places(ids)] = True
 
     def _places(self, ids: np.ndarray) -> np.ndarray:
         """Where the marks of some samples lie among those of all that are stored."""
@@ -254,7 +279,8 @@ class EpisodicMemory:
     def copy(self) -> EpisodicMemory:
         """The same memory with an array of its own."""
         other = EpisodicMemory(self.array.copy())
-        other._starts, other._held = self._starts, self._held.copy()
+        other._stored, other._starts, other._held = self._stored, self._starts, self._held.copy()
+        other.lost = self.lost
         return other
 
     def add(self, samples: np.ndarray, ids: np.ndarray) -> None:
@@ -285,9 +311,9 @@ class EpisodicMemory:
             `(n,) int64` ids; -1 where storage has no further sample of the class.
         """
         drawn = np.full(len(labels), -1, dtype=np.int64)
-        stored = np.diff(self._starts)
-        open_ = np.arange(len(labels))
-        for _ in range(_DRAWS):
+        stored = self._stored
+        open_ = np.flatnonzero(stored[labels] > 0)
+        for _ in range(_DRAWS if len(open_) else 0):
             ids = make_ids(labels[open_], rng.integers(0, stored[labels[open_]]))
             places = self._places(ids)
             fresh = np.zeros(len(open_), dtype=bool)
@@ -300,8 +326,8 @@ class EpisodicMemory:
                 break
         for label in np.unique(labels[open_]).tolist():  # nearly all of the class is held: list what is left
             wanted = open_[labels[open_] == label]
-            start, end = self._starts[label : label + 2]
-            chosen = rng.permutation(np.flatnonzero(~self._held[start:end]))[: len(wanted)]
+            start = self._starts[label]
+            chosen = rng.permutation(np.flatnonzero(~self._held[start : start + stored[label]]))[: len(wanted)]
             drawn[wanted[: len(chosen)]] = make_ids(np.full(len(chosen), label), chosen)
         self._held[self._places(drawn[drawn >= 0])] = False
         return drawn

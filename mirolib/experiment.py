@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from mirolib.budgets import parse_budget
+from mirolib.budgets import parse_amount, parse_budget, store_budget
 from mirolib.controller import (
     FORWARD_SHARE,
     SELECTORS,
@@ -84,6 +84,9 @@ class RunSettings:
         memory_budget: Most RAM for both buffers, such as `2000 samples`, `64 MiB`, `system`, or a schedule by epochs;
             see `mirolib.budgets.parse_budget`. A fixed controller does not heed it, and only `miro` heeds a change
             within a task.
+        store_budget: Most space that the stored samples may take, such as `2 GB` or `20000 samples`; empty for no
+            limit. See `Storage` for what is evicted.
+        medium: A name for the card or disk the run is written to, under which `mirolib.wear` books it; empty for none.
         stream_size: Stream buffer in samples, for a fixed controller.
         episodic_size: Episodic memory in samples, for a fixed controller.
         swap_ratio: Share of replayed samples exchanged with storage, in [0, 1]; what the other controllers begin
@@ -113,6 +116,8 @@ class RunSettings:
     points: float = 2.0
     energy_budget: float | None = None
     memory_budget: str = ""
+    store_budget: str = ""
+    medium: str = ""
     stream_size: int | None = None
     episodic_size: int | None = None
     swap_ratio: float | None = None
@@ -135,6 +140,7 @@ class RunSettings:
         _one_of("selector", self.selector, SELECTORS)
         SELECTORS["cheapest-within"](self.points, None)
         parse_budget(self.memory_budget, 1)
+        parse_amount(self.store_budget, 1)
         if self.controller == "miro" and not self.validation_share > 0:
             raise InputError("The miro controller scores on validation samples; set validation_share above 0.")
         if self.controller != "fixed" and (self.stream_size is not None or self.episodic_size is not None):
@@ -229,7 +235,7 @@ class Experiment:
         meter = _meter(filled.energy)
         controller = _controller(filled, config, meter.source.kind)
         memory = TieredMemory(
-            Storage(store, Fingerprint.of(stream)),
+            Storage(store, Fingerprint.of(stream), size_budget=store_budget(filled.store_budget, stream)),
             config,
             stream.num_classes,
             seed=filled.seed,
@@ -355,6 +361,7 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "backward_transfer": last.backward_transfer,
         "swapped": sum(record.swaps.swapped for record in records),
         "stall_s": sum(record.swaps.stall_s for record in records),
+        "damaged": last.damaged,
         "bytes_read": sum(reading.work.bytes_read for reading in readings),
         "bytes_written": sum(reading.work.bytes_written for reading in readings),
         "energy_kind": readings[0].kind,

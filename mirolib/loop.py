@@ -232,6 +232,7 @@ class Loop:
             readings=tuple(reading for reading in self.meter.readings if reading.task == task.index),
             events=tuple(now.events),
             trials=now.trials,
+            damaged=sum(map(len, memory.storage.damaged.values())),
         )
         self._controller.observe(record)
         self.records.append(record)

@@ -7,16 +7,16 @@ flushes the stream buffer into the episodic memory when the task ends.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from types import TracebackType
 
 import numpy as np
-import pandas as pd
 
 from mirolib.buffers import OBJECT_BYTES, POINTER_BYTES, EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas
 from mirolib.errors import InputError
+from mirolib.mending import fill_episodic, fill_stream, no_sample_left, replaced, take_back
 from mirolib.state import Flags, Ids, State, generator_of, loaded
 from mirolib.storage import Storage
 from mirolib.stream import ORDINAL_MASK, Task, labels_of, make_ids, rank_in_class
@@ -62,6 +62,8 @@ class _Kept:
     stream_ids: Ids
     stream_order: Ids
     episodic_ids: Ids
+    lost: Ids
+    damaged: list[Ids]
     stored: Ids
     old_classes: Flags
     owed: float
@@ -84,24 +86,6 @@ class Batch:
     samples: np.ndarray
     labels: np.ndarray
     replayed: np.ndarray
-
-
-def exchanges(ids: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
-    """What was exchanged, read off a history of the episodic memory.
-
-    Args:
-        ids: `(steps, slots) int64`, the id in each slot after each training step.
-        class_names: Class name at each label.
-
-    Returns:
-        One row an exchange: `step`, `slot`, `class`, and the ordinals within the class of the sample that went
-        `out` and of the one that came `in`.
-    """
-    steps, slots = np.nonzero(np.diff(ids, axis=0))
-    out, into = ids[steps, slots], ids[steps + 1, slots]
-    names = [class_names[label] for label in labels_of(into)]
-    table = {"step": steps + 1, "slot": slots, "class": names, "out": out & ORDINAL_MASK, "in": into & ORDINAL_MASK}
-    return pd.DataFrame(table)
 
 
 class TieredMemory:
@@ -217,7 +201,8 @@ class TieredMemory:
         quotas = balanced_quotas(count, np.where(self._old_classes, reachable, 0))
         kept = held[rank_in_class(labels_of(held)) < quotas[labels_of(held)]]
         lacking = quotas - np.bincount(labels_of(kept), minlength=num_labels)
-        ids = np.concatenate([kept, self.episodic_memory.draw_absent(np.repeat(np.arange(num_labels), lacking), rng)])
+        absent = self.episodic_memory.draw_absent(np.repeat(np.arange(num_labels), lacking), rng)
+        ids = np.concatenate([kept, absent[absent >= 0]])
         return ids[np.argsort(rank_in_class(labels_of(ids)), kind="stable")]
 
     def validation_ids(self) -> np.ndarray:
@@ -240,13 +225,19 @@ class TieredMemory:
     def receive(self, task: Task) -> None:
         """Buffering: writes the samples of a new task to storage and fills the stream buffer.
 
+        Under a budget storage keeps some of them only, and the stream buffer takes its samples from these.
+
         Raises:
+            InputError: If the store's budget does not hold a training sample of each class.
             StorageError: If storage can't take them.
         """
         self.store(task)
-        self._stored[list(task.classes)] = [self.storage.count(label) for label in task.classes]
-        self.episodic_memory.extend(self._stored)
-        self.stream_buffer.begin(task.train_ids, self._select_rng)
+        shrunk = [] if self.storage.size_budget is None else np.flatnonzero(self._old_classes).tolist()
+        for label in (*shrunk, *task.classes):
+            self._stored[label] = self.storage.count(label)
+        self._let_go_of_evicted()
+        kept = (task.train_ids & ORDINAL_MASK) < self._stored[labels_of(task.train_ids)]
+        self.stream_buffer.begin(task.train_ids[kept], self._select_rng)
         wanted = self.stream_buffer.missing()
         order = np.argsort(task.train_ids)
         positions = order[np.searchsorted(task.train_ids, wanted, sorter=order)]
@@ -254,17 +245,28 @@ class TieredMemory:
             piece = slice(start, start + _CHUNK)
             self.stream_buffer.array.append(task.train.read(positions[piece]), wanted[piece])
 
+    def _let_go_of_evicted(self) -> None:
+        """Drops from RAM what storage has evicted, so that ids are enough to say in a checkpoint what RAM holds."""
+        memory, ids = self.episodic_memory, self.episodic_memory.array.ids
+        evicted = np.flatnonzero((ids & ORDINAL_MASK) >= self._stored[labels_of(ids)])
+        memory.array.discard(evicted)
+        memory.extend(self._stored)
+        if len(evicted):
+            self._layout += 1
+            self._balance_episodic(self.config.episodic_size)
+
     def store(self, task: Task) -> None:
-        """Writes the samples of a task to storage, as far as they are not there yet.
+        """Writes the samples of a task to storage; those that are there and sound are left as they are.
 
         Raises:
+            InputError: If the store's budget does not hold a training sample of each class.
             StorageError: If storage can't take them.
         """
-        for part, samples, ids in (
-            ("train", task.train, task.train_ids),
+        for part, samples, ids in (  # validation first: under a budget, training samples get what it leaves
             ("validation", task.validation, task.validation_ids),
+            ("train", task.train, task.train_ids),
         ):
-            if sum(self.storage.count(label, part) for label in task.classes) == len(ids):
+            if not self.storage.rebuilt and sum(self.storage.count(label, part) for label in task.classes) == len(ids):
                 continue
             for chunk in samples.chunks(_CHUNK):
                 self.storage.put(ids[chunk], samples.read(chunk), part)
@@ -281,10 +283,7 @@ class TieredMemory:
         self._layout += 1
         if config.stream_size != self.config.stream_size:
             self.stream_buffer.resize(config.stream_size)
-            missing = self.stream_buffer.missing()
-            for start in range(0, len(missing), _CHUNK):
-                part = missing[start : start + _CHUNK]
-                self.stream_buffer.array.append(self.storage.read(part), part)
+            fill_stream(self.storage, self.stream_buffer)
         if config.episodic_size != self.config.episodic_size:
             self._balance_episodic(config.episodic_size)
         self.config = config
@@ -350,8 +349,11 @@ class TieredMemory:
         return int(found.sum()), int((~found).sum())
 
     def _commit(self, exchanges: Iterator[Exchange]) -> None:
+        """Puts fetched samples into their slots; a slot keeps its sample where storage has no sound one for it."""
+        memory = self.episodic_memory
         for exchange in exchanges:
-            self.episodic_memory.exchange(exchange.slots, exchange.samples, exchange.ids)
+            samples, ids = replaced(self.storage, memory, exchange.ids, exchange.samples, exchange.sound)
+            memory.exchange(exchange.slots[ids >= 0], samples, ids[ids >= 0])
 
     def settle(self) -> None:
         """Commits every exchange under way: before slots move, and at the end of a task's training.
@@ -390,8 +392,9 @@ class TieredMemory:
             return
         lacking = quotas - memory.class_counts(num_labels)
         ids = memory.draw_absent(np.repeat(np.arange(num_labels), lacking), self._select_rng)
-        for start in range(0, len(ids), _CHUNK):
-            memory.add(self.storage.read(ids[start : start + _CHUNK]), ids[start : start + _CHUNK])
+        fill_episodic(self.storage, memory, ids[ids >= 0])
+        if (empty := np.flatnonzero((quotas > 0) & (memory.class_counts(num_labels) == 0))).size:
+            raise no_sample_left(self.storage, int(empty[0]))
 
     def fill(self) -> list[dict[str, object]]:
         """Samples and bytes of each tier by class, one row each, ready for a DataFrame."""
@@ -414,6 +417,8 @@ class TieredMemory:
             "stream_ids": self.stream_buffer.array.ids,
             "stream_order": self.stream_buffer.order,
             "episodic_ids": self.episodic_memory.array.ids,
+            "lost": self.episodic_memory.lost,
+            "damaged": [np.array(sorted(ids), dtype=np.int64) for ids in self.storage.damaged.values()],
             "stored": self._stored,
             "old_classes": self._old_classes,
             "owed": self._owed,
@@ -436,17 +441,15 @@ class TieredMemory:
         self._owed, self._counts = kept.owed, kept.counts
         self._batch_rng, self._swap_rng, self._select_rng = map(generator_of, kept.generators)
         self._policy.restore(kept.policy)
+        for ids, found in zip(kept.damaged, self.storage.damaged.values(), strict=True):
+            found.update(ids.tolist())
         self.stream_buffer.follow(kept.stream_order)
+        self.stream_buffer.array.reset(kept.config.stream_size)
+        take_back(self.storage, self.stream_buffer, kept.stream_ids)
+        self.episodic_memory.array.reset(kept.config.episodic_size)
+        self.episodic_memory.lost = kept.lost
         self.episodic_memory.extend(self._stored)
-        for array, capacity, ids in (
-            (self.stream_buffer.array, kept.config.stream_size, kept.stream_ids),
-            (self.episodic_memory.array, kept.config.episodic_size, kept.episodic_ids),
-        ):
-            array.reset(capacity)
-            for start in range(0, len(ids), _CHUNK):
-                part = ids[start : start + _CHUNK]
-                array.append(self.storage.read(part), part)
-        self.episodic_memory.extend(self._stored)
+        fill_episodic(self.storage, self.episodic_memory, kept.episodic_ids)
         for step, slots, ids in kept.under_way:
             self.episodic_memory.reserve(ids)
             self._swapper.ask(step, slots, ids)

@@ -148,10 +148,12 @@ class RecordedRun:
                 for step in self.experiment.steps(progress=progress):
                     ended = isinstance(step, TaskRecord)
                     if ended:
+                        self.folder.account(self.experiment.memory.storage.bytes_written)
                         self.folder.write_records(loop.records, loop.meter)
                     if ended or time.monotonic() - saved >= self._period_s:
                         with loop.meter.interlude("checkpoint"):
-                            self._checkpoints.save(loop.state())
+                            size_bytes = self._checkpoints.save(loop.state()).stat().st_size
+                        self.folder.writes.add(checkpoint_bytes=size_bytes)
                         saved = time.monotonic()
                     yield step
             finally:
@@ -166,6 +168,7 @@ class RecordedRun:
             shutil.rmtree(self._store, ignore_errors=True)
         meter = self.experiment.meter
         self.folder.write_energy(meter)
+        self.folder.account(self.experiment.memory.storage.bytes_written)
         trace = pd.concat([part for part in (self._earlier_trace, meter.trace()) if len(part)] or [pd.DataFrame()])
         if len(trace):
             self.folder.write_table("trace", trace)

@@ -107,6 +107,7 @@ class TaskRecord:
         readings: Its rows of the energy ledger.
         events: The controller's decisions during it.
         trials: The ranked candidates of its choice, a row each; empty where the controller makes none.
+        damaged: Stored records found damaged or missing so far; others of their classes took their places.
     """
 
     task: int
@@ -126,6 +127,7 @@ class TaskRecord:
     readings: tuple[Reading, ...]
     events: tuple[Event, ...] = ()
     trials: Table = field(default_factory=pd.DataFrame, compare=False)
+    damaged: int = 0
 
     @property
     def headline(self) -> str:
@@ -151,6 +153,7 @@ class TaskRecord:
             "backward_transfer": self.backward_transfer,
             "episodic_fill": self.episodic_fill,
             "stored": self.stored,
+            "damaged": self.damaged,
             "swapped": self.swaps.swapped,
             "stall_s": self.swaps.stall_s,
             "train_visits": sum(reading.work.visits for reading in train),

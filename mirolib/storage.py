@@ -1,144 +1,125 @@
 """The storage tier: every sample ever seen, once, on disk, in LMDB.
 
-A record is an 8-byte XXH3 checksum, seeded with the sample's id, and the raw sample. Records are keyed by id
-(`label << 32 | ordinal`, big-endian) and the ordinals of a class have no gaps, so the number of samples of a class is
-found from its last key: the store needs no index in RAM and opens at once, however large it is. LMDB commits by
-copy-on-write: after `kill -9` or a power cut the store is as its last commit left it.
+A record (see `mirolib.store_records`) carries a checksum. Records are keyed by id (`label << 32 | ordinal`, big-endian)
+and the ordinals of a class have no gaps, so the number of samples of a class is found from its last key: the store
+needs no index in RAM. LMDB commits by copy-on-write: after `kill -9` or a power cut the store is as its last commit
+left it. What a medium does to it later is found when the store is opened (its pages) and when a record is read (its
+checksum).
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import lmdb
 import numpy as np
-import xxhash
 
 from mirolib.errors import CorruptRecordError, InputError, StorageError
-from mirolib.stream import ORDINAL_BITS, ORDINAL_MASK, TaskStream, labels_of
+from mirolib.locks import FolderLock
+from mirolib.store_check import DATA, FINGERPRINT, StoreReport, inspect, reason, salvage, verify
+from mirolib.store_records import CHECKSUM_BYTES, PARTS, Fingerprint, checksums, encode, footprint, key_of, keys_of
+from mirolib.stream import ORDINAL_BITS, ORDINAL_MASK, labels_of
 
-FORMAT_VERSION = 1
-CHECKSUM_BYTES = 8
-PARTS = ("train", "validation")
+__all__ = ["PARTS", "Fingerprint", "Storage", "StoreReport", "verify"]
+
 _FIRST_MAP = 1 << 26  # bytes of address space; doubled whenever the store outgrows it
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """What a store was written for; it opens for nothing else.
-
-    Attributes:
-        dataset: Name of the data set.
-        content: Hash of its samples and labels.
-        class_order: The data set's class at each label.
-        seed: Seed of the order of arrival and of the held-out samples.
-        validation_share: Share of the samples held out.
-        sample_shape: Shape of a record's sample; `()` where samples are bytes of any length.
-        sample_dtype: NumPy type of a record's sample; `object` where samples are bytes of any length.
-        mean_bytes: Mean length of such samples; 0 otherwise.
-        format_version: Version of the record format.
-    """
-
-    dataset: str
-    content: str
-    class_order: tuple[int, ...]
-    seed: int
-    validation_share: float
-    sample_shape: tuple[int, ...]
-    sample_dtype: str
-    mean_bytes: int = 0
-    format_version: int = FORMAT_VERSION
-
-    @classmethod
-    def of(cls, stream: TaskStream) -> Fingerprint:
-        """The fingerprint of a stream."""
-        spec = stream.dataset.spec
-        shape, dtype = ((), "object") if spec.encoded else (spec.sample_shape, spec.sample_dtype)
-        return cls(
-            dataset=spec.name,
-            content=stream.dataset.fingerprint,
-            class_order=stream.class_order,
-            seed=stream.seed,
-            validation_share=stream.validation_share,
-            sample_shape=shape,
-            sample_dtype=dtype,
-            mean_bytes=stream.dataset.train.mean_bytes if spec.encoded else 0,
-        )
-
-    @property
-    def encoded(self) -> bool:
-        """Whether samples are bytes of any length."""
-        return self.sample_dtype == "object"
-
-    @property
-    def sample_bytes(self) -> int:
-        """Bytes of one sample, the mean where they differ."""
-        if self.encoded:
-            return self.mean_bytes
-        return int(np.prod(self.sample_shape)) * np.dtype(self.sample_dtype).itemsize
-
-
 class Storage:
     """Samples by id in an LMDB environment; one process writes, threads of it may read."""
 
-    def __init__(self, path: str | os.PathLike[str], fingerprint: Fingerprint) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], fingerprint: Fingerprint, *, size_budget: int | None = None
+    ) -> None:
         """Opens the store at `path`, or creates it where there is none.
+
+        A store whose file is damaged or cut short is rebuilt from its sound records first.
 
         Args:
             path: Folder of the store.
             fingerprint: What the store must have been, or will be, written for.
+            size_budget: Most bytes that the records may take on LMDB's pages; None for no limit. Beyond it, the largest
+                classes lose their last training samples, so that all keep about as many; validation samples stay.
+                The file is larger by what the pages leave free: see docs/robustness.md for how much.
 
         Raises:
-            StorageError: If the folder can't be written, the store is damaged, already open in this process, or
-                was written for another data set, class order, seed or format.
+            StorageError: If the folder can't be written, the store is in use, damaged beyond rebuilding, or was written
+                for another data set, class order, seed or format.
         """
         self.path = Path(path)
         self.fingerprint = fingerprint
+        self.size_budget = size_budget
         self.bytes_written = 0
         self.bytes_read = 0
+        self.damaged: dict[str, set[int]] = {part: set() for part in PARTS}
+        self.rebuilt = False
+        self._used = 0  # bytes that the records take on pages
         self.before_read: Callable[[int], None] | None = None  # for experiments: is told the bytes, and may wait
+        self._limit = 1 << ORDINAL_BITS  # ordinals from here on are not kept
         self._reading = threading.Lock()  # the map must not grow under a reader
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._env = lmdb.open(str(self.path), map_size=_FIRST_MAP, max_dbs=len(PARTS), readahead=False)
-        except (OSError, lmdb.Error) as error:
-            raise StorageError(
-                f"The store {self.path} can't be opened: {_reason(error)}. Free the folder, or name another."
-            ) from error
+            self._lock = FolderLock(self.path)
+        except OSError as error:
+            raise self._unopened(error) from error
         try:
-            self._check_size()
+            self._env = self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        try:
+            self._page_size = self._env.stat()["psize"]
             self._databases = {part: self._env.open_db(part.encode()) for part in PARTS}
             self._check_fingerprint()
+            self._write([], "train")  # a budget may be smaller than that of the last run
+        except lmdb.Error as error:
+            self.close()
+            raise self._unopened(error) from error
         except BaseException:
             self.close()
             raise
 
-    def _check_size(self) -> None:
-        """Refuses a file that ends before its last committed page: reading there would kill the process."""
-        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        actual = (self.path / "data.mdb").stat().st_size
-        if actual < needed:
-            raise StorageError(
-                f"The store {self.path} is cut short: {actual} of {needed} bytes are left. "
-                "Delete the folder and run again from the data set."
-            )
+    def _open(self) -> lmdb.Environment:
+        """The environment, rebuilt before where it is damaged: LMDB would end the process on a bad page."""
+        data = self.path / DATA
+        if data.exists() and data.stat().st_size:
+            problems, self._used = inspect(self.path)
+            if problems:
+                self._rebuild(problems)
+        try:
+            return lmdb.open(str(self.path), map_size=_FIRST_MAP, max_dbs=len(PARTS), readahead=False)
+        except (OSError, lmdb.Error) as error:
+            raise self._unopened(error) from error
+
+    def _rebuild(self, problems: list[str]) -> None:
+        """Replaces a damaged store by what is left of it."""
+        self.rebuilt = True
+        saved = salvage(self.path)
+        logger.warning("The store %s was damaged (%s); %d records are left.", self.path, "; ".join(problems), saved)
+        _, self._used = inspect(self.path)
+
+    def _unopened(self, error: Exception) -> StorageError:
+        return StorageError(
+            f"The store {self.path} can't be opened: {reason(error)}. Free the folder, or name another."
+        )
 
     def _check_fingerprint(self) -> None:
         """Writes the fingerprint into a new store, or compares it with the one found."""
         mine = json.loads(json.dumps(asdict(self.fingerprint)))
         with self._env.begin() as transaction:
-            found = transaction.get(b"fingerprint")
+            found = transaction.get(FINGERPRINT)
         if found is None:
-            self._commit(lambda transaction: transaction.put(b"fingerprint", json.dumps(mine).encode()))
+            self._commit(lambda transaction: transaction.put(FINGERPRINT, json.dumps(mine).encode()))
             return
         try:
             theirs = json.loads(found)
@@ -159,13 +140,15 @@ class Storage:
             with self._reading, self._env.begin(self._databases[part], buffers=True) as transaction:
                 yield transaction
         except lmdb.Error as error:
-            raise StorageError(f"The store {self.path} can't be read: {_reason(error)}. Open it anew.") from error
+            raise StorageError(
+                f"The store {self.path} can't be read: {reason(error)}. Open it anew: it is checked then."
+            ) from error
 
     def count(self, label: int, part: str = "train") -> int:
         """Number of stored samples of a class."""
         with self._transaction(part) as transaction:
             cursor = transaction.cursor()
-            beyond = cursor.set_range(_key((label + 1) << ORDINAL_BITS))
+            beyond = cursor.set_range(key_of((label + 1) << ORDINAL_BITS))
             if not (cursor.prev() if beyond else cursor.last()):
                 return 0
             last = int.from_bytes(cursor.key(), "big")
@@ -198,44 +181,74 @@ class Storage:
                 f"The store holds samples {expected[0]} {expected[1]}; got {samples.shape[1:]} {samples.dtype}."
             )
         new = self._new(ids, part)
-        records = self._records(ids[new], samples[new])
-        items = list(zip(_keys(ids[new]), records, strict=True))
-        size_bytes = sum(map(len, records))
-
-        def write(transaction: lmdb.Transaction) -> int:
-            return transaction.cursor(self._databases[part]).putmulti(items, overwrite=False)[1]
-
-        added = self._commit(write, size_bytes)
-        self.bytes_written += size_bytes
-        return added
-
-    def _records(self, ids: np.ndarray, samples: np.ndarray) -> list[bytes | memoryview]:
-        """The records of some samples: checksum, then bytes."""
-        if self.fingerprint.encoded:
-            return [digest.tobytes() + sample for digest, sample in zip(_checksums(samples, ids), samples, strict=True)]
-        payload = np.ascontiguousarray(samples).reshape(len(ids), -1).view(np.uint8)
-        records = np.empty((len(ids), CHECKSUM_BYTES + payload.shape[1]), dtype=np.uint8)
-        records[:, CHECKSUM_BYTES:] = payload
-        records[:, :CHECKSUM_BYTES] = _checksums(payload, ids)[:, None].view(np.uint8)
-        return [row.data for row in records]
+        records = encode(samples[new], ids[new], part)
+        self._write(list(zip(keys_of(ids[new]), records, strict=True)), part)
+        return len(records)
 
     def _new(self, ids: np.ndarray, part: str) -> np.ndarray:
-        """Which ids are not stored yet, `(n,) bool`.
+        """Which ids are to be kept and not stored yet, or no longer sound, `(n,) bool`.
 
         Raises:
             InputError: If the ordinals of a class would have a gap.
         """
         labels, ordinals = labels_of(ids), ids & ORDINAL_MASK
+        kept = (ordinals < self._limit) | (part == "validation")
         new = np.zeros(len(ids), dtype=bool)
         for label in np.unique(labels):
-            stored, of_class = self.count(int(label), part), labels == label
+            stored, of_class = self.count(int(label), part), (labels == label) & kept
             new |= of_class & (ordinals >= stored)
             given = np.unique(ordinals[of_class & (ordinals >= stored)])
             if not np.array_equal(given, np.arange(stored, stored + len(given))):
                 raise InputError(
                     f"Samples of label {label} must continue at ordinal {stored}; give them without a gap."
                 )
+        again = np.flatnonzero(kept & ~new)
+        if len(again):
+            new[again] = ~self.read_sound(ids[again], part)[1]
         return new
+
+    def _write(self, items: list[tuple[bytes, bytes | memoryview]], part: str) -> None:
+        """Writes records and, where a budget asks for it, evicts others, in one transaction."""
+        size_bytes = sum(len(record) for _, record in items)
+
+        def write(transaction: lmdb.Transaction) -> tuple[int, int]:
+            database, used = self._databases[part], self._used
+            for key, record in items:
+                before = transaction.get(key, db=database)
+                used += footprint(len(record), self._page_size)
+                used -= 0 if before is None else footprint(len(before), self._page_size)
+            transaction.cursor(database).putmulti(items)
+            return self._evict(transaction, used)
+
+        if items or (self.size_budget is not None and self._used > self.size_budget):
+            self._used, self._limit = self._commit(write, size_bytes)
+            self.bytes_written += size_bytes
+
+    def _evict(self, transaction: lmdb.Transaction, used: int) -> tuple[int, int]:
+        """Takes the last training sample of the largest class, the latest among equals, until the rest fits.
+
+        The order of arrival of a class is drawn from the seed: its last samples are random ones.
+
+        Returns:
+            Bytes that the records take then, and the ordinal from which on nothing is kept.
+        """
+        if self.size_budget is None or used <= self.size_budget:
+            return used, self._limit
+        cursor = transaction.cursor(self._databases["train"])
+        largest = [(-count, -label) for label, count in _last_keys(cursor)]
+        heapq.heapify(largest)
+        while used > self.size_budget:
+            count, label = (-largest[0][0], -largest[0][1]) if largest else (0, 0)
+            if count <= 1:
+                raise InputError(
+                    f"The store's budget of {self.size_budget} bytes does not hold the validation samples and one "
+                    f"training sample of each class, which take {used} bytes; raise it."
+                )
+            heapq.heapreplace(largest, (1 - count, -label))
+            if cursor.set_key(key_of(label << ORDINAL_BITS | count - 1)):
+                used -= footprint(len(cursor.value()), self._page_size)
+                cursor.delete()
+        return used, -largest[0][0]
 
     def _commit(self, write, size_bytes: int = 0):  # type: ignore[no-untyped-def]
         """Runs `write(transaction)` in a transaction, making the map larger when it is full."""
@@ -248,9 +261,40 @@ class Storage:
                     self._env.set_mapsize(2 * self._env.info()["map_size"] + 2 * size_bytes)
             except (lmdb.Error, OSError) as error:
                 raise StorageError(
-                    f"The store {self.path} could not be written: {_reason(error)}. "
+                    f"The store {self.path} could not be written: {reason(error)}. "
                     "Free space or make the folder writable, then run again; nothing already stored is lost."
                 ) from error
+
+    def read_sound(self, ids: np.ndarray, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
+        """Reads samples by id, leaving out what is missing or damaged: it is named in the log and kept in `damaged`.
+
+        Args:
+            ids: `(n,) int64`.
+            part: `train` or `validation`.
+
+        Returns:
+            The sound samples `(k, *sample_shape)`, and which of the ids they are, `(n,) bool`.
+        """
+        try:
+            return self.read(ids, part), np.ones(len(ids), dtype=bool)
+        except CorruptRecordError:
+            sound = np.array([self._reads(id_, part) for id_ in ids])
+            return self.read(ids[sound], part), sound
+
+    def _reads(self, id_: np.int64, part: str) -> bool:
+        """Whether a record is sound; one that is not is named in the log the first time."""
+        try:
+            self.read(np.array([id_]), part)
+        except CorruptRecordError:
+            if int(id_) not in self.damaged[part]:
+                label, ordinal = int(id_) >> ORDINAL_BITS, int(id_) & ORDINAL_MASK
+                logger.warning(
+                    "Record %d of label %d (%s) in %s is damaged or missing; it is not used.",
+                    *(ordinal, label, part, self.path),
+                )
+            self.damaged[part].add(int(id_))
+            return False
+        return True
 
     def read(self, ids: np.ndarray, part: str = "train") -> np.ndarray:
         """Reads samples by id, verifying each checksum; the interpreter lock is free while the disk is read.
@@ -266,7 +310,7 @@ class Storage:
             CorruptRecordError: If a record is missing, cut short or fails its checksum; the sentence names it.
         """
         size = CHECKSUM_BYTES + self.fingerprint.sample_bytes
-        keys = _keys(ids)
+        keys = keys_of(ids)
         if self.before_read is not None:
             self.before_read(len(ids) * size)
         with self._transaction(part) as transaction:
@@ -287,7 +331,7 @@ class Storage:
         size = CHECKSUM_BYTES + self.fingerprint.sample_bytes
         records = np.frombuffer(joined, dtype=np.uint8).reshape(len(ids), size)
         payload, stored = records[:, CHECKSUM_BYTES:], records[:, :CHECKSUM_BYTES].copy().view("<u8")[:, 0]
-        self._compare(_checksums(payload, ids), stored, ids, part)
+        self._compare(checksums(payload, ids, part), stored, ids, part)
         if self.fingerprint.sample_dtype != "uint8":
             payload = np.ascontiguousarray(payload).view(self.fingerprint.sample_dtype)
         return payload.reshape(len(ids), *self.fingerprint.sample_shape)
@@ -300,7 +344,7 @@ class Storage:
         samples = np.empty(len(records), dtype=object)
         samples[:] = [record[CHECKSUM_BYTES:] for record in records]
         stored = np.frombuffer(b"".join(record[:CHECKSUM_BYTES] for record in records), dtype="<u8")
-        self._compare(_checksums(samples, ids), stored, ids, part)
+        self._compare(checksums(samples, ids, part), stored, ids, part)
         return samples
 
     def _compare(self, found: np.ndarray, stored: np.ndarray, ids: np.ndarray, part: str) -> None:
@@ -319,32 +363,21 @@ class Storage:
     @property
     def size_bytes(self) -> int:
         """Bytes the store takes on disk."""
-        return (self.path / "data.mdb").stat().st_blocks * 512
+        return (self.path / DATA).stat().st_blocks * 512
 
     def close(self) -> None:
         """Closes the store; a closed store may be closed again."""
         self._env.close()
+        self._lock.release()
 
 
-def _checksums(payload: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The checksum of each of `n` pieces of bytes, rows `(n, size) uint8` for one, seeded with its id, `(n,) <u8`."""
-    rows = zip(payload, ids.tolist(), strict=True)
-    return np.array([xxhash.xxh3_64_intdigest(row, seed=id_) for row, id_ in rows], dtype="<u8")
-
-
-def _key(id_: int) -> bytes:
-    return id_.to_bytes(8, "big")
-
-
-def _keys(ids: np.ndarray) -> list[bytes]:
-    """The keys of ids, big-endian so that LMDB keeps a class together."""
-    joined = ids.astype(">u8").tobytes()
-    return [joined[start : start + 8] for start in range(0, len(joined), 8)]
-
-
-def _reason(error: Exception) -> str:
-    """The operating system's words, without the path it repeats."""
-    return str(error).split(": ", 1)[-1].rstrip(".")
+def _last_keys(cursor: lmdb.Cursor) -> Iterator[tuple[int, int]]:
+    """Each label of a part, the last one first, with the number of its samples."""
+    found = cursor.last()
+    while found:
+        last = int.from_bytes(cursor.key(), "big")
+        yield last >> ORDINAL_BITS, (last & ORDINAL_MASK) + 1
+        found = cursor.set_range(key_of(last >> ORDINAL_BITS << ORDINAL_BITS)) and cursor.prev()
 
 
 def _short(value: object) -> str:

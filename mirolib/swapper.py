@@ -11,14 +11,16 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 
 import numpy as np
+import pandas as pd
 
 from mirolib.state import State
 from mirolib.storage import Storage
+from mirolib.stream import ORDINAL_MASK, labels_of
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,14 @@ class Exchange:
     Attributes:
         slots: `(n,) int64` slots.
         ids: `(n,) int64` ids of the incoming samples.
-        samples: `(n, *sample_shape)` the incoming samples.
+        samples: `(k, *sample_shape)` the incoming samples that storage could give back.
+        sound: `(n,) bool` which ones they are.
     """
 
     slots: np.ndarray
     ids: np.ndarray
     samples: np.ndarray
+    sound: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Swapper:
         self._lag = lag
         self._pending: deque[tuple[int, np.ndarray, np.ndarray]] = deque()
         self._asked: SimpleQueue[np.ndarray | None] = SimpleQueue()
-        self._fetched: SimpleQueue[tuple[np.ndarray, np.ndarray | Exception]] = SimpleQueue()
+        self._fetched: SimpleQueue[tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | Exception]] = SimpleQueue()
         self._thread = threading.Thread(target=self._fetch, name="miro-swapper", daemon=True)
         self._thread.start()
 
@@ -111,7 +115,7 @@ class Swapper:
         """The thread: reads what is asked for, in order, until it is asked for None."""
         while (ids := self._asked.get()) is not None:
             try:
-                self._fetched.put((ids, self._storage.read(ids)))
+                self._fetched.put((ids, self._storage.read_sound(ids)))
             except Exception as error:  # handed to the training thread, which raises it
                 self._fetched.put((ids, error))
 
@@ -132,7 +136,7 @@ class Swapper:
         """Yields what is to be committed at `step`, waiting (and counting the wait) for what is late.
 
         Raises:
-            StorageError: If a sample could not be read.
+            StorageError: If storage can't be read.
         """
         while self._pending and self._pending[0][0] <= step:
             yield self._finish()
@@ -141,23 +145,41 @@ class Swapper:
         """Yields everything under way, so that nothing is lost when slots are about to move.
 
         Raises:
-            StorageError: If a sample could not be read.
+            StorageError: If storage can't be read.
         """
         while self._pending:
             yield self._finish()
 
     def _finish(self) -> Exchange:
         start = time.monotonic()
-        fetched, samples = self._fetched.get()
+        fetched, found = self._fetched.get()
         self.stall_s += time.monotonic() - start
         _, slots, ids = self._pending.popleft()
         assert fetched is ids, "a fetch was lost, as by an interrupt: the memory must be made anew"
-        if isinstance(samples, Exception):
-            raise samples
-        return Exchange(slots, ids, samples)
+        if isinstance(found, Exception):
+            raise found
+        return Exchange(slots, ids, *found)
 
     def close(self) -> None:
         """Ends the thread; what is under way is dropped."""
         self._asked.put(None)
         self._thread.join()
         self._pending.clear()
+
+
+def exchanges(ids: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
+    """What was exchanged, read off a history of the episodic memory.
+
+    Args:
+        ids: `(steps, slots) int64`, the id in each slot after each training step.
+        class_names: Class name at each label.
+
+    Returns:
+        One row an exchange: `step`, `slot`, `class`, and the ordinals within the class of the sample that went
+        `out` and of the one that came `in`.
+    """
+    steps, slots = np.nonzero(np.diff(ids, axis=0))
+    out, into = ids[steps, slots], ids[steps + 1, slots]
+    names = [class_names[label] for label in labels_of(into)]
+    table = {"step": steps + 1, "slot": slots, "class": names, "out": out & ORDINAL_MASK, "in": into & ORDINAL_MASK}
+    return pd.DataFrame(table)

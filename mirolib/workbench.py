@@ -30,6 +30,7 @@ from mirolib.energy import EnergyMeter
 from mirolib.errors import InputError, StorageError
 from mirolib.experiment import summarise
 from mirolib.records import TaskRecord
+from mirolib.wear import WriteMeter
 
 RUN_FORMAT = 1
 PROJECT = Path(__file__).resolve().parents[1]
@@ -157,6 +158,7 @@ class RunFolder:
         for litter in (*self.path.glob(".*"), self.path / SUMS):  # what a process left that was killed while writing
             litter.unlink(missing_ok=True)
         self._start = time.monotonic() - self._earlier.get("duration_s", 0.0)
+        self.writes = WriteMeter(self.path)
         self._run: dict[str, Any] = {
             "format": RUN_FORMAT,
             "notebook": notebook,
@@ -167,18 +169,20 @@ class RunFolder:
             "parameters": parameters,
             "environment": environment_stamp(""),
             "summary": self._earlier.get("summary", {}),
+            "writes": [*self._earlier.get("writes", []), {}],
         }
         _ALIVE.add(self.path)
         self._write()
 
     def _write(self) -> None:
         self._run["duration_s"] = round(time.monotonic() - self._start, 3)
-        write_atomic(self.path / "run.json", json.dumps(_plain(self._run), indent=1, allow_nan=False) + "\n")
+        text = json.dumps(_plain(self._run), indent=1, allow_nan=False) + "\n"
+        self.writes.add(result_bytes=write_atomic(self.path / "run.json", text))
 
     def write_table(self, name: str, table: pd.DataFrame) -> Path:
         """Writes a table as `<name>.csv`."""
         path = self.path / f"{name}.csv"
-        write_atomic(path, table.to_csv(index=False, lineterminator="\n"))
+        self.writes.add(result_bytes=write_atomic(path, table.to_csv(index=False, lineterminator="\n")))
         return path
 
     def write_records(self, records: list[TaskRecord], meter: EnergyMeter) -> None:
@@ -194,6 +198,12 @@ class RunFolder:
             if len(table):
                 self.write_table(name, table)
         self.set_summary(summarise(records))
+
+    def account(self, store_bytes: int) -> None:
+        """Notes what was written since this process took up the run, and books it to the user's medium."""
+        written = self.writes.read(store_bytes)
+        self._run["writes"][-1] = written.row()
+        self.writes.charge(str(self._run["parameters"].get("medium", "")), written)
 
     def write_energy(self, meter: EnergyMeter) -> None:
         """Writes the ledger as far as it goes, that of a task under way included."""

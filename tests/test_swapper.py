@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import tagged
 
-from mirolib import CorruptRecordError, UniformSwap
+from mirolib import StorageError, UniformSwap
 from mirolib.stream import make_ids
 from mirolib.swapper import Swapper
 
@@ -16,12 +16,12 @@ class FakeStorage:
     def __init__(self, delay_s=lambda: 0.0, failing=-1):
         self.delay_s, self.failing, self.threads = delay_s, failing, set()
 
-    def read(self, ids, part="train"):
+    def read_sound(self, ids, part="train"):
         self.threads.add(threading.get_ident())
         time.sleep(self.delay_s())
         if self.failing in ids:
-            raise CorruptRecordError(f"Record {self.failing} is damaged.")
-        return tagged(ids)
+            raise StorageError(f"Record {self.failing} can't be read.")
+        return tagged(ids), np.ones(len(ids), dtype=bool)
 
 
 def ids_of(*ordinals):
@@ -72,7 +72,7 @@ def test_a_failed_read_is_raised_where_it_would_be_committed():
     for step in range(4):
         swapper.request(step, np.array([step]), ids_of(step))
     assert len(list(swapper.due(2))) == 2
-    with pytest.raises(CorruptRecordError, match="Record 2"):
+    with pytest.raises(StorageError, match="Record 2"):
         list(swapper.due(3))
     assert len(list(swapper.drain())) == 1
     swapper.close()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mirolib.learner import Learner
 from mirolib.memory import MemoryConfig, TieredMemory
+from mirolib.mending import read_all
 from mirolib.stream import Task, labels_of
 
 
@@ -56,7 +57,7 @@ class Situation:
     def features(self, ids: np.ndarray, part: str = "train") -> Tensor:
         """Features by the live model of samples from storage."""
         parts = [
-            self.learner.features(self.memory.storage.read(ids[start : start + 512], part))
+            self.learner.features(read_all(self.memory.storage, ids[start : start + 512], part))
             for start in range(0, len(ids), 512)
         ]
         return torch.cat(parts)

@@ -11,6 +11,7 @@ from mirolib.controller.profiler import Profiler, Situation
 from mirolib.errors import InputError
 from mirolib.learner import Learner, train_epoch
 from mirolib.memory import MemoryConfig, TieredMemory
+from mirolib.mending import read_all
 from mirolib.stream import Task
 
 
@@ -93,7 +94,7 @@ def _accuracy(learner: Learner, situation: Situation) -> float:
     ids, labels, right = situation.validation_ids, situation.validation_labels, 0
     for start in range(0, len(ids), 512):
         piece = slice(start, start + 512)
-        predicted = learner.predict(situation.memory.storage.read(ids[piece], "validation"))
+        predicted = learner.predict(read_all(situation.memory.storage, ids[piece], "validation"))
         right += int((predicted == labels[piece]).sum())
     return right / len(ids)
 

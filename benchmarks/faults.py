@@ -1,0 +1,143 @@
+"""Flipped bits in the file of a store, and what becomes of them.
+
+A store with records of 64 bytes (on leaves) or 5,000 bytes (on pages of their own), of both parts, with free pages
+inside, loses one random bit at a time. A fresh process opens the damaged copy, reads every record, and writes 40 more,
+which go to free pages. `named` counts files of which a record was refused by its checksum or missing, `rebuilt` those
+whose pages were damaged, `refused` those that were not opened but answered with a sentence; nothing came of the
+others, whose flipped bit lies where nothing is. A record that passes though its bytes differ would be `wrong`, any
+other error a `traceback`, a process that ended by a signal or took 20 s `killed`.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.common import row, table
+from mirolib import Fingerprint, MiroError, Storage
+from mirolib.stream import make_ids
+
+FLIPS, CLASSES, MORE = 1000, 4, 40
+PARTS = {"train": 120, "validation": 12}  # samples of a class
+OUTCOMES = ("nothing", "named", "rebuilt", "refused", "wrong", "traceback", "killed")
+_SECONDS = 20
+
+
+def run() -> pd.DataFrame:
+    """Flips `FLIPS` bits in a store of each kind."""
+    rows = []
+    for size in (64, 5000):
+        found = flip_bits(FLIPS, size)
+        rows += [row(f"{size} bytes a record: {outcome}", found[outcome], "files") for outcome in OUTCOMES[:4]]
+        rows += [
+            row(f"{size} bytes a record: {outcome}", found[outcome], "files", at_most=0) for outcome in OUTCOMES[4:]
+        ]
+    return table(rows)
+
+
+def flip_bits(count: int, sample_bytes: int, seed: int = 0) -> Counter[str]:
+    """What becomes of `count` copies of a store with one bit flipped each, by outcome."""
+    rng, outcomes = np.random.default_rng(seed), Counter[str]()
+    with TemporaryDirectory(prefix="miro-bench-") as folder:
+        sound = Path(folder) / "sound"
+        _make(sound, sample_bytes)
+        bits = 8 * (sound / "data.mdb").stat().st_size
+        left = rng.integers(0, bits, count).tolist()
+        while left:  # a process goes on until a file kills it; another takes over behind that one
+            told = list(_judged(Path(folder), left, sample_bytes))
+            outcomes.update(told + (["killed"] if len(told) < len(left) else []))
+            left = left[len(told) + 1 :]
+    return outcomes
+
+
+def _judged(folder: Path, flips: list[int], sample_bytes: int) -> Iterator[str]:
+    """Outcomes from a process of its own, as far as it gets."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=_judge_all, args=(folder, flips, sample_bytes, there), daemon=True)
+    child.start()
+    there.close()
+    try:
+        here.recv()  # it has started
+        for _ in flips:
+            if not here.poll(_SECONDS):
+                break
+            yield here.recv()
+    except EOFError:
+        pass
+    finally:
+        child.kill()
+        child.join()
+
+
+def _judge_all(folder: Path, flips: list[int], sample_bytes: int, pipe) -> None:  # type: ignore[no-untyped-def]
+    """The process: damages, opens, reads and writes one copy after another."""
+    logging.disable()
+    pipe.send("started")
+    for bit in flips:
+        shutil.rmtree(folder / "damaged", ignore_errors=True)
+        shutil.copytree(folder / "sound", folder / "damaged")
+        with (folder / "damaged" / "data.mdb").open("r+b") as file:
+            file.seek(bit // 8)
+            byte = file.read(1)[0]
+            file.seek(bit // 8)
+            file.write(bytes([byte ^ 1 << bit % 8]))
+        try:
+            pipe.send(_judge(folder / "damaged", sample_bytes))
+        except MiroError:
+            pipe.send("refused")
+        except Exception:
+            pipe.send("traceback")
+
+
+def _judge(path: Path, sample_bytes: int) -> str:
+    """Reads all of a damaged store and writes to it."""
+    storage = Storage(path, _fingerprint(sample_bytes))
+    try:
+        more = _ids(CLASSES, CLASSES + 1, MORE)
+        storage.put(more, _samples(more, "train", sample_bytes))
+        named = False
+        for part, per_class in PARTS.items():
+            ids = _ids(0, CLASSES, per_class)
+            ids = np.concatenate([ids, more]) if part == "train" else ids
+            samples, sound = storage.read_sound(ids, part)
+            named |= not sound.all()
+            if not np.array_equal(samples, _samples(ids[sound], part, sample_bytes)):
+                return "wrong"
+        return "rebuilt" if storage.rebuilt else "named" if named else "nothing"
+    finally:
+        storage.close()
+
+
+def _make(path: Path, sample_bytes: int) -> None:
+    """A store that was written in many commits, each of which has given pages back."""
+    storage = Storage(path, _fingerprint(sample_bytes))
+    for part, per_class in PARTS.items():
+        for ids in np.array_split(_ids(0, CLASSES, per_class), 20):
+            storage.put(ids, _samples(ids, part, sample_bytes), part)
+    storage.close()
+
+
+def _fingerprint(sample_bytes: int) -> Fingerprint:
+    return Fingerprint("random", "random", tuple(range(CLASSES + 1)), 0, 0.1, (sample_bytes,), "uint8")
+
+
+def _ids(first: int, beyond: int, per_class: int) -> np.ndarray:
+    """Ids of some classes' samples, the classes taking turns."""
+    ordinals, labels = np.meshgrid(np.arange(per_class), np.arange(first, beyond), indexing="ij")
+    return make_ids(labels.ravel(), ordinals.ravel())
+
+
+def _samples(ids: np.ndarray, part: str, sample_bytes: int) -> np.ndarray:
+    """The samples of some ids, of which none is like another."""
+    seeds = ids * 2 + (part == "validation")
+    rows = [np.random.default_rng(seed).integers(0, 256, sample_bytes, dtype=np.uint8) for seed in seeds.tolist()]
+    return np.array(rows, dtype=np.uint8).reshape(len(ids), sample_bytes)
