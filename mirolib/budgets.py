@@ -8,14 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
-
 from mirolib.errors import InputError
+from mirolib.limits import available_bytes
 from mirolib.store_records import CHECKSUM_BYTES, Fingerprint, footprint
 from mirolib.stream import TaskStream
 
 _UNITS = {"b": 1, "bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-_UNLIMITED = 1 << 60  # cgroup v1 writes a number of this order for no limit
 
 
 class MemoryBudget(ABC):
@@ -121,19 +119,7 @@ class SystemBudget(MemoryBudget):
 
     def available_bytes(self) -> int:
         """Bytes that this process could still take without swapping."""
-        available = psutil.virtual_memory().available
-        for limit, usage in (
-            ("memory.max", "memory.current"),
-            ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-        ):
-            try:
-                most = int((self._root / limit).read_text())
-                used = int((self._root / usage).read_text())
-            except (OSError, ValueError):  # not this version of control groups, or "max"
-                continue
-            if most < _UNLIMITED:
-                available = min(available, max(0, most - used))
-        return available
+        return available_bytes(self._root)
 
 
 def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:

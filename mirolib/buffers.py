@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 
+from mirolib.limits import check_room, telling
 from mirolib.stream import ORDINAL_MASK, labels_of, make_ids, rank_in_class
 
 _CHUNK = 256  # samples moved at a time, so that moving needs no second buffer
@@ -52,10 +53,17 @@ class SampleArray:
     """Samples, labels and ids in arrays of fixed capacity; the first `len` slots are taken."""
 
     def __init__(self, capacity: int, sample_shape: tuple[int, ...], sample_dtype: str) -> None:
-        """Allocates the arrays; the system backs them with memory as slots are filled."""
-        self._samples = np.empty((capacity, *sample_shape), dtype=sample_dtype)
-        self._labels = np.empty(capacity, dtype=np.int64)
-        self._ids = np.empty(capacity, dtype=np.int64)
+        """Allocates the arrays; the system backs them with memory as slots are filled.
+
+        Raises:
+            InputError: If the process may not take as much.
+        """
+        self._slot_bytes = int(np.prod(sample_shape)) * np.dtype(sample_dtype).itemsize + 16
+        check_room(capacity * self._slot_bytes, f"A buffer of {capacity} samples")
+        with telling(f"A buffer of {capacity} samples"):
+            self._samples = np.empty((capacity, *sample_shape), dtype=sample_dtype)
+            self._labels = np.empty(capacity, dtype=np.int64)
+            self._ids = np.empty(capacity, dtype=np.int64)
         self._count = 0
 
     def __len__(self) -> int:
@@ -142,12 +150,18 @@ class SampleArray:
         self.resize(capacity)
 
     def resize(self, capacity: int) -> None:
-        """Changes the number of slots in place; there must be no more samples than slots."""
+        """Changes the number of slots in place; there must be no more samples than slots.
+
+        Raises:
+            InputError: If the process may not take as much.
+        """
         assert self._count <= capacity, "more samples than slots"
+        check_room((capacity - self.capacity) * self._slot_bytes, f"A buffer of {capacity} samples")
         # No view of these arrays leaves this class, so a moved allocation can dangle nowhere.
-        self._samples.resize((capacity, *self._samples.shape[1:]), refcheck=False)
-        self._labels.resize(capacity, refcheck=False)
-        self._ids.resize(capacity, refcheck=False)
+        with telling(f"A buffer of {capacity} samples"):
+            self._samples.resize((capacity, *self._samples.shape[1:]), refcheck=False)
+            self._labels.resize(capacity, refcheck=False)
+            self._ids.resize(capacity, refcheck=False)
 
 
 class StreamBuffer:

@@ -35,6 +35,7 @@ from mirolib.energy import EnergyMeter, Kind, TraceSource, during, named, total_
 from mirolib.errors import InputError
 from mirolib.injectors import During
 from mirolib.learner import METHODS, Learner
+from mirolib.limits import telling
 from mirolib.loop import Loop, check_sizes
 from mirolib.memory import MemoryConfig, TieredMemory
 from mirolib.records import EpochRecord, TaskRecord
@@ -258,7 +259,7 @@ class Experiment:
 
         Where there is a sensor the machine's power at rest is measured first.
         """
-        with self.memory, self.disturbance or nullcontext(), closing(self.meter.source):
+        with telling("Training"), self.memory, self.disturbance or nullcontext(), closing(self.meter.source):
             if self.meter.source.kind.startswith("measured"):
                 self.meter.measure_idle(_IDLE_S)
             yield from self.loop.steps(progress=progress)

@@ -1,0 +1,90 @@
+"""How much memory this process may still take, and what to say when it is not enough."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from mirolib.errors import InputError
+
+_GROUPS = Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 60  # cgroup v1 writes a number of this order for no limit
+_FILES = (("", "memory.max", "memory.current"), ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"))
+
+
+def available_bytes(root: Path = _GROUPS) -> int:
+    """Bytes that this process could still take: of the machine, of its control groups and of its own limits.
+
+    Args:
+        root: Where control groups are mounted.
+    """
+    process = psutil.Process().memory_info()
+    available = [psutil.virtual_memory().available, *_left_in_groups(root)]
+    for kind, used in ((resource.RLIMIT_AS, process.vms), (resource.RLIMIT_DATA, getattr(process, "data", 0))):
+        most = resource.getrlimit(kind)[0]
+        if most != resource.RLIM_INFINITY:
+            available.append(max(0, most - used))
+    return min(available)
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """What each control group that this process is in leaves, those above it included."""
+    for folder, limit, usage in _FILES:
+        own = root / folder / _membership(folder).lstrip("/")
+        for group in (own, *own.parents):
+            try:
+                most, used = int((group / limit).read_text()), int((group / usage).read_text())
+            except (OSError, ValueError):  # not this version of control groups, or "max"
+                most = _UNLIMITED
+            if most < _UNLIMITED:
+                yield max(0, most - used)
+            if group == root / folder:
+                break
+
+
+def _membership(controller: str) -> str:
+    """The control group of this process: of version 2 where no controller is named."""
+    try:
+        lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        return ""
+    return next((path for _, names, path in lines if controller in names.split(",")), "")
+
+
+def check_room(size_bytes: int, what: str) -> None:
+    """Sees to it that memory is there before it is filled: later the system would end the process without a word.
+
+    Args:
+        size_bytes: Bytes that are about to be taken.
+        what: What for.
+
+    Raises:
+        InputError: If there is less.
+    """
+    if size_bytes > (1 << 20) and size_bytes > (available := available_bytes()):
+        raise InputError(_sentence(what, f"{size_bytes / 1e6:,.0f} MB, and {available / 1e6:,.0f} MB are available"))
+
+
+@contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Turns an allocation that fails, NumPy's or PyTorch's, into a sentence.
+
+    Raises:
+        InputError: If memory runs out.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError(_sentence(what, "more memory than this process may have")) from error
+    except RuntimeError as error:  # PyTorch has no class of its own for the CPU
+        if not any(sign in str(error) for sign in ("can't allocate memory", "out of memory")):
+            raise
+        raise InputError(_sentence(what, "more memory than this process may have")) from error
+
+
+def _sentence(what: str, need: str) -> str:
+    return f"{what} needs {need}; choose smaller buffers or batches, or memory_budget='system', which adapts."
