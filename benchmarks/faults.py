@@ -141,3 +141,7 @@ def _samples(ids: np.ndarray, part: str, sample_bytes: int) -> np.ndarray:
     seeds = ids * 2 + (part == "validation")
     rows = [np.random.default_rng(seed).integers(0, 256, sample_bytes, dtype=np.uint8) for seed in seeds.tolist()]
     return np.array(rows, dtype=np.uint8).reshape(len(ids), sample_bytes)
+
+
+if __name__ == "__main__":
+    print(run().to_string())  # noqa: T201

@@ -56,3 +56,7 @@ def _settings() -> RunSettings:
         device="cpu",
         energy="none",
     )
+
+
+if __name__ == "__main__":
+    print(run().to_string())  # noqa: T201
