@@ -113,4 +113,5 @@ def _state(study: Study, runs: pd.DataFrame, found: bool) -> State:
         return State(study, "not run" if found else "no data set", None, note, again)
     finished = ours[ours["status"] == "finished"]
     last = (finished if len(finished) else ours).iloc[-1]
-    return State(study, last["status"], Path(last["path"]) if len(finished) else None, str(last["error"] or ""), again)
+    note = str(last["error"]) if pd.notna(last["error"]) else ""
+    return State(study, last["status"], Path(last["path"]) if len(finished) else None, note, again)
