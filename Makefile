@@ -3,6 +3,8 @@
 # make study: the first observation (memory size, swap ratio), five seeds; about eight minutes; one thread, which is
 #             as fast for so small a model and the same on any number of cores
 # make docs:  the page and picture of the last make study
+# make paper: what the paper's figures need and has not been run, then notebook 20_paper_figures; PRESET=smoke (digits,
+#             minutes; the default), small (parts of the paper's data sets, hours) or paper (its settings)
 # make lab:   JupyterLab in notebooks/
 # make bench: the benchmarks of docs/benchmarks.md
 # make controller: how well the Miro controller chooses, against an oracle and every fixed size; digits about 15 minutes,
@@ -16,10 +18,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: run test lint study controller adaptation lab bench notebooks docs clean
+.PHONY: run test lint study paper controller adaptation lab bench notebooks docs clean
 
 # Small models train as fast on one thread, and much faster where something else wants the other cores.
-run test study: export OMP_NUM_THREADS ?= 1
+run test study paper: export OMP_NUM_THREADS ?= 1
 
 run: $(READY)
 	$(BIN)/python -m mirolib launch 10_run
@@ -39,6 +41,10 @@ study: $(READY)
 		swap_ratios='[0.0,0.05,0.1,0.2,0.5,1.0]' ratio_sizes='[10,20,50]'
 	$(BIN)/python -m mirolib launch 13_swap_ratio seeds=3 epochs=70 episodic_sizes='[20]' \
 		swap_ratios='[0.0,0.2,1.0]' ratio_sizes='[20]'
+
+PRESET ?= smoke
+paper: $(READY)
+	$(BIN)/python -m mirolib paper $(PRESET)
 
 controller: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[test,png]'

@@ -1,6 +1,6 @@
 """The Miro workbench: cost-effective on-device continual learning over a memory hierarchy."""
 
-from mirolib import energy, injectors, plots
+from mirolib import energy, injectors, paper, plots
 from mirolib.bic import BiC
 from mirolib.budgets import BudgetSchedule, LiveBudget, MemoryBudget, SystemBudget, parse_budget
 from mirolib.controller import Controller, Decision, FixedController, MiroController, ProbeProfiler, TrialProfiler
@@ -81,6 +81,7 @@ __all__ = [
     "launch",
     "load_dataset",
     "load_runs",
+    "paper",
     "parse_budget",
     "plots",
     "run",

@@ -1,4 +1,5 @@
 """The command line: `python -m mirolib launch NOTEBOOK [name=value …]`, `runs`, `verify`, `wear` and `doctor`."""
+"""The command line: `python -m mirolib launch NOTEBOOK [name=value …]`, `paper`, `runs` and `doctor`."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ from mirolib.launcher import check_parameters, launch
 from mirolib.store_check import StoreReport, repair, verify
 from mirolib.stream import ORDINAL_MASK
 from mirolib.wear import describe, wear
+from mirolib.paper import fill
+from mirolib.paper.plan import PLAN
 from mirolib.workbench import load_runs
 
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]
@@ -30,6 +33,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("notebook", help="its name, such as 10_run")
     one.add_argument("parameters", nargs="*", metavar="name=value", help="values for its parameters cell")
     one.add_argument("--results", help="folder of all results (default: results in the repository, or MIRO_RESULTS)")
+    figures = commands.add_parser(
+        "paper", help="run what the paper's figures need and has not been run, then draw them"
+    )
+    figures.add_argument(
+        "preset", choices=PLAN, help="smoke: digits, minutes; small: hours; paper: the paper's settings"
+    )
+    figures.add_argument("--results", help="folder of all results")
     runs = commands.add_parser("runs", help="list all runs, one a line")
     runs.add_argument("--results", help="folder of all results")
     check = commands.add_parser("verify", help="check every record of a store")
@@ -62,6 +72,15 @@ def _launch(notebook: str, pairs: list[str], results: str | None) -> str:
     with pd.option_context("display.width", 160, "display.max_columns", 30, "display.precision", 3):
         text = table.drop(columns=hidden).to_string(index=False)
     return f"{text}\n\nrun:      {done.notebook.parent}\nnotebook: {done.notebook}\n"
+
+
+def _paper(preset: str, results: str | None) -> str:
+    """Runs what is missing and the notebook of the figures; how far each study has got."""
+    found = fill(preset, results)
+    where = {"results": results} if results else {}
+    done = launch("20_paper_figures", progress=False, preset=preset, **where)
+    lines = [f"{state.status:12}{state.study.name}{f': {state.note}' if state.note else ''}" for state in found]
+    return "\n".join([*lines, "", f"notebook: {done.notebook}", ""])
 
 
 def _runs(results: str | None) -> str:
@@ -106,6 +125,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "launch":
             sys.stdout.write(_launch(options.notebook, options.parameters, options.results))
+        elif options.command == "paper":
+            sys.stdout.write(_paper(options.preset, options.results))
         elif options.command == "runs":
             sys.stdout.write(_runs(options.results))
         elif options.command == "verify":

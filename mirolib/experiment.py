@@ -399,6 +399,7 @@ def run_all(
     settings: Iterable[RunSettings],
     *,
     save: Callable[[pd.DataFrame], object] | None = None,
+    by_task: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Runs settings one after another in this process, each on a store of its own that is deleted afterwards.
@@ -406,6 +407,7 @@ def run_all(
     Args:
         settings: One entry a run.
         save: Called after each run with the rows so far, so that an error in one does not lose the others.
+        by_task: Whether to give a row a task instead: what `summarise` says of the run up to it.
         progress: Whether to show a progress bar over the runs.
 
     Returns:
@@ -415,7 +417,9 @@ def run_all(
     for one in tqdm(list(settings), unit="run", disable=not progress):
         with tempfile.TemporaryDirectory(prefix="miro-") as store:
             experiment = Experiment.build(one, store)
-            rows.append(asdict(experiment.settings) | summarise(list(experiment.run(progress=False))))
+            records = list(experiment.run(progress=False))
+            for done in range(1 if by_task else len(records), len(records) + 1):
+                rows.append(asdict(experiment.settings) | summarise(records[:done]))
         if save is not None:
             save(pd.DataFrame(rows))
     return pd.DataFrame(rows)

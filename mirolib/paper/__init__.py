@@ -1,0 +1,93 @@
+"""The paper's figures beside ours: its numbers, the studies that reproduce each, and what of those has been run.
+
+`make paper PRESET=smoke|small|paper` launches the studies that are missing (`studies`, `plan`) and then the notebook
+`20_paper_figures`, which reads results alone and draws `FIGURES`. A new figure is a `PaperFigure` entered there and an
+entry in `plan`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+import pandas as pd
+
+from mirolib.errors import MiroError
+from mirolib.launcher import launch
+from mirolib.paper.base import Line, Panel, PaperFigure, beside
+from mirolib.paper.configurations import AccuracyForEnergy, BestOverTime, SwapRatio, TieredAgainstSingle
+from mirolib.paper.studies import State, Study, paper_numbers, states, studies
+from mirolib.paper.systems import Adaptation, EndToEnd, Generality, Scalability
+
+__all__ = [
+    "FIGURES", "Line", "Panel", "PaperFigure", "State", "Study", "beside", "fill", "overview", "paper_numbers",
+    "states", "studies",
+]  # fmt: skip
+
+logger = logging.getLogger(__name__)
+
+FIGURES: dict[str, PaperFigure] = {
+    one.key: one
+    for one in (
+        TieredAgainstSingle(), AccuracyForEnergy(), SwapRatio(), BestOverTime(), EndToEnd(), Generality(),
+        Scalability(), Adaptation(),
+    )
+}  # fmt: skip
+"""The figures by key, in the paper's order."""
+
+
+def overview(found: Sequence[State]) -> pd.DataFrame:
+    """One row a figure and study: `figure`, `data_set`, `notebook`, `status`, `note` and the `command` that fills it.
+
+    Args:
+        found: What `mirolib.paper.states` gives.
+    """
+    rows = []
+    for state in found:
+        for key in state.study.figures:
+            problem = FIGURES[key].problem(state) if state.path else state.note
+            rows.append({
+                "figure": key,
+                "data_set": state.study.dataset or "generated",
+                "notebook": state.study.notebook,
+                "status": "unusable" if state.path and problem else state.status,
+                "note": problem,
+                "command": state.command if usable(state) else state.study.command(state.next_run_id),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def usable(state: State) -> bool:
+    """Whether a study is finished and all its figures can be drawn from it."""
+    return state.path is not None and not any(FIGURES[key].problem(state) for key in state.study.figures)
+
+
+def fill(preset: str, results: str | os.PathLike[str] | None = None) -> list[State]:
+    """Runs the studies of a preset that are not finished, or left a table that can't be read, one after another.
+
+    One that fails doesn't stop the others.
+
+    Args:
+        preset: See `studies`.
+        results: The folder of all results; see `mirolib.workbench.results_folder`.
+
+    Returns:
+        How far each got.
+
+    Raises:
+        InputError: If there is no such preset.
+    """
+    where = {"results": os.fspath(results)} if results else {}
+    before = states(preset, results)
+    for number, state in enumerate(before, 1):
+        study = state.study
+        if usable(state) or state.status in ("running", "no data set"):
+            logger.info("%d of %d: %s: %s", number, len(before), study.name, state.note or state.status)
+            continue
+        logger.info("%d of %d: %s", number, len(before), study.name)
+        try:
+            launch(study.notebook, progress=False, **study.parameters, **where, run_id=state.next_run_id)
+        except MiroError as error:
+            logger.warning("%s", error)
+    return states(preset, results)
