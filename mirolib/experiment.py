@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from mirolib.budgets import parse_budget
+from mirolib.budgets import parse_budget, parse_size
+from mirolib.buffers import slot_bytes
 from mirolib.controller import (
     FORWARD_SHARE,
     SELECTORS,
@@ -56,7 +57,7 @@ PROFILERS: dict[str, Callable[[], Profiler]] = {
     "oracle": full_training,
 }
 _IDLE_S = 2.0
-_TYPES: dict[str, Any] = {"int": Integral, "float": Real, "str": str}
+_TYPES: dict[str, Any] = {"int": Integral, "float": Real, "str": str, "None": type(None)}
 MEMORIES = {"tiered": True, "single-level": False}
 
 
@@ -84,8 +85,8 @@ class RunSettings:
         memory_budget: Most RAM for both buffers, such as `2000 samples`, `64 MiB`, `system`, or a schedule by epochs;
             see `mirolib.budgets.parse_budget`. A fixed controller does not heed it, and only `miro` heeds a change
             within a task.
-        stream_size: Stream buffer in samples, for a fixed controller.
-        episodic_size: Episodic memory in samples, for a fixed controller.
+        stream_size: Stream buffer for a fixed controller: samples, or an amount such as `64 MB`.
+        episodic_size: Episodic memory for a fixed controller, likewise.
         swap_ratio: Share of replayed samples exchanged with storage, in [0, 1]; what the other controllers begin
             with, by default 1.
         epochs: Passes over the buffers at each task.
@@ -113,8 +114,8 @@ class RunSettings:
     points: float = 2.0
     energy_budget: float | None = None
     memory_budget: str = ""
-    stream_size: int | None = None
-    episodic_size: int | None = None
+    stream_size: int | str | None = None
+    episodic_size: int | str | None = None
     swap_ratio: float | None = None
     epochs: int | None = None
     batch_size: int | None = None
@@ -142,6 +143,9 @@ class RunSettings:
                 f"stream_size and episodic_size are for the fixed controller; the {self.controller} controller chooses "
                 "them itself. Set controller to fixed, or leave the sizes out."
             )
+        for size in (self.stream_size, self.episodic_size):
+            if isinstance(size, str):
+                parse_size(size, 1)
         if not MEMORIES[self.memory] and self.swap_ratio:
             raise InputError("A single-level memory can't swap; set swap_ratio to 0 or memory to tiered.")
         if self.seed < 0:
@@ -154,10 +158,9 @@ class RunSettings:
 
 def _check_type(name: str, value: object, declared: str) -> None:
     """Refuses a value that is not of its declared type, such as `int | None`."""
-    kind, _, optional = declared.partition(" | ")
-    if value is None and optional:
-        return
-    if not isinstance(value, _TYPES[kind]) or isinstance(value, bool) or (kind == "float" and not math.isfinite(value)):
+    kinds = tuple(_TYPES[kind] for kind in declared.split(" | "))
+    infinite = isinstance(value, float | np.floating) and not math.isfinite(value)
+    if not isinstance(value, kinds) or isinstance(value, bool) or infinite:
         raise InputError(f"{name} is {value!r}; give a value of type {declared}.")
 
 
@@ -217,8 +220,10 @@ class Experiment:
         stream = TaskStream(dataset, _default(settings.tasks, preset.tasks), settings.seed, settings.validation_share)
         filled = _filled(settings, dataset, preset, stream)
         # What chooses for itself begins with next to nothing, so as not to exceed a budget before it has chosen.
-        sizes = _default(filled.stream_size, 1), _default(filled.episodic_size, 1)
-        config = MemoryConfig(*sizes, _default(filled.swap_ratio, 0.0))
+        stream_size, episodic_size = (
+            1 if size is None else int(size) for size in (filled.stream_size, filled.episodic_size)
+        )
+        config = MemoryConfig(stream_size, episodic_size, _default(filled.swap_ratio, 0.0))
         check_sizes(config, stream)
         chosen = {name: getattr(filled, name) for name in ("model", "epochs", "batch_size", "lr")}
         learner = Learner(
@@ -265,17 +270,21 @@ def _default(value: T | None, default: T) -> T:
 
 
 def _filled(settings: RunSettings, dataset: Dataset, preset: Preset, stream: TaskStream) -> RunSettings:
-    """The settings with every None that has a default replaced by it."""
+    """The settings with every None that has a default replaced by it, and sizes in samples."""
     largest, total = stream.most_samples()
-    fixed = settings.controller == "fixed"
+    fixed, stored = settings.controller == "fixed", Fingerprint.of(stream)
+    stream_size, episodic_size = (
+        None if size is None else parse_size(size, slot_bytes(stored.sample_bytes, stored.encoded))
+        for size in (settings.stream_size, settings.episodic_size)
+    )
     return replace(
         settings,
         dataset=dataset.spec.name,
         preset=settings.preset or next(iter(dataset.spec.presets)),
         tasks=len(stream),
         model=_default(settings.model, preset.model),
-        stream_size=_default(settings.stream_size, min(preset.stream_size, largest) if fixed else None),
-        episodic_size=_default(settings.episodic_size, min(preset.episodic_size, total) if fixed else None),
+        stream_size=_default(stream_size, min(preset.stream_size, largest) if fixed else None),
+        episodic_size=_default(episodic_size, min(preset.episodic_size, total) if fixed else None),
         swap_ratio=_default(settings.swap_ratio, _swap_ratio(settings, preset)),
         epochs=_default(settings.epochs, preset.epochs),
         batch_size=_default(settings.batch_size, preset.batch_size),
