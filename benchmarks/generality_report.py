@@ -1,0 +1,125 @@
+"""Writes docs/generality.md and its picture from what `generality`, `presets` and `oracle` left under results/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks import generality, oracle, presets
+from benchmarks.common import machine
+from benchmarks.generality import SETS, SINGLE_LEVEL, TIERED
+from mirolib import plots
+
+PAGE = Path(__file__).parents[1] / "docs" / "generality.md"
+SEEDS = (10, 11, 12)
+
+
+def read(folder: Path, name: str, seeds: tuple[int, ...]) -> pd.DataFrame:
+    """The tables of a data set for some seeds, joined; without rows where there are none."""
+    files = [folder / f"{name}-{seed}.csv" for seed in seeds]
+    found = [pd.read_csv(file) for file in files if file.exists()]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def percent(grouped: pd.api.typing.SeriesGroupBy) -> pd.Series:
+    """Mean ± standard deviation in percent; the mean alone for one run."""
+    mean, deviation = 100 * grouped.mean(), 100 * grouped.std()
+    return mean.map("{:.1f}".format) + deviation.map(lambda value: "" if pd.isna(value) else f" ± {value:.1f}")
+
+
+def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a setting, in the order of the plan."""
+    order = [*dict.fromkeys(runs["setting"])]
+    by_setting = runs.groupby(pd.Categorical(runs["setting"], order), observed=True)
+    return pd.DataFrame(
+        {
+            "episodic memory": by_setting["episodic_size"].first().map(lambda size: "" if pd.isna(size) else int(size)),
+            "average incremental accuracy": percent(by_setting["average_incremental_accuracy"]),
+            "final accuracy": percent(by_setting["final_accuracy"]),
+            "cost, sample visits": by_setting["learning_work"].mean().round(0).astype(int),
+            "seeds": by_setting["seed"].nunique(),
+        }
+    ).rename_axis("setting")
+
+
+def gains(runs: pd.DataFrame) -> str:
+    """What storage below the small episodic memory brings, and whether that is beyond the spread."""
+    final = runs.pivot(index="seed", columns="setting", values="final_accuracy") * 100
+    single, tiered = final[f"small memory, {SINGLE_LEVEL}"], final[f"small memory, {TIERED}"]
+    gain, spread = tiered - single, max(single.std(), tiered.std())
+    verdict = "beyond" if gain.mean() > spread else "NOT beyond"
+    return (
+        f"Storage below the small episodic memory brings {gain.mean():+.1f} points of final accuracy (by seed "
+        f"{', '.join(f'{value:+.1f}' for value in gain)}), {verdict} the larger of the two standard deviations, "
+        f"{spread:.1f}."
+    )
+
+
+def presets_table(name: str) -> pd.DataFrame:
+    """Candidates for a preset by validation accuracy."""
+    seeds = tuple(int(file.stem.split("-")[-1]) for file in sorted(presets.FOLDER.glob(f"{name}-*.csv")))
+    runs = read(presets.FOLDER, name, seeds)
+    if not len(runs):
+        return runs
+    by_candidate = runs.groupby(["candidate", "memory"], sort=False)
+    columns = {"final accuracy": "final", "average incremental": "incremental"}
+    found = {
+        f"{what}, {memory}": percent(by_candidate[column]).xs(memory, level="memory")
+        for what, column in columns.items()
+        for memory in ("single-level", "tiered")
+    }
+    one = runs.groupby("candidate", sort=False)
+    visits = one["visits"].first()
+    return pd.DataFrame(found).assign(**{"sample visits": visits, "seeds": one["seed"].nunique()}).loc[visits.index]
+
+
+def oracle_table() -> pd.DataFrame:
+    """Miro's choices against the oracle's, a row a data set."""
+    rows = []
+    for name in SETS:
+        table = read(oracle.FOLDER, name, SEEDS)
+        if not len(table):
+            continue
+        ratios = pd.Series({key: oracle.ratio(task) for key, task in table.groupby(["seed", "task"])})
+        probed = ratios[ratios.index.get_level_values(1) > 0]
+        rows.append(
+            {
+                "data set": name,
+                "seeds": table["seed"].nunique(),
+                "choices": len(ratios),
+                "utility ÷ the oracle's, mean": ratios.mean(),
+                "median": ratios.median(),
+                "least": ratios.min(),
+                "mean without the first tasks": probed.mean(),
+                "as the oracle, %": 100 * (ratios == 1).mean(),
+            }
+        )
+    return pd.DataFrame(rows).set_index("data set") if rows else pd.DataFrame()
+
+
+def report() -> None:
+    """Writes the page."""
+    joined, parts = [], [_INTRODUCTION, f"Machine: {machine()}"]
+    for name in SETS:
+        runs = read(generality.FOLDER, name, SEEDS)
+        if len(runs):
+            joined.append(runs)
+            parts += [f"## {name}", runs_table(runs).to_markdown(), gains(runs)]
+    picture = plots.accuracy_over_relative_cost(pd.concat(joined), "setting", f"small memory, {TIERED}")
+    picture.update_layout(paper_bgcolor="white", plot_bgcolor="white", font_color="black", width=1100)
+    picture.write_image(PAGE.with_name("generality.png"), scale=2)
+    parts += ["## Accuracy against work", "![accuracy over cost of every setting and data set](generality.png)"]
+    parts += ["## Choices against an oracle's", " ".join((oracle.__doc__ or "").split()[12:])]
+    parts += [oracle_table().round(3).to_markdown(), _PRESETS]
+    parts += [f"### {name}\n\n{table.to_markdown()}" for name in SETS if len(table := presets_table(name))]
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+_INTRODUCTION = """# Five data sets
+
+Written by `python -m benchmarks.generality report`; the method stands at the head of `benchmarks/generality.py`.
+Accuracy in percent, mean ± standard deviation over seeds, on the test sets."""
+_PRESETS = """## How the presets were set
+
+Validation."""
