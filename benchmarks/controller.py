@@ -109,10 +109,11 @@ class Measured(Controller):
             MemoryConfig(s, e, 1.0) for s, e in zip(table["stream_size"], table["episodic_size"], strict=True)
         ]
         scores, now = {}, self._accuracy(task, learner)
+        self.profile[task.index] = {"profile_s": seconds, "profile_work": work}
         for name, profiler in self.others.items():
             looked_at = profiler.situation(task, learner, memory, candidates, self.seed)
             scores[name], _, extra = _timed(learner, partial(profiler.scores, looked_at))
-            self.profile.setdefault(task.index, {})[f"{name}_work"] = extra
+            self.profile[task.index][f"{name}_work"] = extra
         for number, (row, config) in enumerate(zip(table.to_dict("records"), candidates, strict=True)):
             found = {name: scores[name][number] for name in scores}
             self.rows.append({"seed": self.seed, "now": now, **row, **found})
@@ -120,7 +121,6 @@ class Measured(Controller):
                 draws = int(np.random.SeedSequence([self.seed, 7, rerun, task.index]).generate_state(1)[0])
                 accuracy, duration = self._train(task, learner, memory, config, draws)
                 self.rows[-1] |= {f"full_{rerun}": accuracy, f"full_{rerun}_s": duration}
-        self.profile[task.index] |= {"profile_s": seconds, "profile_work": work}
         return decision
 
     def _train(

@@ -37,9 +37,8 @@ CANDIDATES: dict[str, dict[str, dict[str, float]]] = {
         },
     },
     "dsads": {"10 epochs": {"epochs": 10}, "20 epochs": {"epochs": 20}},
-    "cifar100": {"60 epochs": {"epochs": 60}, "30 epochs": {"epochs": 30}},
-    "tiny-imagenet": {"60 epochs": {"epochs": 60}, "30 epochs": {"epochs": 30}},
-    "urbansound8k": {"20 epochs": {"epochs": 20}},
+    "cifar100": {"30 epochs": {"epochs": 30}},
+    "tiny-imagenet": {"30 epochs": {"epochs": 30}},
 }  # fmt: skip
 """Changes to the preset, by data set and by the name they get in the table."""
 
