@@ -159,11 +159,11 @@ def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
     return BudgetSchedule(steps)
 
 
-def parse_size(size: int | str, slot_bytes: int) -> int:
+def parse_size(size: int | str | None, slot_bytes: int) -> int | None:
     """A buffer's size in samples.
 
     Args:
-        size: Samples, which come back as they are, or an amount such as `64 MB` or `2000 samples`.
+        size: Samples or None, which come back as they are, or an amount such as `64 MB` or `2000 samples`.
         slot_bytes: Bytes of RAM that a sample takes; the mean, where samples are encoded.
 
     Raises:

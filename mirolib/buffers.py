@@ -16,16 +16,6 @@ OBJECT_BYTES, POINTER_BYTES = sys.getsizeof(b""), 8  # what Python adds to bytes
 _DRAWS = 8  # rounds of rejection before what is left is listed
 
 
-def slot_bytes(sample_bytes: int, encoded: bool) -> int:
-    """Bytes of RAM that one sample takes in a buffer, label and id included.
-
-    Args:
-        sample_bytes: Bytes of the sample itself; the mean of encoded samples.
-        encoded: Whether it is kept as encoded bytes of its own length.
-    """
-    return sample_bytes + 16 + (POINTER_BYTES + OBJECT_BYTES if encoded else 0)
-
-
 def balanced_quotas(capacity: int, available: np.ndarray) -> np.ndarray:
     """Splits a capacity among classes as evenly as their availability allows (max-min fair).
 

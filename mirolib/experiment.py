@@ -17,7 +17,6 @@ import torch
 from tqdm.auto import tqdm
 
 from mirolib.budgets import parse_budget, parse_size
-from mirolib.buffers import slot_bytes
 from mirolib.controller import (
     FORWARD_SHARE,
     SELECTORS,
@@ -143,9 +142,6 @@ class RunSettings:
                 f"stream_size and episodic_size are for the fixed controller; the {self.controller} controller chooses "
                 "them itself. Set controller to fixed, or leave the sizes out."
             )
-        for size in (self.stream_size, self.episodic_size):
-            if isinstance(size, str):
-                parse_size(size, 1)
         if not MEMORIES[self.memory] and self.swap_ratio:
             raise InputError("A single-level memory can't swap; set swap_ratio to 0 or memory to tiered.")
         if self.seed < 0:
@@ -159,8 +155,7 @@ class RunSettings:
 def _check_type(name: str, value: object, declared: str) -> None:
     """Refuses a value that is not of its declared type, such as `int | None`."""
     kinds = tuple(_TYPES[kind] for kind in declared.split(" | "))
-    infinite = isinstance(value, float | np.floating) and not math.isfinite(value)
-    if not isinstance(value, kinds) or isinstance(value, bool) or infinite:
+    if not isinstance(value, kinds) or isinstance(value, bool) or value in (math.inf, -math.inf) or value != value:
         raise InputError(f"{name} is {value!r}; give a value of type {declared}.")
 
 
@@ -220,9 +215,7 @@ class Experiment:
         stream = TaskStream(dataset, _default(settings.tasks, preset.tasks), settings.seed, settings.validation_share)
         filled = _filled(settings, dataset, preset, stream)
         # What chooses for itself begins with next to nothing, so as not to exceed a budget before it has chosen.
-        stream_size, episodic_size = (
-            1 if size is None else int(size) for size in (filled.stream_size, filled.episodic_size)
-        )
+        stream_size, episodic_size = (1 if n is None else int(n) for n in (filled.stream_size, filled.episodic_size))
         config = MemoryConfig(stream_size, episodic_size, _default(filled.swap_ratio, 0.0))
         check_sizes(config, stream)
         chosen = {name: getattr(filled, name) for name in ("model", "epochs", "batch_size", "lr")}
@@ -272,10 +265,9 @@ def _default(value: T | None, default: T) -> T:
 def _filled(settings: RunSettings, dataset: Dataset, preset: Preset, stream: TaskStream) -> RunSettings:
     """The settings with every None that has a default replaced by it, and sizes in samples."""
     largest, total = stream.most_samples()
-    fixed, stored = settings.controller == "fixed", Fingerprint.of(stream)
+    fixed, slot_bytes = settings.controller == "fixed", Fingerprint.of(stream).slot_bytes
     stream_size, episodic_size = (
-        None if size is None else parse_size(size, slot_bytes(stored.sample_bytes, stored.encoded))
-        for size in (settings.stream_size, settings.episodic_size)
+        parse_size(size, slot_bytes) for size in (settings.stream_size, settings.episodic_size)
     )
     return replace(
         settings,

@@ -15,7 +15,7 @@ from types import TracebackType
 import numpy as np
 import pandas as pd
 
-from mirolib.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas, slot_bytes
+from mirolib.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas
 from mirolib.errors import InputError
 from mirolib.state import Flags, Ids, State, generator_of, loaded
 from mirolib.storage import Storage
@@ -172,8 +172,7 @@ class TieredMemory:
     @property
     def slot_bytes(self) -> int:
         """Bytes of RAM that one sample takes in either buffer, label and id included; the mean of encoded samples."""
-        fingerprint = self.storage.fingerprint
-        return slot_bytes(fingerprint.sample_bytes, fingerprint.encoded)
+        return self.storage.fingerprint.slot_bytes
 
     def fork(self, seed: int) -> TieredMemory:
         """A copy to try something on: buffers and draws of its own over the same storage.

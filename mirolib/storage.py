@@ -21,6 +21,7 @@ import lmdb
 import numpy as np
 import xxhash
 
+from mirolib.buffers import OBJECT_BYTES, POINTER_BYTES
 from mirolib.errors import CorruptRecordError, InputError, StorageError
 from mirolib.stream import ORDINAL_BITS, ORDINAL_MASK, TaskStream, labels_of
 
@@ -85,6 +86,11 @@ class Fingerprint:
         if self.encoded:
             return self.mean_bytes
         return int(np.prod(self.sample_shape)) * np.dtype(self.sample_dtype).itemsize
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of RAM that one sample takes in a buffer, label and id included; the mean where they differ."""
+        return self.sample_bytes + 16 + (POINTER_BYTES + OBJECT_BYTES if self.encoded else 0)
 
 
 class Storage:
