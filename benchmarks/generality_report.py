@@ -48,7 +48,8 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
 def gains(runs: pd.DataFrame) -> str:
     """What storage below the small episodic memory brings, and whether that is beyond the spread."""
     final = runs.pivot(index="seed", columns="setting", values="final_accuracy") * 100
-    single, tiered = final[f"small memory, {SINGLE_LEVEL}"], final[f"small memory, {TIERED}"]
+    pairs = final[[f"small memory, {SINGLE_LEVEL}", f"small memory, {TIERED}"]].dropna()
+    single, tiered = pairs.iloc[:, 0], pairs.iloc[:, 1]
     gain, spread = tiered - single, max(single.std(), tiered.std())
     verdict = "beyond" if gain.mean() > spread else "NOT beyond"
     return (
@@ -105,7 +106,13 @@ def small_presets() -> pd.DataFrame:
     columns = ("classes", "per_class", "image_size", "tasks", "model", "epochs", "batch_size", "lr", "stream_size",
                "episodic_size")  # fmt: skip
     rows = {name: asdict(LOADERS[name][0].preset()) for name in SETS}
-    return pd.DataFrame(rows).T.loc[:, list(columns)].replace(0, "all").rename_axis("data set")
+    return (
+        pd.DataFrame(rows)
+        .T.loc[:, list(columns)]
+        .replace({"image_size": {0: "as it is"}})
+        .replace(0, "all")
+        .rename_axis("data set")
+    )
 
 
 def report() -> None:
