@@ -3,8 +3,8 @@
 Each data set is read from the folder that MIRO_DATA names, in its preset `small`. Settings: an episodic memory without
 storage below it and one with swapping, at the preset's sizes and, called small, at a quarter of its episodic memory;
 whole memory; sizes drawn from Miro's grid; and Miro with its default selector. A further word takes only settings whose
-name holds it. `report` writes docs/generality.md. Cost is work, in sample visits, a forward pass alone counting as a
-third, profiling included and evaluation left out.
+name holds it; what results/generality has already is not measured anew. `report` writes docs/generality.md. Cost is
+work, in sample visits, a forward pass alone counting as a third, profiling included and evaluation left out.
 """
 
 from __future__ import annotations
@@ -45,17 +45,16 @@ def settings(dataset: Dataset, seed: int) -> dict[str, RunSettings]:
 
 
 def measure(name: str, seed: int, word: str = "") -> None:
-    """The runs of one data set and seed, beside those measured before."""
+    """The runs of one data set and seed that results/generality does not have yet."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     file = FOLDER / f"{name}-{seed}.csv"
     dataset, rows = load_dataset(name), pd.read_csv(file).to_dict("records") if file.exists() else []
     for label, chosen in settings(dataset, seed).items():
-        if word not in label:
+        if word not in label or any(row["setting"] == label for row in rows):
             continue
         with tempfile.TemporaryDirectory() as store:
             experiment = Experiment.build(chosen, store, dataset)
             found = asdict(experiment.settings) | summarise(list(experiment.run(progress=False)))
-        rows = [row for row in rows if row["setting"] != label]
         rows.append({"setting": label, **found})
         pd.DataFrame(rows).to_csv(file, index=False)
 

@@ -29,14 +29,17 @@ CANDIDATES = 8
 
 
 def measure(name: str, seed: int, tasks: int | None = None) -> None:
-    """The candidates of one seed's tasks, as a table."""
+    """The candidates of one seed's tasks, as a table, unless there is one already."""
     FOLDER.mkdir(parents=True, exist_ok=True)
+    file = FOLDER / f"{name}-{seed}.csv"
+    if file.exists():
+        return
     with tempfile.TemporaryDirectory() as store:
         experiment = Experiment.build(RunSettings(name, seed=seed, energy="none"), store)
         inner = MiroController(num_tasks=len(experiment.stream), seed=seed, grid_limit=CANDIDATES)
         measured = Measured(inner, experiment.stream, seed, others={}, reruns=1)
         list(islice(replace(experiment, controller=measured).run(progress=False), tasks))
-    pd.DataFrame(measured.rows).to_csv(FOLDER / f"{name}-{seed}.csv", index=False)
+    pd.DataFrame(measured.rows).to_csv(file, index=False)
 
 
 def ratio(task: pd.DataFrame) -> float:
