@@ -9,6 +9,8 @@
 # make bench: the benchmarks of docs/benchmarks.md
 # make controller: how well the Miro controller chooses, against an oracle and every fixed size; digits about 15 minutes,
 #             with MIRO_SHARED_DATA an hour and a half more for two larger sets; writes docs/controller.md
+# make generality: Miro against baselines on the five data sets in MIRO_DATA, three seeds, and against an oracle; an hour and a
+#             half; what results/generality and results/oracle have is kept, so that it goes on; writes docs/generality.md
 # make adaptation: budget drops, a throttled store and a disk competitor; needs MIRO_SHARED_DATA; writes docs/adaptation.md
 # make notebooks: run every notebook and save its outputs
 
@@ -18,7 +20,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: run test lint study paper controller adaptation lab bench notebooks docs clean
+.PHONY: run test lint study paper controller generality adaptation lab bench notebooks docs clean
 
 # Small models train as fast on one thread, and much faster where something else wants the other cores.
 run test study paper: export OMP_NUM_THREADS ?= 1
@@ -51,6 +53,15 @@ controller: $(READY)
 	for set in digits $${MIRO_SHARED_DATA:+cifar100 dsads}; do for seed in 30 31 32; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.controller measure $$set $$seed || exit 1; done; done
 	$(BIN)/python -W ignore -m benchmarks.controller report
+
+generality: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[test,png,audio]'
+	for word in small Miro preset random whole; do for seed in 10 11 12; do \
+	for set in dsads urbansound8k cifar100 imagenet1k tiny-imagenet; do \
+		OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.generality measure $$set $$seed $$word || exit 1; done; done; done
+	for set in dsads urbansound8k cifar100; do for seed in 10 11 12; do \
+		OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.oracle $$set $$seed 4 || exit 1; done; done
+	$(BIN)/python -W ignore -m benchmarks.generality report
 
 adaptation: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[test,png]'

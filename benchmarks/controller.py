@@ -23,6 +23,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -80,11 +81,23 @@ def load(name: str) -> tuple[Dataset, dict[str, object]]:
 
 @dataclass
 class Measured(Controller):
-    """A Miro controller beside which every candidate is trained in full."""
+    """A Miro controller beside which every candidate is trained in full.
+
+    Attributes:
+        inner: The Miro controller.
+        stream: The tasks.
+        seed: Seed of the copies' draws.
+        others: Ways to profile that score the candidates as well, by name.
+        reruns: How often each candidate is trained.
+        rows: A row a candidate: its row of the table, test accuracy `now`, before training, and `full_0`, … after it.
+        profile: What profiling and training took, by task.
+    """
 
     inner: MiroController
     stream: TaskStream
     seed: int
+    others: Mapping[str, Profiler] = field(default_factory=lambda: OTHERS)
+    reruns: int = 2
     rows: list[dict[str, object]] = field(default_factory=list)
     profile: dict[int, dict[str, float]] = field(default_factory=dict)
 
@@ -95,18 +108,19 @@ class Measured(Controller):
         candidates = [
             MemoryConfig(s, e, 1.0) for s, e in zip(table["stream_size"], table["episodic_size"], strict=True)
         ]
-        scores = {}
-        for name, profiler in OTHERS.items():
+        scores, now = {}, self._accuracy(task, learner)
+        self.profile[task.index] = {"profile_s": seconds, "profile_work": work}
+        for name, profiler in self.others.items():
             looked_at = profiler.situation(task, learner, memory, candidates, self.seed)
             scores[name], _, extra = _timed(learner, partial(profiler.scores, looked_at))
-            self.profile.setdefault(task.index, {})[f"{name}_work"] = extra
+            self.profile[task.index][f"{name}_work"] = extra
         for number, (row, config) in enumerate(zip(table.to_dict("records"), candidates, strict=True)):
-            self.rows.append({"seed": self.seed, **row, **{name: found[number] for name, found in scores.items()}})
-            for rerun in (0, 1):
+            found = {name: scores[name][number] for name in scores}
+            self.rows.append({"seed": self.seed, "now": now, **row, **found})
+            for rerun in range(self.reruns):
                 draws = int(np.random.SeedSequence([self.seed, 7, rerun, task.index]).generate_state(1)[0])
                 accuracy, duration = self._train(task, learner, memory, config, draws)
                 self.rows[-1] |= {f"full_{rerun}": accuracy, f"full_{rerun}_s": duration}
-        self.profile[task.index] |= {"profile_s": seconds, "profile_work": work}
         return decision
 
     def _train(
@@ -119,9 +133,14 @@ class Measured(Controller):
         for _ in range(clone.epochs):
             train_epoch(clone, memory)
         memory.settle()
+        clone.method.finish(clone, task, memory)
         seconds = time.perf_counter() - start
         memory.close()
-        return float(np.mean([clone.accuracy(test) for test in self.stream.tests(task.index)])), seconds
+        return self._accuracy(task, clone), seconds
+
+    def _accuracy(self, task: Task, learner: Learner) -> float:
+        """Test accuracy over the tasks so far."""
+        return float(np.mean([learner.accuracy(test) for test in self.stream.tests(task.index)]))
 
     def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
         """The configuration in force."""

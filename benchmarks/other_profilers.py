@@ -8,10 +8,18 @@ import numpy as np
 
 from mirolib.controller.profiler import Profiler, Situation
 from mirolib.controller.trials import _accuracy, _train
+from mirolib.learner import Learner
 
 
 def _seeds(situation: Situation, count: int) -> list[int]:
     return np.random.SeedSequence(situation.seed).generate_state(count).tolist()
+
+
+def _finished(clone: Learner, situation: Situation) -> float:
+    """Validation accuracy of a clone if its training ended here; it can be trained on."""
+    judged = clone.clone(situation.seed)
+    judged.method.finish(judged, situation.task, situation.memory)
+    return _accuracy(judged, situation)
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class HalvingProfiler(Profiler):
         while True:
             for k in left:
                 _train(clones[k], situation.memory, situation.seed + round_, candidates[k], epochs)
-                found[k] = round_ + _accuracy(clones[k], situation)
+                found[k] = round_ + _finished(clones[k], situation)
             if len(left) == 1 or 2 * epochs > situation.learner.epochs:
                 return found
             left = left[np.argsort(-found[left], kind="stable")[: -(-len(left) // 2)]]
@@ -62,6 +70,6 @@ class ExtrapolatingProfiler(Profiler):
         clone, errors = situation.learner.clone(seed), []
         for epoch in range(self.epochs):
             _train(clone, situation.memory, seed + epoch, situation.candidates[k], 1)
-            errors.append(max(1 - _accuracy(clone, situation), 0.005))
+            errors.append(max(1 - _finished(clone, situation), 0.005))
         slope, intercept = np.polyfit(np.log(np.arange(1, self.epochs + 1)), np.log(errors), 1)
         return 1 - float(np.exp(intercept + slope * np.log(situation.learner.epochs)))

@@ -1,5 +1,5 @@
-"""The command line: `python -m mirolib launch NOTEBOOK [name=value …]`, `runs`, `verify`, `wear` and `doctor`."""
-"""The command line: `python -m mirolib launch NOTEBOOK [name=value …]`, `paper`, `runs` and `doctor`."""
+"""The command line; `python -m mirolib --help` lists its commands."""
+
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mirolib.budgets import parse_amount
 from mirolib.energy import doctor
 from mirolib.errors import InputError, MiroError
 from mirolib.launcher import check_parameters, launch
+from mirolib.paper import fill
+from mirolib.paper.plan import PLAN
 from mirolib.store_check import StoreReport, repair, verify
 from mirolib.stream import ORDINAL_MASK
 from mirolib.wear import describe, wear
-from mirolib.paper import fill
-from mirolib.paper.plan import PLAN
 from mirolib.workbench import load_runs
 
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]

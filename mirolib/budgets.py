@@ -1,7 +1,8 @@
-"""Where a memory budget comes from: a number, a schedule, a live control, or the system itself."""
+"""Amounts of memory: where a budget comes from (a number, a schedule, a live control, the system), sizes in bytes."""
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 from abc import ABC, abstractmethod
@@ -187,14 +188,45 @@ def store_budget(text: str, stream: TaskStream) -> int | None:
     return budget
 
 
+def parse_size(size: int | str | None, slot_bytes: int) -> int | None:
+    """A buffer's size in samples.
+
+    Args:
+        size: Samples or None, which come back as they are, or an amount such as `64 MB` or `2000 samples`.
+        slot_bytes: Bytes of RAM that a sample takes; the mean, where samples are encoded.
+
+    Raises:
+        InputError: If a text is no amount, or less than one sample.
+    """
+    if not isinstance(size, str):
+        return size
+    size_bytes = _bytes(size.strip(), slot_bytes)
+    if not size_bytes:
+        raise InputError(
+            f"The size {size!r} can't be read; write a whole number of samples, or an amount such as '64 MB' or "
+            "'2000 samples'."
+        )
+    if size_bytes < slot_bytes:
+        raise InputError(f"A buffer of {size} does not hold one sample, which takes {slot_bytes:,} bytes; enlarge it.")
+    return size_bytes // slot_bytes
+
+
 def _amount(text: str, slot_bytes: int) -> int | None:
     if text == "none":
         return None
-    found = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]+)", text)
-    factors = {**_UNITS, "samples": slot_bytes, "sample": slot_bytes}
-    if not found or found[2].lower() not in factors or found[1].count(".") > 1 or not float(found[1] + "0") > 0:
+    size_bytes = _bytes(text, slot_bytes)
+    if not size_bytes:
         raise _unreadable(text)
-    return int(float(found[1]) * factors[found[2].lower()])
+    return size_bytes
+
+
+def _bytes(text: str, slot_bytes: int) -> int | None:
+    """The bytes in an amount with its unit; None if it is none."""
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]+)", text)
+    factor = {**_UNITS, "samples": slot_bytes, "sample": slot_bytes}.get(found[2].lower()) if found else None
+    if not found or factor is None or not math.isfinite(float(found[1]) * factor):
+        return None
+    return int(float(found[1]) * factor)
 
 
 def _unreadable(text: str) -> InputError:

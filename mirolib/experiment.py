@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from mirolib.budgets import parse_amount, parse_budget, store_budget
+from mirolib.budgets import parse_amount, parse_budget, parse_size, store_budget
 from mirolib.controller import (
     FORWARD_SHARE,
     SELECTORS,
@@ -57,7 +57,7 @@ PROFILERS: dict[str, Callable[[], Profiler]] = {
     "oracle": full_training,
 }
 _IDLE_S = 2.0
-_TYPES: dict[str, Any] = {"int": Integral, "float": Real, "str": str}
+_TYPES: dict[str, Any] = {"int": Integral, "float": Real, "str": str, "None": type(None)}
 MEMORIES = {"tiered": True, "single-level": False}
 
 
@@ -88,8 +88,8 @@ class RunSettings:
         store_budget: Most space that the stored samples may take, such as `2 GB` or `20000 samples`; empty for no
             limit. See `Storage` for what is evicted.
         medium: A name for the card or disk the run is written to, under which `mirolib.wear` books it; empty for none.
-        stream_size: Stream buffer in samples, for a fixed controller.
-        episodic_size: Episodic memory in samples, for a fixed controller.
+        stream_size: Stream buffer for a fixed controller: samples, or an amount such as `64 MB`.
+        episodic_size: Episodic memory for a fixed controller, likewise.
         swap_ratio: Share of replayed samples exchanged with storage, in [0, 1]; what the other controllers begin
             with, by default 1.
         epochs: Passes over the buffers at each task.
@@ -119,8 +119,8 @@ class RunSettings:
     memory_budget: str = ""
     store_budget: str = ""
     medium: str = ""
-    stream_size: int | None = None
-    episodic_size: int | None = None
+    stream_size: int | str | None = None
+    episodic_size: int | str | None = None
     swap_ratio: float | None = None
     epochs: int | None = None
     batch_size: int | None = None
@@ -161,10 +161,8 @@ class RunSettings:
 
 def _check_type(name: str, value: object, declared: str) -> None:
     """Refuses a value that is not of its declared type, such as `int | None`."""
-    kind, _, optional = declared.partition(" | ")
-    if value is None and optional:
-        return
-    if not isinstance(value, _TYPES[kind]) or isinstance(value, bool) or (kind == "float" and not math.isfinite(value)):
+    kinds = tuple(_TYPES[kind] for kind in declared.split(" | "))
+    if not isinstance(value, kinds) or isinstance(value, bool) or value in (math.inf, -math.inf) or value != value:
         raise InputError(f"{name} is {value!r}; give a value of type {declared}.")
 
 
@@ -222,8 +220,8 @@ class Experiment:
         stream, filled = prepared(settings, dataset)
         dataset, preset = stream.dataset, stream.dataset.spec.preset(settings.preset)
         # What chooses for itself begins with next to nothing, so as not to exceed a budget before it has chosen.
-        sizes = _default(filled.stream_size, 1), _default(filled.episodic_size, 1)
-        config = MemoryConfig(*sizes, _default(filled.swap_ratio, 0.0))
+        stream_size, episodic_size = (1 if n is None else int(n) for n in (filled.stream_size, filled.episodic_size))
+        config = MemoryConfig(stream_size, episodic_size, _default(filled.swap_ratio, 0.0))
         check_sizes(config, stream)
         chosen = {name: getattr(filled, name) for name in ("model", "epochs", "batch_size", "lr")}
         learner = Learner(
@@ -286,17 +284,20 @@ def _default(value: T | None, default: T) -> T:
 
 
 def _filled(settings: RunSettings, dataset: Dataset, preset: Preset, stream: TaskStream) -> RunSettings:
-    """The settings with every None that has a default replaced by it."""
+    """The settings with every None that has a default replaced by it, and sizes in samples."""
     largest, total = stream.most_samples()
-    fixed = settings.controller == "fixed"
+    fixed, slot_bytes = settings.controller == "fixed", Fingerprint.of(stream).slot_bytes
+    stream_size, episodic_size = (
+        parse_size(size, slot_bytes) for size in (settings.stream_size, settings.episodic_size)
+    )
     return replace(
         settings,
         dataset=dataset.spec.name,
         preset=settings.preset or next(iter(dataset.spec.presets)),
         tasks=len(stream),
         model=_default(settings.model, preset.model),
-        stream_size=_default(settings.stream_size, min(preset.stream_size, largest) if fixed else None),
-        episodic_size=_default(settings.episodic_size, min(preset.episodic_size, total) if fixed else None),
+        stream_size=_default(stream_size, min(preset.stream_size, largest) if fixed else None),
+        episodic_size=_default(episodic_size, min(preset.episodic_size, total) if fixed else None),
         swap_ratio=_default(settings.swap_ratio, _swap_ratio(settings, preset)),
         epochs=_default(settings.epochs, preset.epochs),
         batch_size=_default(settings.batch_size, preset.batch_size),

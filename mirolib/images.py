@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -21,18 +22,29 @@ _THREADS = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="miro-decoder")
 _LEAST_AREA, _WIDEST = 0.08, 4 / 3
 
 
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """An encoded image of which only the head has been read; what goes wrong with it becomes one sentence."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"An image of {len(data)} bytes can't be decoded ({error}); replace its file.") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
 def decode(data: bytes) -> Image.Image:
     """An encoded image, decoded, in RGB whatever its own colours.
 
     Raises:
         InputError: If it is no image, or cut short.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"An image of {len(data)} bytes can't be decoded ({error}); replace its file.") from error
+    with _opened(data) as image:
+        return _rgb(image)
 
 
 def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -> np.ndarray:
@@ -49,8 +61,23 @@ def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -
     Returns:
         `(height, width, 3) uint8`.
     """
-    image = decode(data)
-    width, height = image.size
+    with _opened(data) as image:
+        width, height = image.size
+        window = _window(width, height, size, draw)
+        enough = size[1] / (window[2] - window[0]), size[0] / (window[3] - window[1])
+        # A JPEG decodes faster at a half, a quarter or an eighth of its size.
+        drafted = image.draft("RGB", (int(enough[0] * width) + 1, int(enough[1] * height) + 1))
+        scale = drafted[1][2] / width if drafted else 1.0
+        image = _rgb(image)
+    left, top, right, bottom = (scale * edge for edge in window)
+    box = (left, top, right, bottom)
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
+
+
+def _window(
+    width: int, height: int, size: Sequence[int], draw: Sequence[float] | None
+) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of what is cut from an image, see `cut`."""
     if draw is None:
         share = 7 / 8 * min(height / size[0], width / size[1])
         wanted = share * size[0], share * size[1]
@@ -62,8 +89,7 @@ def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -
         place = draw[2], draw[3]
     rows, columns = min(height, wanted[0]), min(width, wanted[1])
     top, left = place[0] * (height - rows), place[1] * (width - columns)
-    window = (left, top, left + columns, top + rows)
-    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=window))
+    return left, top, left + columns, top + rows
 
 
 def decoded(samples: np.ndarray, size: Sequence[int], draws: Tensor | None = None) -> Tensor:

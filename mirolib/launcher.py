@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import math
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,13 +95,12 @@ def check_parameters(notebook: str, parameters: dict[str, Any]) -> dict[str, Any
 
 
 def _converted(name: str, value: Any, declared: str) -> Any:
-    """A value in the declared type: `int`, `float`, `str`, `bool` or `list`, or `Optional[…]` of one."""
-    inner = declared.removeprefix("Optional[").removesuffix("]") if declared.startswith("Optional[") else ""
-    types = [inner, "None"] if inner else [declared]
-    if inner and value in ("None", "null"):
+    """A value in the declared type: `int`, `float`, `str`, `bool` or `list`, `Optional[…]` of one or `Union[…]`."""
+    types = [{"Optional": "None"}.get(word, word) for word in re.findall(r"\w+", declared)]
+    if "None" in types and value in ("None", "null"):
         return None
-    if isinstance(value, str) and "str" not in types:
-        text = value.strip()
+    text = value.strip() if isinstance(value, str) else ""
+    if text and ("str" not in types or ("int" in types and text.isdigit())):
         with contextlib.suppress(ValueError):
             value = _LITERALS[text] if text in _LITERALS else json.loads(text)
     for one in types:

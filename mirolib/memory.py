@@ -14,7 +14,7 @@ from types import TracebackType
 
 import numpy as np
 
-from mirolib.buffers import OBJECT_BYTES, POINTER_BYTES, EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas
+from mirolib.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas
 from mirolib.errors import InputError
 from mirolib.mending import fill_episodic, fill_stream, no_sample_left, replaced, take_back
 from mirolib.state import Flags, Ids, State, generator_of, loaded
@@ -156,8 +156,7 @@ class TieredMemory:
     @property
     def slot_bytes(self) -> int:
         """Bytes of RAM that one sample takes in either buffer, label and id included; the mean of encoded samples."""
-        fingerprint = self.storage.fingerprint
-        return fingerprint.sample_bytes + 16 + (POINTER_BYTES + OBJECT_BYTES if fingerprint.encoded else 0)
+        return self.storage.fingerprint.slot_bytes
 
     def fork(self, seed: int) -> TieredMemory:
         """A copy to try something on: buffers and draws of its own over the same storage.

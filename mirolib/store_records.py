@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 
+from mirolib.buffers import OBJECT_BYTES, POINTER_BYTES
 from mirolib.stream import TaskStream
 
 FORMAT_VERSION = 2
@@ -72,6 +73,11 @@ class Fingerprint:
         if self.encoded:
             return self.mean_bytes
         return int(np.prod(self.sample_shape)) * np.dtype(self.sample_dtype).itemsize
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of RAM that one sample takes in a buffer, label and id included; the mean where they differ."""
+        return self.sample_bytes + 16 + (POINTER_BYTES + OBJECT_BYTES if self.encoded else 0)
 
 
 def checksums(payload: np.ndarray, ids: np.ndarray, part: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirolib import BudgetSchedule, InputError, LiveBudget, MemoryConfig, ResourceMonitor, SystemBudget, parse_budget
+from mirolib.budgets import parse_size
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,26 @@ def test_what_is_no_budget_is_refused(text):
 def test_any_text_is_a_budget_or_a_sentence(text):
     with contextlib.suppress(InputError):
         assert parse_budget(text, 80).read(0, 0) is None or parse_budget(text, 80).read(0, 100) >= 0
+
+
+@pytest.mark.parametrize(
+    ("size", "samples"), [(7, 7), ("7 samples", 7), ("1 sample", 1), ("64MB", 800_000), (" 1 KiB ", 12), ("80 B", 1)]
+)
+def test_sizes_are_samples_or_amounts(size, samples):
+    assert parse_size(size, 80) == samples
+
+
+@pytest.mark.parametrize(
+    "text", ["", "64", "plenty", "system", "none", "0 bytes", "-1 MB", "1.2.3 MB", "9" * 400 + "b"]
+)
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InputError, match="can't be read; write a whole number of samples, or an amount"):
+        parse_size(text, 80)
+
+
+def test_less_than_a_sample_is_refused():
+    with pytest.raises(InputError, match="A buffer of 79 bytes does not hold one sample, which takes 80 bytes"):
+        parse_size("79 bytes", 80)
 
 
 def test_schedule_and_live_budget():

@@ -189,6 +189,21 @@ def test_the_middle_is_torchvisions_resize_and_crop():
     assert (ours.float() - theirs.float()).abs().mean() < 1
 
 
+@pytest.mark.parametrize("size", [(24, 32), (100, 100), (300, 300)])
+@pytest.mark.parametrize("draw", [None, (0.9, 0.5, 0.3, 0.7), (0.1, 0.2, 0.9, 0.4)])
+def test_a_jpeg_decoded_at_a_fraction_looks_like_the_whole_one(size, draw):
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    picture, jpeg, png = (
+        Image.fromarray(coarse).resize((403, 301), Image.Resampling.BICUBIC),
+        io.BytesIO(),
+        io.BytesIO(),
+    )
+    picture.save(jpeg, "JPEG", quality=95)
+    picture.save(png, "PNG")
+    ours, whole = (cut(file.getvalue(), size, draw).astype(float) for file in (jpeg, png))
+    assert np.abs(ours - whole).mean() < 2
+
+
 def test_random_windows_have_the_areas_of_torchvisions():
     # A ramp over the width: the window's mean and span say where it lay and how wide it was.
     ramp = np.broadcast_to(np.arange(256, dtype=np.uint8), (256, 256))

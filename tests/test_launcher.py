@@ -22,6 +22,8 @@ from mirolib.launcher import NOTEBOOKS, check_parameters
         ({"swap_ratio": 1, "epochs": None}, {"swap_ratio": 1.0, "epochs": None}),
         ({"model": "None", "run_id": "None"}, {"model": None, "run_id": "None"}),
         ({"epochs": "None", "keep_store": "true"}, {"epochs": None, "keep_store": True}),
+        ({"stream_size": "450", "episodic_size": "64MB"}, {"stream_size": 450, "episodic_size": "64MB"}),
+        ({"stream_size": 450, "episodic_size": "None"}, {"stream_size": 450, "episodic_size": None}),
     ],
 )
 def test_parameters_get_their_declared_types(given, taken):
@@ -44,6 +46,7 @@ def test_lists_from_the_command_line():
         ({"swap_ratio": "lots"}, r"give a value of type Optional\[float\]"),
         ({"swap_ratio": float("nan")}, "give a value of type Optional"),
         ({"keep_store": "yes"}, "give a value of type bool"),
+        ({"stream_size": 4.5}, r"give a value of type Union\[int, str, None\]"),
     ],
 )
 def test_unknown_or_ill_typed_parameters_are_refused(given, sentence):

@@ -237,6 +237,11 @@ def test_settings_fill_in_the_preset(tmp_path):
         ({"controller": "fixed", "stream_size": 0}, "stream_size is 0"),
         ({"controller": "fixed", "stream_size": 5000}, "no task has more than"),
         ({"controller": "fixed", "episodic_size": 5000}, "only 1260 training samples"),
+        ({"controller": "fixed", "stream_size": "64MB"}, "no task has more than"),
+        ({"controller": "fixed", "stream_size": "much"}, "The size 'much' can't be read; write a whole number"),
+        ({"controller": "fixed", "episodic_size": "60 B"}, "60 B does not hold one sample, which takes 80 bytes"),
+        ({"controller": "fixed", "episodic_size": 1.5}, r"give a value of type int \| str \| None"),
+        ({"controller": "miro", "stream_size": "8 kB"}, "are for the fixed controller"),
         ({"memory": "single-level", "swap_ratio": 0.5}, "single-level memory can't swap"),
         ({"energy": "nowhere.csv"}, "no power trace"),
         ({"device": "tpu:9"}, "use cpu"),
@@ -246,6 +251,14 @@ def test_bad_settings_are_refused_and_leave_no_store(tmp_path, options, sentence
     with pytest.raises(InputError, match=sentence):
         Experiment.build(RunSettings(**options), tmp_path / "store")
     assert not (tmp_path / "store" / "data.mdb").exists()
+
+
+def test_sizes_in_bytes_become_samples_of_the_data_set(tmp_path):
+    settings = RunSettings(controller="fixed", stream_size="8 kB", episodic_size="30 samples", epochs=1)
+    experiment = Experiment.build(settings, tmp_path / "store")
+    assert (experiment.settings.stream_size, experiment.settings.episodic_size) == (100, 30)
+    assert experiment.memory.allocated_bytes == 8000 + 30 * 80
+    experiment.memory.close()
 
 
 def test_run_all_gives_one_row_a_run():

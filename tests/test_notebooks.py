@@ -45,7 +45,9 @@ def test_notebooks_keep_the_house_rules(path):
 def test_10_run_takes_exactly_the_run_settings():
     declared = declared_parameters("10_run")
     # papermill reads no `int | None`
-    fields = {f.name: re.sub(r"(.+) \| None", r"Optional[\1]", f.type) for f in dataclasses.fields(RunSettings)}
+    of_type = {f.type: re.sub(r"(.+) \| None", r"Optional[\1]", f.type) for f in dataclasses.fields(RunSettings)}
+    of_type["int | str | None"] = "Union[int, str, None]"
+    fields = {f.name: of_type[f.type] for f in dataclasses.fields(RunSettings)}
     assert {name: declared[name] for name in fields} == fields
     assert set(declared) - set(fields) == {"keep_store", "checkpoint_minutes", "resume", "run_id", "results"}
 

@@ -21,7 +21,7 @@ DSADS = DatasetSpec(
     sample_shape=(1, 125, 45),
     sample_dtype="float32",
     presets={
-        "small": Preset("cnn1d", tasks=6, epochs=10, batch_size=16, lr=0.1, stream_size=300, episodic_size=100,
+        "small": Preset("cnn1d", tasks=6, epochs=20, batch_size=16, lr=0.1, stream_size=300, episodic_size=100,
                         swap_ratio=1.0, per_class=96, test_per_class=24),
         "paper": Preset("resnet18", tasks=10, epochs=10, batch_size=16, lr=1e-3, weight_decay=1e-4, stream_size=768,
                         episodic_size=500, swap_ratio=0.25),

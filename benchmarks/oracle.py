@@ -1,0 +1,54 @@
+"""Miro's choices against an oracle's: `python -m benchmarks.oracle DATASET SEED [TASKS]`, then `generality report`.
+
+At each task of a data set's preset `small` (the first TASKS of them; all by default) every candidate of a grid of eight
+is trained in full from a copy of the live model and memory and scored on the test set, for this report only. Utility is
+the default selector's, accuracy gained per sample visit of the task's training. The oracle takes the candidate of
+highest utility among those that its cutline leaves; Miro has taken its own before, by its probe. Where Miro's has more
+utility than the oracle's, which the cutline allows, the ratio counts as 1.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.controller import Measured
+from mirolib import RunSettings
+from mirolib.controller import MiroController
+from mirolib.controller.selectors import GainPerJoule, Outlook, above_cutline
+from mirolib.experiment import Experiment
+
+FOLDER = Path(__file__).parents[1] / "results" / "oracle"
+CANDIDATES = 8
+"""As few as the probe's smoothing still works with."""
+
+
+def measure(name: str, seed: int, tasks: int | None = None) -> None:
+    """The candidates of one seed's tasks, as a table, unless there is one already."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    file = FOLDER / f"{name}-{seed}.csv"
+    if file.exists():
+        return
+    with tempfile.TemporaryDirectory() as store:
+        experiment = Experiment.build(RunSettings(name, seed=seed, energy="none"), store)
+        inner = MiroController(num_tasks=len(experiment.stream), seed=seed, grid_limit=CANDIDATES)
+        measured = Measured(inner, experiment.stream, seed, others={}, reruns=1)
+        list(islice(replace(experiment, controller=measured).run(progress=False), tasks))
+    pd.DataFrame(measured.rows).to_csv(file, index=False)
+
+
+def ratio(task: pd.DataFrame) -> float:
+    """Utility of what Miro took over that of what the oracle takes, at most 1, for the candidates of one task."""
+    true = task.assign(accuracy=task["full_0"], above_cutline=above_cutline(task["full_0"], 0.5))
+    best, utility, _ = GainPerJoule().pick(true, Outlook(accuracy_now=float(task["now"].iloc[0])))
+    ours = task.index[task["chosen"]][0]
+    return min(1.0, float(utility[ours] / utility[best])) if utility[best] > 0 else float("nan")
+
+
+if __name__ == "__main__":
+    measure(sys.argv[1], int(sys.argv[2]), *map(int, sys.argv[3:4]))

@@ -1,0 +1,104 @@
+"""How the presets `small` were set: `python -m benchmarks.presets DATASET SEED [WORD]`, on validation samples alone.
+
+Each candidate changes some settings of the preset and is run twice at a quarter of its episodic memory: as a
+single-level memory, and with storage below it and full swapping. A fifth of the training samples is held out, and
+accuracy is on those; the test samples are not looked at. Seeds are others than those that docs/generality.md reports. A
+further word takes only candidates whose name holds it. With `bic` for the data set, `BiC.swap_factor` is tried in the
+same way, on CIFAR-100 with the preset's episodic memory and full swapping. `python -m benchmarks.generality report`
+puts the tables into the page.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mirolib import BiC, Dataset, RunSettings, load_dataset
+from mirolib.datasets import LOADERS, Preset
+from mirolib.datasets.files import data_folder
+from mirolib.experiment import Experiment
+from mirolib.learner import Method
+
+FOLDER = Path(__file__).parents[1] / "results" / "presets"
+HELD_OUT = 0.2
+CANDIDATES: dict[str, dict[str, dict[str, float]]] = {
+    "imagenet1k": {
+        "64 px, 60 epochs, lr 0.1, 60 a class": {"image_size": 64, "epochs": 60, "lr": 0.1, "per_class": 60},
+        "32 px, 60 epochs, lr 0.1": {"image_size": 32, "epochs": 60, "lr": 0.1, "per_class": 0},
+        "32 px, 60 epochs, lr 0.03": {"image_size": 32, "epochs": 60, "lr": 0.03, "per_class": 0},
+        "32 px, 120 epochs, lr 0.03": {"image_size": 32, "epochs": 120, "lr": 0.03, "per_class": 0},
+        "32 px, 60 epochs, lr 0.03, batch 8": {
+            "image_size": 32, "epochs": 60, "lr": 0.03, "batch_size": 8, "per_class": 0,
+        },
+    },
+    "dsads": {"10 epochs": {"epochs": 10}, "20 epochs": {"epochs": 20}},
+    "cifar100": {"30 epochs": {"epochs": 30}},
+    "tiny-imagenet": {"30 epochs": {"epochs": 30}},
+}  # fmt: skip
+"""Changes to the preset, by data set and by the name they get in the table."""
+
+
+def load(name: str, preset: Preset) -> Dataset:
+    """A data set as `load_dataset` gives it, if its preset `small` were this one."""
+    spec, read = LOADERS[name]
+    dataset = read(data_folder(None)).subset(preset.per_class, preset.test_per_class, preset.classes)
+    side = preset.image_size
+    shape = (spec.sample_shape[0], side, side) if side else spec.sample_shape
+    return replace(dataset, spec=replace(dataset.spec, sample_shape=shape, presets={"small": preset}))
+
+
+def score(settings: RunSettings, dataset: Dataset, method: Method | None = None) -> dict[str, float]:
+    """Validation accuracy of a run, after the last task and mean over the tasks, and its sample visits."""
+    with tempfile.TemporaryDirectory() as store:
+        experiment = Experiment.build(settings, store, dataset)
+        learner, tasks, found = experiment.learner, list(experiment.stream), []
+        learner.method = method or learner.method
+        for record in experiment.run(progress=False):
+            found.append(float(np.mean([learner.accuracy(task.validation) for task in tasks[: record.task + 1]])))
+    return {"final": found[-1], "incremental": float(np.mean(found)), "visits": learner.tally.visits}
+
+
+def measure(name: str, seed: int, word: str = "") -> None:
+    """Every candidate with one seed, beside what was measured before."""
+    for label, changes in CANDIDATES[name].items():
+        if word not in label:
+            continue
+        dataset = load(name, preset := replace(load_dataset(name).spec.preset(), **changes))
+        fixed = RunSettings(
+            name, seed=seed, energy="none", controller="fixed", validation_share=HELD_OUT, swap_ratio=1.0,
+            episodic_size=max(preset.episodic_size // 4, 10),
+        )  # fmt: skip
+        for settings in (replace(fixed, memory="single-level", swap_ratio=0.0), fixed):
+            _keep(name, seed, {"candidate": label, "memory": settings.memory} | score(settings, dataset))
+
+
+def measure_bic(seed: int) -> None:
+    """BiC with its distillation weight left as it is, and halved, where everything is swapped."""
+    settings = RunSettings(
+        "cifar100", seed=seed, energy="none", controller="fixed", validation_share=HELD_OUT, swap_ratio=1.0,
+        method="bic",
+    )  # fmt: skip
+    for factor in (0.5, 1.0):
+        found = score(settings, load_dataset("cifar100"), BiC(swap_factor=factor))
+        _keep("bic", seed, {"candidate": f"swap_factor {factor}", "memory": "tiered"} | found)
+
+
+def _keep(name: str, seed: int, row: dict[str, object]) -> None:
+    """Adds a row to a table, in the place of the one measured before."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    file = FOLDER / f"{name}-{seed}.csv"
+    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
+    rows = [other for other in rows if any(other[key] != row[key] for key in ("candidate", "memory"))]
+    pd.DataFrame([*rows, row | {"seed": seed}]).to_csv(file, index=False)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "bic":
+        measure_bic(int(sys.argv[2]))
+    else:
+        measure(sys.argv[1], int(sys.argv[2]), *sys.argv[3:4])
