@@ -22,8 +22,8 @@ from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import Task, TaskStream
 from mirolib.swap_cost import swapping_cost
 from mirolib.swapper import Swapper, SwapPolicy, UniformSwap
-from mirolib.workbench import RunFolder, load_runs
 from mirolib.sweeps import Sweep, load_sweep, sweep, sweep_file
+from mirolib.workbench import RunFolder, load_runs
 
 __all__ = [
     "SETTINGS",
