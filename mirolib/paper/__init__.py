@@ -78,7 +78,7 @@ def fill(preset: str, results: str | os.PathLike[str] | None = None) -> list[Sta
     Raises:
         InputError: If there is no such preset.
     """
-    where = {"results": os.fspath(results)} if results else {}
+    where: dict[str, Any] = {"results": os.fspath(results)} if results else {}
     before = states(preset, results)
     for number, state in enumerate(before, 1):
         study = state.study
