@@ -151,6 +151,7 @@ class MiroController(Controller):
             replayable=old if replays else 0,
             swaps=memory.hierarchical and self._ratio > 0,
         )
+        capped = self._governor.cap(resources.swap_ratio_cap)
         budget = resources.memory_budget_bytes
         candidates = self._candidates(task, memory, budget, replays)
         seed = int(np.random.SeedSequence([self._seed, 5, task.index]).generate_state(1)[0])
@@ -169,7 +170,8 @@ class MiroController(Controller):
         self._rank(candidates, scores)
         self._now.settled, self._now.larger_for = budget, 0
         row = self._best(budget)
-        return Decision(self._config(row), self._reason(row), self._marked(row))
+        reason = " ".join(sentence for sentence in (self._reason(row), capped) if sentence)
+        return Decision(self._config(row), reason, self._marked(row))
 
     def _candidates(self, task: Task, memory: TieredMemory, budget: int | None, replays: bool) -> list[MemoryConfig]:
         """The grid within the budget, and beside it that within the highest budget so far, should that come back."""
@@ -292,6 +294,7 @@ class MiroController(Controller):
         reasons, self._now.pending = [self._now.pending], ""
         chosen = config
         if self._frame.swaps:
+            reasons.append(self._governor.cap(resources.swap_ratio_cap))
             reasons += [self._governor.step(resources.stall_share, resources.stall_s)] if resources.after_epoch else []
             chosen = replace(config, swap_ratio=self._governor.ratio)
         budget, size = resources.memory_budget_bytes, config.stream_size + config.episodic_size
