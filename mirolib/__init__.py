@@ -16,6 +16,7 @@ from mirolib.metrics import AccuracyMatrix
 from mirolib.recording import RecordedRun, RunResult, run_experiment
 from mirolib.records import EpochRecord, Event, TaskRecord
 from mirolib.resources import ResourceMonitor, Resources
+from mirolib.start import setup
 from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import Task, TaskStream
 from mirolib.swap_cost import swapping_cost
@@ -86,6 +87,7 @@ __all__ = [
     "run",
     "run_all",
     "run_experiment",
+    "setup",
     "summarise",
     "swapping_cost",
 ]

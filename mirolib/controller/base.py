@@ -56,6 +56,11 @@ def cap_sentence(cap: float, before: float, after: float) -> str:
 class Controller(ABC):
     """Decides the memory configuration; deciding changes neither learner nor memory."""
 
+    @property
+    def trials(self) -> pd.DataFrame:
+        """The ranked table as it stands, the row in force marked; empty where none is made. Any thread may ask."""
+        return pd.DataFrame()
+
     @abstractmethod
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
         """The configuration to train a new task with, after its samples have arrived (paper: P1, P2)."""

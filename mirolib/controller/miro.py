@@ -270,12 +270,20 @@ class MiroController(Controller):
         return f"{self.selector.caption} Here: {expected}, cost {row['cost']:,.4g} {unit}."
 
     def _marked(self, row: pd.Series) -> pd.DataFrame:
-        """The table with the row in force marked, ready for `trials.csv`; where there is no score, no accuracy."""
-        self._now.table["chosen"] = (self._now.table["stream_size"] == row["stream_size"]) & (
-            self._now.table["episodic_size"] == row["episodic_size"]
-        )
-        shown = self._now.table.assign(
-            accuracy=self._now.table["accuracy"].where(self._now.table["score"].notna()),
+        """Marks the row in force and returns the table."""
+        table = self._now.table
+        chosen = (table["stream_size"] == row["stream_size"]) & (table["episodic_size"] == row["episodic_size"])
+        self._now.table = table.assign(chosen=chosen)  # anew, since another thread may be reading
+        return self.trials
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """The table, ready for `trials.csv`; where there is no score, no accuracy."""
+        table = self._now.table
+        if not len(table):
+            return table
+        shown = table.assign(
+            accuracy=table["accuracy"].where(table["score"].notna()),
             cost_unit=self.costs.unit if self.costs.known else "visits",
             energy_kind=self._energy_kind,
             profiler=self.profiler.name,
