@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from mirolib.energy import Reading
 from mirolib.errors import InputError
 from mirolib.experiment import Disturbance, Experiment, RunSettings, prepared, summarise
 from mirolib.records import EpochRecord, TaskRecord
+from mirolib.reprs import facts, run_facts
 from mirolib.state import State
 from mirolib.workbench import RunFolder, events_of, trials_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """A finished run.
 
@@ -38,6 +39,13 @@ class RunResult:
     class_names: tuple[str, ...]
     records: tuple[TaskRecord, ...]
     readings: tuple[Reading, ...] = ()
+
+    def __repr__(self) -> str:
+        """What was run, how it ended, and where it lies."""
+        return f"RunResult({', '.join(f'{name}: {value}' for name, value in run_facts(self).items())})"
+
+    def _repr_html_(self) -> str:
+        return facts(f"Run {self.path.name}", run_facts(self))
 
     @property
     def tasks(self) -> pd.DataFrame:
@@ -136,7 +144,7 @@ class RecordedRun:
             raise
         self._earlier_trace = trace.assign(time_s=trace["time_s"] + self.experiment.meter.shift_s)
 
-    def steps(self, *, progress: bool = True) -> Iterator[EpochRecord | TaskRecord]:
+    def steps(self, *, progress: bool = True) -> Generator[EpochRecord | TaskRecord, None, None]:
         """Runs to the end, as `Experiment.steps` does; closing the generator ends the run as interrupted.
 
         Args:
