@@ -38,8 +38,8 @@ CANDIDATES: dict[str, dict[str, dict[str, float]]] = {
         },
     },
     "dsads": {"10 epochs": {"epochs": 10}, "20 epochs": {"epochs": 20}},
-    "cifar100": {"30 epochs": {"epochs": 30}},
-    "tiny-imagenet": {"30 epochs": {"epochs": 30}},
+    "cifar100": {"30 epochs": {"epochs": 30}, "60 epochs": {"epochs": 60}},
+    "tiny-imagenet": {"30 epochs": {"epochs": 30}, "60 epochs": {"epochs": 60}},
 }  # fmt: skip
 """Changes to the preset, by data set and by the name they get in the table."""
 
@@ -165,8 +165,9 @@ brought nothing. What has changed since was chosen on validation samples, with o
 
 - ImageNet: at a learning rate of 0.1 the network ends at chance, whatever the memory. At 0.03 it learns; swapping needs
   120 epochs to pay. Images of 32 pixels instead of 64 pay for the longer training.
-- CIFAR-100 and Tiny-ImageNet: half of the 60 epochs are enough for swapping to pay, in half the time.
 - Sensors: with 20 epochs instead of 10 swapping brings more than twice as much.
+- CIFAR-100 and Tiny-ImageNet keep 60 until 60 has been compared with 30 on validation samples. With 30 swapping pays
+  there too, but on the test samples of CIFAR-100 with seed 10, the only ones seen, it brought 1 point (16.2 to 17.2).
 - UrbanSound8K is as it was."""
 _TUNING = """Candidates, by `python -m benchmarks.presets DATASET SEED`; accuracy on a fifth of the training samples,
 which is held out, with the small episodic memory:"""
