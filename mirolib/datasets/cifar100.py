@@ -27,7 +27,7 @@ CIFAR100 = DatasetSpec(
     crop_padding=4,
     flip=True,
     presets={
-        "small": Preset("small-cnn", tasks=6, epochs=30, batch_size=32, lr=0.1, stream_size=450, episodic_size=150,
+        "small": Preset("small-cnn", tasks=6, epochs=60, batch_size=32, lr=0.1, stream_size=450, episodic_size=150,
                         swap_ratio=1.0, classes=30, per_class=100, test_per_class=20),
         "paper": Preset("preact-resnet32", tasks=10, epochs=70, batch_size=128, lr=2.0, weight_decay=1e-5,
                         milestones=(49, 63), gamma=0.2, stream_size=5000, episodic_size=2000, swap_ratio=1.0),

@@ -29,7 +29,7 @@ TINY_IMAGENET = DatasetSpec(
     crop_padding=4,
     flip=True,
     presets={
-        "small": Preset("small-cnn", tasks=5, epochs=30, batch_size=32, lr=0.1, stream_size=360, episodic_size=100,
+        "small": Preset("small-cnn", tasks=5, epochs=60, batch_size=32, lr=0.1, stream_size=360, episodic_size=100,
                         swap_ratio=1.0, classes=20, per_class=100, test_per_class=20),
         "paper": Preset("resnet18", tasks=10, epochs=70, batch_size=128, lr=2.0, weight_decay=1e-5,
                         milestones=(20, 30, 40, 50), gamma=0.2, stream_size=5000, episodic_size=2000, swap_ratio=1.0),
