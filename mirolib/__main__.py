@@ -113,7 +113,7 @@ def _paper(options: argparse.Namespace) -> int:
     done = launch("20_paper_figures", progress=False, preset=options.preset, **where)
     lines = [f"{state.status:12}{state.study.name}{f': {state.note}' if state.note else ''}" for state in found]
     _say(*lines, "", f"notebook: {done.notebook}")
-    return 0
+    return 0 if {state.status for state in found} <= {"finished", "running", "no data set"} else 1
 
 
 def _runs(options: argparse.Namespace) -> int:

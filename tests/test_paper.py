@@ -1,8 +1,10 @@
 import shlex
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+import mirolib.__main__ as command_line
 from mirolib import RunFolder, paper
 from mirolib.budgets import parse_budget
 from mirolib.errors import InputError, RunError
@@ -65,12 +67,13 @@ def leave(results, study, status="finished", change=None, run_id=""):
     return folder.path / f"{name}.csv"
 
 
-@pytest.fixture
-def smoke(tmp_path):
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    results = tmp_path_factory.mktemp("results")
     for study in studies("smoke"):
         if study.name in TABLES:
-            leave(tmp_path, study)
-    return states("smoke", tmp_path)
+            leave(results, study)
+    return states("smoke", results)
 
 
 def test_numbers_say_where_they_are_from():
@@ -138,21 +141,24 @@ def test_joules_are_preferred_to_work_where_all_runs_have_them(tmp_path):
     assert "10 to 10 % saved (energy, J (measured)" in FIGURES["end-to-end"].report(states("smoke", tmp_path))
 
 
+def test_joules_of_different_kinds_are_not_compared():
+    table = pd.DataFrame(TABLES["baselines-digits"][1]).assign(learning_energy_j=[10.0, 9.0])
+    assert "energy, J" in FIGURES["end-to-end"].says(table)
+    assert "sample visits" in FIGURES["end-to-end"].says(table.assign(energy_kind=["measured", "replayed"]))
+
+
 @pytest.mark.parametrize(
-    "damage, words",
+    "change, words",
     [
-        (lambda text: "", "No columns to parse"),
-        (lambda text: text.replace("final_accuracy", "other"), "final_accuracy"),
-        (lambda text: text.replace("0.82", "high"), "could not convert"),
-        (lambda text: "\x00\xff", "can't be used"),
+        (lambda table: table.drop(columns="final_accuracy"), "final_accuracy"),
+        (lambda table: table.astype({"final_accuracy": object}).replace(0.82, "high"), "could not convert"),
+        (lambda table: pd.DataFrame(), "No columns to parse"),
     ],
 )
-def test_a_damaged_table_is_named_and_the_rest_is_shown(tmp_path, damage, words):
+def test_an_unusable_table_is_named_and_the_rest_is_shown(tmp_path, change, words):
     for study in studies("smoke"):
-        if study.name in TABLES:
-            file = leave(tmp_path, study)
-            if study.name == "baselines-digits":
-                file.write_text(damage(file.read_text()))
+        if study.name in ("baselines-digits", "swapping-er-digits"):
+            leave(tmp_path, study, change=change if study.name == "baselines-digits" else None)
     found = states("smoke", tmp_path)
     table = overview(found).set_index("figure")
     assert table.loc["end-to-end", "status"] == "unusable" and words in table.loc["end-to-end", "note"]
@@ -160,10 +166,17 @@ def test_a_damaged_table_is_named_and_the_rest_is_shown(tmp_path, damage, words)
     FIGURES["end-to-end"].draw(found)
 
 
+def test_a_table_that_was_changed_by_hand_is_named(tmp_path):
+    (study,) = (study for study in studies("smoke") if study.name == "baselines-digits")
+    file = leave(tmp_path, study)
+    file.write_text(file.read_text().replace("0.82", "0.99"))
+    assert "SHA256SUMS" in FIGURES["end-to-end"].report(states("smoke", tmp_path))
+
+
 def test_a_table_without_a_case_is_named(tmp_path):
     (study,) = (study for study in studies("smoke") if study.name == "adaptation-digits")
     leave(tmp_path, study, change=lambda table: table[table["run"] != "throttled"])
-    assert "lacks 'throttled'" in FIGURES["adaptation"].report(states("smoke", tmp_path))
+    assert "KeyError('throttled')" in FIGURES["adaptation"].report(states("smoke", tmp_path))
 
 
 def test_a_failed_attempt_gets_a_further_name_and_its_sentence_is_escaped(tmp_path):
@@ -201,6 +214,19 @@ def test_filling_skips_what_is_finished_and_goes_on_after_a_failure(tmp_path, mo
     launched.clear()
     fill("smoke", tmp_path)
     assert launched == [by_notebook["swapping-bic-digits"].run_id, f"{by_notebook['scalability'].run_id}-again1"]
+
+
+def test_the_command_line_says_how_far_each_study_got(smoke, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(command_line, "fill", lambda preset, results: smoke)
+    monkeypatch.setattr(
+        command_line, "launch", lambda *args, **options: drawn.append(args) or SimpleNamespace(notebook="N")
+    )
+    assert command_line.main(["paper", "smoke"]) == 1
+    assert "not run     swapping-bic-digits" in capsys.readouterr().out and drawn == [("20_paper_figures",)]
+    monkeypatch.setattr(command_line, "fill", lambda preset, results: [s for s in smoke if s.status == "finished"])
+    assert command_line.main(["paper", "smoke"]) == 0
+    assert "notebook: N" in capsys.readouterr().out
 
 
 def test_an_unknown_preset_is_refused():

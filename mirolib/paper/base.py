@@ -109,8 +109,8 @@ class PaperFigure(ABC):
             self.says(self.read(state))
         except InputError as error:
             return str(error)
-        except LookupError as error:
-            return f"{state.path} lacks {error}; run the study anew."
+        except (LookupError, ValueError, TypeError) as error:
+            return f"The table in {state.path} can't be compared ({error!r}); run the study anew."
         return ""
 
     def read(self, state: State) -> pd.DataFrame:
@@ -158,8 +158,8 @@ def who(state: State) -> str:
 
 
 def cost_of(table: pd.DataFrame) -> tuple[pd.Series, str]:
-    """What learning cost: joules where every run has them, else work."""
-    if table["learning_energy_j"].notna().all():
+    """What learning cost: joules where every run has them, all of one kind; else work."""
+    if table["learning_energy_j"].notna().all() and table["energy_kind"].nunique() == 1:
         return table["learning_energy_j"], f"energy, J ({table['energy_kind'].iloc[0]})"
     return table["learning_work"], "work, sample visits"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 from mirolib.datasets import available_datasets
 from mirolib.errors import InputError
 from mirolib.paper.plan import PLAN, Study
-from mirolib.workbench import load_runs
+from mirolib.workbench import checked_bytes, load_runs
 
 NUMBERS = Path(__file__).with_name("numbers.csv")
 _TEXTS = {"setting", "memory", "run", "dataset", "method", "energy_kind"}
@@ -82,7 +83,7 @@ class State:
         assert self.path is not None
         file = self.path / f"{name}.csv"
         try:
-            table = pd.read_csv(file)
+            table = pd.read_csv(io.BytesIO(checked_bytes(file)))
             table[list(columns)].astype({column: float for column in columns if column not in _TEXTS})
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{file} can't be used: {error}. Run the study anew.") from error
