@@ -38,6 +38,7 @@ from mirolib.learner import METHODS, Learner
 from mirolib.limits import telling
 from mirolib.loop import Loop, check_sizes
 from mirolib.memory import MemoryConfig, TieredMemory
+from mirolib.models import MODELS
 from mirolib.records import EpochRecord, TaskRecord
 from mirolib.resources import ResourceMonitor
 from mirolib.storage import Fingerprint, Storage
@@ -153,10 +154,16 @@ class RunSettings:
             raise InputError("A single-level memory can't swap; set swap_ratio to 0 or memory to tiered.")
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; choose 0 or more.")
-        for name in ("epochs", "batch_size", "lr"):
+        MemoryConfig(_default(self.stream_size, 1), _default(self.episodic_size, 1), _default(self.swap_ratio, 0.0))
+        if self.model is not None:
+            _one_of("model", self.model, MODELS)
+        for name in ("tasks", "epochs", "batch_size", "lr", "cutline", "energy_budget"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}; choose a value above 0.")
+        for name in ("cutline", "validation_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; choose a share from 0 to 1.")
 
 
 def _check_type(name: str, value: object, declared: str) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import math
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mirolib.errors import InputError, RunError
+from mirolib.datasets import LOADERS
+from mirolib.energy import named
+from mirolib.errors import InputError, RunError, StorageError
+from mirolib.experiment import RunSettings
 from mirolib.workbench import (
     PROJECT,
     RunFolder,
-    load_runs,
+    load_run,
     make_folder,
     new_run_id,
     plain_name,
@@ -75,6 +79,9 @@ def declared_parameters(notebook: str) -> dict[str, str]:
 def check_parameters(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """Checks parameters against the names and annotated types of a notebook's parameters cell.
 
+    A notebook that takes all parameters of `RunSettings`, as `10_run` does, also has its ranges and names checked, as
+    far as they need no data.
+
     Args:
         notebook: Name of the notebook.
         parameters: Values, or texts that stand for them (from a command line).
@@ -83,15 +90,31 @@ def check_parameters(notebook: str, parameters: dict[str, Any]) -> dict[str, Any
         The values in the types the notebook declares.
 
     Raises:
-        InputError: If a name is unknown or a value has another type.
+        InputError: If a name is unknown, or a value has another type or is out of range.
     """
-    declared = declared_parameters(notebook)
+    return check_values(notebook, declared_parameters(notebook), parameters)
+
+
+def check_values(notebook: str, declared: dict[str, str], parameters: dict[str, Any]) -> dict[str, Any]:
+    """As `check_parameters`, for a notebook whose `declared_parameters` are known: for many checks in a row."""
     checked = {}
     for name, value in parameters.items():
         if name not in declared:
             raise InputError(f"Notebook {notebook} has no parameter {name!r}; it takes {', '.join(declared)}.")
         checked[name] = _converted(name, value, declared[name])
+    settings = {field.name for field in fields(RunSettings)}
+    if settings <= set(declared):
+        _check_run(RunSettings(**{name: value for name, value in checked.items() if name in settings}))
     return checked
+
+
+def _check_run(settings: RunSettings) -> None:
+    """Checks the names in a run's settings that `RunSettings` leaves open, since objects can take their place."""
+    if settings.dataset not in LOADERS:
+        raise InputError(f"There is no data set {settings.dataset!r}; choose one of {', '.join(LOADERS)}.")
+    LOADERS[settings.dataset][0].preset(settings.preset)
+    if settings.energy != "auto" and not settings.energy.endswith(".csv"):
+        named(settings.energy).close()
 
 
 def _converted(name: str, value: Any, declared: str) -> Any:
@@ -115,6 +138,18 @@ def _converted(name: str, value: Any, declared: str) -> Any:
     raise InputError(f"Parameter {name} is {value!r}; give a value of type {declared}.")
 
 
+class _LogLines(io.TextIOBase):
+    """A file for what a notebook prints, which becomes lines of this module's log."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def write(self, text: str) -> int:
+        for line in filter(None, text.splitlines()):
+            logger.info("%s: %s", self._name, line)
+        return len(text)
+
+
 def _failed(notebook: str, parameters: dict[str, Any], results: Path, sentence: str) -> RunError:
     """The error of a launch, which is also left as a failed run where the notebook ended before it had made one."""
     path = results / notebook / parameters["run_id"]
@@ -124,7 +159,7 @@ def _failed(notebook: str, parameters: dict[str, Any], results: Path, sentence: 
 
 
 def launch(notebook: str, *, progress: bool = True, resume: bool = False, **parameters: Any) -> Launched:
-    """Runs a notebook of the repository with papermill, from any folder.
+    """Runs a notebook of the repository with papermill, from any folder; what it prints is logged as it comes.
 
     The executed notebook lies in the run's folder. The run is done only if its `run.json` says so: a kernel that
     dies leaves a notebook that looks whole.
@@ -137,8 +172,9 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
         parameters: Values for its parameters cell, among them `results`, the folder of all results, and `run_id`.
 
     Raises:
-        InputError: If the notebook or a parameter is unknown, a value has another type, or the run exists already.
-        StorageError: If the results folder can't be written.
+        InputError: If the notebook or a parameter is unknown, a value has another type or is out of range, or the run
+            exists already; nothing has then been started.
+        StorageError: If the results folder can't be written, or is taken away meanwhile.
         RunError: If the run failed; the sentence is its own.
     """
     import papermill
@@ -165,7 +201,7 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     run_id = checked.get("run_id") or new_run_id(checked.get("seed", 0))
     output = folder / plain_name(notebook) / plain_name(run_id) / "notebook.ipynb"
     if resume and (output.parent / "run.json").exists():
-        done = _finished(folder, notebook, run_id)
+        done = _finished(output.parent)
         if done is not None:
             return Launched(output, done)
         stopped_run(output.parent)
@@ -180,9 +216,10 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
                 str(notebook_path(notebook)),
                 str(output),
                 parameters=checked,
-                cwd=str(NOTEBOOKS),
+                # not `cwd`, for which papermill moves the whole process, and with it other launches
+                resources={"metadata": {"path": str(NOTEBOOKS)}},
                 progress_bar=progress,
-                log_output=not progress,
+                stdout_file=_LogLines(run_id),
                 store_widget_state=False,
                 config=Config(KernelManager={"transport": "ipc", "ip": str(Path(sockets) / "k")}),
             )
@@ -190,14 +227,18 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
         raise _failed(notebook, checked, folder, f"{error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
         raise _failed(notebook, checked, folder, "its kernel died, perhaps for want of memory") from error
-    done = _finished(folder, notebook, run_id)
+    except OSError as error:
+        raise StorageError(
+            f"The run in {output.parent} can't be written any more ({error.strerror}); "
+            "leave the results folder in place and free space, then run again."
+        ) from error
+    done = _finished(output.parent)
     if done is None:
         raise RunError(f"{notebook} ended without a finished run in {output.parent}; see {output}.")
     return Launched(output, done)
 
 
-def _finished(results: Path, notebook: str, run_id: str) -> pd.Series | None:
+def _finished(run: Path) -> pd.Series | None:
     """A run's row of `load_runs`, if it has finished."""
-    runs = load_runs(results, notebook)
-    found = runs[(runs["run_id"] == run_id) & (runs["status"] == "finished")] if len(runs) else runs
-    return found.iloc[0] if len(found) else None
+    row = load_run(run / "run.json")
+    return pd.Series(row) if row["status"] == "finished" else None

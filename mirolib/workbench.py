@@ -317,12 +317,12 @@ def load_runs(results: str | os.PathLike[str] | None = None, notebook: str = "*"
         `unreadable` (its `run.json` is damaged; column `error` says how).
     """
     files = sorted(results_folder(results).glob(f"{notebook}/*/run.json"))
-    table = pd.DataFrame([_load_run(file) for file in files])
+    table = pd.DataFrame([load_run(file) for file in files])
     return table.sort_values("started", kind="stable", ignore_index=True) if len(table) else table
 
 
-def _load_run(file: Path) -> dict[str, Any]:
-    """One row for a run, whatever state its file is in."""
+def load_run(file: Path) -> dict[str, Any]:
+    """One run's row of `load_runs`, whatever state its `run.json` is in."""
     row: dict[str, Any] = {
         "notebook": file.parents[1].name,
         "run_id": file.parent.name,
@@ -333,10 +333,16 @@ def _load_run(file: Path) -> dict[str, Any]:
     }
     try:
         run = read_run(file)
-        status = "died" if run["status"] == "running" and _is_dead(run["environment"], file.parent) else run["status"]
-        values = {"status": status, "started": str(run["started"]), "error": run.get("error")}
-        return row | values | {"duration_s": run["duration_s"]} | dict(run["parameters"]) | dict(run["summary"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        ended = {"status": str(run["status"]), "error": run.get("error")}
+        if ended["status"] == "running" and _is_dead(run["environment"], file.parent):
+            ended = {
+                "status": "died",
+                "error": "its process ended without a word: killed, out of memory, or power lost",
+            }
+        values = dict(run["parameters"]) | dict(run["summary"])
+        ended |= {"started": str(run["started"]), "duration_s": float(run["duration_s"])}
+        return row | {name: value for name, value in values.items() if name not in row} | ended
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         logger.warning("%s is unreadable: %s", file, error)
         return row | {"error": f"{type(error).__name__}: {error}"}
 
@@ -350,7 +356,7 @@ def read_run(file: Path) -> dict[str, Any]:
     """
     run = json.loads(checked_bytes(file))
     if run["format"] != RUN_FORMAT:
-        raise ValueError(f"format {run['format']}; this version reads {RUN_FORMAT}")
+        raise ValueError(f"it is of format {run['format']!r} and this version of mirolib reads {RUN_FORMAT}")
     return run
 
 
