@@ -7,18 +7,23 @@ import argparse
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import pandas as pd
 
 from mirolib.budgets import parse_amount
+from mirolib.comparison import select, unread
 from mirolib.energy import doctor
 from mirolib.errors import InputError, MiroError
+from mirolib.fleet import connection
 from mirolib.launcher import check_parameters, launch
 from mirolib.paper import fill
 from mirolib.paper.plan import PLAN
+from mirolib.report import write_report
 from mirolib.store_check import StoreReport, repair, verify
 from mirolib.stream import ORDINAL_MASK
+from mirolib.sweeps import load_sweep, sweep_file
 from mirolib.wear import describe, wear
 from mirolib.workbench import load_runs
 
@@ -33,6 +38,21 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("notebook", help="its name, such as 10_run")
     one.add_argument("parameters", nargs="*", metavar="name=value", help="values for its parameters cell")
     one.add_argument("--results", help="folder of all results (default: results in the repository, or MIRO_RESULTS)")
+    many = commands.add_parser(
+        "sweep", help="run a notebook over a grid of parameters; the same call goes on after a stop"
+    )
+    many.add_argument("file", help="YAML with notebook, grid, seeds, parameters, name; see docs/sweeps.md")
+    many.add_argument("--rerun", default="", choices=["failed"], help="also run again what failed")
+    many.add_argument("--workers", type=int, default=1, help="runs side by side (1 where energy is read)")
+    many.add_argument("--scheduler", default="", help="address of a dask scheduler, such as tcp://127.0.0.1:8786")
+    many.add_argument("--results", help="folder of all results")
+    runs = commands.add_parser("runs", help="list all runs, one a line, and why those failed that did")
+    runs.add_argument("--results", help="folder of all results")
+    report = commands.add_parser("report", help="compare runs on a page of HTML that needs nothing else, or in a .csv")
+    report.add_argument("file", help="what to write: a .html or a .csv")
+    report.add_argument("filters", nargs="*", metavar="name=value", help="only runs with this, such as dataset=digits")
+    report.add_argument("--sweep", default="", help="only the runs of this sweep")
+    report.add_argument("--results", help="folder of all results")
     figures = commands.add_parser(
         "paper", help="run what the paper's figures need and has not been run, then draw them"
     )
@@ -40,8 +60,6 @@ def _parser() -> argparse.ArgumentParser:
         "preset", choices=PLAN, help="smoke: digits, minutes; small: hours; paper: the paper's settings"
     )
     figures.add_argument("--results", help="folder of all results")
-    runs = commands.add_parser("runs", help="list all runs, one a line")
-    runs.add_argument("--results", help="folder of all results")
     check = commands.add_parser("verify", help="check every record of a store")
     check.add_argument("store", help="its folder")
     check.add_argument("--repair", action="store_true", help="drop what is damaged; a run writes it anew")
@@ -55,14 +73,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _pairs(texts: list[str]) -> dict[str, str]:
+    """Names and values."""
+    for text in texts:
+        if "=" not in text:
+            raise InputError(f"{text!r} is no parameter; write name=value.")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
 def _launch(notebook: str, pairs: list[str], results: str | None) -> str:
     """Runs the notebook; the result table and where to look further."""
-    parameters: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(f"{pair!r} is no parameter; write name=value.")
-        parameters[name] = value
+    parameters: dict[str, Any] = dict(_pairs(pairs))
     if results is not None:
         parameters["results"] = results
     done = launch(notebook, **check_parameters(notebook, parameters))
@@ -88,7 +109,35 @@ def _runs(results: str | None) -> str:
     runs = load_runs(results)
     if not len(runs):
         return "no runs yet\n"
-    return runs.reindex(columns=["notebook", *_COLUMNS, *_RESULTS]).to_string(index=False) + "\n"
+    text = runs.reindex(columns=["notebook", *_COLUMNS, *_RESULTS]).to_string(index=False)
+    return "\n".join([text, *_reasons(runs)]) + "\n"
+
+
+def _reasons(runs: pd.DataFrame) -> list[str]:
+    """Why runs did not finish, a line each."""
+    unfinished = runs[runs["error"].notna()]
+    columns = unfinished["run_id"], unfinished["status"], unfinished["error"]
+    return [f"{run} {status}: {' '.join(str(error).split())}" for run, status, error in zip(*columns, strict=True)]
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    """Runs the sweep and says how its runs ended; the exit status."""
+    with connection(options.scheduler) if options.scheduler else nullcontext() as client:
+        done = sweep_file(
+            options.file, results=options.results, workers=options.workers, client=client, rerun=options.rerun
+        )
+    text = done.table.drop(columns="error").dropna(axis=1, how="all").to_string(index=False)
+    sys.stdout.write("\n".join([text, *_reasons(done.runs), str(done)]) + "\n")
+    return int(len(done.failed) > 0)
+
+
+def _compare(options: argparse.Namespace) -> str:
+    """Writes the report and says where it is."""
+    runs = load_runs(options.results)
+    if options.sweep:
+        runs = load_sweep(options.sweep, options.results).runs
+    path = write_report(options.file, select(runs, _pairs(options.filters)), unread(runs, options.results))
+    return f"{path}\n"
 
 
 def _report(report: StoreReport) -> str:
@@ -127,8 +176,6 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.write(_launch(options.notebook, options.parameters, options.results))
         elif options.command == "paper":
             sys.stdout.write(_paper(options.preset, options.results))
-        elif options.command == "runs":
-            sys.stdout.write(_runs(options.results))
         elif options.command == "verify":
             if options.repair:
                 repair(options.store)
@@ -137,11 +184,20 @@ def main(arguments: list[str] | None = None) -> int:
             return 0 if report.sound else 1
         elif options.command == "wear":
             sys.stdout.write(_wear(options.medium, options.capacity, options.cycles))
+        elif options.command == "sweep":
+            return _sweep(options)
+        elif options.command == "runs":
+            sys.stdout.write(_runs(options.results))
+        elif options.command == "report":
+            sys.stdout.write(_compare(options))
         else:
             sys.stdout.write(_doctor())
     except MiroError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what is finished is kept\n")
+        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -55,6 +55,13 @@ class SweepPlan:
     varied: tuple[str, ...]
     members: tuple[Member, ...]
 
+    def energy_names(self) -> set[str]:
+        """The energy sources that the runs name and that read a sensor, as a recorded trace does not."""
+        if "energy" not in declared_parameters(self.notebook):
+            return {"auto"}
+        names = {str(member.parameters.get("energy", "auto")) for member in self.members}
+        return {name for name in names if not name.endswith(".csv")} - {"none"}
+
     def to_json(self) -> str:
         """The plan as the text of `sweep.json`."""
         return json.dumps({"format": PLAN_FORMAT} | asdict(self), indent=1, allow_nan=False) + "\n"

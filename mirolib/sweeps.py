@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ import psutil
 from tqdm.auto import tqdm
 
 from mirolib.atomic import write_atomic
-from mirolib.energy.discovery import choose, named
+from mirolib.energy.discovery import readable
 from mirolib.errors import InputError, RunError, StorageError
-from mirolib.launcher import declared_parameters, launch
+from mirolib.launcher import launch
 from mirolib.sweep_plan import Member, SweepPlan, make_plan, read_plan
 from mirolib.workbench import load_run, make_folder, plain_name, results_folder
 
@@ -165,7 +165,7 @@ def run_plan(
         else:
             from mirolib.fleet import run_there  # dask is an optional extra
 
-            ended = run_there(client, plan, todo, folder)
+            ended = run_there(client, plan, todo, folder, path)
         with closing(ended):
             for _ in tqdm(ended, total=len(todo), desc=plan.name, unit="run", disable=not progress):
                 if not (path / "sweep.json").exists():
@@ -229,24 +229,11 @@ def _check_workers(plan: SweepPlan, workers: int) -> None:
     """Refuses runs side by side that would measure each other's energy."""
     if workers < 1:
         raise InputError(f"workers is {workers}; give 1 or more.")
-    if workers == 1 or not (names := energy_names(plan)):
-        return
-    for source in [choose() if name == "auto" else named(name) for name in names]:
-        kind = source.kind
-        source.close()
-        if kind != "none":
-            raise InputError(
-                f"Runs side by side would each count the other's joules (energy source {source.name}); "
-                "set workers to 1, or the parameter energy to none."
-            )
-
-
-def energy_names(plan: SweepPlan) -> set[str]:
-    """The energy sources that the runs of a plan name and that read a sensor, as a recorded trace does not."""
-    if "energy" not in declared_parameters(plan.notebook):
-        return {"auto"}
-    names = {str(member.parameters.get("energy", "auto")) for member in plan.members}
-    return {name for name in names if not name.endswith(".csv")} - {"none"}
+    if workers > 1 and (sources := readable(plan.energy_names())):
+        raise InputError(
+            f"Runs side by side would each count the other's joules ({', '.join(sources)}); "
+            "set workers to 1, or the parameter energy to none."
+        )
 
 
 def _state(plan: SweepPlan, member: Member, folder: Path) -> dict[str, Any]:
@@ -299,7 +286,7 @@ def _set_aside(run: Path, path: Path) -> None:
     run.rename(attempts / f"{run.name}-{number}")
 
 
-def _run_here(plan: SweepPlan, todo: list[Member], folder: Path, workers: int) -> Iterator[Member]:
+def _run_here(plan: SweepPlan, todo: list[Member], folder: Path, workers: int) -> Generator[Member]:
     """Runs members on this machine and yields each when it has ended."""
     start = time.time()
     with ThreadPoolExecutor(workers) as pool:  # each run has a process of its own: its kernel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from mirolib.energy.battery import BatterySource
@@ -53,6 +55,16 @@ def named(name: str) -> EnergySource:
         if other.name != name:
             other.close()
     return found[name]
+
+
+def readable(names: Iterable[str]) -> list[str]:
+    """Of sources by name (`auto` for what `choose` takes), those that read something on this machine."""
+    found = []
+    for source in [choose() if name == "auto" else named(name) for name in names]:
+        if source.kind != "none":
+            found.append(source.name)
+        source.close()
+    return found
 
 
 def doctor() -> pd.DataFrame:
