@@ -1,8 +1,9 @@
 """The Miro workbench: cost-effective on-device continual learning over a memory hierarchy."""
 
-from mirolib import energy, injectors, paper, plots
+from mirolib import comparison_plots, energy, injectors, paper, plots
 from mirolib.bic import BiC
 from mirolib.budgets import BudgetSchedule, LiveBudget, MemoryBudget, SystemBudget, parse_budget
+from mirolib.comparison import SavedRun, open_run, over_seeds, pareto, select, unread
 from mirolib.controller import Controller, Decision, FixedController, MiroController, ProbeProfiler, TrialProfiler
 from mirolib.datasets import Dataset, DatasetSpec, Preset, available_datasets, load_dataset
 from mirolib.energy import EnergyMeter, NullSource, RaplSource, TraceSource, compare, doctor
@@ -15,11 +16,13 @@ from mirolib.memory import Batch, MemoryConfig, TieredMemory
 from mirolib.metrics import AccuracyMatrix
 from mirolib.recording import RecordedRun, RunResult, run_experiment
 from mirolib.records import EpochRecord, Event, TaskRecord
+from mirolib.report import write_report
 from mirolib.resources import ResourceMonitor, Resources
 from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import Task, TaskStream
 from mirolib.swap_cost import swapping_cost
 from mirolib.swapper import Swapper, SwapPolicy, UniformSwap, exchanges
+from mirolib.sweeps import Sweep, load_sweep, sweep, sweep_file
 from mirolib.workbench import RunFolder, load_runs
 
 __all__ = [
@@ -60,10 +63,12 @@ __all__ = [
     "RunFolder",
     "RunResult",
     "RunSettings",
+    "SavedRun",
     "Storage",
     "StorageError",
     "SwapPolicy",
     "Swapper",
+    "Sweep",
     "SystemBudget",
     "Task",
     "TaskRecord",
@@ -74,6 +79,7 @@ __all__ = [
     "UniformSwap",
     "available_datasets",
     "compare",
+    "comparison_plots",
     "doctor",
     "energy",
     "exchanges",
@@ -81,14 +87,23 @@ __all__ = [
     "launch",
     "load_dataset",
     "load_runs",
+    "load_sweep",
+    "open_run",
+    "over_seeds",
     "paper",
+    "pareto",
     "parse_budget",
     "plots",
     "run",
     "run_all",
     "run_experiment",
+    "select",
     "summarise",
     "swapping_cost",
+    "sweep",
+    "sweep_file",
+    "unread",
+    "write_report",
 ]
 
 

@@ -67,26 +67,23 @@ class SweepPlan:
         return json.dumps({"format": PLAN_FORMAT} | asdict(self), indent=1, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, source: str) -> SweepPlan:
-        """Reads what `to_json` wrote.
-
-        Args:
-            text: The text.
-            source: What the text is called where it can't be read.
+    def read(cls, file: Path) -> SweepPlan:
+        """Reads a file that holds what `to_json` gave.
 
         Raises:
             InputError: If it is damaged, of another format, or names a run that leads out of the results folder.
+            OSError: If there is none.
         """
         try:
-            plan = json.loads(text)
+            plan = json.loads(file.read_bytes())
             if plan["format"] != PLAN_FORMAT:
-                raise InputError(f"its format is {plan['format']} and this version reads {PLAN_FORMAT}")
+                raise InputError(f"its format is {plan['format']!r} and this version reads {PLAN_FORMAT}")
             members = [Member(plain_name(str(m["run_id"])), dict(m["parameters"])) for m in plan["members"]]
             name, notebook = plain_name(str(plan["name"])), plain_name(str(plan["notebook"]))
             return cls(name, notebook, tuple(str(v) for v in plan["varied"]), tuple(members))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
-                f"{source} is damaged ({type(error).__name__}: {error}); delete it and start the sweep again: "
+                f"{file} is damaged ({type(error).__name__}: {error}); delete it and start the sweep again: "
                 "finished runs are kept."
             ) from error
 

@@ -16,9 +16,10 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,12 +183,10 @@ def load_sweep(name: str, results: str | os.PathLike[str] | None = None) -> Swee
     folder = results_folder(results)
     path = _sweep_folder(name, folder)
     try:
-        plan = SweepPlan.from_json((path / "sweep.json").read_text(encoding="utf-8"), str(path / "sweep.json"))
+        plan = SweepPlan.read(path / "sweep.json")
     except OSError as error:
         known = ", ".join(sorted(file.parent.name for file in folder.glob("sweeps/*/sweep.json")))
         raise InputError(f"There is no sweep {name!r} in {folder}; there are: {known or 'none'}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path / 'sweep.json'} is damaged ({error}); delete it and start the sweep again.") from error
     rows = [member.parameters | {"run_id": member.run_id} | _state(plan, member, folder) for member in plan.members]
     return Sweep(plan, path, pd.DataFrame(rows))
 
@@ -199,7 +198,7 @@ def _sweep_folder(name: str, folder: Path) -> Path:
 def _write_plan(plan: SweepPlan, path: Path) -> None:
     """Leaves the plan in the sweep's folder, in the place of a smaller or former one."""
     if (path / "sweep.json").exists():
-        former = SweepPlan.from_json((path / "sweep.json").read_text(encoding="utf-8"), str(path / "sweep.json"))
+        former = SweepPlan.read(path / "sweep.json")
         if former.notebook != plan.notebook:
             raise InputError(f"Sweep {plan.name} runs {former.notebook}, not {plan.notebook}; choose another name.")
         if left := {member.run_id for member in former.members} - {member.run_id for member in plan.members}:
@@ -288,16 +287,21 @@ def _set_aside(run: Path, path: Path) -> None:
 
 def _run_here(plan: SweepPlan, todo: list[Member], folder: Path, workers: int) -> Generator[Member]:
     """Runs members on this machine and yields each when it has ended."""
-    start = time.time()
+    start, waiting = time.time(), iter(todo)
+    running: dict[Future[None], Member] = {}
     with ThreadPoolExecutor(workers) as pool:  # each run has a process of its own: its kernel
-        futures = {pool.submit(_launch, plan, member, folder): member for member in todo}
         try:
-            for future in as_completed(futures):
+            while True:
+                for member in islice(waiting, workers - len(running)):
+                    running[pool.submit(_launch, plan, member, folder)] = member
+                if not running:
+                    return
+                future = next(iter(wait(running, return_when=FIRST_COMPLETED).done))
+                member = running.pop(future)
                 future.result()
-                yield futures[future]
+                yield member
         except BaseException:  # Ctrl-C, or a full disk: the others must not go on alone
-            pool.shutdown(wait=False, cancel_futures=True)
-            while wait(futures, timeout=1).not_done:
+            while wait(running, timeout=1).not_done:
                 _stop_kernels(start)
             raise
 

@@ -1,0 +1,155 @@
+import json
+import string
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mirolib import InputError
+from mirolib.sweep_plan import SweepPlan, make_plan, read_plan
+
+
+def written(tmp_path: Path, text: str | bytes) -> Path:
+    path = tmp_path / "sweep.yml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_every_combination_with_every_seed():
+    plan = make_plan("10_run", {"episodic_size": [20, 40], "swap_ratio": [0, 1.0]}, 3, {"controller": "fixed"})
+    assert len(plan.members) == len({member.run_id for member in plan.members}) == 12
+    assert plan.varied == ("episodic_size", "swap_ratio", "seed")
+    first = {"controller": "fixed", "episodic_size": 20, "swap_ratio": 0.0, "seed": 0}
+    assert plan.members[0].parameters == first
+    assert {member.parameters["seed"] for member in plan.members} == {0, 1, 2}
+
+
+def test_the_same_point_has_the_same_run_whatever_the_rest_of_the_grid():
+    small = make_plan("10_run", {"epochs": [1]}, [0], name="mine")
+    large = make_plan("10_run", {"epochs": ["2", "1"]}, range(2), name="mine")
+    assert small.members[0] in large.members and len(large.members) == 4
+    assert make_plan("10_run", {"epochs": [1]}).name != make_plan("10_run", {"epochs": [2]}).name
+
+
+def test_numbers_of_numpy_are_plain_numbers():
+    plan = make_plan("10_run", {"epochs": np.arange(1, 3), "lr": [np.float64(0.5)]})
+    assert json.loads(plan.to_json())["members"][0]["parameters"] == {"epochs": 1, "lr": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"grid": {"sead": [1]}}, "no parameter 'sead'; it takes dataset"),
+        ({"grid": {"epochs": [1, "many"]}}, "epochs is 'many'; give a value of type"),
+        ({"grid": {"epochs": [1, 0]}}, "epochs is 0; choose a value above 0"),
+        ({"grid": {"swap_ratio": [0.5, 1.5]}}, "swap_ratio is 1.5; choose a value from 0"),
+        ({"grid": {"dataset": ["digits", "mnist"]}}, "no data set 'mnist'; choose one of digits"),
+        ({"grid": {"preset": ["huge"]}}, "no preset 'huge'"),
+        ({"grid": {"energy": ["sun"]}}, "no energy source 'sun'"),
+        ({"grid": {"model": ["gpt"]}}, "model is 'gpt'"),
+        ({"grid": {"dataset": "digits"}}, "gives 'digits' for dataset; give a list"),
+        ({"grid": {"epochs": []}}, "at least one value"),
+        ({"grid": {"epochs": [1, 1]}}, "lists a value twice"),
+        ({"grid": {"epochs": range(200), "batch_size": range(100)}}, "20,000 runs; a sweep takes at most"),
+        ({"grid": {"epochs": [1]}, "parameters": {"epochs": 2}}, "epochs stands in the grid and in the parameters"),
+        ({"grid": {"run_id": ["a"]}}, "sets run_id itself"),
+        ({"grid": {"seed": [1]}, "seeds": 2}, "keep one of them"),
+        ({"grid": {}, "seeds": 0}, "seeds is 0; give the number"),
+        ({"grid": {}, "seeds": True}, "gives True for seeds"),
+        ({"grid": {}, "name": "../out"}, "can't name a run"),
+        ({"grid": {}, "name": "x" * 120}, "can't name a run"),
+        ({"grid": {}, "notebook": "11_magic"}, "no notebook '11_magic'"),
+    ],
+)
+def test_a_grid_that_can_not_be_run_is_refused_before_anything_starts(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make_plan(**({"notebook": "10_run"} | arguments))
+
+
+def test_a_plan_is_read_back(tmp_path):
+    plan = make_plan("10_run", {"epochs": [1, 2]}, 2, name="mine")
+    assert SweepPlan.read(written(tmp_path, plan.to_json())) == plan
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"format": 0}', '{"format": 1, "members": [{"run_id": "../x", "parameters": {}}]}', "[" * 99999],
+)
+def test_a_damaged_plan_says_so(tmp_path, text):
+    with pytest.raises(InputError, match=r"is damaged .* finished runs are kept"):
+        SweepPlan.read(written(tmp_path, text))
+
+
+def test_a_sweep_from_yaml(tmp_path):
+    text = "notebook: 10_run\nname: mine\ngrid: {lr: [1e-2, 0.1]}\nparameters: {epochs: 1}\nseeds: [3, 5]\n"
+    plan = read_plan(written(tmp_path, text))
+    assert plan == make_plan("10_run", {"lr": [0.01, 0.1]}, [3, 5], {"epochs": 1}, "mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "holds no entries"),
+        ("- 1", "holds no entries"),
+        ("notebook: 10_run\ngird: {}", "unknown entry 'gird'; it takes notebook"),
+        ("grid: {}", "names no notebook"),
+        ("notebook: 10_run\ngrid: [1]", r"has \[1\] for grid"),
+        ("notebook: 10_run\nname: 2024", "has 2024 for name"),
+        ("notebook: 10_run\ngrid: {epochs: 1}", "gives 1 for epochs; give a list"),
+        ("notebook: 10_run\ngrid: {dataset: [2024-01-01]}", "give a value of type str"),
+        ("notebook: 13_swap_ratio\ngrid: {episodic_sizes: [[2024-01-01]]}", "can't be written down"),
+        ("notebook: {", "is no YAML"),
+        ("notebook: !!python/object/apply:os.system [ls]", "is no YAML"),
+        ("a: &a [1]\nb: *a", "uses an alias"),
+        ("seeds: " + "9" * 5000, "is no YAML"),
+        ("[" * 5000, "is no YAML"),
+        (b"\xff\xfe\x00", "is no YAML"),
+        ("#" * (1 << 21), "which no sweep needs"),
+    ],
+)
+def test_a_yaml_that_is_no_sweep_is_refused(tmp_path, text, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read_plan(written(tmp_path, text))
+
+
+def test_a_yaml_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="can't be read: No such file"):
+        read_plan(tmp_path / "none.yml")
+
+
+_WORDS = st.sampled_from(["notebook", "10_run", "grid", "seeds", "name", "parameters", "epochs", "lr", "seed", "model"])
+_TEXTS = _WORDS | st.text(string.printable, max_size=12) | st.text(max_size=8)
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | _TEXTS
+VALUES = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3), max_leaves=8
+)
+"""Whatever JSON or YAML can hold, near to what is meant to stand there."""
+
+
+def refused_or_read(path: Path, content: bytes) -> None:
+    """The one thing a reader of sweeps may do with what it does not like."""
+    path.write_bytes(content)
+    try:
+        assert len(read_plan(path).members) >= 1
+    except InputError as error:
+        assert str(error)
+
+
+def yaml_inputs() -> st.SearchStrategy[bytes]:
+    """Sweep files: random bytes, random lines, and near misses."""
+    near = st.fixed_dictionaries(
+        {"notebook": st.just("10_run") | VALUES},
+        optional={"grid": st.dictionaries(_TEXTS, VALUES, max_size=2) | VALUES, "seeds": VALUES, "name": VALUES},
+    )
+    lines = st.lists(st.tuples(_TEXTS, _TEXTS), max_size=5).map(lambda rows: "\n".join(f"{a}: {b}" for a, b in rows))
+    return st.binary(max_size=60) | lines.map(lambda t: t.encode(errors="replace")) | near.map(
+        lambda content: json.dumps(content).encode()
+    )  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=yaml_inputs())
+def test_any_sweep_file_is_read_or_refused(tmp_path, content):
+    refused_or_read(tmp_path / "any.yml", content)
