@@ -3,7 +3,7 @@
 from mirolib import comparison_plots, energy, injectors, paper, plots
 from mirolib.bic import BiC
 from mirolib.budgets import BudgetSchedule, LiveBudget, MemoryBudget, SystemBudget, parse_budget
-from mirolib.comparison import SavedRun, open_run, over_seeds, pareto, select, unread
+from mirolib.comparison import SETTINGS, SavedRun, open_run, over_seeds, pareto, select, unread
 from mirolib.controller import Controller, Decision, FixedController, MiroController, ProbeProfiler, TrialProfiler
 from mirolib.datasets import Dataset, DatasetSpec, Preset, available_datasets, load_dataset
 from mirolib.energy import EnergyMeter, NullSource, RaplSource, TraceSource, compare, doctor
@@ -26,6 +26,7 @@ from mirolib.sweeps import Sweep, load_sweep, sweep, sweep_file
 from mirolib.workbench import RunFolder, load_runs
 
 __all__ = [
+    "SETTINGS",
     "AccuracyMatrix",
     "Batch",
     "BiC",

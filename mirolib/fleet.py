@@ -26,7 +26,7 @@ from mirolib.energy.discovery import readable
 from mirolib.errors import InputError, RunError, StorageError
 from mirolib.launcher import launch, notebook_path
 from mirolib.sweep_plan import Member, SweepPlan
-from mirolib.workbench import RunFolder, load_run, plain_name
+from mirolib.workbench import RunFolder, load_run
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -206,7 +206,7 @@ def receive(files: Mapping[str, bytes], run: Path, path: Path) -> None:
             f"What came back as {run.name} is no run of at most {_MOST_FILES} files, {_MOST_BYTES:,} bytes."
         )
     for name in files:
-        if not plain_name(name).endswith(_TABLES):
+        if Path(name).name != name or Path(name).suffix not in _TABLES:
             raise InputError(f"What came back as {run.name} holds {name!r}, which is no file of a run.")
     try:
         with tempfile.TemporaryDirectory(prefix="arriving-", dir=path, ignore_cleanup_errors=True) as arriving:

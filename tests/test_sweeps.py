@@ -186,7 +186,7 @@ def when_it_trains(results: Path, number: int, act) -> threading.Thread:
     return thread
 
 
-LONG = {"epochs": 60, "controller": "fixed", "energy": "none", "tasks": 5}
+LONG = {"epochs": 20, "controller": "fixed", "energy": "none", "tasks": 5}
 
 
 def test_a_killed_kernel_is_run_again_by_the_same_call(tmp_path):
@@ -200,7 +200,7 @@ def test_a_killed_kernel_is_run_again_by_the_same_call(tmp_path):
 def test_an_interrupt_ends_the_kernels_and_keeps_the_rows(tmp_path):
     thread = when_it_trains(tmp_path, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        sweep("10_run", seeds=3, parameters=LONG, name="mine", results=tmp_path, workers=2)
+        sweep("10_run", seeds=3, parameters=LONG | {"epochs": 500}, name="mine", results=tmp_path, workers=2)
     thread.join()
     assert not kernels()
     done = load_sweep("mine", tmp_path)
