@@ -1,4 +1,4 @@
-"""Feeds the readers of files that people hand in with inputs made at random: `python tests/fuzz_readers.py [INPUTS]`."""
+"""Feeds the readers of files that people hand in with random inputs: `python tests/fuzz_readers.py [INPUTS]`."""
 
 import logging
 import sys
