@@ -26,7 +26,7 @@ from mirolib.energy.discovery import readable
 from mirolib.errors import InputError, RunError, StorageError
 from mirolib.launcher import launch, notebook_path
 from mirolib.sweep_plan import Member, SweepPlan
-from mirolib.workbench import RunFolder, load_run
+from mirolib.workbench import SUMS, RunFolder, load_run
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -97,7 +97,12 @@ def run_member(notebook: str, member: Member, expected: dict[str, str]) -> dict[
             launch(notebook, progress=False, run_id=member.run_id, results=results, **member.parameters)
         run = Path(results) / notebook / member.run_id
         _settle(run / "run.json")
-        return {file.name: file.read_bytes() for file in sorted(run.iterdir()) if file.suffix in _TABLES}
+        return {file.name: file.read_bytes() for file in sorted(run.iterdir()) if _is_known(file.name)}
+
+
+def _is_known(name: str) -> bool:
+    """Whether a file of this name belongs to a run; it leads nowhere else then."""
+    return Path(name).name == name and (name == SUMS or Path(name).suffix in _TABLES)
 
 
 def _settle(file: Path) -> None:
@@ -206,7 +211,7 @@ def receive(files: Mapping[str, bytes], run: Path, path: Path) -> None:
             f"What came back as {run.name} is no run of at most {_MOST_FILES} files, {_MOST_BYTES:,} bytes."
         )
     for name in files:
-        if Path(name).name != name or Path(name).suffix not in _TABLES:
+        if not _is_known(name):
             raise InputError(f"What came back as {run.name} holds {name!r}, which is no file of a run.")
     try:
         with tempfile.TemporaryDirectory(prefix="arriving-", dir=path, ignore_cleanup_errors=True) as arriving:

@@ -23,7 +23,7 @@ PLAN_FORMAT = 1
 MOST_RUNS = 10_000
 _MOST_BYTES = 1 << 20
 _KEYS = {"notebook": str, "name": str, "grid": dict, "parameters": dict, "seeds": int | list | None}
-_OWN = {"run_id", "results"}  # parameters that the sweep sets itself
+_OWN = {"run_id", "results", "resume"}  # parameters that the sweep sets itself
 
 
 @dataclass(frozen=True)

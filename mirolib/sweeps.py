@@ -1,4 +1,4 @@
-"""Sweeps: a notebook over a grid of parameters and seeds. What is finished is skipped, what broke off is run again.
+"""Sweeps: a notebook over a grid of parameters and seeds. What is finished is skipped, what broke off goes on.
 
 A sweep is `results/sweeps/<name>/sweep.json`, which lists its runs; these are ordinary runs under
 `results/<notebook>/`, and whether one is finished is told by its own folder alone. Nothing else has to be kept in step:
@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from mirolib.atomic import write_atomic
 from mirolib.energy.discovery import readable
 from mirolib.errors import InputError, RunError, StorageError
-from mirolib.launcher import launch
+from mirolib.launcher import declared_parameters, launch
 from mirolib.sweep_plan import Member, SweepPlan, make_plan, read_plan
 from mirolib.workbench import load_run, make_folder, plain_name, results_folder
 
@@ -100,8 +100,9 @@ def sweep(
 ) -> Sweep:
     """Runs a notebook at every point of a grid, and returns when all runs have ended.
 
-    Runs that are finished are skipped, those that failed too, unless asked for; what died or was interrupted is run
-    again, as is what has not begun. A name keeps a sweep together when its grid grows.
+    Runs that are finished are skipped, those that failed too, unless asked for; what died or was interrupted goes on
+    from its last checkpoint where the notebook can do so, and is run again otherwise. A name keeps a sweep together
+    when its grid grows.
 
     Args:
         notebook: The notebook to run, such as `10_run`.
@@ -113,7 +114,7 @@ def sweep(
         workers: Runs side by side on this machine.
         client: A client of `dask.distributed`: the runs go to its workers, one to a device at a time; see
             docs/sweeps.md.
-        rerun: `failed` runs what failed again.
+        rerun: `failed` runs what failed again, from its beginning.
         progress: Whether to show a progress bar with the time left.
 
     Raises:
@@ -160,7 +161,8 @@ def run_plan(
         todo = [member for member in plan.members if _is_wanted(plan, member, folder, rerun)]
         logger.info("%s: %d of %d runs to do", plan.name, len(todo), len(plan.members))
         for member in todo:
-            _set_aside(folder / plan.notebook / member.run_id, path)
+            if client is not None or not _can_resume(plan, member, folder):
+                _set_aside(folder / plan.notebook / member.run_id, path)
         if client is None:
             ended = _run_here(plan, todo, folder, workers)
         else:
@@ -263,14 +265,20 @@ def _is_wanted(plan: SweepPlan, member: Member, folder: Path, rerun: str) -> boo
 def _check_same(member: Member, run: Path) -> None:
     """Refuses a finished run whose notebook was given other parameters than the member's."""
     try:
-        given = json.loads((run / "notebook.ipynb").read_text(encoding="utf-8"))["metadata"]["papermill"]["parameters"]
-        names = set(given) - {"run_id", "results", "data", "energy"}  # paths are made absolute
-        ours = {name: value for name, value in member.parameters.items() if name not in ("data", "energy")}
-        same = {name: given[name] for name in names} == ours
+        page = json.loads((run / "notebook.ipynb").read_text(encoding="utf-8"))
+        given = dict(page["metadata"]["papermill"]["parameters"])
+        names = {*given, *member.parameters} - {"run_id", "results", "resume", "data", "energy"}  # absolute paths
+        same = all(given.get(name) == member.parameters.get(name) for name in names)
     except (OSError, ValueError, KeyError, TypeError):
         return  # without its notebook, its name stands for it: it is a digest of the parameters
     if not same:
         raise InputError(f"In {run} lies a run of other parameters; move it away, or give the sweep another name.")
+
+
+def _can_resume(plan: SweepPlan, member: Member, folder: Path) -> bool:
+    """Whether a run that broke off can go on from a checkpoint."""
+    stopped = _state(plan, member, folder)["status"] in ("died", "interrupted")
+    return stopped and "resume" in declared_parameters(plan.notebook)
 
 
 def _set_aside(run: Path, path: Path) -> None:
@@ -308,8 +316,10 @@ def _run_here(plan: SweepPlan, todo: list[Member], folder: Path, workers: int) -
 
 def _launch(plan: SweepPlan, member: Member, folder: Path) -> None:
     """Runs a member; one that fails is no reason to stop the others."""
+    resume = (folder / plan.notebook / member.run_id).exists()  # what can't be resumed has been set aside
+    own = {"run_id": member.run_id, "results": str(folder)}
     try:
-        launch(plan.notebook, progress=False, run_id=member.run_id, results=str(folder), **member.parameters)
+        launch(plan.notebook, progress=False, resume=resume, **member.parameters, **own)
     except RunError as error:
         logger.warning("%s", error)
 

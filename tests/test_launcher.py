@@ -73,23 +73,47 @@ def test_a_run_is_not_launched_over(tmp_path):
         launch("10_run", results=str(tmp_path / "file"))
 
 
-def test_launching_from_another_folder_leaves_a_run_and_its_notebook(tmp_path, monkeypatch):
+def test_launching_from_another_folder_leaves_a_run_and_its_notebook(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="mirolib")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     done = launch("10_run", results=str(tmp_path / "results"), progress=False, epochs=1, seed=4)
     assert done.run["status"] == "finished" and done.run["seed"] == 4 and done.run["epochs"] == 1
     assert done.notebook.parent == Path(done.run["path"]) and done.notebook.stat().st_size < 200_000
     assert "widgets" not in json.loads(done.notebook.read_text())["metadata"]
-    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert list((tmp_path / "elsewhere").iterdir()) == [] and Path.cwd() == tmp_path / "elsewhere"
+    assert len([line for line in caplog.messages if ": task " in line]) == 5
 
 
 def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
     with pytest.raises(RunError, match="InputError: stream_size is 9999 but no task has more than"):
         launch("10_run", results=str(tmp_path), progress=False, controller="fixed", stream_size=9999)
     assert load_runs(tmp_path)["status"].tolist() == ["failed"]
-    with pytest.raises(RunError, match="method is 'magic'"):
-        launch("10_run", results=str(tmp_path), progress=False, method="magic")
+    with pytest.raises(RunError, match="14_miro_vs_baselines failed: IndexError"):  # before it had made its run
+        launch("14_miro_vs_baselines", results=str(tmp_path), progress=False, fixed=[])
     assert load_runs(tmp_path)["status"].tolist() == ["failed", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"method": "magic"}, "method is 'magic'; choose one of"),
+        ({"dataset": "mnist"}, "no data set 'mnist'; choose one of digits"),
+        ({"preset": "huge"}, "no preset 'huge'"),
+        ({"model": "gpt"}, "model is 'gpt'"),
+        ({"energy": "sun"}, "no energy source 'sun'"),
+        ({"swap_ratio": 1.5}, "swap_ratio is 1.5; choose a value from 0"),
+        ({"tasks": 0}, "tasks is 0; choose a value above 0"),
+        ({"cutline": 2.0}, "cutline is 2.0; choose a share from 0 to 1"),
+        ({"validation_share": -0.1}, "validation_share is -0.1; choose a share"),
+        ({"controller": "fixed", "stream_size": 0}, "stream_size is 0; give a whole number"),
+        ({"controller": "fixed", "memory": "single-level", "swap_ratio": 0.5}, "single-level memory can't swap"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_a_kernel_starts(tmp_path, given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        launch("10_run", results=str(tmp_path), **given)
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_launches_side_by_side(tmp_path):

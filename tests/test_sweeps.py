@@ -25,11 +25,13 @@ class Launches:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.resumed: list[str] = []
         self.ends: dict[int, str] = {}
 
-    def __call__(self, notebook, *, progress, run_id, results, **parameters):
+    def __call__(self, notebook, *, progress, resume, run_id, results, **parameters):
         self.asked.append(run_id)
-        folder = RunFolder(notebook, parameters, results=results, run_id=run_id)
+        self.resumed += [run_id] * resume
+        folder = RunFolder(notebook, parameters, results=results, run_id=run_id, resume=resume)
         papermill = {"metadata": {"papermill": {"parameters": parameters | {"run_id": run_id, "results": results}}}}
         (folder.path / "notebook.ipynb").write_text(json.dumps(papermill))
         end = self.ends.get(len(self.asked), "finished")
@@ -76,17 +78,21 @@ def test_a_failed_run_does_not_stop_the_others_and_is_rerun_on_request(tmp_path,
         again(tmp_path, rerun="all")
 
 
-@pytest.mark.parametrize("status", ["interrupted", "died", "unreadable"])
-def test_what_broke_off_is_run_again(tmp_path, launches, status):
+@pytest.mark.parametrize(
+    ("status", "resumed"), [("interrupted", True), ("died", True), ("failed", False), ("unreadable", False)]
+)
+def test_what_broke_off_goes_on_or_is_run_again(tmp_path, launches, status, resumed):
     member = make_plan("10_run", GRID, 2, SMALL, "mine").members[0]
     folder = RunFolder("10_run", {}, results=tmp_path, run_id=member.run_id)
     (folder.path / "store").mkdir()
     folder.end(status)
     if status == "unreadable":
         (folder.path / "run.json").write_text("{")
-    done = again(tmp_path)
-    assert done.runs["status"].tolist() == ["finished"] * 4
-    assert not list(tmp_path.glob("sweeps/mine/attempts/*/store")) and len(load_runs(tmp_path)) == 4
+    done = again(tmp_path, rerun="failed")
+    assert done.runs["status"].tolist() == ["finished"] * 4 and len(load_runs(tmp_path)) == 4
+    assert launches.resumed == [member.run_id] * resumed
+    assert len(list(tmp_path.glob("sweeps/mine/attempts/*"))) == 1 - resumed
+    assert not list(tmp_path.glob("sweeps/mine/attempts/*/store"))
 
 
 def test_an_error_of_the_disk_ends_the_sweep_and_the_next_call_goes_on(tmp_path, launches):
@@ -222,7 +228,7 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path, capsys):
     assert main(command) == 0
     assert "Sweep mine: 2 runs of 10_run: 2 finished." in capsys.readouterr().out
     assert (Path(before["path"][0]) / "run.json").stat().st_mtime_ns == written
-    assert len(list(tmp_path.glob("sweeps/mine/attempts/*"))) == 1
+    assert json.loads((Path(before["path"][1]) / "run.json").read_text())["resumed"]
 
 
 def test_the_command_says_what_failed(tmp_path, launches, capsys):
