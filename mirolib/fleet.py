@@ -151,15 +151,15 @@ def run_there(client: Client, plan: SweepPlan, todo: list[Member], folder: Path,
     }  # fmt: skip
     try:
         for future in as_completed(futures):
-            member = futures[future]
-            try:
-                receive(future.result(), folder / plan.notebook / member.run_id, path)
-            except CancelledError as error:
+            member, error = futures[future], future.exception()
+            if isinstance(error, CancelledError):
                 raise RunError("The scheduler is gone; start it and its workers, then run the sweep again.") from error
-            except StorageError:
-                raise
-            except Exception as error:  # whatever went wrong on the worker: the other runs go on
-                _record_failure(plan, member, folder, f"{type(error).__name__}: {error}")
+            try:
+                if error is not None:
+                    raise InputError(f"{type(error).__name__}: {error}")
+                receive(future.result(), folder / plan.notebook / member.run_id, path)
+            except InputError as refused:  # the other runs go on
+                _record_failure(plan, member, folder, str(refused))
             yield member
     finally:
         client.cancel(list(futures))
