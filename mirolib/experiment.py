@@ -154,7 +154,8 @@ class RunSettings:
             raise InputError("A single-level memory can't swap; set swap_ratio to 0 or memory to tiered.")
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; choose 0 or more.")
-        MemoryConfig(_default(self.stream_size, 1), _default(self.episodic_size, 1), _default(self.swap_ratio, 0.0))
+        sizes = (_default(parse_size(size, 1), 1) for size in (self.stream_size, self.episodic_size))
+        MemoryConfig(*sizes, _default(self.swap_ratio, 0.0))
         if self.model is not None:
             _one_of("model", self.model, MODELS)
         for name in ("tasks", "epochs", "batch_size", "lr", "cutline", "energy_budget"):
