@@ -12,15 +12,9 @@ import pandas as pd
 from benchmarks.common import machine
 
 NAMES = (
-    "data_path",
-    "step_overhead",
-    "storage_reads",
-    "peak_ram",
-    "energy_sampling",
-    "scale",
-    "jpeg_path",
+    "data_path", "step_overhead", "storage_reads", "peak_ram", "energy_sampling", "scale", "jpeg_path", "run_index",
     "dashboard",
-)
+)  # fmt: skip
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 INTRODUCTION = (
     "Written by `python -m benchmarks --write`. A row with a bar says whether the bar is met; the others show what "
