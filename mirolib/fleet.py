@@ -140,7 +140,8 @@ def run_there(client: Client, plan: SweepPlan, todo: list[Member], folder: Path,
     """
     from distributed import CancelledError, as_completed
 
-    expected, resources = versions(plan.notebook), _agree(client, plan)
+    expected = versions(plan.notebook)
+    resources = _agree(client, plan, expected)
     attempt = secrets.token_hex(4)
     futures = {
         client.submit(
@@ -165,7 +166,7 @@ def run_there(client: Client, plan: SweepPlan, todo: list[Member], folder: Path,
         client.cancel(list(futures))
 
 
-def _agree(client: Client, plan: SweepPlan) -> dict[str, float] | None:
+def _agree(client: Client, plan: SweepPlan, expected: dict[str, str]) -> dict[str, float] | None:
     """Sees to it that the workers fit the sweep; the resources that each of its runs takes."""
     try:
         workers = client.run(probe, plan.notebook, plan.energy_names())
@@ -176,7 +177,6 @@ def _agree(client: Client, plan: SweepPlan) -> dict[str, float] | None:
         ) from error
     if not workers:
         raise InputError("The scheduler has no workers; start one on each device, see docs/sweeps.md.")
-    expected = versions(plan.notebook)
     hosts = Counter(worker["host"] for worker in workers.values())
     for address, worker in workers.items():
         _same_versions(address, worker["versions"], expected)
