@@ -287,8 +287,9 @@ class Loop:
             self.meter.restore(state["meter"])
         except (InputError, StorageError):
             raise
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError) as error:
-            raise InputError(f"This is no checkpoint of such a run: {type(error).__name__}: {error}.") from error
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError, MemoryError) as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"This is no checkpoint of such a run: {what}.") from error
 
 
 _Now = _TaskSoFar | None

@@ -83,7 +83,8 @@ def loaded(kind: Any, value: object) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "all of it"
-        raise InputError(f"The state of {kind} can't be used: {place}: {first['msg']}.") from error
+        what = " ".join(first["msg"].split())
+        raise InputError(f"The state of {kind} can't be used: {place}: {what}.") from error
 
 
 def generator_of(state: Any) -> np.random.Generator:
