@@ -18,6 +18,7 @@ from mirolib.recording import RecordedRun, RunResult, run_experiment
 from mirolib.records import EpochRecord, Event, TaskRecord
 from mirolib.report import write_report
 from mirolib.resources import ResourceMonitor, Resources
+from mirolib.start import setup
 from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import Task, TaskStream
 from mirolib.swap_cost import swapping_cost
@@ -99,6 +100,7 @@ __all__ = [
     "run_all",
     "run_experiment",
     "select",
+    "setup",
     "summarise",
     "swapping_cost",
     "sweep",

@@ -36,7 +36,7 @@ class TokenBucket:
         rate_bytes_s: float,
         burst_bytes: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         """A bucket that is full.
 
@@ -68,22 +68,48 @@ class TokenBucket:
 
 
 class Throttle(AbstractContextManager["Throttle"]):
-    """A token bucket under a store's reads, as long as the block lasts."""
+    """A token bucket under a store's reads, as long as the block lasts; its rate may be changed meanwhile."""
 
-    def __init__(self, storage: Storage, rate_bytes_s: float) -> None:
-        """A throttle of `rate_bytes_s` on the reads of `storage`."""
-        self._storage, self._bucket = storage, TokenBucket(rate_bytes_s)
+    def __init__(self, storage: Storage, rate_bytes_s: float | None) -> None:
+        """A throttle on the reads of `storage`.
+
+        Args:
+            storage: The store.
+            rate_bytes_s: Bytes a second; None lets everything pass.
+
+        Raises:
+            InputError: If the rate is not positive.
+        """
+        self._storage, self._released = storage, threading.Event()
+        self.set_rate(rate_bytes_s)
+
+    def set_rate(self, rate_bytes_s: float | None) -> None:
+        """Changes the rate in bytes a second; a read that waits under the old one goes on at once.
+
+        Raises:
+            InputError: If the rate is not positive.
+        """
+        released = threading.Event()
+        bucket = None if rate_bytes_s is None else TokenBucket(rate_bytes_s, sleep=released.wait)
+        self._rate, self._bucket = rate_bytes_s, bucket
+        waiting, self._released = self._released, released
+        waiting.set()
+
+    def _take(self, size_bytes: int) -> None:
+        if (bucket := self._bucket) is not None:
+            bucket.take(size_bytes)
 
     def __enter__(self) -> Throttle:
         """Begins."""
-        self._storage.before_read = self._bucket.take
+        self._storage.before_read = self._take
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends."""
+        """Ends, and lets what waits go on."""
         self._storage.before_read = None
+        self.set_rate(self._rate)
 
 
 class DiskCompetitor(AbstractContextManager["DiskCompetitor"]):

@@ -9,49 +9,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from numbers import Integral, Real
 from types import TracebackType
 
 import numpy as np
 
 from mirolib.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas
 from mirolib.errors import InputError
+from mirolib.memory_config import MemoryConfig
 from mirolib.mending import fill_episodic, fill_stream, no_sample_left, replaced, take_back
+from mirolib.reprs import grid, size_text
 from mirolib.state import Flags, Ids, State, generator_of, loaded
 from mirolib.storage import Storage
 from mirolib.stream import ORDINAL_MASK, Task, labels_of, make_ids, rank_in_class
 from mirolib.swapper import Exchange, SwapCounts, Swapper, SwapPolicy, UniformSwap
 
 _CHUNK = 256  # samples moved between tiers at a time
-
-
-@dataclass(frozen=True)
-class MemoryConfig:
-    """Sizes and swap ratio: what a controller chooses (paper: Table 2).
-
-    Attributes:
-        stream_size: Capacity of the stream buffer in samples.
-        episodic_size: Capacity of the episodic memory in samples.
-        swap_ratio: Share of the replayed samples exchanged with storage, in [0, 1].
-
-    Raises:
-        InputError: If a size is not a positive integer or the ratio lies outside [0, 1].
-    """
-
-    stream_size: int
-    episodic_size: int
-    swap_ratio: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Checks the ranges."""
-        for name in ("stream_size", "episodic_size"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} is {value!r}; give a whole number of samples, 1 or more.")
-        if not isinstance(self.swap_ratio, Real) or not 0 <= self.swap_ratio <= 1:
-            raise InputError(
-                f"swap_ratio is {self.swap_ratio!r}; choose a value from 0 (off) to 1 (every replayed sample)."
-            )
 
 
 @dataclass(frozen=True)
@@ -138,6 +110,31 @@ class TieredMemory:
         self._owed = 0.0
         self._counts = SwapCounts()
         self._owns_storage = True
+
+    def _tiers(self) -> list[dict[str, object]]:
+        """What each tier holds, one row each; encoded samples count with their mean size."""
+        sizes, slot = self.config, self.slot_bytes
+        tiers = (
+            ("stream buffer", len(self.stream_buffer), sizes.stream_size, slot),
+            ("episodic memory", len(self.episodic_memory), sizes.episodic_size, slot),
+            ("storage", self.stored, None, self.storage.fingerprint.sample_bytes),
+        )
+        return [
+            {
+                "tier": tier,
+                "samples": f"{count:,}" + (f" of {most:,}" if most is not None else ""),
+                "size": size_text(count * size) + (f" of {size_text(most * size)}" if most is not None else ""),
+            }
+            for tier, count, most, size in tiers
+        ]
+
+    def __repr__(self) -> str:
+        """What each tier holds, and the swap ratio."""
+        tiers = "; ".join(f"{row['tier']} {row['samples']} samples ({row['size']})" for row in self._tiers())
+        return f"TieredMemory({tiers}; swap ratio {self.config.swap_ratio:g})"
+
+    def _repr_html_(self) -> str:
+        return grid(f"Tiered memory, swap ratio {self.config.swap_ratio:g}", self._tiers())
 
     def _check(self, config: MemoryConfig) -> None:
         if config.swap_ratio > 0 and not self.hierarchical:

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io as pio
 from plotly.subplots import make_subplots
 
 from mirolib.energy.reading import ENOUGH_COVERAGE
+from mirolib.errors import InputError
 from mirolib.memory import TieredMemory
 from mirolib.recording import RunResult
 from mirolib.stream import TaskStream
@@ -21,20 +23,50 @@ OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "
 _GREY, _RED = "#888888", "#D55E00"
 _GRID = "rgba(128, 128, 128, 0.25)"
 _AXIS = {"gridcolor": _GRID, "zeroline": False, "linecolor": _GRID, "automargin": True}
-_TEMPLATE = go.layout.Template(
-    layout={
-        "paper_bgcolor": "rgba(0, 0, 0, 0)",
-        "plot_bgcolor": "rgba(0, 0, 0, 0)",
-        "font": {"color": _GREY, "size": 13},
-        "colorway": OKABE_ITO,
-        "xaxis": _AXIS,
-        "yaxis": _AXIS,
-        "legend": {"bgcolor": "rgba(0, 0, 0, 0)"},
-        "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
-        "height": 380,
-        "width": 780,
-    }
-)
+_TEMPLATE = "miro"
+THEMES = {
+    "auto": ("rgba(0, 0, 0, 0)", _GREY),
+    "light": ("#FFFFFF", "#333333"),
+    "dark": ("#111111", "#CCCCCC"),
+}
+"""Colours of background and text by theme; that of `auto` reads on light and dark pages alike."""
+
+
+def set_theme(name: str) -> None:
+    """Sets how plots look from now on, the user's own included: it is plotly's default template.
+
+    Args:
+        name: One of `THEMES`.
+
+    Raises:
+        InputError: If there is no such theme.
+    """
+    _register(name)
+    pio.templates.default = _TEMPLATE
+
+
+def _register(theme: str) -> None:
+    """Makes plotly know the house style in a theme."""
+    if theme not in THEMES:
+        raise InputError(f"theme is {theme!r}; choose one of {', '.join(THEMES)}.")
+    background, text = THEMES[theme]
+    pio.templates[_TEMPLATE] = go.layout.Template(
+        layout={
+            "paper_bgcolor": background,
+            "plot_bgcolor": background,
+            "font": {"color": text, "size": 13},
+            "colorway": OKABE_ITO,
+            "xaxis": _AXIS,
+            "yaxis": _AXIS,
+            "legend": {"bgcolor": "rgba(0, 0, 0, 0)"},
+            "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
+            "height": 380,
+            "width": 780,
+        }
+    )
+
+
+_register("auto")
 
 
 def figure(title: str, x: str = "", y: str = "") -> go.Figure:

@@ -17,11 +17,12 @@ from mirolib.energy import Reading
 from mirolib.errors import InputError
 from mirolib.experiment import Disturbance, Experiment, RunSettings, prepared, summarise
 from mirolib.records import EpochRecord, TaskRecord
+from mirolib.reprs import facts, run_facts
 from mirolib.state import State
 from mirolib.workbench import RunFolder, events_of, trials_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """A finished run.
 
@@ -38,6 +39,13 @@ class RunResult:
     class_names: tuple[str, ...]
     records: tuple[TaskRecord, ...]
     readings: tuple[Reading, ...] = ()
+
+    def __repr__(self) -> str:
+        """What was run, how it ended, and where it lies."""
+        return f"RunResult({', '.join(f'{name}: {value}' for name, value in run_facts(self).items())})"
+
+    def _repr_html_(self) -> str:
+        return facts(f"Run {self.path.name}", run_facts(self))
 
     @property
     def tasks(self) -> pd.DataFrame:

@@ -22,12 +22,14 @@ class Resources:
         memory_used_bytes: Bytes they take when full.
         stall_s: Seconds of the last epoch that training waited for storage; 0 where no epoch has just ended.
         elapsed_s: Seconds that epoch took; 0 where none has just ended.
+        swap_ratio_cap: Highest swap ratio that is allowed, in [0, 1].
     """
 
     memory_budget_bytes: int | None
     memory_used_bytes: int
     stall_s: float
     elapsed_s: float
+    swap_ratio_cap: float = 1.0
 
     @property
     def after_epoch(self) -> bool:
@@ -41,7 +43,12 @@ class Resources:
 
 
 class ResourceMonitor:
-    """Reads the state of memory and I/O, and lets experiments interfere with it."""
+    """Reads the state of memory and I/O, and lets experiments and people interfere with it.
+
+    Attributes:
+        budget: Where the memory budget comes from; may be replaced while a run goes on.
+        swap_ratio_cap: Highest swap ratio that controllers may choose, in [0, 1]; may be set while a run goes on.
+    """
 
     def __init__(
         self,
@@ -58,7 +65,8 @@ class ResourceMonitor:
             clock: Seconds of a monotonic clock.
             injectors: Called before each probe with the number of epochs trained since the run began.
         """
-        self._budget = budget or BudgetSchedule({})
+        self.budget = budget or BudgetSchedule({})
+        self.swap_ratio_cap = 1.0
         self._memory, self._clock, self._injectors = memory, clock, injectors
         self._next_look, self._was_short = clock(), False
 
@@ -73,7 +81,8 @@ class ResourceMonitor:
             inject(epochs_done)
         used = self._memory.allocated_bytes
         stall_s, elapsed_s = (last.swaps.stall_s, last.duration_s) if last else (0.0, 0.0)
-        return Resources(self._budget.read(epochs_done, used), used, stall_s, elapsed_s)
+        budget = self.budget.read(epochs_done, used)
+        return Resources(budget, used, stall_s, elapsed_s, self.swap_ratio_cap)
 
     @property
     def short(self) -> bool:
@@ -85,5 +94,5 @@ class ResourceMonitor:
         if self._clock() < self._next_look:
             return False
         self._next_look = self._clock() + _SHORTAGE_EVERY_S
-        before, self._was_short = self._was_short, self._budget.is_short()
+        before, self._was_short = self._was_short, self.budget.is_short()
         return self._was_short and not before

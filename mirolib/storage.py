@@ -311,8 +311,8 @@ class Storage:
         """
         size = CHECKSUM_BYTES + self.fingerprint.sample_bytes
         keys = keys_of(ids)
-        if self.before_read is not None:
-            self.before_read(len(ids) * size)
+        if (before_read := self.before_read) is not None:  # another thread may take it away
+            before_read(len(ids) * size)
         with self._transaction(part) as transaction:
             views = [transaction.get(key, b"") for key in keys]
             if self.fingerprint.encoded:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mirolib.datasets import Dataset, Samples
 from mirolib.errors import InputError
+from mirolib.reprs import grid
 
 ORDINAL_BITS = 32
 ORDINAL_MASK = (1 << ORDINAL_BITS) - 1
@@ -60,7 +61,7 @@ class Task:
     validation_ids: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TaskStream:
     """A data set as a sequence of tasks with disjoint classes.
 
@@ -97,6 +98,15 @@ class TaskStream:
             raise InputError(
                 f"validation_share {self.validation_share} leaves a class of {smallest} nothing to train on; lower it."
             )
+
+    def __repr__(self) -> str:
+        """Data set, classes, tasks and seed."""
+        name = self.dataset.spec.name
+        return f"TaskStream({name}: {self.num_classes} classes in {self.num_tasks} tasks, seed {self.seed})"
+
+    def _repr_html_(self) -> str:
+        name = self.dataset.spec.name
+        return grid(f"Stream of {name}: {self.num_tasks} tasks, seed {self.seed}", self.describe())
 
     @property
     def num_classes(self) -> int:

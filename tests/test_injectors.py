@@ -1,4 +1,5 @@
 import contextlib
+import threading
 import time
 
 import numpy as np
@@ -39,6 +40,25 @@ def test_a_throttle_slows_the_store_and_lets_go(make_memory, stream):
         np.testing.assert_array_equal(memory.storage.read(ids), expected)
         assert time.monotonic() - start >= 0.09
     assert memory.storage.before_read is None
+
+
+def test_a_throttle_whose_rate_changes_lets_go_of_what_waits(make_memory, stream):
+    memory = make_memory(stream, MemoryConfig(5, 5))
+    memory.receive(stream[0])
+    ids = stream[0].train_ids[:10]
+    with Throttle(memory.storage, rate_bytes_s=1.0) as throttle:  # four minutes for these samples
+        reader = threading.Thread(target=memory.storage.read, args=(ids,), daemon=True)
+        reader.start()
+        reader.join(0.1)
+        assert reader.is_alive(), "the throttle does not throttle"
+        with pytest.raises(InputError, match="use above 0"):
+            throttle.set_rate(0.0)
+        reader.join(0.1)
+        assert reader.is_alive(), "a rate that was refused changed something"
+        throttle.set_rate(None)
+        reader.join(5)
+        assert not reader.is_alive(), "the read still waits under the old rate"
+        memory.storage.read(ids)
 
 
 def test_a_competitor_works_on_the_disk_and_leaves_nothing(tmp_path):

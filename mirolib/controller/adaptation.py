@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mirolib.controller.base import cap_sentence
 from mirolib.errors import InputError
 from mirolib.state import State, dumped, loaded
 
@@ -63,24 +64,39 @@ class SwapGovernor:
             policy: Threshold, floor and patience.
         """
         self.policy = policy or CongestionPolicy()
-        self.ratio = self._highest = highest
+        self._highest = self._within = highest  # of itself, and under the cap
+        self._own = highest  # what congestion leaves, whatever the cap
         self._clean = 0
         self._patience = self.policy.clean_epochs
         self._just_risen = False
         self._waiting: float | None = None  # stall share at the first epoch after a halving
         self._failed_at = float("inf")  # ratio that last brought congestion
 
+    @property
+    def ratio(self) -> float:
+        """The swap ratio for the next epoch, in [0, 1]."""
+        return min(self._own, self._within)
+
+    def cap(self, most: float) -> str:
+        """Takes in the highest ratio that is allowed from outside, in [0, 1].
+
+        Returns:
+            Why the ratio changed; empty if it did not.
+        """
+        before, self._within = self.ratio, min(self._highest, most)
+        return cap_sentence(most, before, self.ratio) if self.ratio != before else ""
+
     def state(self) -> State:
         """Where it stands, for a checkpoint."""
         return dumped(
             _Standing,
-            _Standing(self.ratio, self._clean, self._patience, self._just_risen, self._waiting, self._failed_at),
+            _Standing(self._own, self._clean, self._patience, self._just_risen, self._waiting, self._failed_at),
         )
 
     def restore(self, state: State) -> None:
         """Takes back what `state` gave."""
         s = loaded(_Standing, state)
-        self.ratio, self._clean, self._patience = s.ratio, s.clean, s.patience
+        self._own, self._clean, self._patience = s.ratio, s.clean, s.patience
         self._just_risen, self._waiting, self._failed_at = s.just_risen, s.waiting, s.failed_at
 
     def step(self, stall_share: float, stall_s: float = float("inf")) -> str:
@@ -98,10 +114,10 @@ class SwapGovernor:
             if self._just_risen:
                 self._patience *= 2
             self._clean, self._just_risen, self._waiting, self._failed_at = 0, False, None, before
-            self.ratio = max(before / 2, policy.floor * self._highest)
+            self._own = max(before / 2, policy.floor * self._highest)
             sentence = f"training waited for storage {stall_share:.0%} of the epoch (more than {policy.threshold:.0%})"
             return f"{sentence}: swap ratio {before:g} to {self.ratio:g}" if self.ratio < before else ""
-        if self.ratio < self._highest:
+        if before < self._within:
             if self._waiting is None:
                 self._waiting = stall_share
             elif self._waiting > policy.threshold / 4 and stall_share < self._waiting / 2:
@@ -110,8 +126,8 @@ class SwapGovernor:
         self._clean += 1
         if before >= self._failed_at and self._clean >= policy.clean_epochs:
             self._patience, self._failed_at = policy.clean_epochs, float("inf")
-        if self.ratio == self._highest or self._clean < self._patience:
+        if before == self._within or self._clean < self._patience:
             return ""
-        self.ratio = min(2 * before, self._highest)
+        self._own = min(2 * before, self._highest)
         epochs, self._clean, self._just_risen, self._waiting = self._clean, 0, True, None
         return f"{epochs} epochs without congestion: swap ratio {before:g} to {self.ratio:g}"

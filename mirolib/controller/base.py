@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -33,8 +33,33 @@ class Decision:
     trials: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
 
 
+def within_cap(config: MemoryConfig, swap_ratio: float, resources: Resources) -> Decision:
+    """A configuration with the swap ratio wished for, or the highest that is allowed; says so where that changes it.
+
+    Args:
+        config: The configuration in force.
+        swap_ratio: The ratio without a cap.
+        resources: The state of memory and I/O, with the cap.
+    """
+    allowed = min(swap_ratio, resources.swap_ratio_cap)
+    if allowed == config.swap_ratio:
+        return Decision(config)
+    changed = replace(config, swap_ratio=allowed)
+    return Decision(changed, cap_sentence(resources.swap_ratio_cap, config.swap_ratio, allowed))
+
+
+def cap_sentence(cap: float, before: float, after: float) -> str:
+    """Why a cap changed the swap ratio."""
+    return f"at most {cap:g} of the replayed samples may be swapped: swap ratio {before:g} to {after:g}"
+
+
 class Controller(ABC):
     """Decides the memory configuration; deciding changes neither learner nor memory."""
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """The ranked table as it stands, the row in force marked; empty where none is made. Any thread may ask."""
+        return pd.DataFrame()
 
     @abstractmethod
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
@@ -66,9 +91,9 @@ class FixedController(Controller):
     config: MemoryConfig
 
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
-        """The fixed configuration."""
-        return Decision(self.config)
+        """The fixed configuration, its swap ratio within the cap."""
+        return within_cap(self.config, self.config.swap_ratio, resources)
 
     def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
-        """The configuration in force."""
-        return Decision(config)
+        """The configuration in force, its swap ratio within the cap."""
+        return within_cap(config, self.config.swap_ratio, resources)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mirolib.controller.base import Controller, Decision
+from mirolib.controller.base import Controller, Decision, within_cap
 from mirolib.controller.grid import candidate_grid
 from mirolib.learner import Learner
 from mirolib.memory import MemoryConfig, TieredMemory
@@ -35,13 +35,14 @@ class RandomController(Controller):
 
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
         """Any candidate within the budget."""
-        ratio = self._ratio if memory.hierarchical else 0.0
+        self._ratio = self._ratio if memory.hierarchical else 0.0
+        ratio = min(self._ratio, resources.swap_ratio_cap)
         grid = candidate_grid(task, memory, resources.memory_budget_bytes, swap_ratio=ratio)
         return Decision(grid[self._rng.integers(len(grid))], f"Drawn at random from {len(grid)} candidates.")
 
     def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
-        """The configuration in force."""
-        return Decision(config)
+        """The configuration in force, its swap ratio within the cap."""
+        return within_cap(config, self._ratio, resources)
 
 
 class WholeBudgetController(Controller):
@@ -57,11 +58,12 @@ class WholeBudgetController(Controller):
 
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
         """The largest candidate, of equals that with the larger episodic memory."""
-        ratio = self._ratio if memory.hierarchical else 0.0
+        self._ratio = self._ratio if memory.hierarchical else 0.0
+        ratio = min(self._ratio, resources.swap_ratio_cap)
         grid = candidate_grid(task, memory, resources.memory_budget_bytes, swap_ratio=ratio)
         largest = max(grid, key=lambda c: (c.stream_size + c.episodic_size, c.episodic_size))
         return Decision(largest, "As much memory as the budget allows.")
 
     def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
-        """The configuration in force."""
-        return Decision(config)
+        """The configuration in force, its swap ratio within the cap."""
+        return within_cap(config, self._ratio, resources)

@@ -151,6 +151,7 @@ class MiroController(Controller):
             replayable=old if replays else 0,
             swaps=memory.hierarchical and self._ratio > 0,
         )
+        capped = self._governor.cap(resources.swap_ratio_cap)
         budget = resources.memory_budget_bytes
         candidates = self._candidates(task, memory, budget, replays)
         seed = int(np.random.SeedSequence([self._seed, 5, task.index]).generate_state(1)[0])
@@ -169,7 +170,8 @@ class MiroController(Controller):
         self._rank(candidates, scores)
         self._now.settled, self._now.larger_for = budget, 0
         row = self._best(budget)
-        return Decision(self._config(row), self._reason(row), self._marked(row))
+        reason = " ".join(sentence for sentence in (self._reason(row), capped) if sentence)
+        return Decision(self._config(row), reason, self._marked(row))
 
     def _candidates(self, task: Task, memory: TieredMemory, budget: int | None, replays: bool) -> list[MemoryConfig]:
         """The grid within the budget, and beside it that within the highest budget so far, should that come back."""
@@ -268,12 +270,20 @@ class MiroController(Controller):
         return f"{self.selector.caption} Here: {expected}, cost {row['cost']:,.4g} {unit}."
 
     def _marked(self, row: pd.Series) -> pd.DataFrame:
-        """The table with the row in force marked, ready for `trials.csv`; where there is no score, no accuracy."""
-        self._now.table["chosen"] = (self._now.table["stream_size"] == row["stream_size"]) & (
-            self._now.table["episodic_size"] == row["episodic_size"]
-        )
-        shown = self._now.table.assign(
-            accuracy=self._now.table["accuracy"].where(self._now.table["score"].notna()),
+        """Marks the row in force and returns the table."""
+        table = self._now.table
+        chosen = (table["stream_size"] == row["stream_size"]) & (table["episodic_size"] == row["episodic_size"])
+        self._now.table = table.assign(chosen=chosen)  # anew, since another thread may be reading
+        return self.trials
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """The table, ready for `trials.csv`; where there is no score, no accuracy."""
+        table = self._now.table
+        if not len(table):
+            return table
+        shown = table.assign(
+            accuracy=table["accuracy"].where(table["score"].notna()),
             cost_unit=self.costs.unit if self.costs.known else "visits",
             energy_kind=self._energy_kind,
             profiler=self.profiler.name,
@@ -292,6 +302,7 @@ class MiroController(Controller):
         reasons, self._now.pending = [self._now.pending], ""
         chosen = config
         if self._frame.swaps:
+            reasons.append(self._governor.cap(resources.swap_ratio_cap))
             reasons += [self._governor.step(resources.stall_share, resources.stall_s)] if resources.after_epoch else []
             chosen = replace(config, swap_ratio=self._governor.ratio)
         budget, size = resources.memory_budget_bytes, config.stream_size + config.episodic_size

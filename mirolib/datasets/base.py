@@ -10,6 +10,7 @@ import numpy as np
 import xxhash
 
 from mirolib.errors import InputError
+from mirolib.reprs import facts
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,19 @@ class Dataset:
             f"Dataset({self.spec.name}: {len(self.train)} training and {len(self.test)} test samples, "
             f"{len(self.class_names)} classes, {shape} {self.spec.sample_dtype})"
         )
+
+    def _repr_html_(self) -> str:
+        spec = self.spec
+        of_class = np.bincount(self.train.labels, minlength=len(self.class_names))
+        values = {
+            "training samples": f"{len(self.train):,}, {of_class.min():,} to {of_class.max():,} a class",
+            "test samples": f"{len(self.test):,}",
+            "classes": len(self.class_names),
+            "a sample": f"{'x'.join(map(str, spec.sample_shape))} {spec.sample_dtype}",
+            "presets": ", ".join(spec.presets),
+        }
+        told = {"source": spec.source, "licence": spec.licence, "to cite": spec.citation}
+        return facts(f"Data set {spec.name}", values | {name: text for name, text in told.items() if text})
 
     @classmethod
     def from_arrays(
