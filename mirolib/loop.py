@@ -127,6 +127,13 @@ class Loop:
             learner.synchronise,
         )
 
+    @property
+    def events(self) -> list[Event]:
+        """The controller's decisions so far, those of the task under way included; any thread may ask."""
+        now, done = self._now, self.records.copy()
+        current = now.events if now is not None and now.index == len(done) else []
+        return [*(event for record in done for event in record.events), *current]
+
     def steps(self, *, progress: bool = True) -> Iterator[EpochRecord | TaskRecord]:
         """Goes on from where the run stands.
 

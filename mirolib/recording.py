@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -144,7 +144,7 @@ class RecordedRun:
             raise
         self._earlier_trace = trace.assign(time_s=trace["time_s"] + self.experiment.meter.shift_s)
 
-    def steps(self, *, progress: bool = True) -> Iterator[EpochRecord | TaskRecord]:
+    def steps(self, *, progress: bool = True) -> Generator[EpochRecord | TaskRecord, None, None]:
         """Runs to the end, as `Experiment.steps` does; closing the generator ends the run as interrupted.
 
         Args:

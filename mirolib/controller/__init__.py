@@ -9,7 +9,7 @@ from mirolib.controller.base import Controller, Decision, FixedController
 from mirolib.controller.baselines import RandomController, WholeBudgetController
 from mirolib.controller.calibration import Calibration
 from mirolib.controller.costs import FORWARD_SHARE, CostModel
-from mirolib.controller.grid import candidate_grid
+from mirolib.controller.grid import candidate_grid, least_samples
 from mirolib.controller.miro import MiroController
 from mirolib.controller.probe import ProbeProfiler
 from mirolib.controller.profiler import Profiler, Situation
@@ -38,4 +38,5 @@ __all__ = [
     "above_cutline",
     "candidate_grid",
     "full_training",
+    "least_samples",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from mirolib.errors import InputError
 from mirolib.memory import MemoryConfig, TieredMemory
-from mirolib.stream import Task
+from mirolib.stream import Task, TaskStream
 
 STREAM_STEPS, EPISODIC_STEPS = 4, 5
 _SMALLEST_SHARE = 8  # the smallest stream buffer holds this fraction of the task
@@ -61,6 +61,11 @@ def candidate_grid(
         )
     kept = np.unique(np.linspace(0, len(fitting) - 1, min(limit, len(fitting))).round().astype(int))
     return [MemoryConfig(fitting[index][0], fitting[index][1], swap_ratio) for index in kept]
+
+
+def least_samples(stream: TaskStream) -> int:
+    """The least memory budget, in samples, under which every task of a stream has a candidate: one of each class."""
+    return max(len(classes) + max(1, classes[0]) for classes in stream.task_classes)
 
 
 def _derived(task: Task, memory: TieredMemory, samples: int | None, replays: bool) -> set[tuple[int, int]]:

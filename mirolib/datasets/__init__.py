@@ -17,7 +17,17 @@ from mirolib.datasets.download import ARCHIVES, fetch
 from mirolib.datasets.files import data_folder
 from mirolib.errors import InputError
 
-__all__ = ["DIGITS", "LOADERS", "Dataset", "DatasetSpec", "Preset", "Samples", "available_datasets", "load_dataset"]
+__all__ = [
+    "DIGITS",
+    "LOADERS",
+    "Dataset",
+    "DatasetSpec",
+    "Preset",
+    "Samples",
+    "available_datasets",
+    "dataset_spec",
+    "load_dataset",
+]
 
 LOADERS: dict[str, tuple[DatasetSpec, Callable[[Path], Dataset]]] = {
     "digits": (DIGITS, digits.load),
@@ -40,6 +50,21 @@ def available_datasets(root: str | os.PathLike[str] | None = None) -> list[str]:
     return [name for name in LOADERS if name not in ARCHIVES or ARCHIVES[name].found(folder)]
 
 
+def dataset_spec(name: str) -> DatasetSpec:
+    """The facts of a data set, which need not be there.
+
+    Raises:
+        InputError: If no data set has that name.
+    """
+    return _entry(name)[0]
+
+
+def _entry(name: str) -> tuple[DatasetSpec, Callable[[Path], Dataset]]:
+    if name not in LOADERS:
+        raise InputError(f"There is no data set {name!r}; choose one of {', '.join(LOADERS)}.")
+    return LOADERS[name]
+
+
 def load_dataset(
     name: str, *, root: str | os.PathLike[str] | None = None, preset: str = "", download: bool = False
 ) -> Dataset:
@@ -54,9 +79,7 @@ def load_dataset(
     Raises:
         InputError: If no data set or preset has that name, its files are missing or damaged, or can't be fetched.
     """
-    if name not in LOADERS:
-        raise InputError(f"There is no data set {name!r}; choose one of {', '.join(LOADERS)}.")
-    spec, load = LOADERS[name]
+    spec, load = _entry(name)
     chosen = spec.preset(preset)
     if download and name in ARCHIVES:
         fetch(ARCHIVES[name], data_folder(root))

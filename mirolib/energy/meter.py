@@ -263,6 +263,11 @@ class EnergyMeter:
             "metering_cpu_share": share,
         }
 
+    @property
+    def under_way(self) -> tuple[str, float]:
+        """The activities going on, in one word that is empty for none, and since when; any thread may ask."""
+        return "+".join(window.name for window in self._open_windows), self._edge[0]
+
     def _open(self, window: Window) -> tuple[float, Work]:
         self._start_sampling()
         try:

@@ -1,0 +1,5 @@
+"""The live dashboard: `Dashboard`."""
+
+from mirolib.widgets.dashboard import Dashboard
+
+__all__ = ["Dashboard"]

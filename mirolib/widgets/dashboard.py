@@ -1,0 +1,233 @@
+"""The live dashboard: a form, buttons and knobs, and what a run looks like while it goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import ClassVar
+
+from mirolib.datasets import Dataset
+from mirolib.errors import InputError, MiroError
+from mirolib.experiment import Disturbance, Experiment, RunSettings
+from mirolib.recording import RecordedRun, RunResult
+from mirolib.reprs import size_text
+from mirolib.widgets.form import SettingsForm
+from mirolib.widgets.live import LiveRun
+from mirolib.widgets.pace import NO_PACE, PaceKeeper
+from mirolib.widgets.panels import Snapshot
+from mirolib.widgets.view import View
+
+logger = logging.getLogger(__name__)
+
+_CELL_TRAINS = "A cell trains: buttons and knobs rest. Interrupt the kernel to stop; finished tasks are kept."
+_HEEDS = {"miro": "Miro heeds it at the next epoch.", "fixed": "The fixed controller keeps its sizes all the same."}
+_HEEDS_LATER = "This controller heeds it at the next task."
+
+
+class Dashboard:
+    """Shown in a notebook, its Start button trains in the background, so that its other buttons and its knobs act.
+
+    `run` trains in the cell instead and returns the result, as papermill, nbval and Run All Cells need it; buttons and
+    knobs rest meanwhile, and an interrupt of the kernel stops it. In a kernel one dashboard's run goes on at a time:
+    what begins another stops it, and so does making another dashboard.
+    """
+
+    _latest: ClassVar[LiveRun | None] = None
+
+    def __init__(
+        self,
+        settings: RunSettings | None = None,
+        *,
+        dataset: Dataset | None = None,
+        notebook: str = "05_live_dashboard",
+        results: str | os.PathLike[str] | None = None,
+        updates_per_s: float = 4.0,
+    ) -> None:
+        """A dashboard on which nothing runs yet.
+
+        Args:
+            settings: What the form begins with, and what holds for settings that it has no field for.
+            dataset: The user's own data set.
+            notebook: Folder of the runs within the results.
+            results: The folder of all results; see `mirolib.workbench.results_folder`.
+            updates_per_s: How often it is drawn anew while a run goes on.
+
+        Raises:
+            InputError: If there is no such data set or preset, or the rate is not positive.
+        """
+        if not updates_per_s > 0:
+            raise InputError(f"updates_per_s is {updates_per_s}; choose a value above 0, such as 4.")
+        self._period_s = 1 / updates_per_s
+        self._form = SettingsForm(settings or RunSettings(), dataset)
+        self._view = View(self._form.widget)
+        self._dataset, self._notebook, self._results = dataset, notebook, results
+        self._run: LiveRun | None = None
+        self._budget: int | None = None
+        self._view.start.on_click(lambda _: self.start())
+        self._view.pause.on_click(lambda _: self.pause())
+        self._view.stop.on_click(lambda _: self.stop())
+        self._view.budget.observe(lambda _: self._turn_budget(), "value")
+        self._view.cap.observe(lambda _: self._turn_others(), "value")
+        self._view.congestion.observe(lambda _: self._turn_others(), "value")
+        _stop_latest()
+        self._enable(form=True, buttons=False, knobs=True)
+        self._view.draw(Snapshot())
+        self._view.say("Choose, then press Start. The knobs below act while a run goes on, at the next epoch.")
+
+    @property
+    def result(self) -> RunResult | None:
+        """The latest run as far as it has come; None before its first task has finished."""
+        return self._run.result if self._run else None
+
+    def start(self) -> None:
+        """Begins a run in the background; what is wrong with its settings is said on the page."""
+        try:
+            run = self._begin("", in_background=True)
+        except MiroError as error:
+            self._view.say(str(error), error=True)
+            return
+        threading.Thread(target=_train, args=(run,), name="miro-training", daemon=True).start()
+        threading.Thread(target=self._pump, args=(run,), name="miro-dashboard", daemon=True).start()
+
+    def run(self, *, run_id: str = "") -> RunResult:
+        """Trains in the cell, the dashboard drawn meanwhile.
+
+        Args:
+            run_id: Name of the run; by default a new one.
+
+        Returns:
+            The run; after an interrupt what its finished tasks left, if any had finished.
+
+        Raises:
+            InputError: If a setting can't be.
+            StorageError: If the disk is full or can't be written.
+            KeyboardInterrupt: If the kernel is interrupted before a task has finished.
+        """
+        run = self._begin(run_id, in_background=False)
+        pump = threading.Thread(target=self._pump, args=(run,), name="miro-dashboard", daemon=True)
+        pump.start()
+        try:
+            return run.train()
+        except KeyboardInterrupt:
+            if (result := run.result) is None:
+                raise
+            logger.warning("Interrupted after %d tasks, which are kept.", len(result.records))
+            return result
+        finally:
+            pump.join()
+
+    def pause(self) -> None:
+        """Pauses the run when its epoch is over, or lets it go on."""
+        if self._run:
+            (self._run.resume if self._run.is_held else self._run.pause)()
+
+    def stop(self) -> None:
+        """Ends the run when its epoch is over; what its finished tasks left is kept."""
+        if self._run:
+            self._run.stop()
+
+    def _begin(self, run_id: str, *, in_background: bool) -> LiveRun:
+        """A run with the settings of the form and the knobs as they stand, in place of the kernel's latest."""
+        settings = self._form.read()
+
+        def make(disturb: Disturbance) -> RecordedRun:
+            return RecordedRun(
+                settings, dataset=self._dataset, notebook=self._notebook, run_id=run_id, results=self._results,
+                disturb=disturb,
+            )  # fmt: skip
+
+        run = LiveRun(make, after=_stop_latest())
+        Dashboard._latest = self._run = run
+        self._turn_others()
+        self._enable(form=False, buttons=in_background, knobs=in_background)
+        self._view.note("" if in_background else _CELL_TRAINS)
+        return run
+
+    def _enable(self, *, form: bool, buttons: bool, knobs: bool) -> None:
+        """Says what can be used; the knob for the memory budget waits until a run can say what it may be."""
+        view = self._view
+        self._form.enable(form)
+        view.start.disabled = not form
+        view.pause.disabled = view.stop.disabled = not buttons
+        view.cap.disabled = view.congestion.disabled = not knobs
+        view.budget.disabled = True
+
+    def _turn_others(self) -> None:
+        """Hands the knobs for swapping and congestion on to the run."""
+        if self._run:
+            self._run.set_swap_ratio_cap(self._view.cap.value)
+            self._run.set_congestion(self._view.rate_bytes_s())
+
+    def _turn_budget(self) -> None:
+        """Hands the knob for the memory budget on to the run, or puts it back where it was if that can't be."""
+        run, samples = self._run, self._view.budget_samples()
+        if self._view.budget.disabled or run is None or run.experiment is None or samples == self._budget:
+            return
+        try:
+            run.set_budget(samples)
+        except InputError as error:
+            self._view.note(str(error), error=True)
+            self._view.show_budget(self._budget)
+            return
+        self._budget = samples
+        text = "No memory budget." if samples is None else f"Memory budget: {samples:,} samples, "
+        text += "" if samples is None else f"{size_text(samples * run.experiment.memory.slot_bytes)}."
+        self._view.note(f"{text} {_HEEDS.get(run.experiment.settings.controller, _HEEDS_LATER)}")
+
+    def _pump(self, run: LiveRun) -> None:
+        """Draws a run until it has ended or another has taken its place."""
+        keeper: PaceKeeper | None = None
+        try:
+            ended = False
+            while not ended and self._run is run:
+                ended = run.ended.wait(self._period_s)
+                if keeper is None and run.experiment is not None:
+                    keeper = PaceKeeper(run.experiment.meter, run.experiment.learner.tally)
+                    self._offer_budget(run.experiment)
+                self._view.draw(run.snapshot(keeper.look() if keeper else NO_PACE))
+                self._view.say(run.sentence, run.share, error=run.error is not None)
+                self._view.pause.description = "Resume" if run.is_held else "Pause"
+        except Exception as error:  # training goes on whatever becomes of the pictures
+            logger.exception("The dashboard can't be drawn.")
+            self._view.say(
+                f"The dashboard can't be drawn ({type(error).__name__}: {error}); training goes on.", error=True
+            )
+            run.ended.wait()
+        if self._run is run:
+            self._enable(form=True, buttons=False, knobs=True)
+
+    def _offer_budget(self, experiment: Experiment) -> None:
+        """Fits the knob for the memory budget to a run; not where a cell trains, since no knob would be heard."""
+        memory = experiment.memory
+        size_bytes = experiment.resources.budget.read(0, memory.allocated_bytes)
+        most = sum(experiment.stream.most_samples())
+        self._budget = None if size_bytes is None else min(size_bytes // memory.slot_bytes, most)
+        self._view.offer_budget(most, self._budget)
+        self._view.budget.disabled = self._view.stop.disabled
+
+    def __repr__(self) -> str:
+        """How its run stands."""
+        return f"Dashboard({self._run.sentence if self._run else 'no run yet'})"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
+        return {**self._view.widget._repr_mimebundle_(), "text/plain": repr(self)}
+
+
+def _train(run: LiveRun) -> None:
+    """Trains in the background; an error is said on the page, and logged where it is not meant for the user."""
+    try:
+        run.train()
+    except MiroError:
+        pass
+    except Exception:
+        logger.exception("The run failed.")
+
+
+def _stop_latest() -> LiveRun | None:
+    """Ends the run that goes on in this kernel, if one does, and returns it."""
+    latest = Dashboard._latest
+    if latest is None or latest.ended.is_set():
+        return None
+    latest.stop()
+    return latest

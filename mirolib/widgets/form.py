@@ -1,0 +1,135 @@
+"""The form of a run's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets as ipw
+
+from mirolib.controller import SELECTORS
+from mirolib.datasets import Dataset, DatasetSpec, available_datasets, dataset_spec
+from mirolib.errors import InputError
+from mirolib.experiment import CONTROLLERS, MEMORIES, RunSettings
+from mirolib.learner import METHODS
+
+_NUMBERS = ("tasks", "epochs", "stream_size", "episodic_size")
+_LAYOUT = {"width": "auto", "min_width": "0"}
+_STYLE = {"description_width": "84px"}
+
+
+class SettingsForm:
+    """Fields for what is changed most from run to run; the other settings stay as they were given.
+
+    Attributes:
+        widget: What is shown.
+    """
+
+    def __init__(self, settings: RunSettings, dataset: Dataset | None = None) -> None:
+        """A form filled in from settings.
+
+        Args:
+            settings: What the fields begin with, and what holds for settings without a field.
+            dataset: The user's own data set; without, those found on this machine are offered.
+
+        Raises:
+            InputError: If there is no such data set or preset.
+        """
+        self._base, self._dataset = settings, dataset
+        self._spec_of(settings.dataset).preset(settings.preset)  # refuses what there is not
+        names = [dataset.spec.name] if dataset else available_datasets(settings.data or None)
+        if not dataset and settings.dataset not in names:
+            names.append(settings.dataset)  # its absence is told when it is loaded
+        self._choices = {
+            "dataset": _choice("data set", names, dataset.spec.name if dataset else settings.dataset),
+            "preset": _choice("preset", [""], ""),
+            "method": _choice("method", list(METHODS), settings.method),
+            "memory": _choice("memory", list(MEMORIES), settings.memory),
+            "controller": _choice("controller", list(CONTROLLERS), settings.controller),
+            "selector": _choice("selector", list(SELECTORS), settings.selector),
+        }
+        self._texts = {
+            name: _text(name.replace("_size", "").replace("_", " "), getattr(settings, name), "")
+            for name in (*_NUMBERS, "seed")
+        }
+        self._texts["memory_budget"] = _text("budget", settings.memory_budget, "none")
+        self._show_presets(settings.preset)
+        self._show_defaults()
+        self._choices["dataset"].observe(lambda _: self._show_presets(""), "value")
+        for name in ("dataset", "preset", "controller"):
+            self._choices[name].observe(lambda _: self._show_defaults(), "value")
+        self.widget = ipw.GridBox([*self._choices.values(), *self._texts.values()]).add_class("miro-form")
+
+    def _spec_of(self, name: str) -> DatasetSpec:
+        return self._dataset.spec if self._dataset else dataset_spec(name)
+
+    @property
+    def _spec(self) -> DatasetSpec:
+        return self._spec_of(self._choices["dataset"].value)
+
+    def _show_presets(self, chosen: str) -> None:
+        """Offers the presets of the data set chosen."""
+        names = list(self._spec.presets)
+        self._choices["preset"].options = names
+        self._choices["preset"].value = chosen if chosen in names else names[0]
+
+    def _show_defaults(self) -> None:
+        """Shows what an empty field means; sizes are for the fixed controller alone, the selector for Miro."""
+        preset = self._spec.preset(self._choices["preset"].value)
+        controller = self._choices["controller"].value
+        for name in _NUMBERS:
+            self._texts[name].placeholder = str(getattr(preset, name))
+        for name in ("stream_size", "episodic_size"):
+            self._texts[name].disabled = controller != "fixed"
+            if controller != "fixed":
+                self._texts[name].placeholder = "chosen"
+        self._choices["selector"].disabled = controller != "miro"
+
+    def read(self) -> RunSettings:
+        """The settings as they are filled in.
+
+        Raises:
+            InputError: If a field is no number or a setting is out of range.
+        """
+        fixed = self._choices["controller"].value == "fixed"
+        numbers = {name: _number(name, self._texts[name].value) for name in _NUMBERS}
+        chosen: dict[str, Any] = {name: box.value for name, box in self._choices.items()}
+        single = not MEMORIES[chosen["memory"]]
+        return replace(
+            self._base,
+            **chosen,
+            tasks=numbers["tasks"],
+            epochs=numbers["epochs"],
+            stream_size=numbers["stream_size"] if fixed else None,
+            episodic_size=numbers["episodic_size"] if fixed else None,
+            swap_ratio=None if single else self._base.swap_ratio,
+            seed=_number("seed", self._texts["seed"].value) or 0,
+            memory_budget=self._texts["memory_budget"].value,
+        )
+
+    def enable(self, enabled: bool) -> None:
+        """Lets the fields be changed, or not while a run goes on."""
+        for field in (*self._choices.values(), *self._texts.values()):
+            field.disabled = not enabled
+        if enabled:
+            self._show_defaults()
+
+
+def _choice(description: str, options: Sequence[str], value: str) -> ipw.Dropdown:
+    return ipw.Dropdown(options=options, value=value, description=description, layout=_LAYOUT, style=_STYLE)
+
+
+def _text(description: str, value: object, placeholder: str) -> ipw.Text:
+    shown = "" if value is None else str(value)
+    return ipw.Text(shown, description=description, placeholder=placeholder, layout=_LAYOUT, style=_STYLE)
+
+
+def _number(name: str, text: str) -> int | None:
+    """The whole number in a field; None where it is empty."""
+    if not text.strip():
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise InputError(f"{name} is {text!r}; write a whole number, or nothing for the default.") from error

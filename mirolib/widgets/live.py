@@ -1,0 +1,220 @@
+"""A run that can be watched, paused, stopped and steered while it goes on."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+
+import pandas as pd
+
+from mirolib.budgets import LiveBudget
+from mirolib.controller import least_samples
+from mirolib.errors import InputError, MiroError
+from mirolib.experiment import Disturbance, Experiment
+from mirolib.injectors import During, Throttle
+from mirolib.recording import RecordedRun, RunResult
+from mirolib.records import EpochRecord
+from mirolib.reprs import size_text
+from mirolib.storage import Storage
+from mirolib.widgets.pace import NO_PACE, Pace
+from mirolib.widgets.panels import Snapshot
+
+
+class LiveRun:
+    """A run whose loop asks, after each epoch, whether to go on; it knows nothing of widgets.
+
+    One thread calls `train`; any other may call the rest.
+
+    Attributes:
+        state: `preparing`, `training`, `paused`, or how it ended: `finished`, `stopped` or `failed`.
+        error: What it failed of.
+        ended: Set once it has ended and its folder is complete.
+    """
+
+    def __init__(self, make: Callable[[Disturbance], RecordedRun], after: LiveRun | None = None) -> None:
+        """A run that has not begun.
+
+        Args:
+            make: Makes the run, under a disturbance by which the knob for congestion acts.
+            after: A run whose end is waited for.
+        """
+        self.state, self.ended = "preparing", threading.Event()
+        self.error: Exception | None = None
+        self._make, self._after = make, after
+        self._recorded: RecordedRun | None = None
+        self._epochs: list[EpochRecord] = []
+        self._swap_ratio_cap = 1.0
+        self._rate_bytes_s: float | None = None
+        self._throttle: Throttle | None = None
+        self._trials, self._trials_at = pd.DataFrame(), 0
+        self._goes, self._is_stopped = threading.Event(), threading.Event()
+        self._goes.set()
+
+    def train(self) -> RunResult:
+        """Trains in this thread until the run is done or stopped; an interrupt keeps the rows of the finished tasks.
+
+        Raises:
+            InputError: If a setting can't be; the run is then marked failed.
+            StorageError: If the disk is full or can't be written.
+        """
+        try:
+            if self._after is not None:
+                self._after.ended.wait()
+            self._recorded = self._make(self._throttled)
+            self.set_swap_ratio_cap(self._swap_ratio_cap)
+            self._train(self._recorded)
+            return self._recorded.result
+        except BaseException as error:
+            self.state = "failed" if isinstance(error, Exception) else "stopped"
+            self.error = error if isinstance(error, Exception) else None
+            raise
+        finally:
+            self._after = None
+            self.ended.set()
+
+    def _train(self, recorded: RecordedRun) -> None:
+        """Takes step after step."""
+        experiment = recorded.experiment
+        with closing(recorded.steps(progress=False)) as steps:
+            self.state = "training"
+            for step in steps:
+                if isinstance(step, EpochRecord):
+                    self._epochs.append(step)
+                if not (self._may_go_on(experiment) or self._is_done(experiment)):
+                    break
+        self.state = "finished" if self._is_done(experiment) else "stopped"
+
+    @staticmethod
+    def _is_done(experiment: Experiment) -> bool:
+        return len(experiment.loop.records) == len(experiment.stream)
+
+    def _throttled(self, storage: Storage) -> During:
+        self._throttle = Throttle(storage, self._rate_bytes_s)
+        return During(0, sys.maxsize, self._throttle)
+
+    def _may_go_on(self, experiment: Experiment) -> bool:
+        """Waits while the run is paused, which counts as a pause and not as training; whether it is to go on."""
+        if self.is_held:
+            self.state = "paused"
+            with experiment.meter.interlude("pause"):
+                self._goes.wait()
+            self.state = "training"
+        return not self._is_stopped.is_set()
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """The parts of the run; None while it is being prepared."""
+        return self._recorded.experiment if self._recorded else None
+
+    @property
+    def result(self) -> RunResult | None:
+        """The run as far as it has come; None before its first task has finished."""
+        result = self._recorded.result if self._recorded else None
+        return result if result and result.records else None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the run is paused, or will be when its epoch is over."""
+        return not self._goes.is_set()
+
+    @property
+    def share(self) -> float:
+        """Share of its epochs that are done, in [0, 1]."""
+        if self.experiment is None:
+            return 0.0
+        return len(self._epochs) / (len(self.experiment.stream) * self.experiment.learner.epochs)
+
+    @property
+    def sentence(self) -> str:
+        """How the run stands, for people."""
+        if self.experiment is None:
+            return self._problem or "Loading the data set and making the parts of the run."
+        tasks, epochs = len(self.experiment.stream), self.experiment.learner.epochs
+        records = self.experiment.loop.records
+        task, epoch = divmod(len(self._epochs), epochs)
+        here = f"task {min(task + 1, tasks)} of {tasks}, {epoch} of {epochs} epochs done"
+        kept = f"what the {len(records)} finished tasks left is in {self._folder}"
+        if self.state == "finished":
+            return f"Finished: average accuracy {records[-1].average_accuracy:.1%} over {tasks} tasks; {kept}."
+        if self.state in ("failed", "stopped"):
+            return f"{self._problem or f'Stopped in {here}'}; {kept}.".replace(".;", ";")
+        if self._is_stopped.is_set():
+            return f"Stopping when this epoch is over: {here}."
+        if self.is_held:
+            return f"{'Paused' if self.state == 'paused' else 'Pausing when this epoch is over'}: {here}."
+        return f"Training: {here}."
+
+    @property
+    def _folder(self) -> str:
+        return str(self._recorded.folder.path) if self._recorded else ""
+
+    @property
+    def _problem(self) -> str:
+        """What ended the run before its time; empty for nothing."""
+        if isinstance(self.error, MiroError):
+            return str(self.error)
+        return f"{type(self.error).__name__}: {self.error}" if self.error else ""
+
+    def pause(self) -> None:
+        """Makes the run wait when the epoch under way is over."""
+        self._goes.clear()
+
+    def resume(self) -> None:
+        """Lets a paused run go on."""
+        self._goes.set()
+
+    def stop(self) -> None:
+        """Ends the run when the epoch under way is over; what the finished tasks left is kept."""
+        self._is_stopped.set()
+        self._goes.set()
+
+    def set_swap_ratio_cap(self, cap: float) -> None:
+        """Sets the highest swap ratio that is allowed, in [0, 1]."""
+        self._swap_ratio_cap = cap
+        if self.experiment:
+            self.experiment.resources.swap_ratio_cap = cap
+
+    def set_congestion(self, rate_bytes_s: float | None) -> None:
+        """Lets only so many bytes a second be read from storage; None for as many as it can."""
+        self._rate_bytes_s = rate_bytes_s
+        if self._throttle:
+            self._throttle.set_rate(rate_bytes_s)
+
+    def set_budget(self, samples: int | None) -> None:
+        """Sets the memory budget in samples of RAM, None for no limit; it takes the place of that of the settings.
+
+        Raises:
+            InputError: If the run is still being prepared, or the smallest configuration of a task does not fit.
+        """
+        if self.experiment is None:
+            raise InputError("The run is still being prepared; set the memory budget once it trains.")
+        slot_bytes, least = self.experiment.memory.slot_bytes, least_samples(self.experiment.stream)
+        if samples is not None and samples < least:
+            raise InputError(
+                f"A memory budget of {samples:,} samples does not hold the smallest configuration, {least:,} samples "
+                f"({size_text(least * slot_bytes)}): one of each class. The budget stays as it was."
+            )
+        self.experiment.resources.budget = LiveBudget(None if samples is None else samples * slot_bytes)
+
+    def snapshot(self, pace: Pace = NO_PACE) -> Snapshot:
+        """The state of the run now, beside the pace that a `PaceKeeper` has seen."""
+        if self.experiment is None:
+            return Snapshot(pace=pace)
+        memory, loop = self.experiment.memory, self.experiment.loop
+        epochs, events = tuple(self._epochs), tuple(loop.events)
+        if len(events) != self._trials_at:  # the table changes with decisions alone
+            self._trials_at, self._trials = len(events), self.experiment.controller.trials
+        return Snapshot(
+            tasks=tuple(loop.records),
+            epochs=epochs,
+            events=events,
+            trials=self._trials,
+            config=memory.config,
+            fill=(len(memory.stream_buffer), len(memory.episodic_memory)),
+            slot_bytes=memory.slot_bytes,
+            stored=memory.stored,
+            budget_bytes=self.experiment.resources.budget.read(len(epochs), memory.allocated_bytes),
+            pace=pace,
+        )

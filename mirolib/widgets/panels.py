@@ -1,0 +1,213 @@
+"""What a run looks like while it goes on: pure functions from its state to HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from mirolib.memory_config import MemoryConfig
+from mirolib.plots import OKABE_ITO
+from mirolib.records import EpochRecord, Event, TaskRecord
+from mirolib.reprs import size_text
+from mirolib.widgets.pace import NO_PACE, Pace
+from mirolib.widgets.svg import Axis, Band, Line, chart, number
+
+_STREAM, _EPISODIC, _BUDGET = OKABE_ITO[1], OKABE_ITO[0], OKABE_ITO[5]
+_PHASES = {
+    "receive": OKABE_ITO[4], "profile": OKABE_ITO[3], "train": OKABE_ITO[2], "retain": OKABE_ITO[0],
+    "evaluate": OKABE_ITO[6], "pause": "#999999", "idle": "#999999",
+}  # fmt: skip
+_LATEST_EVENTS = 50
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a run at one instant.
+
+    Attributes:
+        tasks: Its finished tasks.
+        epochs: Its finished epochs.
+        events: The controller's decisions.
+        trials: The ranked candidates of the task at hand.
+        config: Sizes and swap ratio in force; None before the run is built.
+        fill: Samples in stream buffer and episodic memory.
+        slot_bytes: Bytes of RAM of a sample.
+        stored: Training samples on storage.
+        budget_bytes: The memory budget at the last look; None for no limit.
+        pace: Power and work over time.
+    """
+
+    tasks: Sequence[TaskRecord] = ()
+    epochs: Sequence[EpochRecord] = ()
+    events: Sequence[Event] = ()
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
+    config: MemoryConfig | None = None
+    fill: tuple[int, int] = (0, 0)
+    slot_bytes: int = 0
+    stored: int = 0
+    budget_bytes: int | None = None
+    pace: Pace = NO_PACE
+
+
+def accuracy(state: Snapshot) -> str:
+    """Test accuracy over the tasks learnt: their average, and each task's own thin line from its first test on."""
+    learnt = np.arange(1, len(state.tasks) + 1)
+    matrix = [record.accuracies for record in state.tasks]
+    lines = [
+        Line(f"task {task + 1}" if len(state.tasks) <= 10 else "", learnt[task:],
+             100 * np.array([row[task] for row in matrix[task:]]),
+             OKABE_ITO[task % len(OKABE_ITO)], width=1.2, markers=True)
+        for task in range(len(state.tasks))
+    ]  # fmt: skip
+    average = 100 * np.array([record.average_accuracy for record in state.tasks])
+    lines.append(Line("average", learnt, average, "currentColor", width=3, markers=True))
+    tasks = state.tasks[0].num_tasks if state.tasks else 2
+    x = Axis("tasks learnt", 1, tasks, whole=True)
+    return chart("Test accuracy by task", x, Axis("accuracy, %", 0, 100), lines)
+
+
+def pace(state: Snapshot) -> str:
+    """Power over time where a sensor is, work over time where none is, the phases shaded."""
+    seen = state.pace
+    bands = [Band(name, start, end, _PHASES.get(name.split("+")[-1], "#999999")) for name, start, end in seen.phases]
+    if seen.kind == "none":
+        title, unit, values = "Work over time (no power sensor)", "sample visits / s", seen.rate
+    else:
+        title, unit, values = f"Power over time ({seen.kind})", "power, W", seen.power_w
+    line = Line("", seen.time_s, values, "currentColor", width=1.5)
+    return chart(title, Axis("time, s"), Axis(unit), [line], bands)
+
+
+def sizes(state: Snapshot) -> str:
+    """Buffer sizes over the epochs, under the memory budget."""
+    x = np.arange(1, len(state.epochs) + 1)
+    stream = np.array([epoch.config.stream_size for epoch in state.epochs], dtype=float)
+    both = stream + np.array([epoch.config.episodic_size for epoch in state.epochs], dtype=float)
+    lines = [
+        Line("stream buffer", x, stream, _STREAM, step=True),
+        Line("with episodic memory", x, both, _EPISODIC, step=True),
+    ]
+    limits = [(_epochs_before(state, event), event.memory_budget_bytes) for event in state.events]
+    known = [(float(at), size) for at, size in limits if size is not None]
+    if state.budget_bytes is not None:
+        known.append((float(len(state.epochs)), state.budget_bytes))
+    if known and state.slot_bytes:
+        at, size = np.array(known).T
+        lines.append(Line("memory budget", at, size / state.slot_bytes, _BUDGET, step=True, dash="6 3"))
+    return chart("Buffer sizes", Axis("epoch", whole=True), Axis("samples"), lines)
+
+
+def _epochs_before(state: Snapshot, event: Event) -> int:
+    """Epochs of the run before an event."""
+    earlier = sum(epoch.task < event.task for epoch in state.epochs)
+    return earlier + max(0, event.epoch)
+
+
+def swapping(state: Snapshot) -> str:
+    """Swap ratio in force, share of the replayed samples really swapped, and share of time waiting, by epoch."""
+    x = np.arange(1, len(state.epochs) + 1)
+    ratio = 100 * np.array([epoch.config.swap_ratio for epoch in state.epochs])
+    swapped = 100 * np.array([epoch.swaps.swapped / max(1, epoch.swaps.replayed) for epoch in state.epochs])
+    stalled = 100 * np.array([epoch.stall_share for epoch in state.epochs])
+    lines = [
+        Line("swap ratio", x, ratio, OKABE_ITO[2], step=True, dash="6 3"),
+        Line("swapped", x, swapped, OKABE_ITO[0]),
+        Line("waiting for storage", x, stalled, _BUDGET),
+    ]
+    return chart("Swapping and stall", Axis("epoch", whole=True), Axis("share, %", 0, 100), lines)
+
+
+def memory(state: Snapshot) -> str:
+    """How full the buffers are, in samples and bytes, and what lies on storage."""
+    config = state.config
+    if config is None:
+        return '<p class="miro-empty">The buffers are shown here once a run has begun.</p>'
+    bars = [
+        _bar("stream buffer", state.fill[0], config.stream_size, state.slot_bytes, _STREAM),
+        _bar("episodic memory", state.fill[1], config.episodic_size, state.slot_bytes, _EPISODIC),
+    ]
+    last = state.epochs[-1] if state.epochs else None
+    rate = f"{last.swaps.swapped / last.duration_s:,.0f}" if last else "0"
+    stall = f"{last.stall_share:.1%}" if last else "0 %"
+    size = (config.stream_size + config.episodic_size) * state.slot_bytes
+    budget = "no budget" if state.budget_bytes is None else f"budget {size_text(state.budget_bytes)}"
+    return (
+        "".join(bars) + f"<p>In all {size_text(size)} ({budget}); {state.stored:,} samples on storage. "
+        f"Last epoch: {rate} samples swapped a second, {stall} of the time spent waiting for storage.</p>"
+    )
+
+
+def _bar(name: str, fill: int, capacity: int, slot_bytes: int, colour: str) -> str:
+    text = f"{fill:,} of {capacity:,} samples, {size_text(fill * slot_bytes)} of {size_text(capacity * slot_bytes)}"
+    share = min(1.0, fill / max(1, capacity))
+    return (
+        f'<div class="miro-bar" role="meter" aria-label="{html.escape(name)}" aria-valuemin="0" '
+        f'aria-valuemax="{capacity}" aria-valuenow="{fill}" aria-valuetext="{text}"><b>{html.escape(name)}</b>'
+        f'<span class="track"><span style="width:{share:.1%};background:{colour}"></span></span><em>{text}</em></div>'
+    )
+
+
+def candidates(state: Snapshot) -> str:
+    """The ranked candidates: the row in force marked, those over the memory budget struck out."""
+    table = state.trials
+    if not len(table):
+        return '<p class="miro-empty">This controller ranks no candidates, or has not yet begun.</p>'
+    cost = f"cost, {table['cost_unit'].iloc[0]}"
+    head = ("", "rank", "stream", "episodic", "RAM", "accuracy", cost, "utility")
+    rows = "".join(_candidate(row, state.budget_bytes) for row in table.to_dict("records"))
+    title = f"task {int(table['task'].iloc[0]) + 1}, {table['profiler'].iloc[0]}, {table['selector'].iloc[0]}"
+    cells = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
+    return f"<table><caption>{html.escape(title)}</caption><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _candidate(row: Mapping[Hashable, object], budget_bytes: int | None) -> str:
+    size, reached = int(str(row["memory_bytes"])), float(str(row["accuracy"]))
+    over = budget_bytes is not None and size > budget_bytes
+    state = "chosen" if row["chosen"] else "over" if over else ""
+    mark = {"chosen": "► chosen", "over": "✕ too large", "": ""}[state]
+    values = (
+        mark, row["rank"], row["stream_size"], row["episodic_size"], size_text(size),
+        "" if np.isnan(reached) else f"{reached:.1%}", number(float(str(row["cost"]))), f"{row['utility']:.3g}",
+    )  # fmt: skip
+    return f'<tr class="{state}">' + "".join(f"<td>{html.escape(str(value))}</td>" for value in values) + "</tr>"
+
+
+def log(state: Snapshot) -> str:
+    """The controller's decisions, the latest first."""
+    latest = list(state.events)[-_LATEST_EVENTS:][::-1]
+    if not latest:
+        return '<p class="miro-empty">Decisions are listed here, the latest first.</p>'
+    return "<ul>" + "".join(f"<li><b>{_when(event)}</b> {html.escape(event.reason)}</li>" for event in latest) + "</ul>"
+
+
+def _when(event: Event) -> str:
+    return f"task {event.task + 1}" + (f", before epoch {event.epoch + 1}" if event.epoch >= 0 else ", on arrival")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One part of the dashboard.
+
+    Attributes:
+        draw: From a run's state to HTML.
+        inputs: The parts of the state that it shows: it need not be drawn again while they are the same.
+    """
+
+    draw: Callable[[Snapshot], str]
+    inputs: tuple[str, ...]
+
+
+PANELS = {
+    "accuracy": Panel(accuracy, ("tasks",)),
+    "pace": Panel(pace, ("pace",)),
+    "sizes": Panel(sizes, ("epochs", "events", "budget_bytes")),
+    "swapping": Panel(swapping, ("epochs",)),
+    "memory": Panel(memory, ("epochs", "config", "fill", "stored", "budget_bytes")),
+    "candidates": Panel(candidates, ("trials", "budget_bytes")),
+    "log": Panel(log, ("events",)),
+}
+"""What is drawn, by name."""

@@ -1,0 +1,195 @@
+"""Small line charts as SVG text.
+
+They take their text colour from the page, so that they read on light and dark ones; they need no code in the browser
+and leave little in a saved notebook, where a plotly `FigureWidget` leaves five megabytes.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+WIDTH, HEIGHT = 460, 175
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 34
+_MOST_POINTS = 300
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart.
+
+    Attributes:
+        name: Its name in the legend; empty for none.
+        x: `(n,)` positions, rising.
+        y: `(n,)` values; NaN leaves a gap.
+        colour: As CSS writes it.
+        step: Whether a value holds until the next.
+        dash: Lengths of dashes and gaps, as SVG writes them; empty for a solid line.
+        width: In pixels.
+        markers: Whether each point gets a dot.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    colour: str
+    step: bool = False
+    dash: str = ""
+    width: float = 2.0
+    markers: bool = False
+
+
+@dataclass(frozen=True)
+class Band:
+    """A shaded stretch of the horizontal axis.
+
+    Attributes:
+        name: What it is; one entry a name in the legend.
+        start: Where it begins.
+        end: Where it ends.
+        colour: As CSS writes it.
+    """
+
+    name: str
+    start: float
+    end: float
+    colour: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis.
+
+    Attributes:
+        title: Its title, with the unit.
+        least: Where it begins at the latest.
+        most: Where it ends at the earliest.
+        whole: Whether ticks are whole numbers.
+    """
+
+    title: str
+    least: float = 0.0
+    most: float = 0.0
+    whole: bool = False
+
+
+def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line], bands: Sequence[Band] = ()) -> str:
+    """HTML of a chart with title and legend.
+
+    Args:
+        title: What it shows.
+        x: The horizontal axis; it grows with the lines.
+        y: The vertical axis; it grows with the lines.
+        lines: What is drawn; long lines are thinned out.
+        bands: What is shaded behind.
+    """
+    across = _Scale.over(x, [line.x for line in lines], _LEFT, WIDTH - _RIGHT)
+    up = _Scale.over(y, [line.y for line in lines], HEIGHT - _BOTTOM, _TOP)
+    parts = [_shade(band, across) for band in bands]
+    parts += _grid(across, up, x, y)
+    parts += [_draw(line, across, up) for line in lines]
+    label = html.escape(title, quote=True)
+    return (
+        f'<figure class="miro-chart"><figcaption>{label}</figcaption>{_legend(lines, bands)}'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg></figure>'
+    )
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From values to pixels."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    step: float
+
+    @classmethod
+    def over(cls, axis: Axis, values: Sequence[np.ndarray], start: float, end: float) -> _Scale:
+        """A scale that holds the axis's own range and all finite values, ending at a tick where it grows."""
+        found = np.concatenate([np.array([axis.least, axis.most]), *values])
+        found = found[np.isfinite(found)]
+        low, high = float(found.min()), float(found.max())
+        if high <= low:
+            high = low + 1.0
+        step = _nice((high - low) / 4, axis.whole)
+        return cls(low, high, start, end, step)
+
+    def __call__(self, values: np.ndarray | float) -> np.ndarray:
+        return self.start + (np.asarray(values) - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def ticks(self) -> np.ndarray:
+        first = math.ceil(self.low / self.step - 1e-9)
+        return self.step * np.arange(first, math.floor(self.high / self.step + 1e-9) + 1)
+
+
+def _nice(step: float, whole: bool) -> float:
+    """The next of 1, 2, 5, 10, … from `step` on."""
+    power = 10.0 ** math.floor(math.log10(step))
+    nice = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * (1 - 1e-9))
+    return max(1.0, nice) if whole else nice
+
+
+def number(value: float) -> str:
+    """A number to about three figures, such as `12`, `1.5k` or `0.25`."""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= factor:
+            return f"{value / min(factor, 1e3 if unit == 'k' else factor):.3g}{unit}"
+    return f"{value:.4g}"
+
+
+def _grid(across: _Scale, up: _Scale, x: Axis, y: Axis) -> list[str]:
+    """Grid lines, tick labels and axis titles."""
+    parts = []
+    for value, place in zip(up.ticks(), up(up.ticks()), strict=True):
+        parts.append(f'<path class="grid" d="M{_LEFT} {place:.1f}H{WIDTH - _RIGHT}"/>')
+        parts.append(f'<text x="{_LEFT - 5}" y="{place + 4:.1f}" text-anchor="end">{number(value)}</text>')
+    for value, place in zip(across.ticks(), across(across.ticks()), strict=True):
+        parts.append(f'<text x="{place:.1f}" y="{HEIGHT - _BOTTOM + 15}" text-anchor="middle">{number(value)}</text>')
+    middle, centre = (_LEFT + WIDTH - _RIGHT) / 2, (_TOP + HEIGHT - _BOTTOM) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{html.escape(x.title)}</text>')
+    turned = f'transform="translate(12 {centre}) rotate(-90)"'
+    parts.append(f'<text {turned} text-anchor="middle">{html.escape(y.title)}</text>')
+    return parts
+
+
+def _shade(band: Band, across: _Scale) -> str:
+    start, end = np.clip(across(np.array([band.start, band.end])), _LEFT, WIDTH - _RIGHT)
+    return (
+        f'<rect x="{start:.1f}" y="{_TOP}" width="{max(end - start, 0):.1f}" height="{HEIGHT - _BOTTOM - _TOP}" '
+        f'fill="{band.colour}" opacity="0.3"><title>{html.escape(band.name)}</title></rect>'
+    )
+
+
+def _draw(line: Line, across: _Scale, up: _Scale) -> str:
+    """A line as a path, with its dots."""
+    keep = np.unique(np.linspace(0, len(line.x) - 1, min(len(line.x), _MOST_POINTS)).round().astype(int))
+    points = [(px, py) for px, py in zip(across(line.x[keep]).tolist(), up(line.y[keep]).tolist(), strict=True)]
+    path, pen = [], False
+    for px, py in points:
+        if math.isfinite(py):
+            path.append(f"{'H' if line.step else 'L'}{px:.1f}{'V' if line.step else ' '}{py:.1f}" if pen
+                        else f"M{px:.1f} {py:.1f}")  # fmt: skip
+        pen = math.isfinite(py)
+    dash = f' stroke-dasharray="{line.dash}"' if line.dash else ""
+    drawn = f'<path d="{"".join(path)}" fill="none" stroke="{line.colour}" stroke-width="{line.width}"{dash}/>'
+    if line.markers:
+        drawn += "".join(
+            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{line.colour}"/>'
+            for px, py in points
+            if math.isfinite(py)
+        )
+    return drawn
+
+
+def _legend(lines: Sequence[Line], bands: Sequence[Band]) -> str:
+    """Names with a swatch each: a stroke for a line, a square for a band."""
+    named = {line.name: f'<i style="border-top:3px {"dashed" if line.dash else "solid"} {line.colour}"></i>'
+             for line in lines if line.name}  # fmt: skip
+    named |= {band.name: f'<i class="band" style="background:{band.colour}"></i>' for band in bands}
+    return '<div class="legend">' + "".join(f"<span>{s}{html.escape(n)}</span>" for n, s in named.items()) + "</div>"
