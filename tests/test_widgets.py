@@ -198,8 +198,8 @@ def test_an_error_of_the_run_is_a_sentence(live):
 
 
 def test_a_lower_budget_moves_miro_within_an_epoch(live):
-    run = live(replace(SETTINGS, epochs=50))
-    until(lambda: len(run.snapshot().epochs) > 50)
+    run = live(replace(SETTINGS, epochs=20))
+    until(lambda: len(run.snapshot().epochs) > 20)
     run.pause()
     until(lambda: run.state == "paused")
     before, config = len(run.snapshot().epochs), run.snapshot().config
@@ -239,8 +239,8 @@ def test_knobs_set_before_a_run_hold_from_its_beginning(tmp_path):
 
 
 def test_congestion_makes_miro_swap_less_until_it_is_over(live):
-    run = live(replace(SETTINGS, epochs=100))
-    until(lambda: len(run.snapshot().epochs) > 100)
+    run = live(replace(SETTINGS, epochs=30))
+    until(lambda: len(run.snapshot().epochs) > 30)
     run.set_congestion(300.0)
     until(lambda: any("waited for storage" in event.reason for event in run.snapshot().events))
     assert run.snapshot().config.swap_ratio < 1
