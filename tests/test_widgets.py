@@ -350,7 +350,7 @@ def test_an_error_in_training_is_said_on_the_page(tmp_path):
 
 @pytest.mark.parametrize("controller", ["miro", "fixed"])
 def test_the_form_gives_back_the_settings_it_was_given(controller):
-    sizes = {"stream_size": 30, "episodic_size": 20} if controller == "fixed" else {}
+    sizes = {"stream_size": 30, "episodic_size": "20 KiB"} if controller == "fixed" else {}
     settings = RunSettings(
         method="bic", controller=controller, tasks=2, epochs=4, seed=7, memory_budget="1 MiB", lr=0.02, points=1.0,
         preset="small", **sizes,
