@@ -239,9 +239,9 @@ def test_knobs_set_before_a_run_hold_from_its_beginning(tmp_path):
 
 
 def test_congestion_makes_miro_swap_less_until_it_is_over(live):
-    run = live(replace(SETTINGS, epochs=30))
+    run = live(replace(SETTINGS, epochs=30, memory_budget="24 samples"))
     until(lambda: len(run.snapshot().epochs) > 30)
-    run.set_congestion(300.0)
+    run.set_congestion(100.0)  # a second an epoch at least: longer than a busy machine trains
     until(lambda: any("waited for storage" in event.reason for event in run.snapshot().events))
     assert run.snapshot().config.swap_ratio < 1
     run.set_congestion(None)
