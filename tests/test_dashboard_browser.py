@@ -137,7 +137,7 @@ def test_run_all_trains_in_the_cell(page):
 
 
 def test_start_pause_and_resume(page, folder):
-    page.fill(".miro-form .widget-inline-hbox:has(label:text-is('epochs')) input", "60")
+    page.fill(".miro-form .widget-inline-hbox:has(label:text-is('epochs')) input", "200")
     page.keyboard.press("Tab")
     button(page, "Start")
     says(page, "Training: task 2 of 5")
@@ -180,6 +180,8 @@ def test_congestion_is_felt_and_answered(page):
 def test_the_cap_on_the_swap_ratio_acts(page):
     press(page, knob("swap ratio cap", ".noUi-handle"), "Home")
     says(page, "at most 0 of the replayed samples may be swapped")
+    button(page, "Pause")  # so that the run does not end before it is stopped
+    says(page, "Paused: task")
 
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])

@@ -239,9 +239,9 @@ def test_knobs_set_before_a_run_hold_from_its_beginning(tmp_path):
 
 
 def test_congestion_makes_miro_swap_less_until_it_is_over(live):
-    run = live(replace(SETTINGS, epochs=30))
+    run = live(replace(SETTINGS, epochs=30, memory_budget="24 samples"))
     until(lambda: len(run.snapshot().epochs) > 30)
-    run.set_congestion(300.0)
+    run.set_congestion(100.0)  # a second an epoch at least: longer than a busy machine trains
     until(lambda: any("waited for storage" in event.reason for event in run.snapshot().events))
     assert run.snapshot().config.swap_ratio < 1
     run.set_congestion(None)
@@ -350,7 +350,7 @@ def test_an_error_in_training_is_said_on_the_page(tmp_path):
 
 @pytest.mark.parametrize("controller", ["miro", "fixed"])
 def test_the_form_gives_back_the_settings_it_was_given(controller):
-    sizes = {"stream_size": 30, "episodic_size": 20} if controller == "fixed" else {}
+    sizes = {"stream_size": 30, "episodic_size": "20 KiB"} if controller == "fixed" else {}
     settings = RunSettings(
         method="bic", controller=controller, tasks=2, epochs=4, seed=7, memory_budget="1 MiB", lr=0.02, points=1.0,
         preset="small", **sizes,

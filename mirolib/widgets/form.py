@@ -93,16 +93,15 @@ class SettingsForm:
             InputError: If a field is no number or a setting is out of range.
         """
         fixed = self._choices["controller"].value == "fixed"
-        numbers = {name: _number(name, self._texts[name].value) for name in _NUMBERS}
         chosen: dict[str, Any] = {name: box.value for name, box in self._choices.items()}
         single = not MEMORIES[chosen["memory"]]
         return replace(
             self._base,
             **chosen,
-            tasks=numbers["tasks"],
-            epochs=numbers["epochs"],
-            stream_size=numbers["stream_size"] if fixed else None,
-            episodic_size=numbers["episodic_size"] if fixed else None,
+            tasks=_number("tasks", self._texts["tasks"].value),
+            epochs=_number("epochs", self._texts["epochs"].value),
+            stream_size=_size(self._texts["stream_size"].value) if fixed else None,
+            episodic_size=_size(self._texts["episodic_size"].value) if fixed else None,
             swap_ratio=None if single else self._base.swap_ratio,
             seed=_number("seed", self._texts["seed"].value) or 0,
             memory_budget=self._texts["memory_budget"].value,
@@ -123,6 +122,12 @@ def _choice(description: str, options: Sequence[str], value: str) -> ipw.Dropdow
 def _text(description: str, value: object, placeholder: str) -> ipw.Text:
     shown = "" if value is None else str(value)
     return ipw.Text(shown, description=description, placeholder=placeholder, layout=_LAYOUT, style=_STYLE)
+
+
+def _size(text: str) -> int | str | None:
+    """The size in a field, in samples or as an amount such as `64 KiB`; None where it is empty."""
+    text = text.strip()
+    return int(text) if text.isdecimal() else text or None
 
 
 def _number(name: str, text: str) -> int | None:

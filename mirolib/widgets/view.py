@@ -154,4 +154,4 @@ def _same(now: object, then: object) -> bool:
 
 
 def _button(description: str, icon: str, tooltip: str) -> ipw.Button:
-    return ipw.Button(description=description, icon=icon, tooltip=tooltip, layout={"width": "92px"})
+    return ipw.Button(description=description, icon=icon, tooltip=tooltip, layout={"width": "92px", "flex": "0 0 auto"})
