@@ -174,7 +174,7 @@ def test_a_report_is_one_page_that_fetches_nothing_and_escapes_names(results, tm
     copy = tmp_path / "results" / "10_run" / "evil"
     copy.mkdir(parents=True)
     evil = "<img src=http://x onerror=alert(1)></script>"
-    for file in load_runs(results)["path"].map(Path).iloc[0].iterdir():
+    for file in load_runs(results)["path"].map(Path).iloc[0].glob("*[!S]"):  # not SHA256SUMS, which would tell
         text = file.read_text().replace('"small-cnn"', json.dumps(evil)).replace("train", evil)
         (copy / file.name).write_text(text)
     broken_results(tmp_path / "results" / "more")

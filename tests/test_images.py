@@ -257,4 +257,4 @@ def test_real_images_are_read(archive, classes, train, tmp_path):
     assert (len(dataset.class_names), len(dataset.train), len(dataset.test)) == (10, train, 200)
     assert decoded(dataset.train.read(np.arange(8)), (224, 224)).float().std() > 30
     small = load_dataset("imagenet1k", root=tmp_path)
-    assert (len(small.train), len(small.test)) == (600, 200)
+    assert (len(small.train), len(small.test)) == (800, 200)

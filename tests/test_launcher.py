@@ -15,6 +15,9 @@ from mirolib.errors import RunError
 from mirolib.launcher import NOTEBOOKS, check_parameters
 
 
+FIXED = {"controller": "fixed"}
+
+
 @pytest.mark.parametrize(
     ("given", "taken"),
     [
@@ -22,8 +25,11 @@ from mirolib.launcher import NOTEBOOKS, check_parameters
         ({"swap_ratio": 1, "epochs": None}, {"swap_ratio": 1.0, "epochs": None}),
         ({"model": "None", "run_id": "None"}, {"model": None, "run_id": "None"}),
         ({"epochs": "None", "keep_store": "true"}, {"epochs": None, "keep_store": True}),
-        ({"stream_size": "450", "episodic_size": "64MB"}, {"stream_size": 450, "episodic_size": "64MB"}),
-        ({"stream_size": 450, "episodic_size": "None"}, {"stream_size": 450, "episodic_size": None}),
+        (
+            FIXED | {"stream_size": "450", "episodic_size": "64MB"},
+            FIXED | {"stream_size": 450, "episodic_size": "64MB"},
+        ),
+        (FIXED | {"stream_size": 450, "episodic_size": "None"}, FIXED | {"stream_size": 450, "episodic_size": None}),
     ],
 )
 def test_parameters_get_their_declared_types(given, taken):

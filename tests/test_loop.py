@@ -221,7 +221,7 @@ def test_settings_fill_in_the_preset(tmp_path):
         ({"memory_budget": "plenty"}, "memory budget 'plenty' can't be read"),
         ({"controller": "miro", "stream_size": 50}, "sizes are for|are for the fixed controller"),
         ({"loss": "l2"}, "no loss 'l2'"),
-        ({"model": "gpt"}, "no model 'gpt'"),
+        ({"model": "gpt"}, "model is 'gpt'"),
         ({"tasks": 11}, "11 tasks cannot share 10 classes"),
         ({"seed": -1}, "seed is -1"),
         ({"epochs": 0}, "epochs is 0"),
