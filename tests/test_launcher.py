@@ -14,7 +14,6 @@ from mirolib.__main__ import main
 from mirolib.errors import RunError
 from mirolib.launcher import NOTEBOOKS, check_parameters
 
-
 FIXED = {"controller": "fixed"}
 
 
