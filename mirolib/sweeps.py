@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import psutil
+from jupyter_core.utils import ensure_event_loop
 from tqdm.auto import tqdm
 
 from mirolib.atomic import write_atomic
@@ -319,7 +320,8 @@ def _launch(plan: SweepPlan, member: Member, folder: Path) -> None:
     resume = (folder / plan.notebook / member.run_id).exists()  # what can't be resumed has been set aside
     own = {"run_id": member.run_id, "results": str(folder)}
     try:
-        launch(plan.notebook, progress=False, resume=resume, **member.parameters, **own)
+        with closing(ensure_event_loop()):  # that of this thread, which nbclient would leave open
+            launch(plan.notebook, progress=False, resume=resume, **member.parameters, **own)
     except RunError as error:
         logger.warning("%s", error)
 

@@ -1,11 +1,11 @@
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -203,12 +203,20 @@ def test_a_killed_kernel_is_run_again_by_the_same_call(tmp_path):
     assert sweep("10_run", parameters=LONG, name="mine", results=tmp_path).runs["status"].tolist() == ["finished"]
 
 
+def begun(file: Path, results: Path, *options: str) -> subprocess.Popen:
+    """`python -m mirolib sweep` in a process that heeds Ctrl-C even where the shell has this one ignore it."""
+    command = [sys.executable, "-m", "mirolib", "sweep", str(file), "--results", str(results), *options]
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+
+
 def test_an_interrupt_ends_the_kernels_and_keeps_the_rows(tmp_path):
-    thread = when_it_trains(tmp_path, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        sweep("10_run", seeds=3, parameters=LONG | {"epochs": 500}, name="mine", results=tmp_path, workers=2)
-    thread.join()
-    assert not kernels()
+    file = tmp_path / "sweep.yml"
+    file.write_text(f"notebook: 10_run\nname: mine\nseeds: 3\nparameters: {LONG | {'epochs': 60}}\n")
+    going = begun(file, tmp_path, "--workers", "2")
+    when_it_trains(tmp_path, 2, lambda: going.send_signal(signal.SIGINT)).join()
+    _, said = going.communicate(timeout=60)
+    assert going.returncode == 130 and "what is finished is kept" in said
     done = load_sweep("mine", tmp_path)
     assert done.runs["status"].tolist() == ["interrupted", "interrupted", "not started"]
     assert all((Path(path) / "tasks.csv").exists() for path in done.runs["path"][:2])
@@ -219,9 +227,10 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path, capsys):
     parameters = "{epochs: 15, controller: fixed, energy: none}"
     file.write_text(f"notebook: 10_run\nname: mine\nseeds: 2\nparameters: {parameters}\n")
     command = ["sweep", str(file), "--results", str(tmp_path)]
-    launcher = subprocess.Popen([sys.executable, "-m", "mirolib", *command], stdout=-3, stderr=-3)
+    launcher = begun(file, tmp_path)
     when_it_trains(tmp_path, 2, launcher.kill).join()
-    assert launcher.wait() == -9
+    launcher.communicate()
+    assert launcher.returncode == -9
     before = load_sweep("mine", tmp_path).runs
     assert before["status"].tolist() in (["finished", "running"], ["finished", "died"])
     written = (Path(before["path"][0]) / "run.json").stat().st_mtime_ns
