@@ -4,10 +4,13 @@ import logging
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
+from test_checkpoint_fuzz import fuzz as spoilt_states
 from test_comparison import read_whatever, run_inputs, table_inputs
+from test_energy_files import calibration_inputs, read_or_refused, trace_inputs
 from test_sweep_plan import refused_or_read, yaml_inputs
 
 
@@ -27,7 +30,23 @@ def main(inputs: int) -> None:
         def run_folders(run: bytes, table: bytes) -> None:
             read_whatever(Path(folder) / "10_run", run, table)
 
-        for fuzz, what in ((sweep_files, "sweep files"), (run_folders, "run folders (run.json and five tables)")):
+        @often
+        @given(content=trace_inputs())
+        def power_traces(content: bytes) -> None:
+            read_or_refused(Path(folder) / "any.csv", content)
+
+        @often
+        @given(content=calibration_inputs())
+        def calibrations(content: bytes) -> None:
+            read_or_refused(Path(folder) / "any.json", content)
+
+        for fuzz, what in (
+            (power_traces, "power traces"),
+            (calibrations, "calibrations"),
+            (partial(spoilt_states, inputs), "states of checkpoints"),
+            (sweep_files, "sweep files"),
+            (run_folders, "run folders (run.json and five tables)"),
+        ):
             start = time.monotonic()
             fuzz()
             sys.stdout.write(f"{inputs:,} {what}: none unhandled, {time.monotonic() - start:.0f} s\n")

@@ -110,7 +110,7 @@ class PowerModel:
             raise InputError(
                 f"There is no calibration {path}; make one with mirolib.energy.calibrate on a machine with a sensor."
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"The calibration {path} can't be read ({error}); calibrate anew.") from error

@@ -71,9 +71,10 @@ class TraceSource(EnergySource):
             if "rail" in table:  # as a run leaves it
                 table = table[table["rail"] == "total"]
             table = table[["time_s", "power_w"]].astype(float)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} is no power trace (columns time_s and power_w of numbers): {error}.") from error
-        return cls(table["time_s"].to_numpy(), table["power_w"].to_numpy())
+            return cls(table["time_s"].to_numpy(), table["power_w"].to_numpy())
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            what = " ".join(str(error).split()).rstrip(".")
+            raise InputError(f"{path} is no power trace (columns time_s and power_w of numbers): {what}.") from error
 
     def probe(self) -> Availability:
         """Always available."""
