@@ -115,6 +115,12 @@ def killed_at(results: Path, run_id: str, operation: str, call: int, delay_s: fl
     return os.WIFSIGNALED(status)
 
 
+def has_finished(results: Path, run_id: str) -> bool:
+    """Whether a run says so; it may have been killed before it said anything."""
+    file = results / "10_run" / run_id / "run.json"
+    return file.exists() and '"status": "finished"' in file.read_text()
+
+
 def counted(results: Path) -> Counter[str]:
     """Runs undisturbed; how often each operation was called."""
     file = results / "calls"
@@ -151,9 +157,9 @@ def kill(times: int, seed: int = 0, progress: bool = True) -> pd.DataFrame:
                 kills += killed_at(results, run_id, "step", draw.randint(1, calls["step"]), 0)
             for name in [operation] + ["step"] * (draw.random() < 0.25):
                 delay_s = draw.choice([0.0, draw.uniform(0, _MOMENT_S)])
-                kills += killed_at(results, run_id, name, draw.randint(1, calls[name]), delay_s)
-            file = results / "10_run" / run_id / "run.json"  # not there if the run was killed before it was written
-            if not file.exists() or '"status": "finished"' not in file.read_text():
+                if not has_finished(results, run_id):
+                    kills += killed_at(results, run_id, name, draw.randint(1, calls[name]), delay_s)
+            if not has_finished(results, run_id):
                 assert in_a_child(lambda: go(results, run_id)) == 0, f"not resumed after a kill in {operation}"  # noqa: B023
             found = facts(results / "10_run" / run_id)
             same = all(found[name].equals(expected[name]) for name in _TABLES)

@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _META = struct.Struct("=IIQQ")  # magic, version, address, map size
 _META_END = struct.Struct("=QQ")  # last page, transaction
@@ -50,9 +51,8 @@ class Tree:
         return cls(name, flags, depth, (branch, leaf, long_), entries, root)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One key and where in the file its value lies."""
+class Entry(NamedTuple):
+    """One key and where in the file its value lies; there may be millions."""
 
     key: bytes
     is_tree: bool
@@ -121,9 +121,9 @@ class Snapshot:
         if tree.root == _EMPTY:
             return
         pages, found, problems = [0, 0, 0], 0, len(self.problems)
-        for entry in self._descend(tree, tree.root, 1, None, None, pages):
-            found += 1
-            yield entry
+        for leaf in self._leaves(tree, tree.root, 1, None, None, pages):
+            found += len(leaf)
+            yield from leaf
         if len(self.problems) == problems and (found, tuple(pages)) != (tree.entries, tree.pages):
             self.problems.append(f"tree {tree.name}: {found} of {tree.entries} entries, pages {pages}")
 
@@ -141,10 +141,10 @@ class Snapshot:
                 self.problems.append(f"list of free pages: page {in_use[0]} is not free")
             self._seen.update(free)
 
-    def _descend(
+    def _leaves(
         self, tree: Tree, page: int, depth: int, lowest: bytes | None, beyond: bytes | None, pages: list[int]
-    ) -> Iterator[Entry]:
-        """The entries below a page; keys must lie from `lowest` up to `beyond`, that one excluded."""
+    ) -> Iterator[list[Entry]]:
+        """The entries of each leaf below a page; keys must lie from `lowest` up to `beyond`, that one excluded."""
         try:
             content = self._visit(page)
             leaf = depth == tree.depth
@@ -158,15 +158,16 @@ class Snapshot:
             return
         pages[1 if leaf else 0] += 1
         if leaf:
-            yield from self._leaf(tree, page, nodes, pages)
+            yield self._leaf(tree, page, nodes, pages)
             return
         bounds = [lowest, *keys, beyond]
         for k, (low, high, flags, _, _) in enumerate(nodes):
             child = low | high << 16 | flags << 32
-            yield from self._descend(tree, child, depth + 1, bounds[k], bounds[k + 1], pages)
+            yield from self._leaves(tree, child, depth + 1, bounds[k], bounds[k + 1], pages)
 
-    def _leaf(self, tree: Tree, page: int, nodes: list[tuple], pages: list[int]) -> Iterator[Entry]:
+    def _leaf(self, tree: Tree, page: int, nodes: list[tuple], pages: list[int]) -> list[Entry]:
         """The entries of a leaf."""
+        entries = []
         for low, high, flags, key, at in nodes:
             size, offset = low | high << 16, page * self.page_size + at
             try:
@@ -181,7 +182,8 @@ class Snapshot:
             except _DamagedPage as damage:
                 self.problems.append(f"tree {tree.name}, page {page}: {damage}")
                 continue
-            yield Entry(key, flags == _SUBTREE, offset, size)
+            entries.append(Entry(key, flags == _SUBTREE, offset, size))
+        return entries
 
     def _nodes(self, content: bytes, expected: int) -> Iterator[tuple[int, int, int, bytes, int]]:
         """The nodes of a page: size or child (low, high), flags, key, and where the value begins."""
