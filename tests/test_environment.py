@@ -7,7 +7,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
-CONDA_NAMES = {"torch": "pytorch", "lmdb": "python-lmdb", "xxhash": "python-xxhash", "soundfile": "pysoundfile",
+CONDA_NAMES = {"torch": "pytorch", "jupyter-core": "jupyter_core", "lmdb": "python-lmdb", "xxhash": "python-xxhash", "soundfile": "pysoundfile",
                "playwright": "playwright-python"}  # fmt: skip
 
 try:
@@ -38,7 +38,7 @@ def test_every_third_party_import_is_declared():
     import ast
     import sys
 
-    names = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}
+    names = {"scikit-learn": "sklearn", "jupyter-core": "jupyter_core", "pillow": "PIL", "pyyaml": "yaml"}
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dask"]]  # imported where it is used only
     declared = {names.get(Requirement(text).name, Requirement(text).name) for text in wanted}
     imported = set()
