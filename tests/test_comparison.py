@@ -191,7 +191,7 @@ def test_a_report_is_one_page_that_fetches_nothing_and_escapes_names(results, tm
 def test_a_report_as_a_table_and_what_it_refuses(results, tmp_path, capsys):
     out = tmp_path / "runs.csv"
     assert main(["report", str(out), "controller=fixed", "seed=1", "--results", str(results)]) == 0
-    assert pd.read_csv(out)["run_id"].tolist() == ["fixed20-1", "fixed100-1"]
+    assert sorted(pd.read_csv(out)["run_id"]) == ["fixed100-1", "fixed20-1"]
     runs = load_runs(results)
     for file, table, sentence in (("a.pdf", runs, "neither .html nor .csv"), ("a.csv", runs[:0], "no such runs")):
         with pytest.raises(InputError, match=sentence):
