@@ -110,7 +110,7 @@ def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
         ({"swap_ratio": 1.5}, "swap_ratio is 1.5; choose a value from 0"),
         ({"tasks": 0}, "tasks is 0; choose a value above 0"),
         ({"cutline": 2.0}, "cutline is 2.0; choose a share from 0 to 1"),
-        ({"validation_share": -0.1}, "validation_share is -0.1; choose a share"),
+        ({"validation_share": 1.5}, "validation_share is 1.5; choose a share"),
         ({"controller": "fixed", "stream_size": 0}, "stream_size is 0; give a whole number"),
         ({"controller": "fixed", "memory": "single-level", "swap_ratio": 0.5}, "single-level memory can't swap"),
     ],
