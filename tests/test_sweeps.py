@@ -212,7 +212,7 @@ def begun(file: Path, results: Path, *options: str) -> subprocess.Popen:
 
 def test_an_interrupt_ends_the_kernels_and_keeps_the_rows(tmp_path):
     file = tmp_path / "sweep.yml"
-    file.write_text(f"notebook: 10_run\nname: mine\nseeds: 3\nparameters: {LONG | {'epochs': 60}}\n")
+    file.write_text(f"notebook: 10_run\nname: mine\nseeds: 3\nparameters: {LONG | {'epochs': 200}}\n")
     going = begun(file, tmp_path, "--workers", "2")
     when_it_trains(tmp_path, 2, lambda: going.send_signal(signal.SIGINT)).join()
     _, said = going.communicate(timeout=60)
