@@ -296,7 +296,7 @@ def _set_aside(run: Path, path: Path) -> None:
 
 def _run_here(plan: SweepPlan, todo: list[Member], folder: Path, workers: int) -> Generator[Member]:
     """Runs members on this machine and yields each when it has ended."""
-    start, waiting = time.time(), iter(todo)
+    others, waiting = {child.pid for child in psutil.Process().children()}, iter(todo)
     running: dict[Future[None], Member] = {}
     with ThreadPoolExecutor(workers) as pool:  # each run has a process of its own: its kernel
         try:
@@ -311,7 +311,7 @@ def _run_here(plan: SweepPlan, todo: list[Member], folder: Path, workers: int) -
                 yield member
         except BaseException:  # Ctrl-C, or a full disk: the others must not go on alone
             while wait(running, timeout=1).not_done:
-                _stop_kernels(start)
+                _stop_kernels(others)
             raise
 
 
@@ -326,16 +326,16 @@ def _launch(plan: SweepPlan, member: Member, folder: Path) -> None:
         logger.warning("%s", error)
 
 
-def _stop_kernels(since: float) -> None:
-    """Interrupts the kernels that this process has started since, as Ctrl-C would; those that don't heed it are killed.
+def _stop_kernels(others: set[int]) -> None:
+    """Interrupts the kernels of this process but for some, as Ctrl-C would; those that don't heed it are killed.
 
     Args:
-        since: Seconds since the epoch.
+        others: Numbers of processes that are not to be stopped.
     """
     kernels = [
         child
         for child in psutil.Process().children()
-        if child.create_time() >= since and "ipykernel_launcher" in " ".join(child.cmdline())
+        if child.pid not in others and "ipykernel_launcher" in " ".join(child.cmdline())
     ]
     for kernel in kernels:
         kernel.send_signal(signal.SIGINT)

@@ -203,23 +203,23 @@ def test_a_killed_kernel_is_run_again_by_the_same_call(tmp_path):
     assert sweep("10_run", parameters=LONG, name="mine", results=tmp_path).runs["status"].tolist() == ["finished"]
 
 
-def begun(file: Path, results: Path, *options: str) -> subprocess.Popen:
+def begun(file: Path, results: Path) -> subprocess.Popen:
     """`python -m mirolib sweep` in a process that heeds Ctrl-C even where the shell has this one ignore it."""
-    command = [sys.executable, "-m", "mirolib", "sweep", str(file), "--results", str(results), *options]
+    command = [sys.executable, "-m", "mirolib", "sweep", str(file), "--results", str(results)]
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
 
 
 def test_an_interrupt_ends_the_kernels_and_keeps_the_rows(tmp_path):
     file = tmp_path / "sweep.yml"
-    file.write_text(f"notebook: 10_run\nname: mine\nseeds: 3\nparameters: {LONG | {'epochs': 200}}\n")
-    going = begun(file, tmp_path, "--workers", "2")
-    when_it_trains(tmp_path, 2, lambda: going.send_signal(signal.SIGINT)).join()
+    file.write_text(f"notebook: 10_run\nname: mine\nseeds: 2\nparameters: {LONG | {'epochs': 200}}\n")
+    going = begun(file, tmp_path)
+    when_it_trains(tmp_path, 1, lambda: going.send_signal(signal.SIGINT)).join()
     _, said = going.communicate(timeout=60)
     assert going.returncode == 130 and "what is finished is kept" in said
     done = load_sweep("mine", tmp_path)
-    assert done.runs["status"].tolist() == ["interrupted", "interrupted", "not started"]
-    assert all((Path(path) / "tasks.csv").exists() for path in done.runs["path"][:2])
+    assert done.runs["status"].tolist() == ["interrupted", "not started"]
+    assert (Path(done.runs["path"][0]) / "tasks.csv").exists()
 
 
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path, capsys):
