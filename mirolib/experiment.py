@@ -11,14 +11,12 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from mirolib.budgets import parse_amount, parse_budget, parse_size, store_budget
 from mirolib.controller import (
-    FORWARD_SHARE,
     SELECTORS,
     Controller,
     FixedController,
@@ -31,7 +29,7 @@ from mirolib.controller import (
     full_training,
 )
 from mirolib.datasets import Dataset, Preset, load_dataset
-from mirolib.energy import EnergyMeter, Kind, TraceSource, during, named, total_energy_j
+from mirolib.energy import EnergyMeter, Kind, TraceSource, named
 from mirolib.errors import InputError
 from mirolib.injectors import During
 from mirolib.learner import METHODS, Learner
@@ -43,13 +41,11 @@ from mirolib.records import EpochRecord, TaskRecord
 from mirolib.resources import ResourceMonitor
 from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import TaskStream
+from mirolib.summary import summarise
 
 T = TypeVar("T")
 
 Disturbance = Callable[[Storage], During]
-
-LEARNING = ("receive", "profile", "train", "retain")
-"""The windows of a run that are needed to learn; evaluation is for the report."""
 
 CONTROLLERS = ("miro", "fixed", "whole-budget", "random")
 PROFILERS: dict[str, Callable[[], Profiler]] = {
@@ -351,57 +347,6 @@ def _meter(energy: str) -> EnergyMeter:
     if energy == "auto":
         return EnergyMeter.auto()
     return EnergyMeter(TraceSource.from_csv(energy) if energy.endswith(".csv") else named(energy))
-
-
-def summarise(records: list[TaskRecord]) -> dict[str, object]:
-    """One flat row of a run: accuracy after the last task, energy and work over all tasks.
-
-    Energy and work come by window (`train_energy_j`, `evaluate_visits`, …), profiling on its own; `learning_work` (in
-    sample visits, a forward pass alone counting as a third) and `learning_energy_j` are all of it but the evaluation.
-    """
-    if not records:
-        return {}
-    last = records[-1]
-    readings = [reading for record in records for reading in record.readings]
-    row: dict[str, object] = {
-        "tasks_done": len(records),
-        "final_accuracy": last.average_accuracy,
-        "average_incremental_accuracy": last.average_incremental_accuracy,
-        "forgetting": last.forgetting,
-        "backward_transfer": last.backward_transfer,
-        "swapped": sum(record.swaps.swapped for record in records),
-        "stall_s": sum(record.swaps.stall_s for record in records),
-        "damaged": last.damaged,
-        "bytes_read": sum(reading.work.bytes_read for reading in readings),
-        "bytes_written": sum(reading.work.bytes_written for reading in readings),
-        "energy_kind": readings[0].kind,
-        "energy_scope": readings[0].scope,
-    }
-    row["cost_error"] = _cost_error(records)
-    learning = during(readings, *LEARNING)
-    row["learning_work"] = sum(r.work.visits + FORWARD_SHARE * r.work.forward_visits for r in learning)
-    row["learning_energy_j"] = total_energy_j(learning)
-    for window in dict.fromkeys(reading.window for reading in readings):
-        ours = [reading for reading in readings if reading.window == window]
-        row[f"{window}_visits"] = sum(reading.work.visits for reading in ours)
-        row[f"{window}_forward_visits"] = sum(reading.work.forward_visits for reading in ours)
-        row[f"{window}_s"] = sum(reading.duration_s for reading in ours)
-        row[f"{window}_cpu_s"] = sum(reading.work.cpu_s for reading in ours)
-        row[f"{window}_energy_j"] = total_energy_j(ours)
-    return row
-
-
-def _cost_error(records: list[TaskRecord]) -> float:
-    """Median relative error of the cost that a controller had predicted for its choices; NaN where it made none."""
-    errors = []
-    for record in records:
-        chosen = record.trials[record.trials["chosen"]] if len(record.trials) else record.trials
-        train = during(record.readings, "train")
-        if len(chosen) == 1 and len({(e.config.stream_size, e.config.episodic_size) for e in record.epochs}) == 1:
-            visits, joules = float(sum(reading.work.visits for reading in train)), total_energy_j(train)
-            cost = visits if chosen["cost_unit"].iloc[0] == "visits" else joules
-            errors.append(abs(float(chosen["cost"].iloc[0]) - cost) / cost)
-    return float(np.nanmedian(errors)) if errors else float("nan")
 
 
 def run_all(

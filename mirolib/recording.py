@@ -15,11 +15,12 @@ from mirolib.checkpoint import Checkpoints
 from mirolib.datasets import Dataset
 from mirolib.energy import Reading
 from mirolib.errors import InputError
-from mirolib.experiment import Disturbance, Experiment, RunSettings, prepared, summarise
-from mirolib.records import EpochRecord, TaskRecord
+from mirolib.experiment import Disturbance, Experiment, RunSettings, prepared
+from mirolib.records import EpochRecord, TaskRecord, events_of, trials_of
 from mirolib.reprs import facts, run_facts
 from mirolib.state import State
-from mirolib.workbench import RunFolder, events_of, trials_of
+from mirolib.summary import summarise
+from mirolib.workbench import RunFolder
 
 
 @dataclass(frozen=True, repr=False)

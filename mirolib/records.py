@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import pandas as pd
@@ -162,3 +163,14 @@ class TaskRecord:
             "energy_kind": self.readings[0].kind,
             **{f"accuracy_{j}": value for j, value in enumerate(self.accuracies)},
         }
+
+
+def events_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
+    """The controller's decisions, one row each."""
+    return pd.DataFrame([event.row() for record in records for event in record.events])
+
+
+def trials_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
+    """The controller's ranked candidates, one row each."""
+    tables = [record.trials for record in records if len(record.trials)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

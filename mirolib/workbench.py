@@ -12,7 +12,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -28,8 +28,8 @@ import torch
 from mirolib.atomic import write_atomic
 from mirolib.energy import EnergyMeter
 from mirolib.errors import InputError, StorageError
-from mirolib.experiment import summarise
-from mirolib.records import TaskRecord
+from mirolib.records import TaskRecord, events_of, trials_of
+from mirolib.summary import summarise
 from mirolib.wear import WriteMeter
 
 RUN_FORMAT = 1
@@ -291,17 +291,6 @@ class RunFolder:
         files = sorted([*self.path.glob("*.csv"), self.path / "run.json"])
         lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
         write_atomic(self.path / SUMS, "".join(lines))
-
-
-def events_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
-    """The controller's decisions, one row each."""
-    return pd.DataFrame([event.row() for record in records for event in record.events])
-
-
-def trials_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
-    """The controller's ranked candidates, one row each."""
-    tables = [record.trials for record in records if len(record.trials)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def load_runs(results: str | os.PathLike[str] | None = None, notebook: str = "*") -> pd.DataFrame:

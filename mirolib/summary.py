@@ -1,0 +1,63 @@
+"""A run in one flat row: what runs are compared by."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mirolib.controller import FORWARD_SHARE
+from mirolib.energy import during, total_energy_j
+from mirolib.records import TaskRecord
+
+LEARNING = ("receive", "profile", "train", "retain")
+"""The windows of a run that are needed to learn; evaluation is for the report."""
+
+
+def summarise(records: list[TaskRecord]) -> dict[str, object]:
+    """One flat row of a run: accuracy after the last task, energy and work over all tasks.
+
+    Energy and work come by window (`train_energy_j`, `evaluate_visits`, …), profiling on its own; `learning_work` (in
+    sample visits, a forward pass alone counting as a third) and `learning_energy_j` are all of it but the evaluation.
+    """
+    if not records:
+        return {}
+    last = records[-1]
+    readings = [reading for record in records for reading in record.readings]
+    row: dict[str, object] = {
+        "tasks_done": len(records),
+        "final_accuracy": last.average_accuracy,
+        "average_incremental_accuracy": last.average_incremental_accuracy,
+        "forgetting": last.forgetting,
+        "backward_transfer": last.backward_transfer,
+        "swapped": sum(record.swaps.swapped for record in records),
+        "stall_s": sum(record.swaps.stall_s for record in records),
+        "damaged": last.damaged,
+        "bytes_read": sum(reading.work.bytes_read for reading in readings),
+        "bytes_written": sum(reading.work.bytes_written for reading in readings),
+        "energy_kind": readings[0].kind,
+        "energy_scope": readings[0].scope,
+    }
+    row["cost_error"] = _cost_error(records)
+    learning = during(readings, *LEARNING)
+    row["learning_work"] = sum(r.work.visits + FORWARD_SHARE * r.work.forward_visits for r in learning)
+    row["learning_energy_j"] = total_energy_j(learning)
+    for window in dict.fromkeys(reading.window for reading in readings):
+        ours = [reading for reading in readings if reading.window == window]
+        row[f"{window}_visits"] = sum(reading.work.visits for reading in ours)
+        row[f"{window}_forward_visits"] = sum(reading.work.forward_visits for reading in ours)
+        row[f"{window}_s"] = sum(reading.duration_s for reading in ours)
+        row[f"{window}_cpu_s"] = sum(reading.work.cpu_s for reading in ours)
+        row[f"{window}_energy_j"] = total_energy_j(ours)
+    return row
+
+
+def _cost_error(records: list[TaskRecord]) -> float:
+    """Median relative error of the cost that a controller had predicted for its choices; NaN where it made none."""
+    errors = []
+    for record in records:
+        chosen = record.trials[record.trials["chosen"]] if len(record.trials) else record.trials
+        train = during(record.readings, "train")
+        if len(chosen) == 1 and len({(e.config.stream_size, e.config.episodic_size) for e in record.epochs}) == 1:
+            visits, joules = float(sum(reading.work.visits for reading in train)), total_energy_j(train)
+            cost = visits if chosen["cost_unit"].iloc[0] == "visits" else joules
+            errors.append(abs(float(chosen["cost"].iloc[0]) - cost) / cost)
+    return float(np.nanmedian(errors)) if errors else float("nan")
