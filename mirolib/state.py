@@ -20,8 +20,11 @@ State = dict[str, Any]
 _DTYPES = ("int64", "float64", "bool", "object", "str")
 
 
-def _table_out(table: pd.DataFrame) -> State:
-    columns = {str(name): [str(column.dtype), column.tolist()] for name, column in table.items()}
+_Cell = bool | int | float | str | None  # said to pydantic, or infinities would become None
+
+
+def _table_out(table: pd.DataFrame) -> dict[str, int | dict[str, tuple[str, list[_Cell]]]]:
+    columns = {str(name): (str(column.dtype), column.tolist()) for name, column in table.items()}
     return {"rows": len(table), "columns": columns}
 
 

@@ -1,12 +1,13 @@
 import json
 import logging
+import math
 import random
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mirolib import InputError, StorageError
@@ -37,6 +38,7 @@ def test_tensors_that_share_memory_or_are_strided_are_kept_apart():
     assert torch.equal(found["a"], found["b"]) and torch.equal(found["t"], base.T)
 
 
+@example([math.inf, -math.inf, math.nan], [1, 2, 3], [True, False, True])
 @given(st.lists(st.floats()), st.lists(st.integers(-(1 << 63), (1 << 63) - 1)), st.lists(st.booleans()))
 def test_tables_come_back_as_they_were(floats, integers, flags):
     rows = min(map(len, (floats, integers, flags)))
