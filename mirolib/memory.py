@@ -15,13 +15,14 @@ import numpy as np
 
 from mirolib.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas
 from mirolib.errors import InputError
+from mirolib.exchanger import Exchanger
 from mirolib.memory_config import MemoryConfig
-from mirolib.mending import fill_episodic, fill_stream, no_sample_left, replaced, take_back
+from mirolib.mending import fill_episodic, fill_stream, no_sample_left, take_back
 from mirolib.reprs import grid, size_text
 from mirolib.state import Flags, Ids, State, generator_of, loaded
 from mirolib.storage import Storage
 from mirolib.stream import ORDINAL_MASK, Task, labels_of, make_ids, rank_in_class
-from mirolib.swapper import Exchange, SwapCounts, Swapper, SwapPolicy, UniformSwap
+from mirolib.swapper import SwapCounts, SwapPolicy, UniformSwap
 
 _CHUNK = 256  # samples moved between tiers at a time
 
@@ -38,11 +39,8 @@ class _Kept:
     damaged: list[Ids]
     stored: Ids
     old_classes: Flags
-    owed: float
-    counts: SwapCounts
-    under_way: list[tuple[int, Ids, Ids]]
     generators: list[State]
-    policy: State
+    exchanger: State
 
 
 @dataclass(frozen=True)
@@ -98,17 +96,14 @@ class TieredMemory:
         self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, shape, dtype))
         self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, shape, dtype))
         self._check(config)
-        self._lag = lag
-        self._swapper = Swapper(storage, lag)
-        self._policy = policy or UniformSwap()
-        self._batch_rng, self._swap_rng, self._select_rng = (
+        self._batch_rng, swap_rng, self._select_rng = (
             np.random.default_rng(child) for child in np.random.SeedSequence([seed, 2]).spawn(3)
         )
+        self._lag = lag
+        self._exchanger = Exchanger(storage, lag, policy or UniformSwap(), swap_rng)
         self._stored = np.zeros(num_classes, dtype=np.int64)
         self._old_classes = np.zeros(num_classes, dtype=bool)
         self._layout = 0  # counts what makes the slots of a batch stale
-        self._owed = 0.0
-        self._counts = SwapCounts()
         self._owns_storage = True
 
     def _tiers(self) -> list[dict[str, object]]:
@@ -171,7 +166,7 @@ class TieredMemory:
             seed=seed,
             hierarchical=self.hierarchical,
             lag=self._lag,
-            policy=copy.deepcopy(self._policy),
+            policy=copy.deepcopy(self._exchanger.policy),
         )
         other.config = self.config
         other.stream_buffer, other.episodic_memory = self.stream_buffer.copy(), self.episodic_memory.copy()
@@ -215,8 +210,7 @@ class TieredMemory:
     @property
     def counts(self) -> SwapCounts:
         """Swapping so far."""
-        counts = self._counts
-        return SwapCounts(counts.steps, counts.replayed, counts.swapped, counts.unavailable, self._swapper.stall_s)
+        return self._exchanger.counts
 
     def receive(self, task: Task) -> None:
         """Buffering: writes the samples of a new task to storage and fills the stream buffer.
@@ -317,39 +311,7 @@ class TieredMemory:
 
         Over time, `swap_ratio` of the replayed samples are exchanged, each for a random stored sample of its class.
         """
-        counts = self._counts
-        step = counts.steps
-        self._commit(self._swapper.due(step))
-        requested, unavailable = self._request(step, batch.replayed)
-        self._counts = SwapCounts(
-            step + 1,
-            counts.replayed + len(batch.replayed),
-            counts.swapped + requested,
-            counts.unavailable + unavailable,
-        )
-
-    def _request(self, step: int, replayed: np.ndarray) -> tuple[int, int]:
-        """Asks storage for exchanges of some replayed slots; how many were asked for and how many can't be had."""
-        if self.config.swap_ratio == 0 or not len(replayed):
-            return 0, 0
-        self._owed += self.config.swap_ratio * len(replayed)
-        owed = int(self._owed + 1e-9)
-        self._owed -= owed
-        slots = self._policy.choose(replayed, min(owed, len(replayed)), self._swap_rng)
-        labels = self.episodic_memory.array.labels_at(slots)
-        ids = self.episodic_memory.draw_absent(labels, self._swap_rng)
-        found = ids >= 0
-        if found.any():
-            self.episodic_memory.reserve(ids[found])
-            self._swapper.request(step, slots[found], ids[found])
-        return int(found.sum()), int((~found).sum())
-
-    def _commit(self, exchanges: Iterator[Exchange]) -> None:
-        """Puts fetched samples into their slots; a slot keeps its sample where storage has no sound one for it."""
-        memory = self.episodic_memory
-        for exchange in exchanges:
-            samples, ids = replaced(self.storage, memory, exchange.ids, exchange.samples, exchange.sound)
-            memory.exchange(exchange.slots[ids >= 0], samples, ids[ids >= 0])
+        self._exchanger.swap(self.episodic_memory, batch.replayed, self.config.swap_ratio)
 
     def settle(self) -> None:
         """Commits every exchange under way: before slots move, and at the end of a task's training.
@@ -357,7 +319,7 @@ class TieredMemory:
         Raises:
             StorageError: If a sample could not be read.
         """
-        self._commit(self._swapper.drain())
+        self._exchanger.settle(self.episodic_memory)
 
     def retain(self, task: Task) -> None:
         """Flushing: the episodic memory takes samples of the stream buffer, and old classes make room."""
@@ -417,11 +379,8 @@ class TieredMemory:
             "damaged": [np.array(sorted(ids), dtype=np.int64) for ids in self.storage.damaged.values()],
             "stored": self._stored,
             "old_classes": self._old_classes,
-            "owed": self._owed,
-            "counts": asdict(self.counts),
-            "under_way": [[step, slots, ids] for step, slots, ids in self._swapper.under_way()],
-            "generators": [rng.bit_generator.state for rng in (self._batch_rng, self._swap_rng, self._select_rng)],
-            "policy": self._policy.state(),
+            "generators": [rng.bit_generator.state for rng in (self._batch_rng, self._select_rng)],
+            "exchanger": self._exchanger.state(),
         }
 
     def restore(self, state: State) -> None:
@@ -434,9 +393,7 @@ class TieredMemory:
         kept = loaded(_Kept, state)
         self._check(kept.config)
         self.config, self._stored, self._old_classes = kept.config, kept.stored, kept.old_classes
-        self._owed, self._counts = kept.owed, kept.counts
-        self._batch_rng, self._swap_rng, self._select_rng = map(generator_of, kept.generators)
-        self._policy.restore(kept.policy)
+        self._batch_rng, self._select_rng = map(generator_of, kept.generators)
         for ids, found in zip(kept.damaged, self.storage.damaged.values(), strict=True):
             found.update(ids.tolist())
         self.stream_buffer.follow(kept.stream_order)
@@ -446,10 +403,7 @@ class TieredMemory:
         self.episodic_memory.lost = kept.lost
         self.episodic_memory.extend(self._stored)
         fill_episodic(self.storage, self.episodic_memory, kept.episodic_ids)
-        for step, slots, ids in kept.under_way:
-            self.episodic_memory.reserve(ids)
-            self._swapper.ask(step, slots, ids)
-        self._swapper.stall_s = kept.counts.stall_s
+        self._exchanger.restore(kept.exchanger, self.episodic_memory)
 
     def __enter__(self) -> TieredMemory:
         """Lets a `with` block close the memory."""
@@ -463,6 +417,6 @@ class TieredMemory:
 
     def close(self) -> None:
         """Ends the swapper's thread and closes storage."""
-        self._swapper.close()
+        self._exchanger.close()
         if self._owns_storage:
             self.storage.close()

@@ -117,7 +117,7 @@ def test_exchanges_under_way_are_asked_for_again(make_memory):
     for _ in range(5):
         next(steps)
     state = memory.state()
-    assert state["under_way"], "the last batches of an epoch have asked for samples"
+    assert state["exchanger"]["under_way"], "the last batches of an epoch have asked for samples"
     steps.close()
     other = make_memory(STREAM, CONFIG)
     for index in range(2):
