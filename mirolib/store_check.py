@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ def inspect(path: Path) -> tuple[list[str], int]:
     with _states(path) as states:
         state = states[0]
         _, trees = _contents(state)
-        used = sum(footprint(entry.size, state.page_size) for tree in trees for entry in state.entries(tree))
+        sizes = Counter(size for tree in trees for leaf in state.leaves(tree) for size in leaf.sizes.tolist())
+        used = sum(count * footprint(size, state.page_size) for size, count in sizes.items())
         state.check_free()
         return _header_problems(states) + state.problems, used
 
@@ -169,10 +171,10 @@ def _copy(states: list[Snapshot], env: lmdb.Environment) -> int:
 def _contents(state: Snapshot) -> tuple[bytes, list[Tree]]:
     """The fingerprint, empty where it is lost, and the trees of the parts."""
     fingerprint, trees = b"", []
-    for entry in list(state.entries(state.main)):
+    for entry in state.names():
         name = entry.key.decode(errors="replace")
         if entry.key == FINGERPRINT:
-            fingerprint = state.value(entry)
+            fingerprint = state.value(entry.offset, entry.size)
         elif name in PARTS and entry.is_tree:
             trees += state.tree(name, entry)
         else:
@@ -183,8 +185,8 @@ def _contents(state: Snapshot) -> tuple[bytes, list[Tree]]:
 def _records(state: Snapshot, trees: list[Tree]) -> Iterator[tuple[str, int, bytes]]:
     """Part, id and bytes of every record that can be reached."""
     for tree in trees:
-        for entry in state.entries(tree):
-            yield tree.name, int.from_bytes(entry.key, "big"), state.value(entry)
+        for id_, record in state.records(tree):
+            yield tree.name, id_, record
 
 
 def _header_problems(states: list[Snapshot]) -> list[str]:
