@@ -1,4 +1,4 @@
-"""Flipped bits in the file of a store, and what becomes of them.
+"""Flipped bits in the files of a store and of a run, and what becomes of them.
 
 A store with records of 64 bytes (on leaves) or 5,000 bytes (on pages of their own), of both parts, with free pages
 inside, loses one random bit at a time. A fresh process opens the damaged copy, reads every record, and writes 40 more,
@@ -6,6 +6,9 @@ which go to free pages. `named` counts files of which a record was refused by it
 whose pages were damaged, `refused` those that were not opened but answered with a sentence; nothing came of the
 others, whose flipped bit lies where nothing is. A record that passes though its bytes differ would be `wrong`, any
 other error a `traceback`, a process that ended by a signal or took 20 s `killed`.
+
+A run on digits loses a random bit of its newest checkpoint, or of one of its tables, `run.json` and list of checksums:
+what is read back is `named` as damaged by its reader, or the flip is `unseen`.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import logging
 import multiprocessing
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,7 +25,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.common import row, table
-from mirolib import Fingerprint, MiroError, Storage
+from mirolib import Fingerprint, MiroError, RecordedRun, RunSettings, Storage, open_run
+from mirolib.checkpoint import read_checkpoint
 from mirolib.stream import make_ids
 
 FLIPS, CLASSES, MORE = 1000, 4, 40
@@ -40,7 +44,55 @@ def run() -> pd.DataFrame:
         rows += [
             row(f"{size} bytes a record: {outcome}", found[outcome], "files", at_most=0) for outcome in OUTCOMES[4:]
         ]
+    for what, found in flip_run_files(FLIPS).items():
+        rows.append(row(f"{what}: named", found["named"], "files"))
+        rows += [row(f"{what}: {outcome}", found[outcome], "files", at_most=0) for outcome in ("unseen", "traceback")]
     return table(rows)
+
+
+def flip_run_files(count: int, seed: int = 0) -> dict[str, Counter[str]]:
+    """What becomes of `count` flips in a run's checkpoint and of as many in its other files, by outcome."""
+    rng = np.random.default_rng(seed)
+    with TemporaryDirectory(prefix="miro-bench-") as folder:
+        settings = RunSettings(epochs=2, tasks=2, device="cpu", energy="none")
+        for _ in (run := RecordedRun(settings, results=folder, run_id="one", keep_store=True)).steps(progress=False):
+            pass
+        path = run.result.path
+        files = sorted(file for file in path.iterdir() if file.is_file() and file.name != "trace.csv")
+        checkpoint = max((path / "checkpoint").iterdir())
+        return {
+            "checkpoint": Counter(_reread(checkpoint, rng, _checkpoint_problems) for _ in range(count)),
+            "tables, run.json, SHA256SUMS": Counter(
+                _reread(files[rng.integers(len(files))], rng, _run_problems) for _ in range(count)
+            ),
+        }
+
+
+def _reread(file: Path, rng: np.random.Generator, problems: Callable[[Path], bool]) -> str:
+    """Whether a reader names what is damaged once a bit of a file is flipped, which is put right again."""
+    sound = file.read_bytes()
+    damaged = bytearray(sound)
+    damaged[rng.integers(len(sound))] ^= 1 << int(rng.integers(8))
+    file.write_bytes(damaged)
+    try:
+        return "named" if problems(file) else "unseen"
+    except Exception:
+        return "traceback"
+    finally:
+        file.write_bytes(sound)
+
+
+def _checkpoint_problems(file: Path) -> bool:
+    try:
+        read_checkpoint(file)
+    except MiroError:
+        return True
+    return False
+
+
+def _run_problems(file: Path) -> bool:
+    run = open_run(file.parent)
+    return bool(run.problems) or run.row["status"] == "unreadable"
 
 
 def flip_bits(count: int, sample_bytes: int, seed: int = 0) -> Counter[str]:

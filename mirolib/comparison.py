@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import warnings
@@ -16,7 +17,7 @@ import pandas as pd
 from mirolib.energy.source import NO_JOULES
 from mirolib.errors import InputError
 from mirolib.experiment import RunSettings
-from mirolib.workbench import load_run, results_folder
+from mirolib.workbench import checked_bytes, load_run, results_folder
 
 logger = logging.getLogger(__name__)
 
@@ -187,10 +188,10 @@ def open_run(path: str | Path) -> SavedRun:
 
 
 def _read_table(file: Path, name: str) -> pd.DataFrame:
-    """A table of a run with its columns checked."""
+    """A table of a run, with its checksum, where the run has ended, and its columns checked."""
     if file.stat().st_size > _MOST_BYTES:
         raise ValueError(f"it has more than {_MOST_BYTES >> 20} MiB")
-    table = pd.read_csv(file)
+    table = pd.read_csv(io.BytesIO(checked_bytes(file)))
     if missing := [column for column in (*_NUMBERS[name], *_TEXTS.get(name, ())) if column not in table]:
         raise ValueError(f"it lacks the column {missing[0]}")
     numbers = [str(c) for c in table if c in _NUMBERS[name] or str(c).startswith("accuracy_")]

@@ -270,11 +270,11 @@ class Loop:
         try:
             name, controller = state["controller"]
             for what, there, here in (
-                ("class order", state["class_order"], list(self._stream.class_order)),
-                ("controller", name, type(self._controller).__name__),
+                ("class order", loaded(list[int], state["class_order"]), list(self._stream.class_order)),
+                ("controller", loaded(str, name), type(self._controller).__name__),
             ):
                 if there != here:
-                    raise InputError(f"The checkpoint is that of another {what}: {there}, not {here}.")
+                    raise InputError(f"The checkpoint is that of another {what}: {there!r}, not {here!r}.")
             self.records = loaded(list[TaskRecord], state["records"])
             self._now = loaded(_Now, state["now"])
             for record in self.records:

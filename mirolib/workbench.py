@@ -39,7 +39,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")
 SUMS = "SHA256SUMS"
 """Checksums of an ended run's files, as `sha256sum --check` reads them."""
-_MAY_CHANGE = ("data",)  # parameters that a resumed run may have otherwise
+_MAY_CHANGE = ("data", "medium")  # where the data and the run lie: a resumed run may say otherwise
 _ALIVE: set[Path] = set()  # folders of this process's runs that have not ended
 
 logger = logging.getLogger(__name__)
@@ -359,7 +359,7 @@ def checked_bytes(file: Path) -> bytes:
     content, sums = file.read_bytes(), file.parent / SUMS
     if sums.exists():
         line = f"{hashlib.sha256(content).hexdigest()}  {file.name}"
-        if line not in sums.read_text("utf-8", "replace").splitlines():
+        if line not in sums.read_text("utf-8", "replace").split("\n"):
             raise ValueError(f"{file.name} is not what {SUMS} says; it was damaged or changed by hand")
     return content
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
@@ -152,6 +153,15 @@ def test_a_damaged_table_is_named_and_the_others_are_read(results, tmp_path, con
     assert any("energy.csv can't be read" in problem for problem in broken.problems)
     pd.testing.assert_frame_equal(broken.tables["tasks"], run.tables["tasks"])
     assert plots.configurations({"a": broken}).data and plots.energy_of_phases({"a": broken}).layout
+
+
+def test_a_number_that_was_changed_after_the_run_is_not_read_silently(results, tmp_path):
+    copy = tmp_path / "10_run" / "run"
+    shutil.copytree(load_runs(results)["path"][0], copy)
+    assert not open_run(copy).problems
+    tasks = copy / "tasks.csv"
+    tasks.write_text(tasks.read_text()[:-2] + "9\n")
+    assert [problem for problem in open_run(copy).problems if "tasks.csv is not what SHA256SUMS says" in problem]
 
 
 class Page(HTMLParser):

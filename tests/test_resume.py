@@ -163,7 +163,7 @@ def test_a_checkpoint_of_another_stream_or_controller_is_refused(make_memory):
     with pytest.raises(InputError, match="another class order"):
         fresh.restore(state)
     fresh = Loop(STREAM, Learner(STREAM.dataset.spec, PRESET), make_memory(STREAM, CONFIG), RandomController())
-    with pytest.raises(InputError, match="another controller: FixedController, not RandomController"):
+    with pytest.raises(InputError, match="another controller: 'FixedController', not 'RandomController'"):
         fresh.restore(state)
 
 
