@@ -66,7 +66,8 @@ class Sweep:
     @property
     def failed(self) -> pd.DataFrame:
         """The runs that were started and did not finish, with their sentence."""
-        return self.table[~self.table["status"].isin(["finished", "not started", "running"])].dropna(axis=1, how="all")
+        failed = self.table[~self.table["status"].isin(["finished", "not started", "running"])]
+        return failed[[*self.plan.varied, "status", "error", "run_id"]]
 
     @property
     def table(self) -> pd.DataFrame:

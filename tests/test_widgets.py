@@ -259,6 +259,7 @@ def test_run_trains_in_the_cell_and_draws_the_end(tmp_path):
     assert result.path == tmp_path / "05_live_dashboard" / "mine" and len(result.records) == 3
     assert "Finished: average accuracy" in dashboard._view._status.value and "Finished" in repr(dashboard)
     assert "task 3" in dashboard._view._panels["accuracy"].value
+    assert dashboard._view._panels["accuracy"].value in dashboard.picture().data
     assert not dashboard._view.start.disabled and dashboard._view.stop.disabled
     assert set(dashboard._repr_mimebundle_()) >= {"application/vnd.jupyter.widget-view+json", "text/plain"}
     with pytest.raises(InputError, match="exists already"):

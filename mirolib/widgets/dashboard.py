@@ -7,6 +7,8 @@ import os
 import threading
 from typing import ClassVar
 
+from IPython.display import HTML
+
 from mirolib.datasets import Dataset
 from mirolib.errors import InputError, MiroError
 from mirolib.experiment import Disturbance, Experiment, RunSettings
@@ -116,6 +118,10 @@ class Dashboard:
             return result
         finally:
             pump.join()
+
+    def picture(self) -> HTML:
+        """What the panels show, as a page that stays when the kernel has gone; for reports and saved notebooks."""
+        return HTML(self._view.picture())
 
     def pause(self) -> None:
         """Pauses the run when its epoch is over, or lets it go on."""

@@ -16,7 +16,8 @@ _STYLE = """<style>
 .miro-dashboard .widget-html { height: auto; }
 .miro-dashboard .miro-form { grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); grid-gap: 2px 8px; }
 .miro-dashboard .miro-knobs { grid-template-columns: repeat(auto-fit, minmax(260px, 1fr)); grid-gap: 2px 8px; }
-.miro-dashboard .miro-panels { grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); grid-gap: 6px 16px; }
+.miro-dashboard .miro-panels { display: grid; grid-gap: 6px 16px; }
+.miro-dashboard .miro-panels { grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); }
 .miro-dashboard .miro-scroll { max-height: 260px; overflow: auto; }
 .miro-dashboard figure { margin: 0; }
 .miro-dashboard figcaption, .miro-dashboard caption { font-weight: 600; text-align: left; }
@@ -30,7 +31,7 @@ _STYLE = """<style>
 .miro-dashboard .miro-bar em { grid-column: 2; font-style: normal; font-size: 12px; }
 .miro-dashboard .track { display: block; height: 12px; border: 1px solid currentColor; border-radius: 3px; }
 .miro-dashboard .track span { display: block; height: 100%; }
-.miro-dashboard table { border-collapse: collapse; width: 100%; font-size: 11.5px; }
+.miro-dashboard table { border-collapse: collapse; table-layout: auto; width: 100%; font-size: 11.5px; }
 .miro-dashboard th, .miro-dashboard td { text-align: right; padding: 1px 3px; white-space: nowrap; }
 .miro-dashboard td:first-child { text-align: left; }
 .miro-dashboard tr.chosen { font-weight: 700; background: rgba(0, 158, 115, 0.25); }
@@ -106,6 +107,14 @@ class View:
         for name, panel in PANELS.items():
             if before is None or not all(_same(getattr(state, part), getattr(before, part)) for part in panel.inputs):
                 self._panels[name].value = panel.draw(state)
+
+    def picture(self) -> str:
+        """The panels as they stand, as HTML that needs no kernel."""
+        panels = "".join(
+            f'<div class="{" ".join(panel._dom_classes)} widget-html-content">{panel.value}</div>'
+            for panel in self._panels.values()
+        )
+        return f'{_STYLE}<div class="miro-dashboard"><div class="miro-panels">{panels}</div></div>'
 
     def say(self, sentence: str, share: float | None = None, *, error: bool = False) -> None:
         """Says how things stand.
