@@ -124,10 +124,17 @@ def over_seeds(runs: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFr
     groups = table.groupby([table[key].map(_text) for key in keys], sort=False)
     rows = groups[keys].first().reset_index(drop=True)
     mean, spread = groups[measures].mean(), groups[measures].std().add_suffix("_sd")
-    rows["setting"] = [", ".join(f"{name}={row[name]}" for name in by) or "all" for row in rows.to_dict("records")]
+    rows["setting"] = [_name_of(row) for row in rows[by].to_dict("records")]
     rows["n"] = groups.size().to_numpy()
     interleaved = [column for name in measures for column in (name, f"{name}_sd")]
     return rows.join(pd.concat([mean, spread], axis=1)[interleaved].reset_index(drop=True))
+
+
+def _name_of(setting: Mapping[str, Any]) -> str:
+    """A setting in one line, without what it leaves open."""
+    said = {name: value for name, value in setting.items() if pd.notna(value)}
+    texts = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in said.items()]
+    return ", ".join(texts) or "all"
 
 
 def pareto(cost: pd.Series, value: pd.Series) -> pd.Series:

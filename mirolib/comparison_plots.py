@@ -24,8 +24,8 @@ _LONGEST = 40
 def accuracy_over_energy(runs: pd.DataFrame, by: list[str] | None = None) -> go.Figure:
     """Average incremental accuracy against energy (work where there are no joules), with the front of each data set.
 
-    A point is a setting, with the standard deviation over its seeds both ways. Joules that were got in different ways
-    stand in panels of their own, and a `MixedEnergyWarning` is given.
+    A point is a setting, with its row in `over_seeds` beside it, and the standard deviation over its seeds both ways.
+    Joules that were got in different ways stand in panels of their own, and a `MixedEnergyWarning` is given.
 
     Args:
         runs: A row a run, as from `load_runs`.
@@ -49,10 +49,12 @@ def accuracy_over_energy(runs: pd.DataFrame, by: list[str] | None = None) -> go.
                              line={"color": colour, "dash": "dot", "width": 1}, hoverinfo="skip", showlegend=False,
                              row=1, col=column)  # fmt: skip
             plot.add_scatter(
-                x=part["cost"], y=100 * part["average_incremental_accuracy"], mode="markers",
+                x=part["cost"], y=100 * part["average_incremental_accuracy"],
+                mode="markers+text",
                 name=_short(dataset), legendgroup=str(dataset), showlegend=dataset not in named,
                 marker={"color": colour, "symbol": symbol, "size": 10},
-                text=[html.escape(f"{row.setting} (n = {row.n})") for row in part.itertuples()],
+                text=part.index.astype(str), textposition="top right",
+                hovertext=[html.escape(f"{row.setting} (n = {row.n})") for row in part.itertuples()],
                 error_x=_bars(part["cost_sd"]), error_y=_bars(100 * part["average_incremental_accuracy_sd"]),
                 row=1, col=column,
             )  # fmt: skip

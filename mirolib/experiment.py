@@ -6,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,8 +129,8 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         """Checks names and ranges that need no data set."""
-        for field in fields(self):
-            _check_type(field.name, getattr(self, field.name), str(field.type))
+        for one in fields(self):
+            _check_type(one.name, getattr(self, one.name), str(one.type))
         _one_of("method", self.method, METHODS)
         _one_of("memory", self.memory, MEMORIES)
         _one_of("controller", self.controller, CONTROLLERS)
@@ -187,8 +187,8 @@ class Experiment:
         controller: The controller.
         meter: The energy meter.
         resources: The resource monitor.
-        loop: The training loop over them.
         disturbance: What the resource monitor injects; it ends with the run.
+        loop: The training loop over these parts, a new one where `dataclasses.replace` puts another in.
     """
 
     settings: RunSettings
@@ -198,8 +198,13 @@ class Experiment:
     controller: Controller
     meter: EnergyMeter
     resources: ResourceMonitor
-    loop: Loop
     disturbance: During | None = None
+    loop: Loop = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Joins the parts."""
+        parts = (self.stream, self.learner, self.memory, self.controller, self.meter, self.resources)
+        object.__setattr__(self, "loop", Loop(*parts))
 
     @classmethod
     def build(
@@ -247,8 +252,7 @@ class Experiment:
         budget = parse_budget(filled.memory_budget, memory.slot_bytes)
         disturbance = disturb(memory.storage) if disturb else None
         resources = ResourceMonitor(memory, budget, injectors=[disturbance] if disturbance else [])
-        loop = Loop(stream, learner, memory, controller, meter, resources)
-        return cls(filled, stream, learner, memory, controller, meter, resources, loop, disturbance)
+        return cls(filled, stream, learner, memory, controller, meter, resources, disturbance)
 
     def run(self, *, progress: bool = True) -> Iterator[TaskRecord]:
         """`steps`, but for the records of epochs."""

@@ -85,10 +85,9 @@ def _comparison(runs: pd.DataFrame) -> list[str]:
         points, plot = over_seeds(runs), comparison_plots.accuracy_over_energy(runs)
         warning = warn_of_mixed_energy(points)
     parts = [f'<p class="warning">{html.escape(warning)}</p>'] if warning else []
-    parts.append(
-        _figure(plot, "Points: settings, mean and standard deviation over seeds; dotted: the best at each cost.")
-    )
-    return parts + _table("Settings, mean and standard deviation (sd) over n seeds", points.drop(columns="setting"))
+    note = "Points: rows of the next table, with standard deviations; dotted: the best at each cost."
+    numbered = points.drop(columns="setting").rename_axis("point").reset_index()
+    return [*parts, _figure(plot, note), *_table("Settings, mean and standard deviation (sd) over n seeds", numbered)]
 
 
 def _side_by_side(table: pd.DataFrame) -> list[str]:

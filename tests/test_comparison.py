@@ -51,7 +51,7 @@ def test_seeds_are_averaged_with_their_spread(results):
     runs = load_runs(results)
     table = over_seeds(runs).set_index("setting")
     assert sorted(table["n"]) == [1, 2, 2]
-    (name,) = (name for name in table.index if "episodic_size=20.0" in name)
+    (name,) = (name for name in table.index if "episodic_size=20" in name.split(", "))
     ours = runs.loc[runs["run_id"].str.startswith("fixed20"), "final_accuracy"]
     assert table.loc[name, "final_accuracy"] == pytest.approx(ours.mean())
     assert table.loc[name, "final_accuracy_sd"] == pytest.approx(ours.std(ddof=1))
@@ -89,13 +89,17 @@ def test_joules_of_different_kinds_warn_and_are_neither_averaged_nor_drawn_toget
     assert over_seeds(runs)["n"].tolist() == [1, 1, 1]
     with pytest.warns(MixedEnergyWarning, match="measured: board; replayed: board; work"):
         plot = plots.accuracy_over_energy(runs)
-    points = [trace for trace in plot.data if trace.mode == "markers"]
+    points = [trace for trace in plot.data if "markers" in trace.mode]
     assert [(trace.xaxis, list(trace.x)) for trace in points] == [("x", [5.0]), ("x2", [50.0]), ("x3", [100.0])]
     alike = rows((20, 0, 0.8, 5.0, "measured"), (20, 1, 0.9, 7.0, "measured"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _, points = plots.accuracy_over_energy(alike).data
-    assert list(points.x) == [6.0] and list(points.error_x.array) == [pytest.approx(np.sqrt(2))]
+    assert (
+        list(points.x) == [6.0]
+        and list(points.text) == ["0"]
+        and list(points.error_x.array) == [pytest.approx(np.sqrt(2))]
+    )
 
 
 def test_runs_side_by_side(results):

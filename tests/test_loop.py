@@ -253,6 +253,13 @@ def test_bad_settings_are_refused_and_leave_no_store(tmp_path, options, sentence
     assert not (tmp_path / "store" / "data.mdb").exists()
 
 
+def test_a_part_that_is_replaced_takes_part(tmp_path):
+    built = Experiment.build(RunSettings(epochs=1, tasks=2, energy="none", controller="fixed"), tmp_path)
+    ours = FixedController(MemoryConfig(30, 7, 0.0))
+    records = list(replace(built, controller=ours).run(progress=False))
+    assert [record.config.episodic_size for record in records] == [7, 7]
+
+
 def test_sizes_in_bytes_become_samples_of_the_data_set(tmp_path):
     settings = RunSettings(controller="fixed", stream_size="8 kB", episodic_size="30 samples", epochs=1)
     experiment = Experiment.build(settings, tmp_path / "store")
