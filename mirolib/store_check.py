@@ -24,6 +24,7 @@ from mirolib.stream import ORDINAL_BITS, ORDINAL_MASK
 DATA = "data.mdb"
 FINGERPRINT = b"fingerprint"
 _CHUNK = 256  # records in a transaction
+_PATIENCE_S = 2.0  # what takes longer shows its progress
 _SALVAGED = "salvaged"
 
 
@@ -97,7 +98,12 @@ def inspect(path: Path) -> tuple[list[str], int]:
     with _states(path) as states:
         state = states[0]
         _, trees = _contents(state)
-        sizes = Counter(size for tree in trees for leaf in state.leaves(tree) for size in leaf.sizes.tolist())
+        sizes: Counter[int] = Counter()
+        count = sum(tree.entries for tree in trees)
+        with tqdm(desc=f"Checking {path.name}", total=count, unit="record", delay=_PATIENCE_S, leave=False) as bar:
+            for leaf in (leaf for tree in trees for leaf in state.leaves(tree)):
+                sizes.update(leaf.sizes.tolist())
+                bar.update(len(leaf))
         used = sum(count * footprint(size, state.page_size) for size, count in sizes.items())
         state.check_free()
         return _header_problems(states) + state.problems, used
