@@ -1,4 +1,7 @@
-"""The dashboard in a real JupyterLab, as a person meets it: seen, and worked with the keyboard alone."""
+"""The dashboard in a real JupyterLab, as a person meets it: seen, and worked with the keyboard alone.
+
+Its pictures in light and dark go to the folder that MIRO_SCREENSHOTS names, as docs/dashboard_light.png did.
+"""
 
 import json
 import os
@@ -47,6 +50,10 @@ def address(folder):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     own = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
+    quiet = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    page_config = folder / "JUPYTER_CONFIG_DIR" / "labconfig" / "page_config.json"
+    page_config.parent.mkdir(parents=True)
+    page_config.write_text(json.dumps(quiet))
     paths = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     options = [f"--port={port}", "--no-browser", "--allow-root", "--IdentityProvider.token="]
     command = [sys.executable, "-m", "jupyterlab", *options, "--LabApp.expose_app_in_browser=True",
@@ -188,9 +195,10 @@ def test_the_cap_on_the_swap_ratio_acts(page):
 def test_it_reads_on_both_themes_without_sideways_scrolling(page, theme, folder):
     page.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
     page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
+    page.set_viewport_size({"width": 1280, "height": 1250})  # for a picture of all of it
     page.locator(".miro-dashboard").scroll_into_view_if_needed()
     page.wait_for_timeout(300)
-    page.screenshot(path=folder / f"{theme.lower()}.png")
+    page.screenshot(path=Path(os.environ.get("MIRO_SCREENSHOTS", folder)) / f"dashboard_{theme.lower()}.png")
     board = page.locator(".miro-dashboard")
     assert board.evaluate("board => board.scrollWidth <= board.clientWidth && board.clientWidth < 1280")
     colours = page.evaluate(

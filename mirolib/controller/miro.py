@@ -267,7 +267,8 @@ class MiroController(Controller):
             expected = "nothing has been learnt yet, so that candidates are ranked by their share of the task"
         else:
             expected = f"predicted accuracy {row['accuracy']:.1%}"
-        return f"{self.selector.caption} Here: {expected}, cost {row['cost']:,.4g} {unit}."
+        cost = f"{row['cost']:,.0f}" if row["cost"] >= 1000 else f"{row['cost']:.4g}"
+        return f"{self.selector.caption} Here: {expected}, cost {cost} {unit}."
 
     def _marked(self, row: pd.Series) -> pd.DataFrame:
         """Marks the row in force and returns the table."""
