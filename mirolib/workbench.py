@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import torch
 
+from mirolib.alive import has_ended, process_stamp
 from mirolib.atomic import write_atomic
 from mirolib.energy import EnergyMeter
 from mirolib.errors import InputError, StorageError
@@ -76,8 +76,7 @@ def environment_stamp(device: str) -> dict[str, object]:
         "torch_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "process_started": psutil.Process().create_time(),
+        **process_stamp(),
         **{package: version(package) for package in _PACKAGES},
     }
 
@@ -370,11 +369,7 @@ def _is_dead(environment: dict[str, Any], path: Path) -> bool:
         return False
     if environment["pid"] == os.getpid():
         return path not in _ALIVE
-    try:
-        started = psutil.Process(int(environment["pid"])).create_time()
-    except psutil.NoSuchProcess:
-        return True
-    return abs(started - environment["process_started"]) > 1  # another process has got its number
+    return has_ended(environment)
 
 
 def _plain(value: Any) -> Any:
