@@ -10,6 +10,7 @@ from mirolib import InputError, MemoryConfig, RunSettings, run_experiment
 from mirolib.budgets import parse_size
 from mirolib.buffers import SampleArray
 from mirolib.limits import available_bytes, check_room, telling
+from mirolib.storage import Storage
 
 UNDER_A_LIMIT = """
 import resource
@@ -158,6 +159,17 @@ def test_buffers_that_fit_one_by_one_but_not_together_are_refused(make_memory, s
     assert memory.config == MemoryConfig(5, 5) and memory.stream_buffer.array.capacity == 5
     with pytest.raises(InputError, match=r"A memory of 1000000 \+ 1000000 samples"):
         make_memory(stream, large)
+
+
+def test_a_run_that_was_refused_for_want_of_memory_leaves_its_store_free(tmp_path, monkeypatch):
+    settings = RunSettings(epochs=1, tasks=2, controller="fixed", stream_size=500, episodic_size=500, model="linear")
+    storage = []
+    opening = Storage.__init__
+    monkeypatch.setattr(Storage, "__init__", lambda self, *a, **k: (opening(self, *a, **k), storage.append(self))[0])
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="A memory of"):
+        patch.setattr("mirolib.memory.check_room", lambda size, what: check_room(1 << 60, what))
+        run_experiment(settings, results=tmp_path, run_id="mine", progress=False)
+    Storage(storage[0].path, storage[0].fingerprint).close()
 
 
 def test_a_probe_that_does_not_fit_is_refused(tmp_path, monkeypatch):
