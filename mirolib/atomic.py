@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from mirolib.errors import StorageError
+
+logger = logging.getLogger(__name__)
 
 
 def make_folder(path: Path) -> None:
@@ -56,6 +60,29 @@ def write_atomic(path: Path, content: str | bytes) -> int:
         raise StorageError(
             f"{path} could not be written: {error.strerror}. Free space or make the folder writable, then run again."
         ) from error
+
+
+def remove(path: Path) -> None:
+    """Deletes a file, unless it is gone already.
+
+    Raises:
+        StorageError: If it can't be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{path} can't be deleted: {error.strerror}. Make the folder writable, then run again."
+        ) from error
+
+
+@contextlib.contextmanager
+def last_words() -> Iterator[None]:
+    """For what is still written of a run that an error has ended: where it can't be, that error is what is told."""
+    try:
+        yield
+    except StorageError as error:
+        logger.warning("%s", error)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from mirolib.atomic import make_folder, write_atomic
+from mirolib.atomic import make_folder, remove, write_atomic
 from mirolib.errors import InputError
 from mirolib.state import State
 
@@ -55,7 +55,7 @@ class Checkpoints:
         make_folder(self.folder)
         write_atomic(path, content)
         for old in files[_KEEP - 1 :]:
-            old.unlink(missing_ok=True)
+            remove(old)
         return path
 
     def latest(self) -> State | None:

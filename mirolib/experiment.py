@@ -242,13 +242,13 @@ class Experiment:
         )
         meter = _meter(filled.energy)
         controller = _controller(filled, config, meter.source.kind)
-        memory = TieredMemory(
-            Storage(store, Fingerprint.of(stream), size_budget=store_budget(filled.store_budget, stream)),
-            config,
-            stream.num_classes,
-            seed=filled.seed,
-            hierarchical=MEMORIES[filled.memory],
-        )
+        storage = Storage(store, Fingerprint.of(stream), size_budget=store_budget(filled.store_budget, stream))
+        try:
+            tiered = MEMORIES[filled.memory]
+            memory = TieredMemory(storage, config, stream.num_classes, seed=filled.seed, hierarchical=tiered)
+        except BaseException:
+            storage.close()
+            raise
         budget = parse_budget(filled.memory_budget, memory.slot_bytes)
         disturbance = disturb(memory.storage) if disturb else None
         resources = ResourceMonitor(memory, budget, injectors=[disturbance] if disturbance else [])

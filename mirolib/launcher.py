@@ -158,6 +158,15 @@ def _failed(notebook: str, parameters: dict[str, Any], results: Path, sentence: 
     return RunError(f"{notebook} failed: {sentence} (executed notebook: {path / 'notebook.ipynb'})")
 
 
+def _drop_torn(notebook: Path) -> None:
+    """Deletes a notebook that papermill, which writes in place, has left half-written."""
+    try:
+        json.loads(notebook.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError):
+            notebook.unlink(missing_ok=True)
+
+
 def launch(notebook: str, *, progress: bool = True, resume: bool = False, **parameters: Any) -> Launched:
     """Runs a notebook of the repository with papermill, from any folder; what it prints is logged as it comes.
 
@@ -228,6 +237,7 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     except DeadKernelError as error:
         raise _failed(notebook, checked, folder, "its kernel died, perhaps for want of memory") from error
     except OSError as error:
+        _drop_torn(output)
         raise StorageError(
             f"The run in {output.parent} can't be written any more ({error.strerror}); "
             "leave the results folder in place and free space, then run again."

@@ -13,7 +13,11 @@ from mirolib.errors import InputError
 
 _GROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60  # cgroup v1 writes a number of this order for no limit
-_FILES = (("", "memory.max", "memory.current"), ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"))
+_FILES = (  # folder, limit, usage, and the pages of files that are counted in it
+    ("", "memory.max", "memory.current", ("active_file", "inactive_file")),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")),
+)
+_SMALLER = "smaller buffers or batches, or memory_budget='system', which adapts"
 
 
 def available_bytes(root: Path = _GROUPS) -> int:
@@ -32,8 +36,12 @@ def available_bytes(root: Path = _GROUPS) -> int:
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:
-    """What each control group that this process is in leaves, those above it included."""
-    for folder, limit, usage in _FILES:
+    """What each control group that this process is in leaves, those above it included.
+
+    A group's usage counts the pages of the files it has read and written, such as the store, which the system takes
+    back when it needs room: they are left too.
+    """
+    for folder, limit, usage, cache in _FILES:
         own = root / folder / _membership(folder).lstrip("/")
         for group in (own, *own.parents):
             try:
@@ -41,9 +49,18 @@ def _left_in_groups(root: Path) -> Iterator[int]:
             except (OSError, ValueError):  # not this version of control groups, or "max"
                 most = _UNLIMITED
             if most < _UNLIMITED:
-                yield max(0, most - used)
+                yield max(0, most - max(0, used - _cached(group / "memory.stat", cache)))
             if group == root / folder:
                 break
+
+
+def _cached(stat: Path, names: tuple[str, ...]) -> int:
+    """Bytes of a control group's pages of files; 0 where it does not tell."""
+    try:
+        counts = dict(line.split() for line in stat.read_text().splitlines())
+        return sum(int(counts.get(name, 0)) for name in names)
+    except (OSError, ValueError):
+        return 0
 
 
 def _membership(controller: str) -> str:
@@ -55,18 +72,20 @@ def _membership(controller: str) -> str:
     return next((path for _, names, path in lines if controller in names.split(",")), "")
 
 
-def check_room(size_bytes: int, what: str) -> None:
+def check_room(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
     """Sees to it that memory is there before it is filled: later the system would end the process without a word.
 
     Args:
         size_bytes: Bytes that are about to be taken.
         what: What for.
+        advice: What to choose instead.
 
     Raises:
         InputError: If there is less.
     """
     if size_bytes > (1 << 20) and size_bytes > (available := available_bytes()):
-        raise InputError(_sentence(what, f"{size_bytes / 1e6:,.0f} MB, and {available / 1e6:,.0f} MB are available"))
+        need = f"{size_bytes / 1e6:,.0f} MB, and {available / 1e6:,.0f} MB are available"
+        raise InputError(_sentence(what, need, advice))
 
 
 @contextmanager
@@ -86,5 +105,5 @@ def telling(what: str) -> Iterator[None]:
         raise InputError(_sentence(what, "more memory than this process may have")) from error
 
 
-def _sentence(what: str, need: str) -> str:
-    return f"{what} needs {need}; choose smaller buffers or batches, or memory_budget='system', which adapts."
+def _sentence(what: str, need: str, advice: str = _SMALLER) -> str:
+    return f"{what} needs {need}; choose {advice}."

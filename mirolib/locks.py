@@ -28,7 +28,7 @@ class FolderLock:
             may_write: False takes it where nothing can be written too, on a read-only medium.
 
         Raises:
-            OSError: If the lock file can't be made.
+            OSError: If the lock file can't be made or written.
             StorageError: If a process, perhaps this one, has the folder; the sentence names it.
         """
         path = folder / _FILE
@@ -51,8 +51,12 @@ class FolderLock:
                 f"The store {folder} {where}; wait until it is closed, or name another folder."
             ) from error
         if may_write:
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, str(os.getpid()).encode(), 0)
+            try:
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, str(os.getpid()).encode(), 0)
+            except OSError:  # a full disk
+                self.release()
+                raise
 
     @classmethod
     @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 from mirolib.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas
 from mirolib.errors import InputError
 from mirolib.exchanger import Exchanger
+from mirolib.limits import check_room
 from mirolib.memory_config import MemoryConfig
 from mirolib.mending import fill_episodic, fill_stream, no_sample_left, take_back
 from mirolib.reprs import grid, size_text
@@ -85,7 +86,8 @@ class TieredMemory:
             policy: Which replayed samples make room; uniform by default.
 
         Raises:
-            InputError: If `lag` is below 1, or swapping is asked of a single-level memory.
+            InputError: If `lag` is below 1, swapping is asked of a single-level memory, or the process may not take as
+                much memory.
         """
         if lag < 1:
             raise InputError(f"lag is {lag}; choose 1 step or more between fetch and commit.")
@@ -93,6 +95,7 @@ class TieredMemory:
         self.config = config
         self.hierarchical = hierarchical
         shape, dtype = storage.fingerprint.sample_shape, storage.fingerprint.sample_dtype
+        self._check_room(config, held=0)
         self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, shape, dtype))
         self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, shape, dtype))
         self._check(config)
@@ -134,6 +137,15 @@ class TieredMemory:
     def _check(self, config: MemoryConfig) -> None:
         if config.swap_ratio > 0 and not self.hierarchical:
             raise InputError("A single-level memory can't swap; set swap_ratio to 0 or make the memory hierarchical.")
+
+    def _check_room(self, config: MemoryConfig, held: int) -> None:
+        """Sees to it that both buffers together will find room when they fill up; `held` samples are in them already.
+
+        Raises:
+            InputError: If they would not.
+        """
+        size_bytes = (config.stream_size + config.episodic_size - held) * self.slot_bytes
+        check_room(size_bytes, f"A memory of {config.stream_size} + {config.episodic_size} samples")
 
     @property
     def allocated_bytes(self) -> int:
@@ -265,10 +277,15 @@ class TieredMemory:
         """Applies a configuration between two epochs.
 
         What fits is kept; new room in the stream buffer, and in a hierarchical episodic memory, is filled from storage.
+
+        Raises:
+            InputError: If the process may not take as much; nothing is changed then.
         """
         if config == self.config:
             return
         self._check(config)
+        if config.stream_size + config.episodic_size > self.config.stream_size + self.config.episodic_size:
+            self._check_room(config, len(self.stream_buffer) + len(self.episodic_memory))
         self.settle()
         self._layout += 1
         if config.stream_size != self.config.stream_size:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mirolib.atomic import last_words
 from mirolib.checkpoint import Checkpoints
 from mirolib.datasets import Dataset
 from mirolib.energy import Reading
@@ -165,8 +166,11 @@ class RecordedRun:
                         self.folder.writes.add(checkpoint_bytes=size_bytes)
                         saved = time.monotonic()
                     yield step
-            finally:
-                self._close()
+            except BaseException:
+                with last_words():
+                    self._close()
+                raise
+            self._close()
         if not self._keep_store:
             shutil.rmtree(self._store, ignore_errors=True)
             shutil.rmtree(self._checkpoints.folder, ignore_errors=True)

@@ -31,6 +31,7 @@ from mirolib.stream import ORDINAL_BITS, ORDINAL_MASK, labels_of
 __all__ = ["PARTS", "Fingerprint", "Storage", "StoreReport", "verify"]
 
 _FIRST_MAP = 1 << 26  # bytes of address space; doubled whenever the store outgrows it
+_READERS_BYTES = 1 << 14  # at least what LMDB's table of readers takes
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,8 @@ class Storage:
             if problems:
                 self._rebuild(problems)
         try:
+            # LMDB maps its table of readers: a page of it that the disk has no room for would end the process (SIGBUS).
+            (self.path / "lock.mdb").write_bytes(bytes(_READERS_BYTES))
             return lmdb.open(str(self.path), map_size=_FIRST_MAP, max_dbs=len(PARTS), readahead=False)
         except (OSError, lmdb.Error) as error:
             raise self._unopened(error) from error
@@ -110,7 +113,8 @@ class Storage:
 
     def _unopened(self, error: Exception) -> StorageError:
         return StorageError(
-            f"The store {self.path} can't be opened: {reason(error)}. Free the folder, or name another."
+            f"The store {self.path} can't be opened: {reason(error)}. "
+            "Free space, make the folder writable, or name another."
         )
 
     def _check_fingerprint(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections import Counter
@@ -126,7 +127,7 @@ def salvage(path: Path) -> int:
         shutil.rmtree(target, ignore_errors=True)
         with _states(path) as states:
             room = 2 * (path / DATA).stat().st_size + (1 << 26)
-            with lmdb.open(str(target), map_size=room, max_dbs=len(PARTS), sync=False) as env:
+            with lmdb.open(str(target), map_size=room, max_dbs=len(PARTS), sync=False, lock=False) as env:
                 saved = _copy(states, env)
                 env.sync(True)
         os.replace(target / DATA, path / DATA)
@@ -236,4 +237,6 @@ def _sync(folder: Path) -> None:
 def reason(error: Exception) -> str:
     """The operating system's words, without the path it repeats."""
     words = error.strerror if isinstance(error, OSError) else None
-    return words or str(error).split(": ", 1)[-1].rstrip(".")
+    words = words or str(error).split(": ", 1)[-1].rstrip(".")
+    short = isinstance(error, lmdb.Error) and words == os.strerror(errno.EIO)
+    return f"{words}, which LMDB says of a full disk too" if short else words  # of a write that came out short

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import torch
 
-from mirolib.atomic import write_atomic
+from mirolib.alive import has_ended, process_stamp
+from mirolib.atomic import last_words, remove, write_atomic
 from mirolib.energy import EnergyMeter
 from mirolib.errors import InputError, StorageError
 from mirolib.records import TaskRecord, events_of, trials_of
@@ -76,8 +76,7 @@ def environment_stamp(device: str) -> dict[str, object]:
         "torch_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "process_started": psutil.Process().create_time(),
+        **process_stamp(),
         **{package: version(package) for package in _PACKAGES},
     }
 
@@ -156,7 +155,7 @@ class RunFolder:
         if not self._earlier:
             make_folder(self.path)
         for litter in (*self.path.glob(".*"), self.path / SUMS):  # what a process left that was killed while writing
-            litter.unlink(missing_ok=True)
+            remove(litter)
         self._start = time.monotonic() - self._earlier.get("duration_s", 0.0)
         self.writes = WriteMeter(self.path)
         self._run: dict[str, Any] = {
@@ -172,7 +171,11 @@ class RunFolder:
             "writes": [*self._earlier.get("writes", []), {}],
         }
         _ALIVE.add(self.path)
-        self._write()
+        try:
+            self._write()
+        except BaseException:
+            _ALIVE.discard(self.path)
+            raise
 
     def _write(self) -> None:
         self._run["duration_s"] = round(time.monotonic() - self._start, 3)
@@ -264,7 +267,8 @@ class RunFolder:
         except BaseException as error:
             if self._earlier:
                 self._run = self._earlier
-                self.end(self._earlier["status"], self._earlier.get("error"))
+                with last_words():
+                    self.end(self._earlier["status"], self._earlier.get("error"))
             else:
                 self.__exit__(type(error), error, None)
             raise
@@ -279,8 +283,9 @@ class RunFolder:
         """Writes how the run ended."""
         if error is None:
             self.end("finished")
-        else:
-            status = "failed" if isinstance(error, Exception) else "interrupted"
+            return
+        status = "failed" if isinstance(error, Exception) else "interrupted"
+        with last_words():
             self.end(status, f"{type(error).__name__}: {error}".removesuffix(": "))
 
     def end(self, status: str, error: str | None = None) -> None:
@@ -370,11 +375,7 @@ def _is_dead(environment: dict[str, Any], path: Path) -> bool:
         return False
     if environment["pid"] == os.getpid():
         return path not in _ALIVE
-    try:
-        started = psutil.Process(int(environment["pid"])).create_time()
-    except psutil.NoSuchProcess:
-        return True
-    return abs(started - environment["process_started"]) > 1  # another process has got its number
+    return has_ended(environment)
 
 
 def _plain(value: Any) -> Any:

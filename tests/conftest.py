@@ -1,10 +1,11 @@
 """Small real parts shared by the tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from media import Card, Medium
 
 from mirolib import Dataset, Fingerprint, MemoryConfig, Storage, TaskStream, TieredMemory
 
@@ -45,3 +46,19 @@ def make_memory(tmp_path: Path):
     yield make
     for memory in made:
         memory.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Medium]:
+    """A disk of 8 MB, in RAM; only root may mount one."""
+    medium = Medium(tmp_path / "disk", "-t", "tmpfs", "-o", "size=8m,nr_inodes=0", "tmpfs")
+    yield medium
+    medium.unmount()
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Iterator[Card]:
+    """A card of 16 MB, in a file; only root may mount one."""
+    medium = Card(tmp_path / "card")
+    yield medium
+    medium.unmount()

@@ -57,7 +57,7 @@ def test_a_run_whose_kernel_died_there_has_died_here(tmp_path, monkeypatch):
     def dying(notebook, *, progress, run_id, results, **parameters):
         folder = RunFolder(notebook, parameters, results=results, run_id=run_id)
         run = json.loads((folder.path / "run.json").read_text())
-        run["environment"] |= {"pid": 1, "process_started": 0}
+        run["environment"] |= {"pid": 1, "process_started": -9}
         (folder.path / "run.json").write_text(json.dumps(run))
         raise RunError("its kernel died")
 

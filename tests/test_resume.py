@@ -23,9 +23,12 @@ from mirolib import (
     run,
     run_experiment,
 )
+from mirolib.budgets import store_budget
 from mirolib.checkpoint import Checkpoints
 from mirolib.controller import RandomController
 from mirolib.loop import Loop
+from mirolib.storage import verify
+from mirolib.store_check import inspect
 from mirolib.workbench import RunFolder
 
 STREAM = TaskStream(make_dataset(classes=6, per_class=20), 3, seed=0)
@@ -59,6 +62,7 @@ QUICK = RunSettings(epochs=2, tasks=3)
 KINDS = {
     "miro": QUICK,
     "budgets": replace(QUICK, memory_budget="0: 300 samples, 3: 150 samples, 5: none"),
+    "store budget": replace(QUICK, store_budget="600 samples"),
     "bic": replace(QUICK, method="bic", loss="ce"),
     "random": replace(QUICK, controller="random"),
     "single-level": replace(QUICK, controller="fixed", memory="single-level", stream_size=100, episodic_size=50),
@@ -74,6 +78,19 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, kind):
         resumed = run_experiment(KINDS[kind], results=tmp_path, run_id=f"cut{steps}", resume=True, progress=False)
         assert_same(whole, resumed)
         assert [reading.window for reading in resumed.readings].count("gap") == 1
+
+
+def test_a_store_under_a_budget_keeps_to_it_in_a_whole_run_and_after_a_resume(tmp_path):
+    settings = KINDS["store budget"]
+    recorded = stopped(settings, tmp_path, "cut", 5)
+    run_experiment(settings, results=tmp_path, run_id="cut", resume=True, keep_store=True, progress=False)
+    store = recorded.folder.path / "store"
+    kept = verify(store, progress=False)
+    budget = store_budget("600 samples", recorded.experiment.stream)
+    assert kept.sound and 590 <= kept.classes["records"].sum() <= 600
+    counts = kept.classes.set_index("part").loc["train", "records"]
+    assert len(counts) == 10 and counts.max() - counts.min() <= 1
+    assert inspect(store)[1] <= budget < (store / "data.mdb").stat().st_blocks * 512 <= budget + (1 << 18)
 
 
 def test_a_run_may_be_stopped_again_and_again(tmp_path):

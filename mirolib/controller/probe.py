@@ -12,6 +12,7 @@ from torch import Tensor
 from mirolib.controller.profiler import Profiler, Situation, smoothed
 from mirolib.errors import InputError
 from mirolib.learner import Learner
+from mirolib.limits import check_room
 from mirolib.memory import MemoryConfig, TieredMemory
 from mirolib.stream import Task, labels_of
 
@@ -78,6 +79,9 @@ class ProbeProfiler(Profiler):
         ]
         rng = np.random.default_rng(situation.seed)
         memory = situation.memory
+        width = situation.validation_features.shape[1] + 1
+        what = f"Probing {len(sizes)} candidates on {width - 1} features"
+        check_room(4 * len(sizes) * width**2 * 8, what, "a model with fewer features, or profiler='trial'")
         scaling = _Scaling(situation.validation_features)
         parts = [_Prefixes(situation, scaling, memory.stream_buffer.first(max(s for s, _ in sizes)))]
         if old:
