@@ -53,10 +53,12 @@ def write_atomic(path: Path, content: str | bytes) -> int:
         os.replace(temporary, path)
         _sync_folder(path.parent)
         return size_bytes
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise StorageError(
             f"{path} could not be written: {error.strerror}. Free space or make the folder writable, then run again."
         ) from error

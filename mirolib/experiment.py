@@ -54,6 +54,7 @@ PROFILERS: dict[str, Callable[[], Profiler]] = {
     "oracle": full_training,
 }
 _IDLE_S = 2.0
+_HIGHEST_LR = 1e6
 _TYPES: dict[str, Any] = {"int": Integral, "float": Real, "str": str, "None": type(None)}
 MEMORIES = {"tiered": True, "single-level": False}
 
@@ -158,9 +159,14 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}; choose a value above 0.")
-        for name in ("cutline", "validation_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; choose a share from 0 to 1.")
+        if self.lr is not None and self.lr > _HIGHEST_LR:
+            raise InputError(f"lr is {self.lr}; choose at most {_HIGHEST_LR:g}.")
+        if not 0 <= self.cutline <= 1:
+            raise InputError(f"cutline is {self.cutline}; choose a share from 0 to 1.")
+        if not 0 <= self.validation_share < 1:
+            raise InputError(f"validation_share is {self.validation_share}; choose a share from 0 to below 1.")
+        METHODS[self.method](self.loss)
+        _one_of("device", self.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
 
 
 def _check_type(name: str, value: object, declared: str) -> None:

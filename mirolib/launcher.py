@@ -26,6 +26,8 @@ from mirolib.workbench import (
     make_folder,
     new_run_id,
     plain_name,
+    read_run,
+    refuse_changes,
     results_folder,
     stopped_run,
 )
@@ -102,6 +104,8 @@ def check_values(notebook: str, declared: dict[str, str], parameters: dict[str, 
         if name not in declared:
             raise InputError(f"Notebook {notebook} has no parameter {name!r}; it takes {', '.join(declared)}.")
         checked[name] = _converted(name, value, declared[name])
+    if checked.get("checkpoint_minutes", 0) < 0:
+        raise InputError(f"checkpoint_minutes is {checked['checkpoint_minutes']}; choose 0 (after each epoch) or more.")
     settings = {field.name for field in fields(RunSettings)}
     if settings <= set(declared):
         _check_run(RunSettings(**{name: value for name, value in checked.items() if name in settings}))
@@ -206,12 +210,15 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
         path = Path(str(checked[name])).expanduser()
         if checked[name] and path.exists():
             checked[name] = str(path.absolute())
+        elif path.suffix == ".csv":
+            raise InputError(f"There is no file {path}; name one that is there.")
     folder = results_folder(checked.get("results"))
     run_id = checked.get("run_id") or new_run_id(checked.get("seed", 0))
     output = folder / plain_name(notebook) / plain_name(run_id) / "notebook.ipynb"
     if resume and (output.parent / "run.json").exists():
         done = _finished(output.parent)
         if done is not None:
+            refuse_changes(run_id, read_run(output.parent / "run.json")["asked"], checked)
             return Launched(output, done)
         stopped_run(output.parent)
     else:
@@ -243,6 +250,8 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
             "leave the results folder in place and free space, then run again."
         ) from error
     done = _finished(output.parent)
+    if done is not None and done.get("diverged_epochs"):
+        logger.warning("Run %s has diverged: its training loss was not finite; choose a lower lr.", run_id)
     if done is None:
         raise RunError(f"{notebook} ended without a finished run in {output.parent}; see {output}.")
     return Launched(output, done)

@@ -123,10 +123,9 @@ class RecordedRun:
         with self.folder.failing():
             state = self._checkpoints.latest()
             stream, filled = prepared(settings, dataset)
+            self.folder.check_same(asdict(settings), asdict(filled), stream.dataset.fingerprint)
             if state is None:  # there is nothing to go on from
                 shutil.rmtree(self._store, ignore_errors=True)
-            else:
-                self.folder.check_same(asdict(filled), stream.dataset.fingerprint)
             self.experiment = Experiment.build(settings, self._store, stream.dataset, disturb)
             self.folder.set_parameters(asdict(self.experiment.settings), stream.dataset.fingerprint)
             if state is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from mirolib.controller import FORWARD_SHARE
@@ -31,6 +33,7 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "swapped": sum(record.swaps.swapped for record in records),
         "stall_s": sum(record.swaps.stall_s for record in records),
         "damaged": last.damaged,
+        "diverged_epochs": sum(not math.isfinite(epoch.loss) for record in records for epoch in record.epochs),
         "bytes_read": sum(reading.work.bytes_read for reading in readings),
         "bytes_written": sum(reading.work.bytes_written for reading in readings),
         "energy_kind": readings[0].kind,

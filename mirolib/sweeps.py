@@ -249,7 +249,7 @@ def _is_wanted(plan: SweepPlan, member: Member, folder: Path, rerun: str) -> boo
     """Whether a run is to be done now.
 
     Raises:
-        InputError: If it is running elsewhere, or a run of other parameters lies in its place.
+        InputError: If it is running elsewhere, or a run that is damaged or of other parameters lies in its place.
     """
     deadline = time.monotonic() + _ORPHAN_S
     while (status := _state(plan, member, folder)["status"]) == "running":
@@ -259,6 +259,11 @@ def _is_wanted(plan: SweepPlan, member: Member, folder: Path, rerun: str) -> boo
                 "if its machine is gone, remove its folder."
             )
         time.sleep(0.5)
+    if status == "unreadable" and not rerun:
+        raise InputError(
+            f"Run {member.run_id} of this sweep is damaged or of another version "
+            f"({_state(plan, member, folder)['error']}); repair it, or ask for rerun failed, which sets it aside."
+        )
     if status == "finished":
         _check_same(member, folder / plan.notebook / member.run_id)
     return status != "finished" and (status != "failed" or rerun == "failed")
@@ -284,10 +289,10 @@ def _can_resume(plan: SweepPlan, member: Member, folder: Path) -> bool:
 
 
 def _set_aside(run: Path, path: Path) -> None:
-    """Moves what an earlier attempt left into the sweep's folder, without its store."""
+    """Moves what an earlier attempt left into the sweep's folder, without its store unless nobody knows what it is."""
     if not run.exists():
         return
-    for name in _LARGE:
+    for name in _LARGE if load_run(run / "run.json")["status"] != "unreadable" else ():
         shutil.rmtree(run / name, ignore_errors=True)
     attempts = path / "attempts"
     attempts.mkdir(exist_ok=True)

@@ -40,6 +40,9 @@ _PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")
 SUMS = "SHA256SUMS"
 """Checksums of an ended run's files, as `sha256sum --check` reads them."""
 _MAY_CHANGE = ("data", "medium")  # where the data and the run lie: a resumed run may say otherwise
+_MOST_DIGITS = 25
+_TAKEN_UP = ("asked", "parameters", "dataset_fingerprint", "energy", "summary")  # what a resumed run has from before
+_GONE = ' If that machine or container is gone for good, set "status" in {} to "died".'
 _ALIVE: set[Path] = set()  # folders of this process's runs that have not ended
 
 logger = logging.getLogger(__name__)
@@ -115,8 +118,29 @@ def stopped_run(path: Path) -> dict[str, Any]:
     if run["status"] == "running" and not _is_dead(environment, path):
         raise InputError(
             f"Run {path.name} is still running (process {environment['pid']} on {environment['host']}); stop it first."
+            + ("" if environment["host"] == socket.gethostname() else _GONE.format(path / "run.json"))
         )
     return run
+
+
+def refuse_changes(run_id: str, then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Sees to it that a run that is taken up again is asked for what it was asked for before.
+
+    Args:
+        run_id: The run.
+        then: Its parameters before.
+        now: Those of now; names that only one of the two has are left aside.
+
+    Raises:
+        InputError: If a parameter has changed; the sentence names each with both values.
+    """
+    now = {name: value for name, value in _plain(now).items() if name in then and name not in _MAY_CHANGE}
+    changed = [f"{name} {then[name]!r}, now {value!r}" for name, value in now.items() if then[name] != value]
+    if changed:
+        raise InputError(
+            f"Run {run_id} was begun with other parameters: {', '.join(changed)}. "
+            "Resume it with those, or begin a new run."
+        )
 
 
 class RunFolder:
@@ -165,9 +189,11 @@ class RunFolder:
             "status": "running",
             "started": self._earlier.get("started", _now()),
             "resumed": [*self._earlier.get("resumed", []), _now()] if self._earlier else [],
+            "asked": parameters,
             "parameters": parameters,
             "environment": environment_stamp(""),
-            "summary": self._earlier.get("summary", {}),
+            "summary": {},
+            **{name: self._earlier[name] for name in _TAKEN_UP if name in self._earlier},
             "writes": [*self._earlier.get("writes", []), {}],
         }
         _ALIVE.add(self.path)
@@ -219,25 +245,24 @@ class RunFolder:
         self._run["summary"] = summary
         self._write()
 
-    def check_same(self, parameters: dict[str, Any], dataset_fingerprint: str) -> None:
-        """Compares a resumed run with what it was.
+    def check_same(self, asked: dict[str, Any], filled: dict[str, Any], dataset_fingerprint: str) -> None:
+        """Compares a resumed run with what it was; a new run is the same as nothing.
 
         Args:
-            parameters: The parameters now, defaults filled in.
+            asked: The parameters now, as they were given.
+            filled: The parameters now, defaults filled in.
             dataset_fingerprint: Hash of the data now.
 
         Raises:
             InputError: If a parameter or the data have changed; the sentence names each with both values.
         """
-        then, now = self._earlier["parameters"], _plain(parameters)
-        changed = [name for name in now if name not in _MAY_CHANGE and then.get(name) != now[name]]
-        if changed:
-            raise InputError(
-                f"Run {self.run_id} was begun with other parameters: "
-                f"{', '.join(f'{name} {then.get(name)!r}, now {now[name]!r}' for name in changed)}. "
-                "Resume it with those, or begin a new run."
-            )
-        if self._earlier.get("dataset_fingerprint") != dataset_fingerprint:
+        if not self._earlier:
+            return
+        refuse_changes(self.run_id, self._earlier["asked"], asked)
+        if "dataset_fingerprint" not in self._earlier:  # it was stopped before its data were loaded
+            return
+        refuse_changes(self.run_id, self._earlier["parameters"], filled)
+        if self._earlier["dataset_fingerprint"] != dataset_fingerprint:
             raise InputError(f"Run {self.run_id} was begun with other data; resume it with those, or begin a new run.")
         versions, mine = self._earlier["environment"], environment_stamp("")
         for package in ("python", *_PACKAGES):
@@ -348,10 +373,18 @@ def read_run(file: Path) -> dict[str, Any]:
         OSError: If it can't be read.
         ValueError: If it is no JSON, or of another format.
     """
-    run = json.loads(checked_bytes(file))
+    run = json.loads(checked_bytes(file), parse_int=_bounded)
+    json.dumps(run, ensure_ascii=False).encode()  # half a character would stop whoever prints or writes it
     if run["format"] != RUN_FORMAT:
         raise ValueError(f"it is of format {run['format']!r} and this version of mirolib reads {RUN_FORMAT}")
     return run
+
+
+def _bounded(digits: str) -> int:
+    """An integer of JSON that a table can hold."""
+    if abs(number := int(digits) if len(digits) < _MOST_DIGITS else 1 << 63) >= 1 << 63:
+        raise ValueError(f"it has a number of {len(digits)} digits")
+    return number
 
 
 def checked_bytes(file: Path) -> bytes:

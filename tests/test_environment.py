@@ -39,7 +39,8 @@ def test_every_third_party_import_is_declared():
     import ast
     import sys
 
-    names = {"scikit-learn": "sklearn", "jupyter-core": "jupyter_core", "pillow": "PIL", "pyyaml": "yaml"}
+    names = {"scikit-learn": "sklearn", "jupyter-core": "jupyter_core", "pillow": "PIL", "pyyaml": "yaml",
+             "ipython": "IPython"}  # fmt: skip
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dask"]]  # imported where it is used only
     declared = {names.get(Requirement(text).name, Requirement(text).name) for text in wanted}
     imported = set()

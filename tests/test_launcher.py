@@ -88,6 +88,10 @@ def test_launching_from_another_folder_leaves_a_run_and_its_notebook(tmp_path, m
     assert "widgets" not in json.loads(done.notebook.read_text())["metadata"]
     assert list((tmp_path / "elsewhere").iterdir()) == [] and Path.cwd() == tmp_path / "elsewhere"
     assert len([line for line in caplog.messages if ": task " in line]) == 5
+    again = {"results": str(tmp_path / "results"), "run_id": done.run["run_id"], "resume": True}
+    assert launch("10_run", **again, seed=4).run["started"] == done.run["started"]
+    with pytest.raises(InputError, match="begun with other parameters: epochs 1, now 2, seed 4, now 99"):
+        launch("10_run", **again, epochs=2, seed=99)
 
 
 def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
@@ -110,7 +114,12 @@ def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
         ({"swap_ratio": 1.5}, "swap_ratio is 1.5; choose a value from 0"),
         ({"tasks": 0}, "tasks is 0; choose a value above 0"),
         ({"cutline": 2.0}, "cutline is 2.0; choose a share from 0 to 1"),
-        ({"validation_share": 1.5}, "validation_share is 1.5; choose a share"),
+        ({"validation_share": 1.0}, "validation_share is 1.0; choose a share"),
+        ({"loss": "mse"}, "mse"),
+        ({"device": "banana"}, "device is 'banana'; choose one of auto, cpu"),
+        ({"lr": 1e300}, "lr is 1e[+]300; choose at most"),
+        ({"energy": "nowhere.csv"}, "There is no file nowhere.csv"),
+        ({"checkpoint_minutes": -1}, "checkpoint_minutes is -1.0; choose 0"),
         ({"controller": "fixed", "stream_size": 0}, "stream_size is 0; give a whole number"),
         ({"controller": "fixed", "memory": "single-level", "swap_ratio": 0.5}, "single-level memory can't swap"),
     ],

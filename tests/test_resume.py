@@ -1,7 +1,8 @@
 import json
 import logging
+import shutil
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from mirolib import (
     load_runs,
     run,
     run_experiment,
+    workbench,
 )
 from mirolib.budgets import store_budget
 from mirolib.checkpoint import Checkpoints
@@ -157,10 +159,31 @@ def test_what_the_store_has_lost_is_written_again(tmp_path):
 
 def test_other_parameters_are_refused_and_named(tmp_path):
     stopped(QUICK, tmp_path, "cut", 3)
-    with pytest.raises(InputError, match=r"other parameters: lr 0.05, now 0.2, seed 0, now 1\. Resume"):
+    with pytest.raises(InputError, match=r"other parameters: lr None, now 0.2, seed 0, now 1\. Resume"):
         run_experiment(replace(QUICK, seed=1, lr=0.2), results=tmp_path, run_id="cut", resume=True, progress=False)
     assert load_runs(tmp_path)[["status", "seed", "lr"]].values.tolist() == [["interrupted", 0, 0.05]]
     run_experiment(QUICK, results=tmp_path, run_id="cut", resume=True, progress=False)
+
+
+def test_other_parameters_are_refused_without_a_checkpoint_too(tmp_path):
+    stopped(QUICK, tmp_path, "cut", 1)
+    shutil.rmtree(tmp_path / "10_run" / "cut" / "checkpoint")
+    with pytest.raises(InputError, match=r"Run cut was begun with other parameters: seed 0, now 7"):
+        run_experiment(replace(QUICK, seed=7), results=tmp_path, run_id="cut", resume=True, progress=False)
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+def test_a_run_killed_while_it_loads_its_data_goes_on(tmp_path, monkeypatch, steps):
+    """Its first process is killed at once (0), or stopped after a task (5), its second is killed in either case."""
+    if steps:
+        stopped(QUICK, tmp_path, "cut", steps)
+    begun = RunFolder("10_run", asdict(QUICK), results=tmp_path, run_id="cut", resume=bool(steps))
+    monkeypatch.setattr(workbench, "_ALIVE", set())
+    assert load_runs(tmp_path)["status"].tolist() == ["died"] and begun.path.exists()
+    with pytest.raises(InputError, match="seed 0, now 7"):
+        run_experiment(replace(QUICK, seed=7), results=tmp_path, run_id="cut", resume=True, progress=False)
+    resumed = run_experiment(QUICK, results=tmp_path, run_id="cut", resume=True, progress=False)
+    assert_same(run_experiment(QUICK, results=tmp_path, run_id="whole", progress=False), resumed)
 
 
 def test_other_data_are_refused(tmp_path):

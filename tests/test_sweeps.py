@@ -88,11 +88,13 @@ def test_what_broke_off_goes_on_or_is_run_again(tmp_path, launches, status, resu
     folder.end(status)
     if status == "unreadable":
         (folder.path / "run.json").write_text("{")
+        with pytest.raises(InputError, match=f"Run {member.run_id} of this sweep is damaged or of another version"):
+            again(tmp_path)
     done = again(tmp_path, rerun="failed")
     assert done.runs["status"].tolist() == ["finished"] * 4 and len(load_runs(tmp_path)) == 4
     assert launches.resumed == [member.run_id] * resumed
     assert len(list(tmp_path.glob("sweeps/mine/attempts/*"))) == 1 - resumed
-    assert not list(tmp_path.glob("sweeps/mine/attempts/*/store"))
+    assert len(list(tmp_path.glob("sweeps/mine/attempts/*/store"))) == (status == "unreadable")
 
 
 def test_an_error_of_the_disk_ends_the_sweep_and_the_next_call_goes_on(tmp_path, launches):

@@ -49,6 +49,12 @@ def test_a_device_that_is_not_there_fails_with_a_sentence(tmp_path):
     assert load_runs(tmp_path)["status"].tolist() == ["failed"]
 
 
+def test_a_run_that_diverges_says_so(tmp_path):
+    for lr, diverged in ((0.05, 0), (1e6, 2)):
+        settings = RunSettings(epochs=1, tasks=2, controller="fixed", lr=lr, energy="none")
+        assert run_experiment(settings, results=tmp_path, progress=False).summary["diverged_epochs"] == diverged
+
+
 def test_numbers_of_numpy_stay_numbers(tmp_path):
     with RunFolder("10_run", {"size": np.int64(5), "ratio": np.float32(0.5), "no": np.nan}, results=tmp_path):
         pass
@@ -87,9 +93,24 @@ def test_a_killed_run_never_looks_finished(tmp_path):
     assert sorted(load_runs(tmp_path)["status"]) == ["died", "running"]
 
 
+SOUND = '{"format": 1, "status": "finished", "started": "", "duration_s": 1, "parameters": {}, "summary": {"x": %s}}'
+
+
 @pytest.mark.parametrize(
     "content",
-    ["", "not json", "[]", "{}", '{"format": 1}', '{"format": 99}', "\x00", '{"format": 1, "status": "running"}'],
+    [
+        "",
+        "not json",
+        "[]",
+        "{}",
+        '{"format": 1}',
+        '{"format": 99}',
+        "\x00",
+        '{"format": 1, "status": "running"}',
+        SOUND % '"\\ud800"',
+        SOUND % ("9" * 5000),
+        SOUND % (1 << 63),
+    ],
 )
 def test_an_unreadable_run_is_named_and_the_others_load(tmp_path, content, caplog):
     with RunFolder("10_run", {"seed": 1}, results=tmp_path):
@@ -132,6 +153,8 @@ def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "half a character: \ud800")
     with pytest.raises(StorageError, match=r"table.csv could not be written: No space left on device"):
         write_atomic(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["table.csv"]
