@@ -52,18 +52,19 @@ def oracle_table() -> pd.DataFrame:
         table = read(oracle.FOLDER, name, SEEDS)
         if not len(table):
             continue
-        ratios = pd.Series({key: oracle.ratio(task) for key, task in table.groupby(["seed", "task"])})
-        probed = ratios[ratios.index.get_level_values(1) > 0]
+        pairs = {key: oracle.ratios(task) for key, task in table.groupby(["seed", "task"])}
+        shares = pd.DataFrame.from_dict(pairs, orient="index", columns=["Miro", "ceiling"])
+        probed = shares[[task > 0 for _, task in pairs]]
         rows.append(
             {
                 "data set": name,
                 "seeds": table["seed"].nunique(),
-                "choices": len(ratios),
-                "utility ÷ the oracle's, mean": ratios.mean(),
-                "median": ratios.median(),
-                "least": ratios.min(),
-                "mean without the first tasks": probed.mean(),
-                "as the oracle, %": 100 * (ratios == 1).mean(),
+                "choices": len(shares),
+                "Miro's utility ÷ the oracle's, mean": shares["Miro"].mean(),
+                "median": shares["Miro"].median(),
+                "mean without the first tasks": probed["Miro"].mean(),
+                "ceiling, mean": shares["ceiling"].mean(),
+                "ceiling without the first tasks": probed["ceiling"].mean(),
             }
         )
     return pd.DataFrame(rows).set_index("data set") if rows else pd.DataFrame()
