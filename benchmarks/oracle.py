@@ -4,9 +4,9 @@ At each task of a data set's preset `small` (the first TASKS of them; all by def
 is trained in full, twice with other draws, from a copy of the live model and memory, and scored on the test set, for
 this report only. Utility is the default selector's, accuracy gained per sample visit of the task's training. The oracle
 takes the candidate of highest utility among those that its cutline leaves; Miro has taken its own before, by its probe.
-Where Miro's has more utility than the oracle's, which the cutline allows, the ratio counts as 1, and where it gains nothing
-as 0. The ceiling is what the same oracle reaches when it chooses by one training and is judged by the other: no choice
-that is made before training can be expected to do better.
+Where Miro's has more utility than the oracle's, which the cutline allows, the ratio counts as 1, and where it gains
+nothing as 0. The ceiling is what the same oracle reaches when it chooses by one training and is judged by the other: no
+choice that is made before training can be expected to do better.
 """
 
 from __future__ import annotations
