@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
 
 import pandas as pd
 
@@ -74,18 +73,21 @@ def _say(*lines: str) -> None:
 
 def _pairs(texts: list[str]) -> dict[str, str]:
     """Names and values."""
+    pairs: dict[str, str] = {}
     for text in texts:
-        if "=" not in text:
+        name, equals, value = text.partition("=")
+        if not equals:
             raise InputError(f"{text!r} is no parameter; write name=value.")
-    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+        if name in pairs:
+            raise InputError(f"{name} is given twice, {pairs[name]!r} and {value!r}; keep one of them.")
+        pairs[name] = value
+    return pairs
 
 
 def _launch(options: argparse.Namespace) -> int:
     """Runs the notebook; the result table and where to look further."""
-    parameters: dict[str, Any] = dict(_pairs(options.parameters))
-    if options.results is not None:
-        parameters["results"] = options.results
-    done = launch(options.notebook, **check_parameters(options.notebook, parameters))
+    results = [] if options.results is None else [f"results={options.results}"]
+    done = launch(options.notebook, **check_parameters(options.notebook, _pairs([*options.parameters, *results])))
     tables = [file for file in ("table.csv", "tasks.csv") if (done.notebook.parent / file).exists()]
     table = pd.read_csv(done.notebook.parent / tables[0]) if tables else done.run.to_frame().T
     hidden = [name for name in table if str(name).startswith("accuracy_")]

@@ -47,6 +47,8 @@ def test_lists_from_the_command_line():
         ({"seed": "1e2"}, "give a value of type int"),
         ({"seed": True}, "give a value of type int"),
         ({"seed": None}, "give a value of type int"),
+        ({"seed": "[" * 100_000}, r"seed is '\[{199}; give a value of type int"),
+        ({"run_id": 5}, "run_id is 5; give a value of type str"),
         ({"dataset": 3}, "give a value of type str"),
         ({"swap_ratio": "lots"}, r"give a value of type Optional\[float\]"),
         ({"swap_ratio": float("nan")}, "give a value of type Optional"),
@@ -62,8 +64,9 @@ def test_unknown_or_ill_typed_parameters_are_refused(given, sentence):
 def test_unknown_notebooks_are_refused(tmp_path):
     with pytest.raises(InputError, match="no notebook '11_magic'; choose one of 00_quickstart"):
         launch("11_magic", results=str(tmp_path))
-    with pytest.raises(InputError, match="can't name"):
-        launch("../10_run", results=str(tmp_path))
+    for name in ("../10_run", "notebooks/10_run", None):
+        with pytest.raises(InputError, match=f"no notebook {name!r}; choose one of .* without its folder"):
+            launch(name, results=str(tmp_path))
     with pytest.raises(InputError, match="no parameter run_id"):
         launch("01_task_streams", results=str(tmp_path))
 
@@ -151,6 +154,9 @@ def test_the_command_line(tmp_path, capsys):
     assert capsys.readouterr().out == "no runs yet\n"
     assert main(["launch", "10_run", "seed"]) == 1
     assert "write name=value" in capsys.readouterr().err
+    for twice in (["seed=1", "seed=2"], ["results=1", "--results=2"]):
+        assert main(["launch", "10_run", *twice]) == 1
+        assert "is given twice, '1' and '2'; keep one of them" in capsys.readouterr().err
     assert main(["launch", "10_run", "progress=no"]) == 1
     assert "no parameter 'progress'" in capsys.readouterr().err
     assert main(["launch", "10_run", "epochs=1", f"results={tmp_path}"]) == 0
