@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import pandas as pd
 
@@ -23,7 +23,7 @@ from mirolib.report import write_report
 from mirolib.store_check import repair, verify
 from mirolib.stream import ORDINAL_MASK
 from mirolib.sweeps import load_sweep, sweep_file
-from mirolib.wear import describe, wear
+from mirolib.wear import describe, forget, wear
 from mirolib.workbench import load_runs
 
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]
@@ -60,9 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("store", help="its folder")
     check.add_argument("--repair", action="store_true", help="drop what is damaged; a run writes it anew")
     card = command("wear", _wear, "what media have been written, as a share of their rated endurance")
-    card.add_argument("medium", nargs="?", help="name of a medium to describe")
+    card.add_argument("medium", nargs="?", help="name of a medium to show, describe or forget")
     card.add_argument("--capacity", help="its capacity, such as '64 GB'")
     card.add_argument("--cycles", type=int, help="its program/erase cycles: QLC and eMMC about 1,000, TLC 3,000")
+    card.add_argument("--forget", action="store_true", help="strike it off the ledger")
     command("doctor", _doctor, "what this machine can measure, and how to let it measure more")
     return parser
 
@@ -157,12 +158,29 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _wear(options: argparse.Namespace) -> int:
-    """The table of all media, one of them described before."""
-    if options.medium is not None:
-        describe(options.medium, parse_amount(options.capacity or "", 0), options.cycles)
-    table = wear()
+    """The table of all media, or of one, which may be described or forgotten before."""
+    described = options.capacity is not None or options.cycles is not None
+    if options.medium is None and (described or options.forget):
+        raise InputError("--capacity, --cycles and --forget are about one medium; name it before them.")
+    if options.forget and described:
+        raise InputError("A medium is described or forgotten; leave out --forget, or --capacity and --cycles.")
+    if options.forget:
+        forget(options.medium)
+    if described:
+        describe(options.medium, _capacity(options.capacity), options.cycles)
+    table = wear(None if options.forget else options.medium)
     _say(table.to_string(index=False) if len(table) else "nothing booked yet; run with medium=NAME")
     return 0
+
+
+def _capacity(text: str | None) -> int | None:
+    """A medium's bytes."""
+    if text is None:
+        return None
+    with suppress(InputError):
+        if size_bytes := parse_amount(text, 0):
+            return size_bytes
+    raise InputError(f"The capacity {text!r} can't be read; write it with its unit, such as '64 GB'.")
 
 
 def _doctor(options: argparse.Namespace) -> int:

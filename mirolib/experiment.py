@@ -42,6 +42,7 @@ from mirolib.resources import ResourceMonitor
 from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import TaskStream
 from mirolib.summary import summarise
+from mirolib.wear import medium_name
 
 T = TypeVar("T")
 
@@ -139,6 +140,8 @@ class RunSettings:
         SELECTORS["cheapest-within"](self.points, None)
         parse_budget(self.memory_budget, 1)
         parse_amount(self.store_budget, 1)
+        if self.medium:
+            medium_name(self.medium)
         if self.controller == "miro" and not self.validation_share > 0:
             raise InputError("The miro controller scores on validation samples; set validation_share above 0.")
         if self.controller != "fixed" and (self.stream_size is not None or self.episodic_size is not None):
