@@ -356,6 +356,34 @@ def _meter(energy: str) -> EnergyMeter:
     return EnergyMeter(TraceSource.from_csv(energy) if energy.endswith(".csv") else named(energy))
 
 
+_STUDIED: dict[type, tuple[str, Callable[[Any], bool]]] = {
+    int: ("a whole number, 1 or more", lambda value: isinstance(value, Integral) and int(value) >= 1),
+    float: ("a number from 0 to 1", lambda value: isinstance(value, Real) and 0 <= float(value) <= 1),
+    str: ("a name", lambda value: isinstance(value, str) and bool(value)),
+    tuple: ("a pair of sizes", lambda value: isinstance(value, list | tuple) and len(value) == 2),
+}
+
+
+def check_study(kind: type, *, least: int = 1, **values: object) -> None:
+    """Checks what a study is to compare, before anything is trained.
+
+    Args:
+        kind: What each value is: `int` (1 or more), `float` (0 to 1), `str` (a name) or `tuple` (a pair of sizes).
+        least: How many different values a list must have.
+        values: A value, or a list of values, by parameter.
+
+    Raises:
+        InputError: If a value is of another kind, or a list too short.
+    """
+    what, fits = _STUDIED[kind]
+    several = f"a list of {least} or more different values, each {what}"
+    for name, value in values.items():
+        entries = value if isinstance(value, list) else [value]
+        enough = entries is not value or len({str(entry) for entry in entries}) >= least
+        if not enough or not all(fits(entry) and not isinstance(entry, bool) for entry in entries):
+            raise InputError(f"{name} is {value!r:.200}; give {several if entries is value else what}.")
+
+
 def run_all(
     settings: Iterable[RunSettings],
     *,

@@ -97,7 +97,9 @@ def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
     with pytest.raises(RunError, match="InputError: stream_size is 9999 but no task has more than"):
         launch("10_run", results=str(tmp_path), progress=False, controller="fixed", stream_size=9999)
     assert load_runs(tmp_path)["status"].tolist() == ["failed"]
-    with pytest.raises(RunError, match="14_miro_vs_baselines failed: IndexError"):  # before it had made its run
+    with pytest.raises(
+        RunError, match=r"14_miro_vs_baselines failed: InputError: fixed is \[\]; give"
+    ):  # before it had made its run
         launch("14_miro_vs_baselines", results=str(tmp_path), progress=False, fixed=[])
     assert load_runs(tmp_path)["status"].tolist() == ["failed", "failed"]
 
