@@ -69,7 +69,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _say(*lines: str) -> None:
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(_printable("\n".join(lines)) + "\n")
+
+
+def _printable(text: str) -> str:
+    """A text that may hold what others wrote, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+class _Printable(logging.Formatter):
+    """Log lines for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message."""
+        return _printable(super().format(record))
+
+
+def _results(options: argparse.Namespace) -> str | None:
+    """The results folder to read, which must be there if it was named."""
+    if options.results is not None and not os.path.isdir(options.results):
+        raise InputError(f"There is no results folder {options.results!r}; name one that is there, or leave it out.")
+    return options.results
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -121,7 +141,7 @@ def _paper(options: argparse.Namespace) -> int:
 
 def _runs(options: argparse.Namespace) -> int:
     """The table of all runs."""
-    runs = load_runs(options.results)
+    runs = load_runs(_results(options))
     if len(runs):
         _say(runs.reindex(columns=["notebook", *_COLUMNS, *_RESULTS]).to_string(index=False), *_reasons(runs))
     else:
@@ -133,15 +153,14 @@ def _reasons(runs: pd.DataFrame) -> list[str]:
     """Why runs did not finish, a line each."""
     unfinished = runs[runs["error"].notna()]
     columns = unfinished["run_id"], unfinished["status"], unfinished["error"]
-    return [f"{run} {status}: {' '.join(str(error).split())}" for run, status, error in zip(*columns, strict=True)]
+    return [" ".join(f"{run} {status}: {error}".split()) for run, status, error in zip(*columns, strict=True)]
 
 
 def _report(options: argparse.Namespace) -> int:
     """Writes the report and says where it is."""
-    runs = load_runs(options.results)
-    if options.sweep:
-        runs = load_sweep(options.sweep, options.results).runs
-    _say(str(write_report(options.file, select(runs, _pairs(options.filters)), unread(runs, options.results))))
+    results = _results(options)
+    runs = load_sweep(options.sweep, results).runs if options.sweep else load_runs(results)
+    _say(str(write_report(options.file, select(runs, _pairs(options.filters)), unread(runs, results))))
     return 0
 
 
@@ -194,14 +213,16 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     # papermill's own log repeats every cell
     logging.getLogger("papermill").setLevel(logging.WARNING)
     options = _parser().parse_args(arguments)
     try:
         return options.work(options)
     except MiroError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(_printable(f"{error}\n"))
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what is finished is kept\n")
