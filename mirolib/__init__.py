@@ -8,7 +8,7 @@ from mirolib.controller import Controller, Decision, FixedController, MiroContro
 from mirolib.datasets import Dataset, DatasetSpec, Preset, available_datasets, load_dataset
 from mirolib.energy import EnergyMeter, NullSource, RaplSource, TraceSource, compare, doctor
 from mirolib.errors import CorruptRecordError, InputError, MiroError, RunError, StorageError
-from mirolib.experiment import Experiment, RunSettings, run_all
+from mirolib.experiment import Experiment, RunSettings, check_study, run_all
 from mirolib.launcher import launch
 from mirolib.learner import ExperienceReplay, Finetuning, Learner, Method
 from mirolib.loop import Loop, run
@@ -81,6 +81,7 @@ __all__ = [
     "TrialProfiler",
     "UniformSwap",
     "available_datasets",
+    "check_study",
     "compare",
     "comparison_plots",
     "doctor",

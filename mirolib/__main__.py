@@ -7,8 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any
+from contextlib import nullcontext, suppress
 
 import pandas as pd
 
@@ -24,7 +23,7 @@ from mirolib.report import write_report
 from mirolib.store_check import repair, verify
 from mirolib.stream import ORDINAL_MASK
 from mirolib.sweeps import load_sweep, sweep_file
-from mirolib.wear import describe, wear
+from mirolib.wear import describe, forget, wear
 from mirolib.workbench import load_runs
 
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]
@@ -61,31 +60,55 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("store", help="its folder")
     check.add_argument("--repair", action="store_true", help="drop what is damaged; a run writes it anew")
     card = command("wear", _wear, "what media have been written, as a share of their rated endurance")
-    card.add_argument("medium", nargs="?", help="name of a medium to describe")
+    card.add_argument("medium", nargs="?", help="name of a medium to show, describe or forget")
     card.add_argument("--capacity", help="its capacity, such as '64 GB'")
     card.add_argument("--cycles", type=int, help="its program/erase cycles: QLC and eMMC about 1,000, TLC 3,000")
+    card.add_argument("--forget", action="store_true", help="strike it off the ledger")
     command("doctor", _doctor, "what this machine can measure, and how to let it measure more")
     return parser
 
 
 def _say(*lines: str) -> None:
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(_printable("\n".join(lines)) + "\n")
+
+
+def _printable(text: str) -> str:
+    """A text that may hold what others wrote, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+class _Printable(logging.Formatter):
+    """Log lines for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message."""
+        return _printable(super().format(record))
+
+
+def _results(options: argparse.Namespace) -> str | None:
+    """The results folder to read, which must be there if it was named."""
+    if options.results is not None and not os.path.isdir(options.results):
+        raise InputError(f"There is no results folder {options.results!r}; name one that is there, or leave it out.")
+    return options.results
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
     """Names and values."""
+    pairs: dict[str, str] = {}
     for text in texts:
-        if "=" not in text:
+        name, equals, value = text.partition("=")
+        if not equals:
             raise InputError(f"{text!r} is no parameter; write name=value.")
-    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+        if name in pairs:
+            raise InputError(f"{name} is given twice, {pairs[name]!r} and {value!r}; keep one of them.")
+        pairs[name] = value
+    return pairs
 
 
 def _launch(options: argparse.Namespace) -> int:
     """Runs the notebook; the result table and where to look further."""
-    parameters: dict[str, Any] = dict(_pairs(options.parameters))
-    if options.results is not None:
-        parameters["results"] = options.results
-    done = launch(options.notebook, **check_parameters(options.notebook, parameters))
+    results = [] if options.results is None else [f"results={options.results}"]
+    done = launch(options.notebook, **check_parameters(options.notebook, _pairs([*options.parameters, *results])))
     tables = [file for file in ("table.csv", "tasks.csv") if (done.notebook.parent / file).exists()]
     table = pd.read_csv(done.notebook.parent / tables[0]) if tables else done.run.to_frame().T
     hidden = [name for name in table if str(name).startswith("accuracy_")]
@@ -118,7 +141,7 @@ def _paper(options: argparse.Namespace) -> int:
 
 def _runs(options: argparse.Namespace) -> int:
     """The table of all runs."""
-    runs = load_runs(options.results)
+    runs = load_runs(_results(options))
     if len(runs):
         _say(runs.reindex(columns=["notebook", *_COLUMNS, *_RESULTS]).to_string(index=False), *_reasons(runs))
     else:
@@ -130,15 +153,14 @@ def _reasons(runs: pd.DataFrame) -> list[str]:
     """Why runs did not finish, a line each."""
     unfinished = runs[runs["error"].notna()]
     columns = unfinished["run_id"], unfinished["status"], unfinished["error"]
-    return [f"{run} {status}: {' '.join(str(error).split())}" for run, status, error in zip(*columns, strict=True)]
+    return [" ".join(f"{run} {status}: {error}".split()) for run, status, error in zip(*columns, strict=True)]
 
 
 def _report(options: argparse.Namespace) -> int:
     """Writes the report and says where it is."""
-    runs = load_runs(options.results)
-    if options.sweep:
-        runs = load_sweep(options.sweep, options.results).runs
-    _say(str(write_report(options.file, select(runs, _pairs(options.filters)), unread(runs, options.results))))
+    results = _results(options)
+    runs = load_sweep(options.sweep, results).runs if options.sweep else load_runs(results)
+    _say(str(write_report(options.file, select(runs, _pairs(options.filters)), unread(runs, results))))
     return 0
 
 
@@ -155,12 +177,29 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _wear(options: argparse.Namespace) -> int:
-    """The table of all media, one of them described before."""
-    if options.medium is not None:
-        describe(options.medium, parse_amount(options.capacity or "", 0), options.cycles)
-    table = wear()
+    """The table of all media, or of one, which may be described or forgotten before."""
+    described = options.capacity is not None or options.cycles is not None
+    if options.medium is None and (described or options.forget):
+        raise InputError("--capacity, --cycles and --forget are about one medium; name it before them.")
+    if options.forget and described:
+        raise InputError("A medium is described or forgotten; leave out --forget, or --capacity and --cycles.")
+    if options.forget:
+        forget(options.medium)
+    if described:
+        describe(options.medium, _capacity(options.capacity), options.cycles)
+    table = wear(None if options.forget else options.medium)
     _say(table.to_string(index=False) if len(table) else "nothing booked yet; run with medium=NAME")
     return 0
+
+
+def _capacity(text: str | None) -> int | None:
+    """A medium's bytes."""
+    if text is None:
+        return None
+    with suppress(InputError):
+        if size_bytes := parse_amount(text, 0):
+            return size_bytes
+    raise InputError(f"The capacity {text!r} can't be read; write it with its unit, such as '64 GB'.")
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -174,14 +213,16 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     # papermill's own log repeats every cell
     logging.getLogger("papermill").setLevel(logging.WARNING)
     options = _parser().parse_args(arguments)
     try:
         return options.work(options)
     except MiroError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(_printable(f"{error}\n"))
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what is finished is kept\n")

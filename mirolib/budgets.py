@@ -139,11 +139,13 @@ def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
         return SystemBudget()
     if ":" not in text:
         return BudgetSchedule({0: _amount(text, slot_bytes)} if text else {})
-    steps = {}
+    steps: dict[int, int | None] = {}
     for entry in text.split(","):
         epoch, _, amount = entry.partition(":")
-        if not epoch.strip().isdigit():
+        if not re.fullmatch(r"[0-9]{1,9}", epoch.strip()):
             raise _unreadable(text)
+        if int(epoch) in steps:
+            raise InputError(f"The memory budget {text!r} names epoch {int(epoch)} twice; keep one amount for it.")
         steps[int(epoch)] = _amount(amount.strip(), slot_bytes)
     return BudgetSchedule(steps)
 

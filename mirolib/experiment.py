@@ -42,6 +42,7 @@ from mirolib.resources import ResourceMonitor
 from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import TaskStream
 from mirolib.summary import summarise
+from mirolib.wear import medium_name
 
 T = TypeVar("T")
 
@@ -140,6 +141,8 @@ class RunSettings:
         SELECTORS["cheapest-within"](self.points, None)
         parse_budget(self.memory_budget, 1)
         parse_amount(self.store_budget, 1)
+        if self.medium:
+            medium_name(self.medium)
         if self.controller == "miro" and not self.validation_share > 0:
             raise InputError("The miro controller scores on validation samples; set validation_share above 0.")
         if self.controller != "fixed" and (self.stream_size is not None or self.episodic_size is not None):
@@ -357,6 +360,34 @@ def _meter(energy: str) -> EnergyMeter:
     if energy == "auto":
         return EnergyMeter.auto()
     return EnergyMeter(TraceSource.from_csv(energy) if energy.endswith(".csv") else named(energy))
+
+
+_STUDIED: dict[type, tuple[str, Callable[[Any], bool]]] = {
+    int: ("a whole number, 1 or more", lambda value: isinstance(value, Integral) and int(value) >= 1),
+    float: ("a number from 0 to 1", lambda value: isinstance(value, Real) and 0 <= float(value) <= 1),
+    str: ("a name", lambda value: isinstance(value, str) and bool(value)),
+    tuple: ("a pair of sizes", lambda value: isinstance(value, list | tuple) and len(value) == 2),
+}
+
+
+def check_study(kind: type, *, least: int = 1, **values: object) -> None:
+    """Checks what a study is to compare, before anything is trained.
+
+    Args:
+        kind: What each value is: `int` (1 or more), `float` (0 to 1), `str` (a name) or `tuple` (a pair of sizes).
+        least: How many different values a list must have.
+        values: A value, or a list of values, by parameter.
+
+    Raises:
+        InputError: If a value is of another kind, or a list too short.
+    """
+    what, fits = _STUDIED[kind]
+    several = f"a list of {least} or more different values, each {what}"
+    for name, value in values.items():
+        entries = value if isinstance(value, list) else [value]
+        enough = entries is not value or len({str(entry) for entry in entries}) >= least
+        if not enough or not all(fits(entry) and not isinstance(entry, bool) for entry in entries):
+            raise InputError(f"{name} is {value!r:.200}; give {several if entries is value else what}.")
 
 
 def run_all(

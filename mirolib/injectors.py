@@ -225,7 +225,12 @@ class During(AbstractContextManager["During"]):
 
 
 def throttling(first: int, last: int, rate_bytes_s: float) -> Callable[[Storage], During]:
-    """A disturbance for `run_experiment`: a throttle of so many bytes a second while `first <= epochs done < last`."""
+    """A disturbance for `run_experiment`: a throttle of so many bytes a second while `first <= epochs done < last`.
+
+    Raises:
+        InputError: If the rate is not positive.
+    """
+    TokenBucket(rate_bytes_s)  # not only when the run has begun
     return lambda storage: During(first, last, Throttle(storage, rate_bytes_s))
 
 

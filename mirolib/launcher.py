@@ -59,11 +59,11 @@ def notebook_path(name: str) -> Path:
     Raises:
         InputError: If there is none.
     """
-    path = NOTEBOOKS / f"{plain_name(name.removesuffix('.ipynb'))}.ipynb"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb")))
-        raise InputError(f"There is no notebook {name!r}; choose one of {known}.")
-    return path
+    known = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    stem = str(name).removesuffix(".ipynb")
+    if stem not in known:
+        raise InputError(f"There is no notebook {name!r:.200}; choose one of {', '.join(known)}, without its folder.")
+    return known[stem]
 
 
 def declared_parameters(notebook: str) -> dict[str, str]:
@@ -128,7 +128,7 @@ def _converted(name: str, value: Any, declared: str) -> Any:
         return None
     text = value.strip() if isinstance(value, str) else ""
     if text and ("str" not in types or ("int" in types and text.isdigit())):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             value = _LITERALS[text] if text in _LITERALS else json.loads(text)
     for one in types:
         if one == "None" and value is None:
@@ -139,7 +139,7 @@ def _converted(name: str, value: Any, declared: str) -> Any:
             return float(value)
         if one == "list" and isinstance(value, tuple):
             return list(value)
-    raise InputError(f"Parameter {name} is {value!r}; give a value of type {declared}.")
+    raise InputError(f"Parameter {name} is {value!r:.200}; give a value of type {declared}.")
 
 
 class _LogLines(io.TextIOBase):

@@ -25,7 +25,7 @@ class FolderLock:
 
         Args:
             folder: The folder.
-            may_write: False takes it where nothing can be written too, on a read-only medium.
+            may_write: False writes nothing and makes no file: without one no process has the folder.
 
         Raises:
             OSError: If the lock file can't be made or written.
@@ -34,11 +34,11 @@ class FolderLock:
         path = folder / _FILE
         self._file: int | None = None
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if may_write else 0), 0o644)
         except OSError:
             if may_write:
                 raise
-            return  # who can't write here has no rival who can
+            return  # nobody has ever held it, or who can't write here has no rival who can
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -61,8 +61,17 @@ class FolderLock:
     @classmethod
     @contextmanager
     def held(cls, folder: Path, *, may_write: bool = True) -> Iterator[None]:
-        """Holds a folder for a `with` block."""
-        lock = cls(folder, may_write=may_write)
+        """Holds a folder for a `with` block.
+
+        Raises:
+            StorageError: If it can't be held.
+        """
+        try:
+            lock = cls(folder, may_write=may_write)
+        except OSError as error:
+            raise StorageError(
+                f"The store {folder} can't be locked: {error.strerror}; free space, or make the folder writable."
+            ) from error
         try:
             yield
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import warnings
 from datetime import datetime, timezone
 from pathlib import Path
@@ -43,12 +44,16 @@ def write_report(path: str | Path, runs: pd.DataFrame, unread: pd.DataFrame | No
         The file.
 
     Raises:
-        InputError: If the ending is another, or there are no runs.
+        InputError: If the ending is another, the file's folder isn't there, or there are no runs.
         StorageError: If the file can't be written.
     """
     path = Path(path).absolute()
     if path.suffix not in (".html", ".csv"):
         raise InputError(f"{path.name} ends in neither .html nor .csv; name one of them.")
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder; name a file in it, such as {path / 'report'}{path.suffix}.")
+    if not os.path.isdir(path.parent):
+        raise InputError(f"There is no folder {path.parent}; make it, or name another for the report.")
     if not len(runs):
         raise InputError("There are no such runs; leave out a condition, or name another results folder.")
     if path.suffix == ".csv":

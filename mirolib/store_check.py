@@ -64,7 +64,7 @@ def verify(path: str | os.PathLike[str], *, progress: bool = True) -> StoreRepor
     """
     path, damaged = Path(path), []
     rows: dict[tuple[str, int], list[int]] = {}
-    with FolderLock.held(path, may_write=False), _states(path) as states:
+    with _alone(path, may_write=False), _states(path) as states:
         state = states[0]
         _, trees = _contents(state)
         count = sum(tree.entries for tree in trees)
@@ -151,7 +151,7 @@ def repair(path: str | os.PathLike[str]) -> int:
     Raises:
         StorageError: If there is no store, it is in use, damaged beyond rebuilding, or there is no room.
     """
-    with FolderLock.held(Path(path)):
+    with _alone(Path(path)):
         return salvage(Path(path))
 
 
@@ -207,6 +207,15 @@ def _header_problems(states: list[Snapshot]) -> list[str]:
 
 
 @contextmanager
+def _alone(path: Path, *, may_write: bool = True) -> Iterator[None]:
+    """Holds a store for this process; where there is none, nothing is left behind."""
+    with _states(path):
+        pass
+    with FolderLock.held(path, may_write=may_write):
+        yield
+
+
+@contextmanager
 def _states(path: Path) -> Iterator[list[Snapshot]]:
     """The committed states of a store, newest first, while its file is open.
 
@@ -216,7 +225,7 @@ def _states(path: Path) -> Iterator[list[Snapshot]]:
     try:
         file = os.open(path / DATA, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise StorageError(f"The store {path} can't be read: {reason(error)}.") from error
+        raise StorageError(f"The store {path} can't be read: {reason(error)}; name a folder with one.") from error
     try:
         if not (states := snapshots(file)):
             raise StorageError(f"{path / DATA} can't be opened: it is no store; delete it or name another folder.")

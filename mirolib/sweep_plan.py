@@ -6,13 +6,13 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Set
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 
 from mirolib.errors import InputError
@@ -22,7 +22,13 @@ from mirolib.workbench import plain_name
 PLAN_FORMAT = 1
 MOST_RUNS = 10_000
 _MOST_BYTES = 1 << 20
-_KEYS = {"notebook": str, "name": str, "grid": dict, "parameters": dict, "seeds": int | list | None}
+_KEYS = {
+    "notebook": (str, "the name of a notebook, such as 10_run"),
+    "name": (str, "a text, in quotes if it looks like a number or a date"),
+    "grid": (dict, "a list of values by parameter, such as {epochs: [5, 10]}"),
+    "parameters": (dict, "a value by parameter, such as {epochs: 5}"),
+    "seeds": (int | list | None, "the number of seeds or a list of them, such as [0, 1]"),
+}
 _OWN = {"run_id", "results", "resume"}  # parameters that the sweep sets itself
 
 
@@ -90,7 +96,7 @@ class SweepPlan:
 
 def make_plan(
     notebook: str,
-    grid: Mapping[str, Iterable[Any]],
+    grid: Mapping[str, Iterable[Any]] | None = None,
     seeds: int | Iterable[int] | None = None,
     parameters: Mapping[str, Any] | None = None,
     name: str = "",
@@ -108,7 +114,10 @@ def make_plan(
         InputError: If the notebook or a parameter is unknown, a value has another type or is out of range, a run
             stands there twice, or there are too many.
     """
-    axes = {str(key): _values(str(key), values) for key, values in grid.items()}
+    for key, entries in (("grid", grid), ("parameters", parameters)):
+        if not isinstance(entries, Mapping | None):
+            raise InputError(f"{key} is {entries!r:.200}; give {_KEYS[key][1]}.")
+    axes = {str(key): _values(str(key), values) for key, values in (grid or {}).items()}
     shared = dict(parameters or {})
     if seeds is not None:
         axes |= {"seed": _seeds(seeds, {*axes, *shared})}
@@ -118,7 +127,7 @@ def make_plan(
         raise InputError(f"A sweep sets {', '.join(sorted(own))} itself; leave it out.")
     count = math.prod(len(values) for values in axes.values())
     if count > MOST_RUNS:
-        raise InputError(f"The grid has {count:,} runs; a sweep takes at most {MOST_RUNS:,}: thin it out.")
+        raise InputError(f"The grid has more than {MOST_RUNS:,} runs, the most a sweep takes; thin it out.")
     declared = declared_parameters(notebook)
     points = [shared | dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     checked = [check_values(notebook, declared, point) for point in points]
@@ -131,22 +140,27 @@ def make_plan(
 
 
 def _values(name: str, values: object) -> list[Any]:
-    """The values of one parameter."""
-    if isinstance(values, np.ndarray | pd.Series | range):
-        values = values.tolist() if not isinstance(values, range) else list(values)
-    if not isinstance(values, Sequence) or isinstance(values, str | bytes) or not values:
+    """The values of one parameter; those of a set in an order that is always the same."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if isinstance(values, Set):
+        values = sorted(values, key=lambda value: (len(repr(value)), repr(value)))
+    listed: list[Any] = []
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping):
+        listed = list(itertools.islice(values, MOST_RUNS + 1))
+    if not listed:
         raise InputError(f"The grid gives {values!r} for {name}; give a list of at least one value.")
-    return [value.item() if isinstance(value, np.generic) else value for value in values]
+    return [value.item() if isinstance(value, np.generic) else value for value in listed]
 
 
 def _seeds(seeds: object, taken: set[str]) -> list[Any]:
     """The seeds, from their number or a list."""
     if "seed" in taken:
         raise InputError("seed stands in the grid or the parameters and seeds is given too; keep one of them.")
-    if isinstance(seeds, int) and not isinstance(seeds, bool):
-        if not 1 <= seeds <= MOST_RUNS:
-            raise InputError(f"seeds is {seeds}; give the number of seeds, 1 or more, or a list of them.")
-        return list(range(seeds))
+    if isinstance(seeds, Integral) and not isinstance(seeds, bool):
+        if not 1 <= int(seeds) <= MOST_RUNS:
+            raise InputError(f"seeds is {seeds}; give the number of seeds, 1 to {MOST_RUNS:,}, or a list of them.")
+        return list(range(int(seeds)))
     return _values("seeds", seeds)
 
 
@@ -172,9 +186,9 @@ def read_plan(path: str | Path) -> SweepPlan:
     content = _yaml(Path(path))
     if unknown := {str(key) for key in content} - set(_KEYS):
         raise InputError(f"{path} has an unknown entry {sorted(unknown)[0]!r}; it takes {', '.join(_KEYS)}.")
-    for key, kind in _KEYS.items():
+    for key, (kind, wanted) in _KEYS.items():
         if key in content and not isinstance(content[key], kind):
-            raise InputError(f"{path} has {content[key]!r} for {key}; see docs/sweeps.md for what belongs there.")
+            raise InputError(f"{path} has {content[key]!r:.200} for {key}; give {wanted}.")
     if "notebook" not in content:
         raise InputError(f"{path} names no notebook; add a line such as: notebook: 10_run")
     parameters = {str(key): value for key, value in content.get("parameters", {}).items()}
@@ -183,20 +197,33 @@ def read_plan(path: str | Path) -> SweepPlan:
     )
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses what `SafeLoader` takes: a key that stands twice in a mapping, whose first values would be lost."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise InputError(f"{key.value!r:.200} stands twice, again in line {line}; keep one of them.")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _yaml(path: Path) -> dict[Any, Any]:
     """The mapping that a YAML file holds; only plain values, and no aliases, which a small file can make huge."""
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path} has more than {_MOST_BYTES:,} bytes, which no sweep needs.")
+            raise InputError(f"it has more than {_MOST_BYTES:,} bytes, which no sweep needs.")
         text = path.read_text(encoding="utf-8")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise InputError(f"{path} uses an alias (*name); write the values out.")
-        content = yaml.safe_load(text)
+            raise InputError("it uses an alias (*name); write the values out.")
+        content = yaml.load(text, _Loader)
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}.") from error
+    except InputError as error:
+        raise InputError(f"{path} can't be used: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path} is no YAML: {' '.join(str(error).split())[:200]}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no entries; see docs/sweeps.md for an example.")

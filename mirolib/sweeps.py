@@ -124,7 +124,7 @@ def sweep(
             is asked for where energy is read, or the workers of the client have other versions.
         StorageError: If the results can't be written, or are taken away meanwhile.
     """
-    plan = make_plan(notebook, grid or {}, seeds, parameters, name)
+    plan = make_plan(notebook, grid, seeds, parameters, name)
     return run_plan(plan, results=results, workers=workers, client=client, rerun=rerun, progress=progress)
 
 

@@ -26,8 +26,11 @@ from mirolib.atomic import write_atomic
 from mirolib.errors import InputError, StorageError
 
 DEFAULT_CYCLES = 1000
+_LONGEST_NAME = 128
+_MOST = 10**18  # of bytes, an exabyte
 _FORMAT = 1
 _SECTOR = 512
+_NEW = {"capacity_bytes": None, "cycles": DEFAULT_CYCLES, "written_bytes": 0, "runs": 0}
 
 logger = logging.getLogger(__name__)
 
@@ -141,13 +144,13 @@ def charge(medium: str, written_bytes: int, capacity_bytes: int, *, begun: bool 
         begun: Whether a run has just begun to write.
 
     Raises:
-        OSError: If the ledger's folder can't be made.
         StorageError: If the ledger can't be written, or is damaged.
     """
     with _ledger() as media:
-        found = media.setdefault(medium, {"capacity_bytes": capacity_bytes, "cycles": DEFAULT_CYCLES})
-        found["written_bytes"] = found.get("written_bytes", 0) + written_bytes
-        found["runs"] = found.get("runs", 0) + begun
+        found = media.setdefault(medium, dict(_NEW))
+        found["capacity_bytes"] = found["capacity_bytes"] or capacity_bytes
+        found["written_bytes"] += written_bytes
+        found["runs"] += begun
         found["last"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
@@ -155,40 +158,93 @@ def describe(medium: str, capacity_bytes: int | None, cycles: int | None) -> Non
     """Tells the ledger what a medium is; None leaves what is known, or is taken for granted.
 
     Raises:
-        InputError: If capacity or cycles are not positive.
+        InputError: If it can't be a medium's name, or capacity or cycles are not positive.
         StorageError: If the ledger can't be written, or is damaged.
     """
+    medium_name(medium)
     given = {"capacity_bytes": capacity_bytes, "cycles": cycles}
     for name, value in given.items():
-        if value is not None and value <= 0:
-            raise InputError(f"{name} of {medium} is {value}; give a number above 0.")
+        if value is not None and not 0 < value <= _MOST:
+            raise InputError(f"{name} of {medium} is {value}; give a number above 0, up to {_MOST:,}.")
     with _ledger() as media:
-        known = media.setdefault(medium, {"capacity_bytes": 0, "cycles": DEFAULT_CYCLES, "written_bytes": 0, "runs": 0})
+        known = media.setdefault(medium, dict(_NEW))
         known |= {name: value for name, value in given.items() if value is not None}
 
 
-def wear() -> pd.DataFrame:
+def forget(medium: str) -> None:
+    """Strikes a medium off the ledger.
+
+    Raises:
+        InputError: If it is not there.
+        StorageError: If the ledger can't be written, or is damaged.
+    """
+    with _ledger() as media:
+        if medium not in media:
+            raise _unknown(medium, media)
+        del media[medium]
+
+
+def wear(medium: str | None = None) -> pd.DataFrame:
     """What each medium has been written.
+
+    Args:
+        medium: Only this one.
 
     Returns:
         A row a medium: `medium`, `capacity_bytes`, `cycles`, `written_bytes`, `runs`, `last`, and `worn`, the share
         in [0, 1] of its rated endurance that is used up (NaN where its capacity is unknown).
 
     Raises:
+        InputError: If there is no such medium.
         StorageError: If the ledger is damaged.
     """
-    rows = [{"medium": medium} | about for medium, about in _read(ledger_path()).items()]
+    media = _read(ledger_path())
+    if medium is not None and medium not in media:
+        raise _unknown(medium, media)
+    rows = [{"medium": name} | about for name, about in media.items() if medium in (None, name)]
     table = pd.DataFrame(rows, columns=["medium", "capacity_bytes", "cycles", "written_bytes", "runs", "last"])
+    table["capacity_bytes"] = table["capacity_bytes"].astype("Int64")
     rated = table["capacity_bytes"].astype(float) * table["cycles"].astype(float)
     return table.assign(worn=table["written_bytes"].astype(float) / rated.where(rated > 0))
+
+
+def medium_name(name: str) -> str:
+    """A name for a medium, which fits into a line of a table.
+
+    Raises:
+        InputError: If it is empty, too long, or begins, ends or is filled with what can't be seen.
+    """
+    if (
+        not isinstance(name, str)
+        or not name
+        or name != name.strip()
+        or not name.isprintable()
+        or len(name) > _LONGEST_NAME
+    ):
+        raise InputError(f"{name!r:.200} can't name a medium; use up to {_LONGEST_NAME} letters and digits.")
+    return name
+
+
+def _unknown(medium: str, media: dict[str, dict]) -> InputError:
+    return InputError(
+        f"The wear ledger has no medium {medium!r:.200} (it has: {', '.join(media) or 'none'}); name one of them, or "
+        "tell its capacity or cycles."
+    )
 
 
 @contextmanager
 def _ledger() -> Iterator[dict[str, dict]]:
     """The ledger's media, written back in the end; no other process can come between."""
     path = ledger_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise StorageError(
+            f"The wear ledger {path} can't be written: {error.strerror}; make its folder writable, or let MIRO_STATE "
+            "name another."
+        ) from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         media = _read(path)
         yield media
@@ -196,17 +252,19 @@ def _ledger() -> Iterator[dict[str, dict]]:
 
 
 def _read(path: Path) -> dict[str, dict]:
-    if not path.exists():
-        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:
             raise ValueError(f"format {content['format']}")
-        numbers = ("capacity_bytes", "cycles", "written_bytes", "runs")
         for about in content["media"].values():
-            about |= {name: int(about[name]) for name in numbers}
+            numbers = {name: int(about[name] or 0) for name in _NEW}
+            if not all(0 <= number <= _MOST for number in numbers.values()):
+                raise ValueError("a number out of range")
+            about |= numbers | {"capacity_bytes": numbers["capacity_bytes"] or None}
         return content["media"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise StorageError(f"The wear ledger {path} is unreadable ({error}); repair or delete it.") from error
 
 

@@ -57,10 +57,13 @@ def plain_name(name: str) -> str:
     """A name that is safe as that of a file or folder: it can lead nowhere else.
 
     Raises:
-        InputError: If it holds anything but letters, digits, dot, hyphen and underscore, or begins with a dot.
+        InputError: If it is no text, holds anything but letters, digits, dot, hyphen and underscore, or begins with a
+            dot.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", name):
-        raise InputError(f"{name!r} can't name a run; use up to 128 letters, digits, dots, hyphens and underscores.")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", name):
+        raise InputError(
+            f"{name!r:.200} can't name a run; use up to 128 letters, digits, dots, hyphens and underscores."
+        )
     return name
 
 

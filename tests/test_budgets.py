@@ -29,11 +29,29 @@ def test_budgets_are_read_from_text(text, at, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["plenty", "64", "64 MiBs", "-1 MiB", "0 bytes", "1.2.3 kB", "a: 64 MiB", "0: , 1: 5 kB", "nan b"]
+    "text",
+    [
+        "plenty",
+        "64",
+        "64 MiBs",
+        "-1 MiB",
+        "0 bytes",
+        "1.2.3 kB",
+        "a: 64 MiB",
+        "0: , 1: 5 kB",
+        "nan b",
+        "²: 5 kB",
+        "9" * 5000 + ": 5 kB",
+    ],
 )
 def test_what_is_no_budget_is_refused(text):
     with pytest.raises(InputError, match="can't be read; write an amount"):
         parse_budget(text, 80)
+
+
+def test_a_schedule_that_names_an_epoch_twice_is_refused():
+    with pytest.raises(InputError, match="names epoch 0 twice; keep one amount"):
+        parse_budget("0: 2000 samples, 00: 100 samples", 80)
 
 
 @given(st.text(max_size=30))

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_sweep_plan import VALUES
 
-from mirolib import InputError, RunFolder, RunSettings, StorageError, comparison, load_runs, run_experiment
+from mirolib import InputError, RunFolder, RunSettings, comparison, load_runs, run_experiment
 from mirolib import comparison_plots as plots
 from mirolib.__main__ import main
 from mirolib.comparison import MixedEnergyWarning, open_run, over_seeds, pareto, select, unread
@@ -210,8 +210,15 @@ def test_a_report_as_a_table_and_what_it_refuses(results, tmp_path, capsys):
     for file, table, sentence in (("a.pdf", runs, "neither .html nor .csv"), ("a.csv", runs[:0], "no such runs")):
         with pytest.raises(InputError, match=sentence):
             write_report(tmp_path / file, table)
-    with pytest.raises(StorageError, match="could not be written"):
+    with pytest.raises(InputError, match="There is no folder .*/no; make it"):
         write_report(tmp_path / "no" / "a.csv", runs)
+    (tmp_path / "a.html").mkdir()
+    with pytest.raises(InputError, match="is a folder; name a file in it, such as .*a.html/report.html"):
+        write_report(tmp_path / "a.html", runs)
+    for missing in (str(tmp_path / "no"), str(out), ""):
+        for command in (["runs"], ["report", str(out)]):
+            assert main([*command, "--results", missing]) == 1
+            assert f"no results folder {missing!r}; name one that is there" in capsys.readouterr().err
     assert main(["report", str(out), "--sweep", "none", "--results", str(results)]) == 1
     assert "no sweep 'none'" in capsys.readouterr().err
 

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from mirolib import InputError, MemoryConfig, ResourceMonitor
-from mirolib.injectors import ColdCache, DiskCompetitor, During, Throttle, TokenBucket
+from mirolib.injectors import ColdCache, DiskCompetitor, During, Throttle, TokenBucket, throttling
 
 
 def test_a_token_bucket_lets_the_rate_pass():
@@ -27,6 +27,8 @@ def test_a_token_bucket_lets_the_rate_pass():
     for rate, burst in ((0, 0), (1, -1)):
         with pytest.raises(InputError, match="can't be"):
             TokenBucket(rate, burst)
+    with pytest.raises(InputError, match="A rate of -1 bytes/s"):
+        throttling(1, 2, -1)  # long before the run has a store to throttle
 
 
 def test_a_throttle_slows_the_store_and_lets_go(make_memory, stream):

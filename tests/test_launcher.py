@@ -47,6 +47,8 @@ def test_lists_from_the_command_line():
         ({"seed": "1e2"}, "give a value of type int"),
         ({"seed": True}, "give a value of type int"),
         ({"seed": None}, "give a value of type int"),
+        ({"seed": "[" * 100_000}, r"seed is '\[{199}; give a value of type int"),
+        ({"run_id": 5}, "run_id is 5; give a value of type str"),
         ({"dataset": 3}, "give a value of type str"),
         ({"swap_ratio": "lots"}, r"give a value of type Optional\[float\]"),
         ({"swap_ratio": float("nan")}, "give a value of type Optional"),
@@ -62,8 +64,9 @@ def test_unknown_or_ill_typed_parameters_are_refused(given, sentence):
 def test_unknown_notebooks_are_refused(tmp_path):
     with pytest.raises(InputError, match="no notebook '11_magic'; choose one of 00_quickstart"):
         launch("11_magic", results=str(tmp_path))
-    with pytest.raises(InputError, match="can't name"):
-        launch("../10_run", results=str(tmp_path))
+    for name in ("../10_run", "notebooks/10_run", None):
+        with pytest.raises(InputError, match=f"no notebook {name!r}; choose one of .* without its folder"):
+            launch(name, results=str(tmp_path))
     with pytest.raises(InputError, match="no parameter run_id"):
         launch("01_task_streams", results=str(tmp_path))
 
@@ -98,7 +101,9 @@ def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
     with pytest.raises(RunError, match="InputError: stream_size is 9999 but no task has more than"):
         launch("10_run", results=str(tmp_path), progress=False, controller="fixed", stream_size=9999)
     assert load_runs(tmp_path)["status"].tolist() == ["failed"]
-    with pytest.raises(RunError, match="14_miro_vs_baselines failed: IndexError"):  # before it had made its run
+    with pytest.raises(
+        RunError, match=r"14_miro_vs_baselines failed: InputError: fixed is \[\]; give"
+    ):  # before it had made its run
         launch("14_miro_vs_baselines", results=str(tmp_path), progress=False, fixed=[])
     assert load_runs(tmp_path)["status"].tolist() == ["failed", "failed"]
 
@@ -160,6 +165,9 @@ def test_the_command_line(tmp_path, capsys):
     assert capsys.readouterr().out == "no runs yet\n"
     assert main(["launch", "10_run", "seed"]) == 1
     assert "write name=value" in capsys.readouterr().err
+    for twice in (["seed=1", "seed=2"], ["results=1", "--results=2"]):
+        assert main(["launch", "10_run", *twice]) == 1
+        assert "is given twice, '1' and '2'; keep one of them" in capsys.readouterr().err
     assert main(["launch", "10_run", "progress=no"]) == 1
     assert "no parameter 'progress'" in capsys.readouterr().err
     assert main(["launch", "10_run", "epochs=1", f"results={tmp_path}"]) == 0
@@ -167,6 +175,19 @@ def test_the_command_line(tmp_path, capsys):
     assert "average_accuracy" in out and "notebook.ipynb" in out
     assert main(["runs", "--results", str(tmp_path)]) == 0
     assert "finished" in capsys.readouterr().out
+
+
+def test_what_a_run_says_of_itself_can_not_move_the_cursor(tmp_path, capsys):
+    evil = "\x1b[2J\x9b1m\u202e\ud800\r"
+    RunFolder("10_run", {"dataset": evil}, results=tmp_path, run_id="a").end("failed", f"{evil}\nmore")
+    (tmp_path / "10_run" / "a" / "SHA256SUMS").unlink()
+    file = tmp_path / "10_run" / "a" / "run.json"
+    file.write_text(file.read_text().replace('"failed"', json.dumps(f"fine\n{evil}")))
+    assert main(["runs", "--results", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert all(c.isprintable() for c in out.replace("\n", "")) and out.count("\\x1b[2J\\x9b1m\\u202e\\ud800") >= 4
+    assert len(out.splitlines()) == 3
+    assert main(["launch", evil]) == 1 and "\x1b" not in capsys.readouterr().err
 
 
 def test_papermill_alone_works_too_and_explains_the_parameters(tmp_path):

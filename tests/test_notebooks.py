@@ -42,6 +42,19 @@ def test_notebooks_keep_the_house_rules(path):
     assert "/tmp/" not in path.read_text() and "/home/" not in path.read_text()
 
 
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem[:2] in ("11", "12", "13", "14", "16")])
+def test_studies_check_how_often_and_what_they_compare(path):
+    asked = {name for name, kind in declared_parameters(path.stem).items() if kind == "list" or name == "seeds"}
+    calls = [
+        node for cell in code_cells(path) for node in ast.walk(ast.parse("".join(cell["source"]))) if is_check(node)
+    ]
+    assert {keyword.arg for call in calls for keyword in call.keywords} - {"least"} == asked
+
+
+def is_check(node):
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "check_study"
+
+
 def test_10_run_takes_exactly_the_run_settings():
     declared = declared_parameters("10_run")
     # papermill reads no `int | None`

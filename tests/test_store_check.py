@@ -16,6 +16,7 @@ from benchmarks.faults import OUTCOMES, flip_bits
 from mirolib import StorageError
 from mirolib.__main__ import main
 from mirolib.storage import Storage, verify
+from mirolib.store_check import repair
 
 LONG = replace(PRINT, sample_shape=(3, 32, 32))
 
@@ -180,3 +181,28 @@ def test_a_budget_that_is_too_small_is_refused_and_changes_nothing(tmp_path):
         storage.put(ids_of(1, 0, 20), tagged(ids_of(1, 0, 20)), "validation")
     assert storage.counts(3, "validation").tolist() == [20, 0, 0] and SHAPE == (1, 4, 4)
     storage.close()
+
+
+def test_what_is_no_store_is_said_and_left_as_it_is(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "odd" / "data.mdb").mkdir(parents=True)
+    for name in ("nowhere", "file", "empty", "odd"):
+        for options in ([], ["--repair"]):
+            assert main(["verify", str(tmp_path / name), *options]) == 1
+            assert "can't be" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["data.mdb", "empty", "file", "odd"]
+
+
+def test_verifying_leaves_nothing_behind(tmp_path):
+    filled(tmp_path)
+    (tmp_path / "process.lock").unlink()  # a store that was copied without it
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert verify(tmp_path, progress=False).sound and sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_folder_that_can_not_be_locked_is_a_sentence(tmp_path, monkeypatch):
+    filled(tmp_path)
+    monkeypatch.setattr("mirolib.locks._FILE", "no/such/folder")
+    with pytest.raises(StorageError, match="can't be locked: No such file or directory; free space, or make"):
+        repair(tmp_path)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import string
 from pathlib import Path
@@ -39,6 +40,13 @@ def test_numbers_of_numpy_are_plain_numbers():
 
 
 @pytest.mark.parametrize(
+    "seeds", [np.int64(11), set(range(11)), (n for n in range(11)), np.arange(11), dict.fromkeys(range(11)).keys()]
+)
+def test_seeds_may_be_any_number_or_iterable(seeds):
+    assert make_plan("10_run", {}, seeds, name="mine") == make_plan("10_run", {}, 11, name="mine")
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ({"grid": {"sead": [1]}}, "no parameter 'sead'; it takes dataset"),
@@ -52,8 +60,18 @@ def test_numbers_of_numpy_are_plain_numbers():
         ({"grid": {"dataset": "digits"}}, "gives 'digits' for dataset; give a list"),
         ({"grid": {"epochs": []}}, "at least one value"),
         ({"grid": {"epochs": [1, 1]}}, "lists a value twice"),
-        ({"grid": {"epochs": range(200), "batch_size": range(100)}}, "20,000 runs; a sweep takes at most"),
+        ({"grid": {"epochs": range(200), "batch_size": range(100)}}, "more than 10,000 runs, the most a sweep takes"),
         ({"grid": {"epochs": [1]}, "parameters": {"epochs": 2}}, "epochs stands in the grid and in the parameters"),
+        ({"grid": {"seed": itertools.count()}}, "more than 10,000 runs"),
+        ({"grid": {"epochs": {1: 2}}}, "gives {1: 2} for epochs; give a list"),
+        ({"grid": {"epochs": np.array(1)}}, "gives 1 for epochs; give a list"),
+        ({"grid": {"epochs": iter([])}}, "at least one value"),
+        ({"grid": [1, 2]}, r"grid is \[1, 2\]; give a list of values by parameter"),
+        ({"parameters": [1]}, r"parameters is \[1\]; give a value by parameter"),
+        ({"parameters": "a=b"}, "parameters is 'a=b'; give a value by parameter"),
+        ({"name": 5}, "5 can't name a run"),
+        ({"notebook": None}, "no notebook None; choose one of 00_quickstart"),
+        ({"seeds": 1.5}, "gives 1.5 for seeds"),
         ({"grid": {"run_id": ["a"]}}, "sets run_id itself"),
         ({"grid": {"seed": [1]}, "seeds": 2}, "keep one of them"),
         ({"grid": {}, "seeds": 0}, "seeds is 0; give the number"),
@@ -95,8 +113,15 @@ def test_a_sweep_from_yaml(tmp_path):
         ("- 1", "holds no entries"),
         ("notebook: 10_run\ngird: {}", "unknown entry 'gird'; it takes notebook"),
         ("grid: {}", "names no notebook"),
-        ("notebook: 10_run\ngrid: [1]", r"has \[1\] for grid"),
-        ("notebook: 10_run\nname: 2024", "has 2024 for name"),
+        ("notebook: 10_run\ngrid: [1]", r"has \[1\] for grid; give a list of values by parameter, such as {epochs"),
+        ("notebook: 10_run\nname: 2024", "has 2024 for name; give a text, in quotes"),
+        ("notebook: 10_run\nseeds: 1.5", "has 1.5 for seeds; give the number of seeds or a list"),
+        (
+            "notebook: 10_run\ngrid:\n  seed: [0]\n  seed: [1]",
+            "sweep.yml can't be used: 'seed' stands twice, again in line 4",
+        ),
+        ("notebook: 10_run\nnotebook: 13_swap_ratio", "'notebook' stands twice"),
+        ("notebook: 10_run\ngrid: {epochs: [1]}\n'grid': {}", "'grid' stands twice"),
         ("notebook: 10_run\ngrid: {epochs: 1}", "gives 1 for epochs; give a list"),
         ("notebook: 10_run\ngrid: {dataset: [2024-01-01]}", "give a value of type str"),
         ("notebook: 13_swap_ratio\ngrid: {episodic_sizes: [[2024-01-01]]}", "can't be written down"),

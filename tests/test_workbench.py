@@ -123,7 +123,7 @@ def test_an_unreadable_run_is_named_and_the_others_load(tmp_path, content, caplo
     assert load_runs(tmp_path / "nowhere").empty
 
 
-@pytest.mark.parametrize("name", ["../out", "a/b", "", ".hidden", "a" * 200, "a b", "/root"])
+@pytest.mark.parametrize("name", ["../out", "a/b", "", ".hidden", "a" * 200, "a b", "/root", 5])
 def test_names_can_not_leave_the_results(tmp_path, name):
     with pytest.raises(InputError, match="can't name a run"):
         RunFolder(name, {}, results=tmp_path)
