@@ -225,7 +225,7 @@ def _states(path: Path) -> Iterator[list[Snapshot]]:
     try:
         file = os.open(path / DATA, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise StorageError(f"The store {path} can't be read: {reason(error)}; name a folder with one.") from error
+        raise StorageError(f"The store {path} can't be read: {reason(error)}; name the folder of a store.") from error
     try:
         if not (states := snapshots(file)):
             raise StorageError(f"{path / DATA} can't be opened: it is no store; delete it or name another folder.")
