@@ -23,7 +23,7 @@ import pandas as pd
 
 from benchmarks.common import row, seconds, table
 from mirolib import Fingerprint, Storage
-from mirolib.storage import _checksums
+from mirolib.store_records import checksums
 from mirolib.stream import make_ids
 
 RECORDS, SAMPLE, CLASSES, BATCH, CHUNK = 40_000, 3072, 10, 128, 1024
@@ -94,13 +94,13 @@ def _read(
 
     def checked(positions: list[int]) -> np.ndarray:
         records = raw(positions)
-        assert len(_checksums(records.reshape(len(records), -1), np.array(positions))) == BATCH
+        assert len(checksums(records.reshape(len(records), -1), np.array(positions), "train")) == BATCH
         return records
 
     for index in range(3 * ROUNDS):
         turn = [*times, *reversed(times)][index % 6]
-        prepare()
         storage = Storage(store, _FINGERPRINT)
+        prepare()  # now, for opening reads of each page
         try:
             if state == "warm":  # the new map has to be faulted in
                 storage.read(_ids(np.arange(RECORDS)))
