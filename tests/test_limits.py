@@ -3,11 +3,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mirolib import InputError, MemoryConfig, RunSettings, run_experiment
-from mirolib.budgets import parse_size
 from mirolib.buffers import SampleArray
 from mirolib.limits import available_bytes, check_room, telling
 from mirolib.storage import Storage
@@ -98,24 +96,34 @@ def test_a_run_in_a_control_group_adapts_or_says_what_does_not_fit_before_it_is_
     assert len(pairs) >= 2 and all(size <= budget < 200 << 20 for size, budget in pairs)
 
 
-def resident_bytes() -> int:
-    """This process's memory that is not of files."""
+FILLED = """
+from pathlib import Path
+import numpy as np
+from mirolib.buffers import SampleArray
+from mirolib.budgets import parse_size
+
+def resident_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+before, buffers = resident_bytes(), []
+for amount in ("80 MB", "40 MB"):
+    size = parse_size(amount, 3072 + 16)
+    buffers.append(SampleArray(size, (3, 32, 32), "uint8"))
+    for start in range(0, size, 256):
+        ids = np.arange(start, min(start + 256, size))
+        buffers[-1].append(np.full((len(ids), 3, 32, 32), 7, np.uint8), ids)
+print(sum(buffer.allocated_bytes for buffer in buffers), resident_bytes() - before)
+"""
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
 def test_sizes_in_bytes_are_what_full_buffers_take():
-    before, buffers = resident_bytes(), []
-    for amount in ("80 MB", "40 MB"):
-        size = parse_size(amount, 3072 + 16)
-        buffers.append(SampleArray(size, (3, 32, 32), "uint8"))
-        for start in range(0, size, 256):
-            ids = np.arange(start, min(start + 256, size))
-            buffers[-1].append(np.full((len(ids), 3, 32, 32), 7, np.uint8), ids)
-    allocated = sum(buffer.allocated_bytes for buffer in buffers)
+    """In a process of its own, in which nothing that was freed before can be taken again."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FILLED], capture_output=True, text=True, check=True)
+    allocated, grown = map(int, done.stdout.split())
     assert allocated == pytest.approx(120e6, rel=1e-3)
-    assert resident_bytes() - before == pytest.approx(allocated, rel=0.05)
+    assert grown == pytest.approx(allocated, rel=0.05)
 
 
 def group(folder: Path, names: tuple[str, str], most: str, used: str) -> None:

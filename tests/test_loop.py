@@ -245,7 +245,7 @@ def test_settings_fill_in_the_preset(tmp_path):
         ({"controller": "miro", "stream_size": "8 kB"}, "are for the fixed controller"),
         ({"memory": "single-level", "swap_ratio": 0.5}, "single-level memory can't swap"),
         ({"energy": "nowhere.csv"}, "no power trace"),
-        ({"device": "tpu:9"}, "use cpu"),
+        ({"device": "tpu:9"}, "choose one of auto, cpu, cuda, mps"),
     ],
 )
 def test_bad_settings_are_refused_and_leave_no_store(tmp_path, options, sentence):
