@@ -92,7 +92,8 @@ Written by `python -m benchmarks.generality report`; the method stands at the he
 Accuracy in percent on the test sets, mean ± standard deviation over the seeds {", ".join(map(str, SEEDS))}, which no
 choice was made on. The test samples are the same for all seeds, and the image sets were given 60 epochs after test
 results of other seeds had shown no gain from swapping at 15; everything else was set on validation samples (see
-[presets](presets.md))."""
+[presets](presets.md)). Where column `seeds` says fewer than three, or a setting is absent, the rest has not been run;
+`make generality` goes on with it."""
 _ORACLE = f"""## Choices against an oracle's
 
 {(oracle.__doc__ or "").partition(chr(10) * 2)[2].strip()}
