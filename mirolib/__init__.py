@@ -8,7 +8,7 @@ from mirolib.controller import Controller, Decision, FixedController, MiroContro
 from mirolib.datasets import Dataset, DatasetSpec, Preset, available_datasets, load_dataset
 from mirolib.energy import EnergyMeter, NullSource, RaplSource, TraceSource, compare, doctor
 from mirolib.errors import CorruptRecordError, InputError, MiroError, RunError, StorageError
-from mirolib.experiment import Experiment, RunSettings, check_study, run_all
+from mirolib.experiment import Experiment, RunSettings
 from mirolib.launcher import launch
 from mirolib.learner import ExperienceReplay, Finetuning, Learner, Method
 from mirolib.loop import Loop, run
@@ -21,6 +21,7 @@ from mirolib.resources import ResourceMonitor, Resources
 from mirolib.start import setup
 from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import Task, TaskStream
+from mirolib.study import check_study, run_all
 from mirolib.summary import summarise
 from mirolib.swap_cost import swapping_cost
 from mirolib.swapper import Swapper, SwapPolicy, UniformSwap, exchanges

@@ -49,8 +49,7 @@ def accuracy_over_energy(runs: pd.DataFrame, by: list[str] | None = None) -> go.
                              line={"color": colour, "dash": "dot", "width": 1}, hoverinfo="skip", showlegend=False,
                              row=1, col=column)  # fmt: skip
             plot.add_scatter(
-                x=part["cost"], y=100 * part["average_incremental_accuracy"],
-                mode="markers+text",
+                x=part["cost"], y=100 * part["average_incremental_accuracy"], mode="markers+text",
                 name=_short(dataset), legendgroup=str(dataset), showlegend=dataset not in named,
                 marker={"color": colour, "symbol": symbol, "size": 10},
                 text=part.index.astype(str), textposition="top right",

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from mirolib.budgets import parse_amount, parse_budget, parse_size, store_budget
 from mirolib.controller import (
@@ -41,7 +38,6 @@ from mirolib.records import EpochRecord, TaskRecord
 from mirolib.resources import ResourceMonitor
 from mirolib.storage import Fingerprint, Storage
 from mirolib.stream import TaskStream
-from mirolib.summary import summarise
 from mirolib.wear import medium_name
 
 T = TypeVar("T")
@@ -360,61 +356,3 @@ def _meter(energy: str) -> EnergyMeter:
     if energy == "auto":
         return EnergyMeter.auto()
     return EnergyMeter(TraceSource.from_csv(energy) if energy.endswith(".csv") else named(energy))
-
-
-_STUDIED: dict[type, tuple[str, Callable[[Any], bool]]] = {
-    int: ("a whole number, 1 or more", lambda value: isinstance(value, Integral) and int(value) >= 1),
-    float: ("a number from 0 to 1", lambda value: isinstance(value, Real) and 0 <= float(value) <= 1),
-    str: ("a name", lambda value: isinstance(value, str) and bool(value)),
-    tuple: ("a pair of sizes", lambda value: isinstance(value, list | tuple) and len(value) == 2),
-}
-
-
-def check_study(kind: type, *, least: int = 1, **values: object) -> None:
-    """Checks what a study is to compare, before anything is trained.
-
-    Args:
-        kind: What each value is: `int` (1 or more), `float` (0 to 1), `str` (a name) or `tuple` (a pair of sizes).
-        least: How many different values a list must have.
-        values: A value, or a list of values, by parameter.
-
-    Raises:
-        InputError: If a value is of another kind, or a list too short.
-    """
-    what, fits = _STUDIED[kind]
-    several = f"a list of {least} or more different values, each {what}"
-    for name, value in values.items():
-        entries = value if isinstance(value, list) else [value]
-        enough = entries is not value or len({str(entry) for entry in entries}) >= least
-        if not enough or not all(fits(entry) and not isinstance(entry, bool) for entry in entries):
-            raise InputError(f"{name} is {value!r:.200}; give {several if entries is value else what}.")
-
-
-def run_all(
-    settings: Iterable[RunSettings],
-    *,
-    save: Callable[[pd.DataFrame], object] | None = None,
-    by_task: bool = False,
-    progress: bool = True,
-) -> pd.DataFrame:
-    """Runs settings one after another in this process, each on a store of its own that is deleted afterwards.
-
-    Args:
-        settings: One entry a run.
-        save: Called after each run with the rows so far, so that an error in one does not lose the others.
-        by_task: Whether to give a row a task instead: what `summarise` says of the run up to it.
-        progress: Whether to show a progress bar over the runs.
-
-    Returns:
-        One row a run: its settings, then `summarise`.
-    """
-    rows = []
-    for one in tqdm(list(settings), unit="run", disable=not progress):
-        with tempfile.TemporaryDirectory(prefix="miro-") as store:
-            experiment = Experiment.build(one, store)
-            records = list(experiment.run(progress=False))
-            for done in range(1 if by_task else len(records), len(records) + 1):
-                rows.append(asdict(experiment.settings) | summarise(records[:done]))
-        if save is not None:
-            save(pd.DataFrame(rows))
-    return pd.DataFrame(rows)
