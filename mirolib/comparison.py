@@ -17,7 +17,8 @@ import pandas as pd
 from mirolib.energy.source import NO_JOULES
 from mirolib.errors import InputError
 from mirolib.experiment import RunSettings
-from mirolib.workbench import checked_bytes, load_run, results_folder
+from mirolib.run_file import checked_bytes
+from mirolib.workbench import load_run, results_folder
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,9 @@ from mirolib.atomic import write_atomic
 from mirolib.energy.discovery import readable
 from mirolib.errors import InputError, RunError, StorageError
 from mirolib.launcher import launch, notebook_path
+from mirolib.run_file import SUMS
 from mirolib.sweep_plan import Member, SweepPlan
-from mirolib.workbench import SUMS, RunFolder, load_run
+from mirolib.workbench import RunFolder, load_run
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -19,6 +19,7 @@ from mirolib.datasets import LOADERS
 from mirolib.energy import named
 from mirolib.errors import InputError, RunError, StorageError
 from mirolib.experiment import RunSettings
+from mirolib.run_file import read_run
 from mirolib.workbench import (
     PROJECT,
     RunFolder,
@@ -26,7 +27,6 @@ from mirolib.workbench import (
     make_folder,
     new_run_id,
     plain_name,
-    read_run,
     refuse_changes,
     results_folder,
     stopped_run,

@@ -29,18 +29,15 @@ from mirolib.atomic import last_words, remove, write_atomic
 from mirolib.energy import EnergyMeter
 from mirolib.errors import InputError, StorageError
 from mirolib.records import TaskRecord, events_of, trials_of
+from mirolib.run_file import RUN_FORMAT, SUMS, read_run
 from mirolib.summary import summarise
 from mirolib.wear import WriteMeter
 
-RUN_FORMAT = 1
 PROJECT = Path(__file__).resolve().parents[1]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
 
 _PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")
-SUMS = "SHA256SUMS"
-"""Checksums of an ended run's files, as `sha256sum --check` reads them."""
 _MAY_CHANGE = ("data", "medium")  # where the data and the run lie: a resumed run may say otherwise
-_MOST_DIGITS = 25
 _TAKEN_UP = ("asked", "parameters", "dataset_fingerprint", "energy", "summary")  # what a resumed run has from before
 _GONE = ' If that machine or container is gone for good, set "status" in {} to "died".'
 _ALIVE: set[Path] = set()  # folders of this process's runs that have not ended
@@ -367,42 +364,6 @@ def load_run(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         logger.warning("%s is unreadable: %s", file, error)
         return row | {"error": f"{type(error).__name__}: {error}"}
-
-
-def read_run(file: Path) -> dict[str, Any]:
-    """A `run.json`.
-
-    Raises:
-        OSError: If it can't be read.
-        ValueError: If it is no JSON, or of another format.
-    """
-    run = json.loads(checked_bytes(file), parse_int=_bounded)
-    json.dumps(run, ensure_ascii=False).encode()  # half a character would stop whoever prints or writes it
-    if run["format"] != RUN_FORMAT:
-        raise ValueError(f"it is of format {run['format']!r} and this version of mirolib reads {RUN_FORMAT}")
-    return run
-
-
-def _bounded(digits: str) -> int:
-    """An integer of JSON that a table can hold."""
-    if abs(number := int(digits) if len(digits) < _MOST_DIGITS else 1 << 63) >= 1 << 63:
-        raise ValueError(f"it has a number of {len(digits)} digits")
-    return number
-
-
-def checked_bytes(file: Path) -> bytes:
-    """The content of a file of a run, compared with the run's list of checksums where it has ended.
-
-    Raises:
-        OSError: If it can't be read.
-        ValueError: If it is not what the list says.
-    """
-    content, sums = file.read_bytes(), file.parent / SUMS
-    if sums.exists():
-        line = f"{hashlib.sha256(content).hexdigest()}  {file.name}"
-        if line not in sums.read_text("utf-8", "replace").split("\n"):
-            raise ValueError(f"{file.name} is not what {SUMS} says; it was damaged or changed by hand")
-    return content
 
 
 def _is_dead(environment: dict[str, Any], path: Path) -> bool:

@@ -12,7 +12,8 @@ import pandas as pd
 from mirolib.datasets import available_datasets
 from mirolib.errors import InputError
 from mirolib.paper.plan import PLAN, Study
-from mirolib.workbench import checked_bytes, load_runs
+from mirolib.run_file import checked_bytes
+from mirolib.workbench import load_runs
 
 NUMBERS = Path(__file__).with_name("numbers.csv")
 _TEXTS = {"setting", "memory", "run", "dataset", "method", "energy_kind"}
