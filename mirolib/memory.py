@@ -200,13 +200,22 @@ class TieredMemory:
         """
         num_labels = len(self._stored)
         held = rng.permutation(self.episodic_memory.array.ids)
-        reachable = self._stored if self.hierarchical else self.episodic_memory.class_counts(num_labels)
-        quotas = balanced_quotas(count, np.where(self._old_classes, reachable, 0))
+        quotas = balanced_quotas(count, self._reachable())
         kept = held[rank_in_class(labels_of(held)) < quotas[labels_of(held)]]
         lacking = quotas - np.bincount(labels_of(kept), minlength=num_labels)
         absent = self.episodic_memory.draw_absent(np.repeat(np.arange(num_labels), lacking), rng)
         ids = np.concatenate([kept, absent[absent >= 0]])
         return ids[np.argsort(rank_in_class(labels_of(ids)), kind="stable")]
+
+    def _reachable(self) -> np.ndarray:
+        """Old samples that training can see, by class, `(num_classes,) int64`."""
+        reachable = self._stored if self.hierarchical else self.episodic_memory.class_counts(len(self._stored))
+        return np.where(self._old_classes, reachable, 0)
+
+    @property
+    def replayable(self) -> int:
+        """Old samples that training can see: those on storage, or only those held where none is taken from it."""
+        return int(self._reachable().sum())
 
     def validation_ids(self) -> np.ndarray:
         """Ids of the validation samples of every class seen so far, `(n,) int64`."""

@@ -412,28 +412,39 @@ def test_the_work_of_profiling_is_in_the_books_to_the_sample(make_memory):
     validation = 8  # 2 of 20 samples are held out of each of 4 classes
     assert one.tally.visits - before.visits == 2 * 38 + 3 * (18 + 38)
     assert one.tally.forward_visits - before.forward_visits == 2 * validation
-    before = replace(one.tally)
-    ProbeProfiler(work_share=100.0).scores(ProbeProfiler(100.0).situation(task, one, memory, candidates, 0))
-    assert one.tally.visits == before.visits
-    assert one.tally.forward_visits - before.forward_visits == 20 + 18 + validation
+    for candidates, old in ((candidates, 32), ([replace(c, swap_ratio=0.0) for c in candidates], 18)):
+        before = replace(one.tally)
+        ProbeProfiler(work_share=100.0).scores(ProbeProfiler(100.0).situation(task, one, memory, candidates, 0))
+        assert one.tally.visits == before.visits
+        # Of 36 stored, 18 are held: after three epochs that draw anew an eighth has not been seen, 4.5.
+        assert one.tally.forward_visits - before.forward_visits == 20 + old + validation
 
 
-def test_the_probe_is_ridge_regression_on_each_candidates_samples(make_memory):
+@pytest.mark.parametrize(
+    ("swap_ratio", "seen"),
+    # 72 are stored; 12 or 36 are held in each of three epochs: (5/6)^3 or (1/2)^3 are not seen, (5/6)^2 or (1/2)^2
+    # where half of them are exchanged.
+    [(0.0, {12: 12, 36: 36}), (0.5, {12: 22, 36: 54}), (1.0, {12: 91 / 3, 36: 63})],
+)
+def test_the_probe_is_ridge_regression_on_the_samples_that_training_sees(make_memory, swap_ratio, seen):
     task, one, memory = arrived(make_memory, task=2)
-    candidates = [MemoryConfig(8, 12, 1.0), MemoryConfig(30, 12, 1.0), MemoryConfig(30, 60, 1.0)]
+    candidates = [MemoryConfig(s, e, swap_ratio) for s, e in ((8, 12), (30, 12), (30, 36))]
     profiler = ProbeProfiler(work_share=100.0, smooth=False)
     situation = profiler.situation(task, one, memory, candidates, 3)
     validation = one.features(memory.storage.read(situation.validation_ids, "validation")).double().numpy()
     mean, deviation = validation.mean(axis=0), validation.std(axis=0)
     used = deviation > 1e-6 * deviation.max()
-    old = memory.old_ids(60, np.random.default_rng(3))
+    old = memory.old_ids(round(max(seen.values())), np.random.default_rng(3))
     expected = []
     for c in candidates:
-        ids = np.concatenate([memory.stream_buffer.first(c.stream_size), old[: c.episodic_size]])
+        replayed = old[: round(seen[c.episodic_size])]
+        ids = np.concatenate([memory.stream_buffer.first(c.stream_size), replayed])
+        weights = np.repeat([1.0, c.episodic_size / seen[c.episodic_size]], [c.stream_size, len(replayed)])
         features = (one.features(memory.storage.read(ids)).double().numpy() - mean)[:, used] / deviation[used]
         features = np.column_stack([features, np.ones(len(ids))])
-        penalty = profiler.penalty * (features**2).sum() / (len(used) + 1)
-        ridge = Ridge(penalty, fit_intercept=False).fit(features, 2 * np.eye(6)[labels_of(ids)] - 1)
+        penalty = profiler.penalty * (weights[:, None] * features**2).sum() / (len(used) + 1)
+        targets = 2 * np.eye(6)[labels_of(ids)] - 1
+        ridge = Ridge(penalty, fit_intercept=False).fit(features, targets, sample_weight=weights)
         scaled = np.column_stack([(validation - mean)[:, used] / deviation[used], np.ones(len(validation))])
         expected.append((ridge.predict(scaled).argmax(axis=1) == situation.validation_labels).mean())
     np.testing.assert_allclose(profiler.scores(situation), expected, atol=1e-12)
@@ -463,10 +474,10 @@ def test_what_mere_size_is_worth_breaks_ties_of_the_surface_and_keeps_its_spread
     candidates = [MemoryConfig(s, e) for s in (10, 40, 160) for e in (5, 20, 80)]
     # Errors fall with the stream buffer alone; by hand: standardised, both size logarithms are (-1, 0, 1) * 1.2247.
     by_stream = 1 - np.exp(-np.repeat([1.0, 2.0, 3.0], 3))
-    blended = smoothed(candidates, by_stream, size_weight=np.sqrt(5))
-    # size = e + s / 2, of variance 5/4 of one's: weight sqrt(5) makes it s + 2 e beside the surface's s: 2 s + 2 e.
+    blended = smoothed(candidates, by_stream, size_weight=np.sqrt(2))
+    # size = e + s, of twice the variance of one: weight sqrt(2) makes it e + s beside the surface's s: 2 s + e.
     order = np.log(1 - blended).reshape(3, 3)
-    np.testing.assert_allclose(order, order.T, atol=1e-9)
+    np.testing.assert_allclose(np.diff(order, axis=0).mean(), 2 * np.diff(order, axis=1).mean())
     np.testing.assert_allclose(np.log(1 - blended).std(), np.sqrt(2 / 3))
     np.testing.assert_allclose(np.log(1 - blended).mean(), -2)
 

@@ -141,14 +141,13 @@ class MiroController(Controller):
             InputError: If the memory budget holds no candidate, or there are no validation samples.
         """
         replays = learner.method.replays
-        old = memory.stored - len(task.train) if memory.hierarchical else len(memory.episodic_memory)
         self._now.frame = _Frame(
             task=task.index,
             slot_bytes=memory.slot_bytes,
             sample_bytes=memory.storage.fingerprint.sample_bytes,
             epochs=learner.epochs,
             samples=len(task.train),
-            replayable=old if replays else 0,
+            replayable=memory.replayable if replays else 0,
             swaps=memory.hierarchical and self._ratio > 0,
         )
         capped = self._governor.cap(resources.swap_ratio_cap)
@@ -200,12 +199,13 @@ class MiroController(Controller):
     def _rank(self, candidates: Sequence[MemoryConfig], scores: np.ndarray) -> None:
         """The table of candidates, best utility first among the eligible.
 
-        Without scores a candidate is as good as the share of the task that its stream buffer holds.
+        Without scores what a candidate gains grows with the root of the share of the task that its stream buffer holds.
         """
         stream_size, episodic_size = np.array([(c.stream_size, c.episodic_size) for c in candidates]).T
         visits, swapped = self._work(stream_size, episodic_size)
         if np.isnan(scores).all():
-            accuracy = stream_size / self._frame.samples
+            now, share = self._now.outlook.accuracy_now, stream_size / self._frame.samples
+            accuracy = now + (1 - now) * np.sqrt(share)
         else:
             accuracy = scores if self.profiler.exact else self.calibration.predict(scores)
         table = pd.DataFrame(

@@ -25,8 +25,10 @@ class ProbeProfiler(Profiler):
 
     Features of the largest candidate's samples and of validation samples are extracted once, without training. A
     candidate's head is fitted, on the processor, on its own samples: a prefix of the new task's and a prefix of the old
-    ones, so that the sums that ridge regression needs are shared by all candidates. Where all this would cost more than
-    `work_share` of a training, every candidate is probed on the same fraction of its samples, down to a quarter.
+    ones, so that the sums that ridge regression needs are shared by all candidates. Where the episodic memory is
+    swapped, training sees more old samples than it holds at a time: the head is fitted on as many as are expected,
+    weighted so that together they count as those held. Where all this would cost more than `work_share` of a training,
+    every candidate is probed on the same fraction of its samples, down to a quarter of those held.
 
     Attributes:
         work_share: Most work as a share of training the middle candidate, a forward pass counting as a third of a
@@ -35,12 +37,14 @@ class ProbeProfiler(Profiler):
         smooth: Whether scores are drawn to a smooth surface over the sizes.
         size_weight: What that surface grants to mere size (see `smoothed`): a refitted head can't tell how much more
             samples would improve the features, which training them does.
+        swapping: Whether old samples that swapping brings in are taken into account.
     """
 
     work_share: float = 0.03
-    penalty: float = 0.01
+    penalty: float = 0.1
     smooth: bool = True
-    size_weight: float = 0.5
+    size_weight: float = 1.0
+    swapping: bool = True
     name = "probe"
     needs_past = True
 
@@ -56,10 +60,15 @@ class ProbeProfiler(Profiler):
         most = max(self._affordable(learner, candidates) // 3, 10 * learner.num_classes)
         return Situation(task, learner, memory, candidates, seed, most)
 
-    @staticmethod
-    def _replays(situation: Situation) -> bool:
-        """Whether training will see old samples."""
-        return situation.task.index > 0 and situation.learner.method.replays
+    def _old_samples(self, situation: Situation, candidate: MemoryConfig) -> tuple[float, float]:
+        """Old samples that a candidate's episodic memory holds at a time, and that training is expected to see."""
+        stored = situation.memory.replayable if situation.learner.method.replays else 0
+        held = min(candidate.episodic_size, stored)
+        if not held:
+            return 0.0, 0.0
+        # After each epoch but the last that share of the memory is exchanged for samples drawn anew.
+        draws = 1 + self.swapping * candidate.swap_ratio * (situation.learner.epochs - 1)
+        return held, stored * (1 - (1 - held / stored) ** draws)
 
     def _affordable(self, learner: Learner, candidates: Sequence[MemoryConfig]) -> int:
         """Forward passes that the work share pays for."""
@@ -69,13 +78,14 @@ class ProbeProfiler(Profiler):
     def scores(self, situation: Situation) -> np.ndarray:
         """Validation accuracy of each candidate's head."""
         new = max(c.stream_size for c in situation.candidates)
-        old = max(c.episodic_size for c in situation.candidates) if self._replays(situation) else 0
+        held, seen = np.array([self._old_samples(situation, c) for c in situation.candidates]).T
         left = self._affordable(situation.learner, situation.candidates) - len(situation.validation_ids)
-        share = min(1.0, max(left / (new + old), _LEAST_SHARE))
+        share = min(1.0, max(left / (new + held.max()), _LEAST_SHARE))
+        old_share = min(1.0, max(left - share * new, share * held.max()) / max(seen.max(), 1))
         classes, old_classes = len(situation.task.classes), situation.task.classes[0]
         sizes = [
-            (max(round(share * c.stream_size), classes), max(round(share * c.episodic_size), old_classes))
-            for c in situation.candidates
+            (max(round(share * c.stream_size), classes), max(round(old_share * count), old_classes))
+            for c, count in zip(situation.candidates, seen, strict=True)
         ]
         rng = np.random.default_rng(situation.seed)
         memory = situation.memory
@@ -83,12 +93,13 @@ class ProbeProfiler(Profiler):
         what = f"Probing {len(sizes)} candidates on {width - 1} features"
         check_room(4 * len(sizes) * width**2 * 8, what, "a model with fewer features, or profiler='trial'")
         scaling = _Scaling(situation.validation_features)
-        parts = [_Prefixes(situation, scaling, memory.stream_buffer.first(max(s for s, _ in sizes)))]
-        if old:
-            parts.append(_Prefixes(situation, scaling, memory.old_ids(max(e for _, e in sizes), rng)))
-        sums = [[part.sums(size) for part, size in zip(parts, pair, strict=False)] for pair in sizes]
-        gram = torch.stack([sum(gram for gram, _ in pair) for pair in sums])  # type: ignore[misc]
-        moment = torch.stack([sum(moment for _, moment in pair) for pair in sums])  # type: ignore[misc]
+        streamed = _Prefixes(situation, scaling, memory.stream_buffer.first(max(s for s, _ in sizes)))
+        gram, moment = streamed.sums([s for s, _ in sizes])
+        if seen.any():
+            replayed = _Prefixes(situation, scaling, memory.old_ids(max(e for _, e in sizes), rng))
+            old_gram, old_moment = replayed.sums([e for _, e in sizes])
+            weight = torch.from_numpy(share * held / (old_share * seen))[:, None, None]
+            gram, moment = gram + weight * old_gram, moment + weight * old_moment
         found = self._accuracies(gram, moment, scaling.of(situation.validation_features), situation.validation_labels)
         return smoothed(situation.candidates, found, self.size_weight) if self.smooth else found
 
@@ -139,9 +150,13 @@ class _Prefixes:
         zeros = self._features.new_zeros
         self._sums = {0: (zeros(width, width), zeros(width, self._targets.shape[1]))}
 
-    def sums(self, count: int) -> tuple[Tensor, Tensor]:
+    def sums(self, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Gram matrices `(len(counts), d, d)` and moments `(len(counts), d, classes)` of the first samples."""
+        grams, moments = zip(*(self._sum(min(count, len(self._features))) for count in counts), strict=True)
+        return torch.stack(grams), torch.stack(moments)
+
+    def _sum(self, count: int) -> tuple[Tensor, Tensor]:
         """Gram matrix `(d, d)` and moments `(d, classes)` of the first `count` samples."""
-        count = min(count, len(self._features))
         if count not in self._sums:
             known = max(size for size in self._sums if size < count)
             gram, moment = self._sums[known]

@@ -113,8 +113,8 @@ def smoothed(candidates: Sequence[MemoryConfig], accuracies: np.ndarray, size_we
     Args:
         candidates: The sizes.
         accuracies: Accuracy of each in [0, 1].
-        size_weight: Weight, against 1 for the surface, of the expectation that more samples are better, a sample of
-            the episodic memory counting twice one of the stream buffer (in logarithms). Mean and spread stay.
+        size_weight: Weight, against 1 for the surface, of the expectation that more samples are better, twice the
+            stream buffer being as good as twice the episodic memory. Mean and spread stay.
 
     Returns:
         Smoothed accuracies; those given where there are fewer than eight.
@@ -126,7 +126,7 @@ def smoothed(candidates: Sequence[MemoryConfig], accuracies: np.ndarray, size_we
     terms = np.stack([np.ones_like(s), s, e, s * e, s * s, e * e], axis=1)
     log_error = np.log(np.clip(1 - accuracies, 0.005, 1))
     fitted = terms @ np.linalg.lstsq(terms, log_error, rcond=None)[0]
-    blended = _standard(fitted) - size_weight * _standard(sizes @ [0.5, 1.0])
+    blended = _standard(fitted) - size_weight * _standard(sizes.sum(axis=1))
     return 1 - np.exp(np.minimum(fitted.mean() + fitted.std() * _standard(blended), 0))
 
 
