@@ -14,9 +14,9 @@ subset of 100 training images a class, 6 tasks, the small CNN, 15 epochs, batche
 training segments a person and activity, 6 tasks, two hidden layers, 10 epochs, batches of 16); the last two are read
 from archives in the folder that MIRO_SHARED_DATA names, their learning rates were chosen on validation samples. The
 probe's penalty, its weight of size and its account of swapping were set on training samples held out for that, with
-seeds 40 and 41 (`benchmarks.held_out`). The priors of the calibration and the default selector were set on other seeds
-(0, 1, 10 to 12, 20 to 22) than the page shows, but by these same tables: class order, held-out samples and weights
-differ between seeds, the test samples do not, so that the page is no test on data never looked at.
+seeds 40 to 42 (`benchmarks.probe_settings`). The priors of the calibration and the default selector were set on other
+seeds (0, 1, 10 to 12, 20 to 22) than the page shows, but by these same tables: class order, held-out samples and
+weights differ between seeds, the test samples do not, so that the page is no test on data never looked at.
 """
 
 from __future__ import annotations

@@ -412,9 +412,10 @@ def test_the_work_of_profiling_is_in_the_books_to_the_sample(make_memory):
     validation = 8  # 2 of 20 samples are held out of each of 4 classes
     assert one.tally.visits - before.visits == 2 * 38 + 3 * (18 + 38)
     assert one.tally.forward_visits - before.forward_visits == 2 * validation
-    for candidates, old in ((candidates, 32), ([replace(c, swap_ratio=0.0) for c in candidates], 18)):
+    for swap_ratio, old in ((1.0, 32), (0.0, 18)):
+        probed = [replace(c, swap_ratio=swap_ratio) for c in candidates]
         before = replace(one.tally)
-        ProbeProfiler(work_share=100.0).scores(ProbeProfiler(100.0).situation(task, one, memory, candidates, 0))
+        ProbeProfiler(work_share=100.0).scores(ProbeProfiler(100.0).situation(task, one, memory, probed, 0))
         assert one.tally.visits == before.visits
         # Of 36 stored, 18 are held: after three epochs that draw anew an eighth has not been seen, 4.5.
         assert one.tally.forward_visits - before.forward_visits == 20 + old + validation
@@ -512,6 +513,18 @@ def test_a_run_with_the_controller_end_to_end(make_memory):
         assert profile.work.forward_visits > 0 and profile.work.visits == 0
     assert controller.costs.median_error == 0 == summarise(records)["cost_error"]
     assert [len(record.events) for record in records] == [1, 1, 1]
+
+
+def test_a_first_task_is_taken_to_bring_diminishing_returns(make_memory):
+    task, one, memory = arrived(make_memory, task=0)
+    controller = MiroController()
+    decision = controller.choose(task, one, memory, UNLIMITED)
+    by_size = decision.trials.set_index("stream_size").sort_index()
+    now = controller._now.outlook.accuracy_now
+    gain = (1 - now) * np.sqrt(by_size.index / 36)
+    np.testing.assert_allclose(by_size["utility"], gain / by_size["cost"])
+    # Half the gain of a quarter of the samples is twice as much a sample: the smallest above the cutline is taken.
+    assert decision.config.stream_size == by_size.index[by_size["above_cutline"]].min() < 36
 
 
 def decisions(controller, memory, task, one, budgets, stall_s=0.0):
