@@ -199,7 +199,7 @@ class MiroController(Controller):
     def _rank(self, candidates: Sequence[MemoryConfig], scores: np.ndarray) -> None:
         """The table of candidates, best utility first among the eligible.
 
-        Without scores what a candidate gains grows with the root of the share of the task that its stream buffer holds.
+        Without scores a candidate is taken to gain with the root of the share of the task that its stream buffer holds.
         """
         stream_size, episodic_size = np.array([(c.stream_size, c.episodic_size) for c in candidates]).T
         visits, swapped = self._work(stream_size, episodic_size)
@@ -264,7 +264,7 @@ class MiroController(Controller):
     def _reason(self, row: pd.Series) -> str:
         unit = self.costs.unit if self.costs.known else "visits"
         if np.isnan(row["score"]):
-            expected = "nothing has been learnt yet, so that candidates are ranked by their share of the task"
+            expected = "nothing has been learnt yet, so that accuracy is taken to grow with the root of the samples"
         else:
             expected = f"predicted accuracy {row['accuracy']:.1%}"
         cost = f"{row['cost']:,.0f}" if row["cost"] >= 1000 else f"{row['cost']:.4g}"
