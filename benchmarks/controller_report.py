@@ -124,10 +124,10 @@ def choices(table: pd.DataFrame) -> pd.DataFrame:
             continue
         selector, found = make(2.0, None), []
         for _, task in table.groupby(["seed", "task"]):
-            predicted = task
-            if not task["score"].notna().any():  # the whole of a first task is taken to lead to an accuracy of 1
-                gain = task["utility"] * task["cost"]
-                predicted = task.assign(accuracy=1 - gain.max() + gain)
+            if not task["score"].notna().any():
+                predicted = task.assign(accuracy=task["stream_size"] / task["stream_size"].max())
+            else:
+                predicted = task
             true, outlook = task.assign(accuracy=_full(task)), Outlook(accuracy_now=_accuracy_now(predicted))
             picks = [
                 task.loc[selector.pick(one.assign(above_cutline=above_cutline(one["accuracy"], 0.5)), outlook)[0]]

@@ -515,18 +515,6 @@ def test_a_run_with_the_controller_end_to_end(make_memory):
     assert [len(record.events) for record in records] == [1, 1, 1]
 
 
-def test_a_first_task_is_taken_to_bring_diminishing_returns(make_memory):
-    task, one, memory = arrived(make_memory, task=0)
-    controller = MiroController()
-    decision = controller.choose(task, one, memory, UNLIMITED)
-    by_size = decision.trials.set_index("stream_size").sort_index()
-    now = controller._now.outlook.accuracy_now
-    gain = (1 - now) * np.sqrt(by_size.index / 36)
-    np.testing.assert_allclose(by_size["utility"], gain / by_size["cost"])
-    # Half the gain of a quarter of the samples is twice as much a sample: the smallest above the cutline is taken.
-    assert decision.config.stream_size == by_size.index[by_size["above_cutline"]].min() < 36
-
-
 def decisions(controller, memory, task, one, budgets, stall_s=0.0):
     """What a controller applies, epoch by epoch, under a budget for each."""
     monitor_budget = LiveBudget(budgets[0])

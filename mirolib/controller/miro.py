@@ -199,13 +199,12 @@ class MiroController(Controller):
     def _rank(self, candidates: Sequence[MemoryConfig], scores: np.ndarray) -> None:
         """The table of candidates, best utility first among the eligible.
 
-        Without scores a candidate is taken to gain with the root of the share of the task that its stream buffer holds.
+        Without scores a candidate is as good as the share of the task that its stream buffer holds.
         """
         stream_size, episodic_size = np.array([(c.stream_size, c.episodic_size) for c in candidates]).T
         visits, swapped = self._work(stream_size, episodic_size)
         if np.isnan(scores).all():
-            now, share = self._now.outlook.accuracy_now, stream_size / self._frame.samples
-            accuracy = now + (1 - now) * np.sqrt(share)
+            accuracy = stream_size / self._frame.samples
         else:
             accuracy = scores if self.profiler.exact else self.calibration.predict(scores)
         table = pd.DataFrame(
@@ -264,7 +263,7 @@ class MiroController(Controller):
     def _reason(self, row: pd.Series) -> str:
         unit = self.costs.unit if self.costs.known else "visits"
         if np.isnan(row["score"]):
-            expected = "nothing has been learnt yet, so that accuracy is taken to grow with the root of the samples"
+            expected = "nothing has been learnt yet, so that candidates are ranked by their share of the task"
         else:
             expected = f"predicted accuracy {row['accuracy']:.1%}"
         cost = f"{row['cost']:,.0f}" if row["cost"] >= 1000 else f"{row['cost']:.4g}"
