@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from benchmarks import generality, oracle
@@ -54,6 +55,7 @@ def oracle_table() -> pd.DataFrame:
             continue
         pairs = {key: oracle.ratios(task) for key, task in table.groupby(["seed", "task"])}
         shares = pd.DataFrame.from_dict(pairs, orient="index", columns=["Miro", "ceiling"])
+        lost, dearer = np.mean([oracle.differences(task) for _, task in table.groupby(["seed", "task"])], axis=0)
         probed = shares[[task > 0 for _, task in pairs]]
         rows.append(
             {
@@ -63,6 +65,8 @@ def oracle_table() -> pd.DataFrame:
                 "Miro's utility ÷ the oracle's, mean": shares["Miro"].mean(),
                 "median": shares["Miro"].median(),
                 "mean without the first tasks": probed["Miro"].mean(),
+                "points lost, mean": lost,
+                "cost ÷ the oracle's, geometric mean": np.exp(dearer),
                 "ceiling, mean": shares["ceiling"].mean(),
                 "ceiling without the first tasks": probed["ceiling"].mean(),
             }

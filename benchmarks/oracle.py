@@ -5,7 +5,8 @@ is trained in full, twice with other draws, from a copy of the live model and me
 this report only. Utility is the default selector's, accuracy gained per sample visit of the task's training. The oracle
 takes the candidate of highest utility among those that its cutline leaves; Miro has taken its own before, by its probe.
 Where Miro's has more utility than the oracle's, which the cutline allows, the ratio counts as 1, and where it gains
-nothing as 0. The ceiling is what the same oracle reaches when it chooses by one training and is judged by the other: no
+nothing as 0; what it loses in accuracy and costs more stands beside, since a cheap candidate below the cutline can have
+any utility. The ceiling is what the same oracle reaches when it chooses by one training and is judged by the other: no
 choice that is made before training can be expected to do better.
 """
 
@@ -60,6 +61,19 @@ def ratios(task: pd.DataFrame) -> tuple[float, float]:
         float(np.mean([_share(utility, ours, best) for best, utility in judged])),
         float(np.mean([_share(utility, other, best) for (best, utility), other in zip(judged, others, strict=True)])),
     )
+
+
+def differences(task: pd.DataFrame) -> tuple[float, float]:
+    """What Miro's choice at a task loses against the oracle's, and what it costs more; means over choosing trainings.
+
+    Returns:
+        Points of accuracy, by both trainings, and the logarithm of cost over cost.
+    """
+    accuracy = task[[f"full_{rerun}" for rerun in range(RERUNS)]].mean(axis=1)
+    ours = task.index[task["chosen"]][0]
+    theirs = [_judged(task, rerun)[0] for rerun in range(RERUNS)]
+    lost = 100 * (accuracy[theirs] - accuracy[ours]).mean()
+    return float(lost), float(np.log(task["cost"][ours] / task["cost"][theirs]).mean())
 
 
 def _judged(task: pd.DataFrame, rerun: int) -> tuple[object, pd.Series]:
