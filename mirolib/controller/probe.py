@@ -91,7 +91,7 @@ class ProbeProfiler(Profiler):
         memory = situation.memory
         width = situation.validation_features.shape[1] + 1
         what = f"Probing {len(sizes)} candidates on {width - 1} features"
-        check_room(4 * len(sizes) * width**2 * 8, what, "a model with fewer features, or profiler='trial'")
+        check_room(6 * len(sizes) * width**2 * 8, what, "a model with fewer features, or profiler='trial'")
         scaling = _Scaling(situation.validation_features)
         streamed = _Prefixes(situation, scaling, memory.stream_buffer.first(max(s for s, _ in sizes)))
         gram, moment = streamed.sums([s for s, _ in sizes])
