@@ -140,7 +140,9 @@ def test_buffers_count_the_bytes_they_hold_and_let_go_of_them():
 
 
 def test_a_run_on_encoded_images_learns(images, tmp_path):
-    settings = RunSettings("imagenet1k", data=str(images), energy="none", epochs=20, lr=0.02, batch_size=4)
+    settings = RunSettings(
+        "imagenet1k", data=str(images), energy="none", epochs=20, lr=0.02, batch_size=4, controller="whole-budget"
+    )
     results = [run_experiment(settings, results=tmp_path / f"results{k}", progress=False) for k in range(2)]
     assert results[0].summary["final_accuracy"] > 0.6, "four colours"
     assert results[0].tasks["average_accuracy"].tolist() == results[1].tasks["average_accuracy"].tolist()
