@@ -75,7 +75,7 @@ bench: $(READY)
 
 notebooks: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[test,png]'
-	$(BIN)/python tests/refresh_notebooks.py
+	$(BIN)/python tests/support/refresh_notebooks.py
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[test,png]'

@@ -22,7 +22,7 @@ from benchmarks.common import machine
 from benchmarks.controller import load
 from mirolib import RunResult, RunSettings, run_experiment
 from mirolib.controller import CongestionPolicy
-from mirolib.injectors import competing, throttling
+from mirolib.experiment.injectors import competing, throttling
 
 SEEDS = (20, 21, 22)
 PAGE = Path(__file__).parents[1] / "docs" / "adaptation.md"

@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from mirolib import RecordedRun, RunSettings, available_datasets
-from mirolib.checkpoint import read_checkpoint
 from mirolib.energy import during
+from mirolib.experiment.checkpoint import read_checkpoint
 
 
 def measure(settings: RunSettings, minutes: float) -> dict[str, object]:
@@ -25,7 +25,7 @@ def measure(settings: RunSettings, minutes: float) -> dict[str, object]:
         run = RecordedRun(settings, results=folder, run_id="one", keep_store=True, checkpoint_minutes=minutes)
         for _ in run.steps(progress=False):
             pass
-        readings = run.result.readings
+        readings = run.experiment.meter.readings
         file = max((Path(folder) / "10_run" / "one" / "checkpoint").iterdir())
         state = read_checkpoint(file)
         saved = during(readings, "checkpoint")

@@ -16,8 +16,9 @@ import pandas as pd
 import torch
 
 from mirolib import Dataset, load_dataset
-from mirolib.energy.load import machine_name
-from mirolib.experiment import Experiment, RunSettings
+from mirolib.energy.sensors.load import machine_name
+from mirolib.experiment.experiment import Experiment
+from mirolib.experiment.settings import RunSettings
 
 COLUMNS = ["what", "value", "unit", "bar", "met"]
 

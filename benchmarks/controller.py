@@ -46,13 +46,14 @@ from mirolib.controller import (
     Profiler,
     TrialProfiler,
 )
+from mirolib.controller.resources import Resources
+from mirolib.data.stream import Task, TaskStream
 from mirolib.energy import during
-from mirolib.experiment import Experiment, RunSettings
-from mirolib.learner import Learner, train_epoch
-from mirolib.memory import TieredMemory
+from mirolib.experiment.experiment import Experiment
+from mirolib.experiment.settings import RunSettings
+from mirolib.learning.learner import Learner, train_epoch
+from mirolib.memory.tiered import TieredMemory
 from mirolib.records import TaskRecord
-from mirolib.resources import Resources
-from mirolib.stream import Task, TaskStream
 
 FOLDER = Path(__file__).parents[1] / "results" / "controller"
 CIFAR = {"tasks": 6, "model": "small-cnn", "epochs": 15, "batch_size": 32, "lr": 0.1}

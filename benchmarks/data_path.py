@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 
 from benchmarks.common import random_images, row, second_task, table
-from mirolib.experiment import Experiment
+from mirolib.experiment.experiment import Experiment
 
 PER_CLASS, BATCH, ROUNDS, EPOCHS = 1200, 128, 7, 8
 

@@ -26,8 +26,8 @@ import pandas as pd
 
 from benchmarks.common import row, table
 from mirolib import Fingerprint, MiroError, RecordedRun, RunSettings, Storage, open_run
-from mirolib.checkpoint import read_checkpoint
-from mirolib.stream import make_ids
+from mirolib.data.stream import make_ids
+from mirolib.experiment.checkpoint import read_checkpoint
 
 FLIPS, CLASSES, MORE = 1000, 4, 40
 PARTS = {"train": 120, "validation": 12}  # samples of a class

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from mirolib import Dataset, RunSettings, load_dataset, summarise
-from mirolib.experiment import Experiment
+from mirolib.experiment.experiment import Experiment
 
 FOLDER = Path(__file__).parents[1] / "results" / "generality"
 SETS = ("cifar100", "tiny-imagenet", "dsads", "urbansound8k", "imagenet1k")

@@ -23,9 +23,9 @@ from PIL import Image
 
 from benchmarks.common import row, seconds, table
 from mirolib import Fingerprint, MemoryConfig, Storage, TieredMemory
-from mirolib.datasets import Samples
-from mirolib.images import decode, decoded
-from mirolib.stream import Task, make_ids
+from mirolib.data import Samples
+from mirolib.data.images import decode, decoded
+from mirolib.data.stream import Task, make_ids
 
 IMAGES, BATCH, ROUNDS, CLASSES = 256, 64, 5, 10
 STORED_BYTES, STEPS = 5_000_000_000, 60

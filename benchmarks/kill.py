@@ -28,14 +28,14 @@ import torch
 from tqdm.auto import tqdm
 
 from mirolib import RecordedRun, RunSettings, load_dataset
-from mirolib.buffers import EpisodicMemory
-from mirolib.checkpoint import Checkpoints
 from mirolib.controller import MiroController, ProbeProfiler
-from mirolib.learner import Learner
-from mirolib.loop import Loop
-from mirolib.memory import TieredMemory
-from mirolib.storage import Storage
-from mirolib.workbench import RunFolder
+from mirolib.experiment.checkpoint import Checkpoints
+from mirolib.experiment.loop import Loop
+from mirolib.learning.learner import Learner
+from mirolib.memory.buffers import EpisodicMemory
+from mirolib.memory.storage import Storage
+from mirolib.memory.tiered import TieredMemory
+from mirolib.workbench.folder import RunFolder
 
 OPERATIONS: tuple[tuple[Any, str], ...] = (
     (Storage, "put"), (Storage, "read"), (TieredMemory, "receive"), (ProbeProfiler, "scores"),

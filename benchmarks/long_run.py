@@ -15,7 +15,8 @@ import pandas as pd
 import psutil
 
 from benchmarks.common import random_images, row, table
-from mirolib.experiment import Experiment, RunSettings
+from mirolib.experiment.experiment import Experiment
+from mirolib.experiment.settings import RunSettings
 
 TASKS, PER_CLASS, SETTLED = 50, 40, 5
 

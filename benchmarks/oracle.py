@@ -25,7 +25,7 @@ from benchmarks.controller import Measured
 from mirolib import RunSettings
 from mirolib.controller import MiroController
 from mirolib.controller.selectors import GainPerJoule, Outlook, above_cutline
-from mirolib.experiment import Experiment
+from mirolib.experiment.experiment import Experiment
 
 FOLDER = Path(__file__).parents[1] / "results" / "oracle"
 CANDIDATES = 8

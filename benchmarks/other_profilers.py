@@ -8,7 +8,7 @@ import numpy as np
 
 from mirolib.controller.profiler import Profiler, Situation
 from mirolib.controller.trials import _accuracy, _train
-from mirolib.learner import Learner
+from mirolib.learning.learner import Learner
 
 
 def _seeds(situation: Situation, count: int) -> list[int]:

@@ -79,7 +79,7 @@ def child() -> None:
     import numpy as np
 
     from mirolib import Dataset, Fingerprint, MemoryConfig, Storage, TaskStream, TieredMemory
-    from mirolib.datasets import DatasetSpec, Preset, Samples
+    from mirolib.data import DatasetSpec, Preset, Samples
 
     def fill(folder: Path, count: int, stream_size: int, episodic_size: int) -> Iterator[str]:
         """Takes a memory through the phases, naming each when it is done."""

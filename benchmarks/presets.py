@@ -19,10 +19,10 @@ import pandas as pd
 
 from benchmarks.generality import SETS
 from mirolib import BiC, Dataset, RunSettings, load_dataset
-from mirolib.datasets import LOADERS, Preset
-from mirolib.datasets.files import data_folder
-from mirolib.experiment import Experiment
-from mirolib.learner import Method
+from mirolib.data import LOADERS, Preset
+from mirolib.data.files import data_folder
+from mirolib.experiment.experiment import Experiment
+from mirolib.learning.learner import Method
 
 ROOT = Path(__file__).parents[1]
 FOLDER, PAGE = ROOT / "results" / "presets", ROOT / "docs" / "presets.md"

@@ -22,7 +22,7 @@ from benchmarks.oracle import CANDIDATES
 from benchmarks.presets import HELD_OUT
 from mirolib import Dataset, RunSettings, load_dataset
 from mirolib.controller import MiroController, ProbeProfiler
-from mirolib.experiment import Experiment
+from mirolib.experiment.experiment import Experiment
 
 FOLDER = Path(__file__).parents[1] / "results" / "probe_settings"
 TASKS = 4

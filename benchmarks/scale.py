@@ -20,8 +20,8 @@ import psutil
 
 from benchmarks.common import row, seconds, table
 from mirolib import Fingerprint, MemoryConfig, Storage, TieredMemory
-from mirolib.datasets import Samples
-from mirolib.stream import Task, make_ids
+from mirolib.data import Samples
+from mirolib.data.stream import Task, make_ids
 
 SIZES, CLASSES, TASKS, BATCH, ROUNDS = (10_000, 100_000, 1_280_000), 1000, 50, 128, 12
 SHAPE = (1, 6, 8)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mirolib import Dataset
-from mirolib.datasets.cifar100 import read_pickle
+from mirolib.data.cifar100 import read_pickle
 
 
 def cifar100_subset(classes: int) -> Dataset:

@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.common import random_images, row, second_task, seconds, table
 from mirolib import Dataset
-from mirolib.experiment import Experiment
-from mirolib.memory import Batch
+from mirolib.experiment.experiment import Experiment
+from mirolib.memory.tiered import Batch
 
 
 def run() -> pd.DataFrame:

@@ -23,8 +23,8 @@ import pandas as pd
 
 from benchmarks.common import row, seconds, table
 from mirolib import Fingerprint, Storage
-from mirolib.store_records import checksums
-from mirolib.stream import make_ids
+from mirolib.data.stream import make_ids
+from mirolib.memory.store_file import checksums
 
 RECORDS, SAMPLE, CLASSES, BATCH, CHUNK = 40_000, 3072, 10, 128, 1024
 ROUNDS, WARM_BATCHES, COLD_BATCHES, COUNTING_S = 8, 100, 40, 0.5

@@ -33,8 +33,8 @@ def run() -> pd.DataFrame:
 def fill(sample_bytes: int, budget: int) -> float:
     """File against budget once three times as many samples came as the budget holds."""
     from mirolib import Fingerprint, Storage
-    from mirolib.store_records import CHECKSUM_BYTES, footprint
-    from mirolib.stream import make_ids
+    from mirolib.data.stream import make_ids
+    from mirolib.memory.store_file import CHECKSUM_BYTES, footprint
 
     per_class = 3 * budget // footprint(CHECKSUM_BYTES + sample_bytes, 4096) // CLASSES
     rng = np.random.default_rng(0)

@@ -1,116 +1,83 @@
 """The Miro workbench: cost-effective on-device continual learning over a memory hierarchy."""
 
-from mirolib import comparison_plots, energy, injectors, paper, plots
-from mirolib.bic import BiC
-from mirolib.budgets import BudgetSchedule, LiveBudget, MemoryBudget, SystemBudget, parse_budget
-from mirolib.comparison import SETTINGS, SavedRun, open_run, over_seeds, pareto, select, unread
-from mirolib.controller import Controller, Decision, FixedController, MiroController, ProbeProfiler, TrialProfiler
-from mirolib.datasets import Dataset, DatasetSpec, Preset, available_datasets, load_dataset
-from mirolib.energy import EnergyMeter, NullSource, RaplSource, TraceSource, compare, doctor
-from mirolib.errors import CorruptRecordError, InputError, MiroError, RunError, StorageError
-from mirolib.experiment import Experiment, RunSettings
-from mirolib.launcher import launch
-from mirolib.learner import ExperienceReplay, Finetuning, Learner, Method
-from mirolib.loop import Loop, run
-from mirolib.memory import Batch, MemoryConfig, TieredMemory
-from mirolib.metrics import AccuracyMatrix
-from mirolib.recording import RecordedRun, RunResult, run_experiment
-from mirolib.records import EpochRecord, Event, TaskRecord
-from mirolib.report import write_report
-from mirolib.resources import ResourceMonitor, Resources
-from mirolib.start import setup
-from mirolib.storage import Fingerprint, Storage
-from mirolib.stream import Task, TaskStream
-from mirolib.study import check_study, run_all
-from mirolib.summary import summarise
-from mirolib.swap_cost import swapping_cost
-from mirolib.swapper import Swapper, SwapPolicy, UniformSwap, exchanges
-from mirolib.sweeps import Sweep, load_sweep, sweep, sweep_file
-from mirolib.workbench import RunFolder, load_runs
+import sys
 
-__all__ = [
-    "SETTINGS",
-    "AccuracyMatrix",
-    "Batch",
-    "BiC",
-    "BudgetSchedule",
-    "Controller",
-    "CorruptRecordError",
-    "Dataset",
-    "DatasetSpec",
-    "Decision",
-    "EnergyMeter",
-    "EpochRecord",
-    "Event",
-    "ExperienceReplay",
-    "Experiment",
-    "Finetuning",
-    "Fingerprint",
-    "FixedController",
-    "InputError",
-    "Learner",
-    "LiveBudget",
-    "Loop",
-    "MemoryBudget",
-    "MemoryConfig",
-    "Method",
-    "MiroController",
-    "MiroError",
-    "NullSource",
-    "Preset",
-    "ProbeProfiler",
-    "RaplSource",
-    "RecordedRun",
-    "ResourceMonitor",
-    "Resources",
-    "RunError",
-    "RunFolder",
-    "RunResult",
-    "RunSettings",
-    "SavedRun",
-    "Storage",
-    "StorageError",
-    "SwapPolicy",
-    "Swapper",
-    "Sweep",
-    "SystemBudget",
-    "Task",
-    "TaskRecord",
-    "TaskStream",
-    "TieredMemory",
-    "TraceSource",
-    "TrialProfiler",
-    "UniformSwap",
-    "available_datasets",
-    "check_study",
-    "compare",
-    "comparison_plots",
-    "doctor",
-    "energy",
-    "exchanges",
-    "injectors",
-    "launch",
-    "load_dataset",
-    "load_runs",
-    "load_sweep",
-    "open_run",
-    "over_seeds",
-    "paper",
-    "pareto",
-    "parse_budget",
-    "plots",
-    "run",
-    "run_all",
-    "run_experiment",
-    "select",
-    "setup",
-    "summarise",
-    "swapping_cost",
-    "sweep",
-    "sweep_file",
-    "unread",
-    "write_report",
-]
+from mirolib import energy as energy, paper as paper
+from mirolib.base.errors import (
+    CorruptRecordError as CorruptRecordError,
+    InputError as InputError,
+    MiroError as MiroError,
+    RunError as RunError,
+    StorageError as StorageError,
+)
+from mirolib.base.moved import MovedFinder as _MovedFinder
+from mirolib.controller.base import Controller as Controller, Decision as Decision, FixedController as FixedController
+from mirolib.controller.miro import MiroController as MiroController
+from mirolib.controller.probe import ProbeProfiler as ProbeProfiler
+from mirolib.controller.resources import ResourceMonitor as ResourceMonitor, Resources as Resources
+from mirolib.controller.trials import TrialProfiler as TrialProfiler
+from mirolib.data import available_datasets as available_datasets, load_dataset as load_dataset
+from mirolib.data.dataset import Dataset as Dataset, DatasetSpec as DatasetSpec, Preset as Preset
+from mirolib.data.stream import Task as Task, TaskStream as TaskStream
+from mirolib.energy.compare import compare as compare
+from mirolib.energy.doctor import doctor as doctor
+from mirolib.energy.meter import EnergyMeter as EnergyMeter
+from mirolib.energy.sensors.rapl import RaplSource as RaplSource
+from mirolib.energy.sensors.trace import TraceSource as TraceSource
+from mirolib.energy.source import NullSource as NullSource
+from mirolib.experiment import injectors as injectors
+from mirolib.experiment.experiment import Experiment as Experiment
+from mirolib.experiment.loop import Loop as Loop, run as run
+from mirolib.experiment.settings import RunSettings as RunSettings
+from mirolib.experiment.study import check_study as check_study, run_all as run_all
+from mirolib.experiment.summary import summarise as summarise
+from mirolib.experiment.swap_cost import swapping_cost as swapping_cost
+from mirolib.learning.bic import BiC as BiC
+from mirolib.learning.learner import (
+    ExperienceReplay as ExperienceReplay,
+    Finetuning as Finetuning,
+    Learner as Learner,
+    Method as Method,
+)
+from mirolib.learning.metrics import AccuracyMatrix as AccuracyMatrix
+from mirolib.memory.budget import (
+    BudgetSchedule as BudgetSchedule,
+    LiveBudget as LiveBudget,
+    MemoryBudget as MemoryBudget,
+    SystemBudget as SystemBudget,
+    parse_budget as parse_budget,
+)
+from mirolib.memory.config import MemoryConfig as MemoryConfig
+from mirolib.memory.storage import Storage as Storage
+from mirolib.memory.store_file import Fingerprint as Fingerprint
+from mirolib.memory.swapper import (
+    Swapper as Swapper,
+    SwapPolicy as SwapPolicy,
+    UniformSwap as UniformSwap,
+    exchanges as exchanges,
+)
+from mirolib.memory.tiered import Batch as Batch, TieredMemory as TieredMemory
+from mirolib.records import EpochRecord as EpochRecord, Event as Event, TaskRecord as TaskRecord
+from mirolib.viz import compare as comparison_plots, figures as plots
+from mirolib.viz.report import write_report as write_report
+from mirolib.viz.setup import setup as setup
+from mirolib.workbench.compare import (
+    SETTINGS as SETTINGS,
+    over_seeds as over_seeds,
+    pareto as pareto,
+    select as select,
+    unread as unread,
+)
+from mirolib.workbench.folder import RunFolder as RunFolder, load_runs as load_runs
+from mirolib.workbench.launch import launch as launch
+from mirolib.workbench.recording import (
+    RecordedRun as RecordedRun,
+    run_experiment as run_experiment,
+)
+from mirolib.workbench.run import Run as Run, Run as RunResult, Run as SavedRun, open_run as open_run
+from mirolib.workbench.sweep import Sweep as Sweep, load_sweep as load_sweep, sweep as sweep, sweep_file as sweep_file
+
+sys.meta_path.insert(0, _MovedFinder())
 
 
 def load_ipython_extension(shell: object) -> None:

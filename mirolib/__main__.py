@@ -11,20 +11,20 @@ from contextlib import nullcontext, suppress
 
 import pandas as pd
 
-from mirolib.budgets import parse_amount
-from mirolib.comparison import select, unread
+from mirolib.base.errors import InputError, MiroError
+from mirolib.data.stream import ORDINAL_MASK
 from mirolib.energy import doctor
-from mirolib.errors import InputError, MiroError
-from mirolib.fleet import connection
-from mirolib.launcher import check_parameters, launch
+from mirolib.memory.budget import parse_amount
+from mirolib.memory.store_check import repair, verify
+from mirolib.memory.wear import describe, forget, wear
 from mirolib.paper import fill
 from mirolib.paper.plan import PLAN
-from mirolib.report import write_report
-from mirolib.store_check import repair, verify
-from mirolib.stream import ORDINAL_MASK
-from mirolib.sweeps import load_sweep, sweep_file
-from mirolib.wear import describe, forget, wear
-from mirolib.workbench import load_runs
+from mirolib.viz.report import write_report
+from mirolib.workbench.compare import select, unread
+from mirolib.workbench.fleet import connection
+from mirolib.workbench.folder import load_runs
+from mirolib.workbench.launch import check_parameters, launch
+from mirolib.workbench.sweep import load_sweep, sweep_file
 
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]
 _RESULTS = ["final_accuracy", "average_incremental_accuracy", "forgetting", "train_visits", "train_s", "energy_kind"]

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 
 import pandas as pd
 
+from mirolib.base.state import Table
 from mirolib.energy import Reading, during, total_energy_j
-from mirolib.memory import MemoryConfig
-from mirolib.state import Table
-from mirolib.swapper import SwapCounts
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.swapper import SwapCounts
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,8 @@ class TaskRecord:
             "train_s": sum(reading.duration_s for reading in train),
             "train_energy_j": total_energy_j(train),
             "energy_kind": self.readings[0].kind,
+            # a column for each task of the stream from the first row on: rows are appended below a header
+            **dict.fromkeys((f"accuracy_{j}" for j in range(self.num_tasks)), float("nan")),
             **{f"accuracy_{j}": value for j, value in enumerate(self.accuracies)},
         }
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_dataset
+from samples import make_dataset
 
 import mirolib.controller
-import mirolib.datasets
-import mirolib.learner
-import mirolib.models
+import mirolib.data
+import mirolib.learning.methods
+import mirolib.learning.models
 from mirolib import RunSettings, run_experiment
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,8 @@ PAGES = sorted(
 )
 RUNNABLE = [Path("README.md"), Path("docs/energy.md"), *(page for page in PAGES if page.parent.name == "howto")]
 REGISTRIES = (
-    mirolib.datasets.LOADERS, mirolib.models.MODELS, mirolib.learner.METHODS, mirolib.controller.SELECTORS,
+    mirolib.data.LOADERS, mirolib.learning.models.MODELS, mirolib.learning.methods.METHODS,
+    mirolib.controller.SELECTORS,
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mirolib import RunSettings
-from mirolib.launcher import declared_parameters
+from mirolib.workbench.launch import declared_parameters
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

@@ -7,8 +7,8 @@ prices them (`costs`), lets a selector pick (`selectors`) and adapts to resource
 from mirolib.controller.adaptation import CongestionPolicy, SwapGovernor
 from mirolib.controller.base import Controller, Decision, FixedController
 from mirolib.controller.baselines import RandomController, WholeBudgetController
-from mirolib.controller.calibration import Calibration
 from mirolib.controller.costs import FORWARD_SHARE, CostModel
+from mirolib.controller.expectation import Calibration
 from mirolib.controller.grid import candidate_grid, least_samples
 from mirolib.controller.miro import MiroController
 from mirolib.controller.probe import ProbeProfiler

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mirolib.base.errors import InputError
+from mirolib.base.state import State, dumped, loaded
 from mirolib.controller.base import cap_sentence
-from mirolib.errors import InputError
-from mirolib.state import State, dumped, loaded
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mirolib.learner import Learner
-from mirolib.memory import MemoryConfig, TieredMemory
-from mirolib.resources import Resources
-from mirolib.state import State
-from mirolib.stream import Task
+from mirolib.base.state import State
+from mirolib.controller.resources import Resources
+from mirolib.data.stream import Task
+from mirolib.learning.learner import Learner
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.tiered import TieredMemory
 
 if TYPE_CHECKING:
     from mirolib.records import TaskRecord

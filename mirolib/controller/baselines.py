@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from mirolib.base.state import State, generator_of
 from mirolib.controller.base import Controller, Decision, within_cap
 from mirolib.controller.grid import candidate_grid
-from mirolib.learner import Learner
-from mirolib.memory import MemoryConfig, TieredMemory
-from mirolib.resources import Resources
-from mirolib.state import State, generator_of
-from mirolib.stream import Task
+from mirolib.controller.resources import Resources
+from mirolib.data.stream import Task
+from mirolib.learning.learner import Learner
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.tiered import TieredMemory
 
 
 class RandomController(Controller):

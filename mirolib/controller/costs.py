@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import nnls
 
-from mirolib.errors import InputError
-from mirolib.state import State, loaded
+from mirolib.base.errors import InputError
+from mirolib.base.state import State, loaded
 
 FORWARD_SHARE = 1 / 3
 """A forward pass as a share of a training step's work: the backward pass takes about twice the forward one."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mirolib.errors import InputError
-from mirolib.memory import MemoryConfig, TieredMemory
-from mirolib.stream import Task, TaskStream
+from mirolib.base.errors import InputError
+from mirolib.data.stream import Task, TaskStream
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.tiered import TieredMemory
 
 STREAM_STEPS, EPISODIC_STEPS = 4, 5
 _SMALLEST_SHARE = 8  # the smallest stream buffer holds this fraction of the task

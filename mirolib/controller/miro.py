@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mirolib.base.errors import InputError
+from mirolib.base.state import State, Table, dumped, loaded
 from mirolib.controller.adaptation import CongestionPolicy, SwapGovernor
 from mirolib.controller.base import Controller, Decision
-from mirolib.controller.calibration import Calibration
 from mirolib.controller.costs import FORWARD_SHARE, CostModel
+from mirolib.controller.expectation import Calibration
 from mirolib.controller.grid import EPISODIC_STEPS, STREAM_STEPS, candidate_grid
 from mirolib.controller.probe import ProbeProfiler
 from mirolib.controller.profiler import Profiler
+from mirolib.controller.resources import Resources
 from mirolib.controller.selectors import GainPerJoule, Outlook, Selector, WithinBudget, above_cutline
+from mirolib.data.stream import Task
 from mirolib.energy import NO_JOULES, Kind, during, total_energy_j
-from mirolib.errors import InputError
-from mirolib.learner import Learner
-from mirolib.memory import MemoryConfig, TieredMemory
-from mirolib.resources import Resources
-from mirolib.state import State, Table, dumped, loaded
-from mirolib.stream import Task
+from mirolib.learning.learner import Learner
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.tiered import TieredMemory
 
 if TYPE_CHECKING:
     from mirolib.records import TaskRecord

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mirolib.base.errors import InputError
 from mirolib.controller.profiler import Profiler, Situation, smoothed
-from mirolib.errors import InputError
-from mirolib.learner import Learner
-from mirolib.limits import check_room
-from mirolib.memory import MemoryConfig, TieredMemory
-from mirolib.stream import Task, labels_of
+from mirolib.data.stream import Task, labels_of
+from mirolib.learning.learner import Learner
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.room import check_room
+from mirolib.memory.tiered import TieredMemory
 
 _LEAST_SHARE = 0.25  # at a quarter it still ranks nearly as well as on all samples (docs/controller.md)
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirolib.learner import Learner
-from mirolib.memory import MemoryConfig, TieredMemory
-from mirolib.mending import read_all
-from mirolib.stream import Task, labels_of
+from mirolib.data.stream import Task, labels_of
+from mirolib.learning.learner import Learner
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.mending import read_all
+from mirolib.memory.tiered import TieredMemory
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mirolib.errors import InputError
+from mirolib.base.errors import InputError
 
 
 @dataclass(frozen=True)

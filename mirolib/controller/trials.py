@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from mirolib.base.errors import InputError
 from mirolib.controller.profiler import Profiler, Situation
-from mirolib.errors import InputError
-from mirolib.learner import Learner, train_epoch
-from mirolib.memory import MemoryConfig, TieredMemory
-from mirolib.mending import read_all
-from mirolib.stream import Task
+from mirolib.data.stream import Task
+from mirolib.learning.learner import Learner, train_epoch
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.mending import read_all
+from mirolib.memory.tiered import TieredMemory
 
 
 @dataclass(frozen=True)

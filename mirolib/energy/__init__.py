@@ -6,17 +6,18 @@ is what can be compared.
 """
 
 from mirolib.energy import magic
-from mirolib.energy.calibration import ModelSource, PowerModel, calibrate
+from mirolib.energy.calibrate import calibrate
 from mirolib.energy.combined import CombinedSource
+from mirolib.energy.compare import Difference, compare
 from mirolib.energy.counter import CounterSource
-from mirolib.energy.discovery import choose, doctor, named
-from mirolib.energy.marginal import Difference, compare
+from mirolib.energy.doctor import choose, doctor, named
+from mirolib.energy.ledger import Reading, Work, during, total_energy_j
 from mirolib.energy.meter import EnergyMeter, Window
-from mirolib.energy.power import LostReading, SampledSource, integrate
-from mirolib.energy.rapl import RaplSource
-from mirolib.energy.reading import Reading, Work, during, total_energy_j
+from mirolib.energy.sampled import LostReading, SampledSource, integrate
+from mirolib.energy.sensors.model import ModelSource, PowerModel
+from mirolib.energy.sensors.rapl import RaplSource
+from mirolib.energy.sensors.trace import TraceSource
 from mirolib.energy.source import KINDS, NO_JOULES, Availability, EnergySource, Kind, Measurement, NullSource
-from mirolib.energy.trace import TraceSource
 
 __all__ = [
     "KINDS",

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from mirolib.base.errors import InputError
 from mirolib.energy.source import KINDS, Availability, EnergySource, Measurement
-from mirolib.errors import InputError
 
 
 class CombinedSource(EnergySource):

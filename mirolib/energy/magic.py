@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from mirolib.base.errors import InputError
+from mirolib.energy.ledger import Reading, Work
 from mirolib.energy.meter import EnergyMeter
-from mirolib.energy.reading import Reading, Work
-from mirolib.errors import InputError
 
 _METERS: list[EnergyMeter] = []
 

@@ -13,10 +13,10 @@ from types import TracebackType
 
 import pandas as pd
 
-from mirolib.energy.reading import Reading, Work
+from mirolib.base.errors import InputError
+from mirolib.base.state import State, dumped, loaded
+from mirolib.energy.ledger import Reading, Work
 from mirolib.energy.source import KINDS, NOT_MEASURED, EnergySource
-from mirolib.errors import InputError
-from mirolib.state import State, dumped, loaded
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class EnergyMeter:
     @classmethod
     def auto(cls) -> EnergyMeter:
         """A meter over the best that this machine offers; see `mirolib.energy.choose`."""
-        from mirolib.energy.discovery import choose
+        from mirolib.energy.doctor import choose
 
         return cls(choose())
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from mirolib.errors import MiroError
-from mirolib.launcher import launch
+from mirolib.base.errors import MiroError
 from mirolib.paper.base import Line, Panel, PaperFigure, beside
 from mirolib.paper.configurations import AccuracyForEnergy, BestOverTime, SwapRatio, TieredAgainstSingle
-from mirolib.paper.studies import State, Study, paper_numbers, states, studies
+from mirolib.paper.plan import Study
+from mirolib.paper.studies import State, paper_numbers, states, studies
 from mirolib.paper.systems import Adaptation, EndToEnd, Generality, Scalability
+from mirolib.workbench.launch import launch
 
 __all__ = [
     "FIGURES", "Line", "Panel", "PaperFigure", "State", "Study", "beside", "fill", "overview", "paper_numbers",
@@ -71,7 +72,7 @@ def fill(preset: str, results: str | os.PathLike[str] | None = None) -> list[Sta
 
     Args:
         preset: See `studies`.
-        results: The folder of all results; see `mirolib.workbench.results_folder`.
+        results: The folder of all results; see `mirolib.workbench.folder.results_folder`.
 
     Returns:
         How far each got.

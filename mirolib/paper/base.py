@@ -11,9 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mirolib.errors import InputError
+from mirolib.base.errors import InputError
 from mirolib.paper.studies import State
-from mirolib.plots import OKABE_ITO, figure
+from mirolib.viz.figures import OKABE_ITO, figure
 
 _ACCURACY = "average test accuracy, %"
 _LOG = {"type": "log", "tickformat": "~s", "tickvals": [m * 10**k for k in range(-3, 10) for m in (1, 2, 5)]}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from mirolib.datasets import available_datasets
-from mirolib.errors import InputError
+from mirolib.base.errors import InputError
+from mirolib.data import available_datasets
 from mirolib.paper.plan import PLAN, Study
-from mirolib.run_file import checked_bytes
-from mirolib.workbench import load_runs
+from mirolib.workbench.folder import load_runs
+from mirolib.workbench.run_file import checked_bytes
 
 NUMBERS = Path(__file__).with_name("numbers.csv")
 _TEXTS = {"setting", "memory", "run", "dataset", "method", "energy_kind"}

@@ -9,16 +9,18 @@ from typing import ClassVar
 
 from IPython.display import HTML
 
-from mirolib.datasets import Dataset
-from mirolib.errors import InputError, MiroError
-from mirolib.experiment import Disturbance, Experiment, RunSettings
-from mirolib.recording import RecordedRun, RunResult
-from mirolib.reprs import size_text
+from mirolib.base.errors import InputError, MiroError
+from mirolib.base.show import size_text
+from mirolib.data import Dataset
+from mirolib.experiment.experiment import Disturbance, Experiment
+from mirolib.experiment.settings import RunSettings
 from mirolib.widgets.form import SettingsForm
 from mirolib.widgets.live import LiveRun
 from mirolib.widgets.pace import NO_PACE, PaceKeeper
 from mirolib.widgets.panels import Snapshot
 from mirolib.widgets.view import View
+from mirolib.workbench.recording import RecordedRun
+from mirolib.workbench.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class Dashboard:
             settings: What the form begins with, and what holds for settings that it has no field for.
             dataset: The user's own data set.
             notebook: Folder of the runs within the results.
-            results: The folder of all results; see `mirolib.workbench.results_folder`.
+            results: The folder of all results; see `mirolib.workbench.folder.results_folder`.
             updates_per_s: How often it is drawn anew while a run goes on.
 
         Raises:
@@ -78,7 +80,7 @@ class Dashboard:
         self._view.say("Choose, then press Start. The knobs below act while a run goes on, at the next epoch.")
 
     @property
-    def result(self) -> RunResult | None:
+    def result(self) -> Run | None:
         """The latest run as far as it has come; None before its first task has finished."""
         return self._run.result if self._run else None
 
@@ -92,7 +94,7 @@ class Dashboard:
         threading.Thread(target=_train, args=(run,), name="miro-training", daemon=True).start()
         threading.Thread(target=self._pump, args=(run,), name="miro-dashboard", daemon=True).start()
 
-    def run(self, *, run_id: str = "") -> RunResult:
+    def run(self, *, run_id: str = "") -> Run:
         """Trains in the cell, the dashboard drawn meanwhile.
 
         Args:

@@ -8,11 +8,11 @@ from typing import Any
 
 import ipywidgets as ipw
 
+from mirolib.base.errors import InputError
 from mirolib.controller import SELECTORS
-from mirolib.datasets import Dataset, DatasetSpec, available_datasets, dataset_spec
-from mirolib.errors import InputError
-from mirolib.experiment import CONTROLLERS, MEMORIES, RunSettings
-from mirolib.learner import METHODS
+from mirolib.data import Dataset, DatasetSpec, available_datasets, dataset_spec
+from mirolib.experiment.settings import CONTROLLERS, MEMORIES, RunSettings
+from mirolib.learning.methods import METHODS
 
 _NUMBERS = ("tasks", "epochs", "stream_size", "episodic_size")
 _LAYOUT = {"width": "auto", "min_width": "0"}

@@ -9,17 +9,18 @@ from contextlib import closing
 
 import pandas as pd
 
-from mirolib.budgets import LiveBudget
+from mirolib.base.errors import InputError, MiroError
+from mirolib.base.show import size_text
 from mirolib.controller import least_samples
-from mirolib.errors import InputError, MiroError
-from mirolib.experiment import Disturbance, Experiment
-from mirolib.injectors import During, Throttle
-from mirolib.recording import RecordedRun, RunResult
+from mirolib.experiment.experiment import Disturbance, Experiment
+from mirolib.experiment.injectors import During, Throttle
+from mirolib.memory.budget import LiveBudget
+from mirolib.memory.storage import Storage
 from mirolib.records import EpochRecord
-from mirolib.reprs import size_text
-from mirolib.storage import Storage
 from mirolib.widgets.pace import NO_PACE, Pace
 from mirolib.widgets.panels import Snapshot
+from mirolib.workbench.recording import RecordedRun
+from mirolib.workbench.run import Run
 
 
 class LiveRun:
@@ -52,7 +53,7 @@ class LiveRun:
         self._goes, self._is_stopped = threading.Event(), threading.Event()
         self._goes.set()
 
-    def train(self) -> RunResult:
+    def train(self) -> Run:
         """Trains in this thread until the run is done or stopped; an interrupt keeps the rows of the finished tasks.
 
         Raises:
@@ -109,7 +110,7 @@ class LiveRun:
         return self._recorded.experiment if self._recorded else None
 
     @property
-    def result(self) -> RunResult | None:
+    def result(self) -> Run | None:
         """The run as far as it has come; None before its first task has finished."""
         result = self._recorded.result if self._recorded else None
         return result if result and result.records else None

@@ -10,7 +10,7 @@ import numpy as np
 
 from mirolib.controller import FORWARD_SHARE
 from mirolib.energy import EnergyMeter
-from mirolib.learner import Tally
+from mirolib.learning.learner import Tally
 
 _MOST_LOOKS = 1200  # five minutes at 4 Hz; then every other is dropped
 _WINDOW_S, _WINDOW_PERIODS = 1.0, 6  # power is the mean of so long, and of so many readings of the sensor

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from mirolib.memory_config import MemoryConfig
-from mirolib.plots import OKABE_ITO
+from mirolib.base.show import size_text
+from mirolib.memory.config import MemoryConfig
 from mirolib.records import EpochRecord, Event, TaskRecord
-from mirolib.reprs import size_text
+from mirolib.viz.figures import OKABE_ITO
 from mirolib.widgets.pace import NO_PACE, Pace
 from mirolib.widgets.svg import Axis, Band, Line, chart, number
 

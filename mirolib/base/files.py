@@ -1,0 +1,98 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mirolib.base.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, in one that is there, unless it is there itself.
+
+    Raises:
+        StorageError: If it can't be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The folder {path} can't be made: {error.strerror}. Make {path.parent} writable."
+        ) from error
+
+
+def write_atomic(path: Path, content: str | bytes) -> int:
+    """Writes a file whole or not at all: a new file, synced, then renamed over the old one.
+
+    Args:
+        path: The file, in a folder that is there.
+        content: Text, which is encoded as UTF-8, or bytes.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        StorageError: If the folder can't be written or the disk is full; the old file is then still there.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+            size_bytes = os.fstat(file.fileno()).st_size
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+        return size_bytes
+    except BaseException as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        raise StorageError(
+            f"{path} could not be written: {error.strerror}. Free space or make the folder writable, then run again."
+        ) from error
+
+
+def remove(path: Path) -> None:
+    """Deletes a file, unless it is gone already.
+
+    Raises:
+        StorageError: If it can't be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{path} can't be deleted: {error.strerror}. Make the folder writable, then run again."
+        ) from error
+
+
+@contextlib.contextmanager
+def last_words() -> Iterator[None]:
+    """For what is still written of a run that an error has ended: where it can't be, that error is what is told."""
+    try:
+        yield
+    except StorageError as error:
+        logger.warning("%s", error)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in the folder last through a power cut, where the system lets a folder be opened."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,79 @@
+"""Import paths of version 0.1, each an alias of where its module lies now."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from pathlib import Path
+from types import ModuleType
+
+_ROOT = Path(__file__).resolve().parents[1]
+_RENAMED = {
+    "alive": "workbench.folder",
+    "atomic": "base.files",
+    "budgets": "memory.budget",
+    "comparison": "workbench.compare",
+    "comparison_plots": "viz.compare",
+    "datasets": "data",
+    "datasets.base": "data.dataset",
+    "datasets.download": "data.fetch",
+    "energy.boards": "energy.sensors.boards",
+    "energy.discovery": "energy.doctor",
+    "energy.marginal": "energy.compare",
+    "energy.power": "energy.sampled",
+    "energy.reading": "energy.ledger",
+    "launcher": "workbench.launch",
+    "learner": "learning.learner",
+    "limits": "memory.room",
+    "memory_config": "memory.config",
+    "plots": "viz.figures",
+    "report": "viz.report",
+    "reprs": "base.show",
+    "run_file": "workbench.folder",
+    "start": "viz.setup",
+    "store_records": "memory.store_file",
+    "swap_cost": "experiment.study",
+    "sweeps": "workbench.sweep",
+}
+
+
+def place_now(name: str) -> str | None:
+    """Where a module of version 0.1 lies now, such as `mirolib.data.stream` for `mirolib.stream`; None if nowhere."""
+    package, _, old = name.partition(".")
+    if package != "mirolib" or not old:
+        return None
+    if old in _RENAMED:
+        return f"mirolib.{_RENAMED[old]}"
+    folder, _, file = old.rpartition(".")
+    if folder not in ("", "datasets", "energy"):
+        return None
+    rooms = {"": "*", "datasets": "data", "energy": "energy/sensors"}
+    found = [] if _stands(old) else sorted(_ROOT.glob(f"{rooms[folder]}/{file}.py"))
+    return "mirolib." + ".".join(found[0].relative_to(_ROOT).with_suffix("").parts) if found else None
+
+
+def _stands(old: str) -> bool:
+    return any((_ROOT / f"{old.replace('.', '/')}{end}").exists() for end in (".py", "/__init__.py"))
+
+
+class MovedFinder(MetaPathFinder, Loader):
+    """Imports a module by the path it had, with a `DeprecationWarning`; it is the same module, not a copy."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """A spec for a path of version 0.1; None for any other."""
+        return spec_from_loader(name, self) if place_now(name) else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Puts the module that was asked for in the place of the empty one."""
+        now = place_now(module.__name__)
+        assert now is not None, "only found where it has a place"
+        warnings.warn(f"{module.__name__} is {now} now.", DeprecationWarning, stacklevel=2)
+        # import hands back what stands in sys.modules after this
+        sys.modules[module.__name__] = import_module(now)

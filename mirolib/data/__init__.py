@@ -1,0 +1,90 @@
+"""Data sets by name, one file each.
+
+A new data set is a file with a `DatasetSpec` and a function `load(root)`, entered in `LOADERS`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from mirolib.base.errors import InputError
+from mirolib.data import cifar100, digits, dsads, imagenet1k, tiny_imagenet, urbansound8k
+from mirolib.data.dataset import Dataset, DatasetSpec, Preset, Samples
+from mirolib.data.digits import DIGITS
+from mirolib.data.fetch import ARCHIVES, fetch
+from mirolib.data.files import data_folder
+
+__all__ = [
+    "DIGITS",
+    "LOADERS",
+    "Dataset",
+    "DatasetSpec",
+    "Preset",
+    "Samples",
+    "available_datasets",
+    "dataset_spec",
+    "load_dataset",
+]
+
+LOADERS: dict[str, tuple[DatasetSpec, Callable[[Path], Dataset]]] = {
+    "digits": (DIGITS, digits.load),
+    "cifar100": (cifar100.CIFAR100, cifar100.load),
+    "tiny-imagenet": (tiny_imagenet.TINY_IMAGENET, tiny_imagenet.load),
+    "dsads": (dsads.DSADS, dsads.load),
+    "imagenet1k": (imagenet1k.IMAGENET1K, imagenet1k.load),
+    "urbansound8k": (urbansound8k.URBANSOUND8K, urbansound8k.load),
+}
+"""Spec and loader by name."""
+
+
+def available_datasets(root: str | os.PathLike[str] | None = None) -> list[str]:
+    """Names of the data sets whose folders are there; what is in them is seen when they are loaded.
+
+    Args:
+        root: The folder that holds the data sets; see `load_dataset`.
+    """
+    folder = data_folder(root)
+    return [name for name in LOADERS if name not in ARCHIVES or ARCHIVES[name].found(folder)]
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """The facts of a data set, which need not be there.
+
+    Raises:
+        InputError: If no data set has that name.
+    """
+    return _entry(name)[0]
+
+
+def _entry(name: str) -> tuple[DatasetSpec, Callable[[Path], Dataset]]:
+    if name not in LOADERS:
+        raise InputError(f"There is no data set {name!r}; choose one of {', '.join(LOADERS)}.")
+    return LOADERS[name]
+
+
+def load_dataset(
+    name: str, *, root: str | os.PathLike[str] | None = None, preset: str = "", download: bool = False
+) -> Dataset:
+    """Loads a data set by name: everything found under `root`, and of that what the preset uses.
+
+    Args:
+        name: One of `LOADERS`.
+        root: The folder that holds the data sets; by default what `MIRO_DATA` names, or `data` in the repository.
+        preset: `small` for a part that suits two cores, `paper` for all there is; by default the first of the spec's.
+        download: Whether to fetch the data set where its folder is missing, as `mirolib.data.fetch.fetch` does.
+
+    Raises:
+        InputError: If no data set or preset has that name, its files are missing or damaged, or can't be fetched.
+    """
+    spec, load = _entry(name)
+    chosen = spec.preset(preset)
+    if download and name in ARCHIVES:
+        fetch(ARCHIVES[name], data_folder(root))
+    dataset = load(data_folder(root)).subset(chosen.per_class, chosen.test_per_class, chosen.classes)
+    if not chosen.image_size:
+        return dataset
+    shape = (spec.sample_shape[0], chosen.image_size, chosen.image_size)
+    return replace(dataset, spec=replace(dataset.spec, sample_shape=shape))

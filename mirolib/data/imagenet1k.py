@@ -1,0 +1,137 @@
+"""ImageNet-1k (ILSVRC 2012), read where it lies: images stay encoded until they are used."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from tqdm.auto import tqdm
+
+from mirolib.base.errors import InputError
+from mirolib.data.dataset import Dataset, DatasetSpec, Preset, Samples
+from mirolib.data.files import find_folder
+
+logger = logging.getLogger(__name__)
+
+IMAGENET1K = DatasetSpec(
+    name="imagenet1k",
+    sample_shape=(3, 224, 224),
+    sample_dtype="jpeg",
+    scale=255.0,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    flip=True,
+    presets={
+        "small": Preset("small-cnn", tasks=5, epochs=120, batch_size=16, lr=0.03, stream_size=100, episodic_size=50,
+                        swap_ratio=1.0, classes=10, per_class=80, test_per_class=20, image_size=32),
+        "paper": Preset("resnet18", tasks=50, epochs=60, batch_size=128, lr=2.0, weight_decay=1e-5,
+                        milestones=(20, 30, 40, 50), gamma=0.2, stream_size=26000, episodic_size=20000,
+                        swap_ratio=1.0),
+    },
+    source="https://image-net.org/challenges/LSVRC/2012/, training and validation images of the classification task",
+    licence="ImageNet's terms of access: non-commercial research and education; images belong to their owners",
+    citation="Russakovsky et al. (2015), ImageNet Large Scale Visual Recognition Challenge, IJCV, "
+    "doi:10.1007/s11263-015-0816-y",
+)  # fmt: skip
+
+_WHERE = (
+    "ImageNet can't be fetched for you, since its terms must be accepted: get the training and validation images at "
+    "image-net.org and unpack them to imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG."
+)
+_SUFFIXES = (".jpeg", ".jpg")
+
+
+class ImageFiles:
+    """Encoded images in files, read when they are asked for; an index of some 30 bytes an image.
+
+    Attributes:
+        size_bytes: Length of each file, `(n,) int32`.
+    """
+
+    def __init__(self, folder: Path, names: np.ndarray, size_bytes: np.ndarray) -> None:
+        """Images below a folder.
+
+        Args:
+            folder: The folder.
+            names: Path of each below it, `(n,)` byte strings.
+            size_bytes: Their lengths.
+        """
+        self._folder, self._names, self.size_bytes = folder, names, size_bytes
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._names)
+
+    def identity(self) -> bytes:
+        """Names and lengths, by which another set of files is told from this one."""
+        return self._names.tobytes() + self.size_bytes.tobytes()
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The bytes of some images, `(k,)` objects.
+
+        Raises:
+            InputError: If a file is gone or can't be read.
+        """
+        found = np.empty(len(rows), dtype=object)
+        for position, name in enumerate(self._names[rows]):
+            path = self._folder / os.fsdecode(name)
+            try:
+                found[position] = path.read_bytes()
+            except OSError as error:
+                raise InputError(f"The image {path} can't be read ({error.strerror}); restore it.") from error
+        return found
+
+
+def load(root: Path) -> Dataset:
+    """The classes found in `train`, with the images of `val` as the test set; any part of the set will do.
+
+    Class folders bear the WordNet ids. Where there is no `val`, every tenth image of each class is the test set.
+
+    Raises:
+        InputError: If there is no folder, no class or a class without images.
+    """
+    folder = find_folder(root, ("imagenet", "ILSVRC2012", "ilsvrc", "imagenet1k"), _WHERE)
+    if not (folder / "train").is_dir():
+        raise InputError(f"{folder} has no folder train. {_WHERE}")
+    wnids = sorted(entry.name for entry in os.scandir(folder / "train") if entry.is_dir())
+    images, labels = _listed(folder, "train", wnids)
+    rows = np.arange(len(images))
+    if (folder / "val").is_dir():
+        test_images, test_labels = _listed(folder, "val", wnids)
+        train, test = Samples(images, labels, rows), Samples(test_images, test_labels, np.arange(len(test_images)))
+    else:
+        tenth = np.concatenate([np.arange(count) % 10 == 9 for count in np.bincount(labels)])
+        kept, held_out = rows[~tenth], rows[tenth]
+        train, test = Samples(images, labels[kept], kept), Samples(images, labels[held_out], held_out)
+    digest = xxhash.xxh3_128()
+    for part, name in ((train, "training"), (test, "test")):
+        empty = np.flatnonzero(np.bincount(part.labels, minlength=len(wnids)) == 0)
+        if len(empty):
+            raise InputError(f"Class {wnids[empty[0]]} has no {name} image in {folder}; add some or remove its folder.")
+        digest.update(part.data.identity() + part.rows.tobytes())
+    logger.info("imagenet1k: %d classes, %d training and %d test images", len(wnids), len(train), len(test))
+    return Dataset(IMAGENET1K, train, test, tuple(wnids), digest.hexdigest())
+
+
+def _listed(folder: Path, part: str, wnids: list[str]) -> tuple[ImageFiles, np.ndarray]:
+    """The images of a part and their labels."""
+    names, sizes, labels = [], [], []
+    for label, wnid in enumerate(tqdm(wnids, desc=f"listing {part}", unit="class", disable=len(wnids) < 100)):
+        path = folder / part / wnid
+        if not path.is_dir():
+            continue
+        with os.scandir(path) as entries:
+            found = sorted(
+                (os.fsencode(f"{part}/{wnid}/{entry.name}"), entry.stat().st_size)
+                for entry in entries
+                if entry.name.lower().endswith(_SUFFIXES)
+            )
+        names += [name for name, _ in found]
+        sizes += [size for _, size in found]
+        labels += [label] * len(found)
+    if not names:
+        raise InputError(f"There are no images in {folder / part}. {_WHERE}")
+    return ImageFiles(folder, np.array(names), np.array(sizes, dtype=np.int32)), np.array(labels, dtype=np.int64)

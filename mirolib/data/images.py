@@ -1,0 +1,111 @@
+"""Encoded images: decoded and cut to size on the processor, an image a thread.
+
+Pillow decodes, since torchvision's decoder is to be removed; `benchmarks/jpeg_path.py` compares the two.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mirolib.base.errors import InputError
+
+_THREADS = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="miro-decoder")
+_LEAST_AREA, _WIDEST = 0.08, 4 / 3
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """An encoded image of which only the head has been read; what goes wrong with it becomes one sentence."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"An image of {len(data)} bytes can't be decoded ({error}); replace its file.") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def decode(data: bytes) -> Image.Image:
+    """An encoded image, decoded, in RGB whatever its own colours.
+
+    Raises:
+        InputError: If it is no image, or cut short.
+    """
+    with _opened(data) as image:
+        return _rgb(image)
+
+
+def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -> np.ndarray:
+    """An encoded image decoded and brought to a size.
+
+    A random window takes 8 to 100 % of the area, at an aspect ratio of 3/4 to 4/3, as in torchvision's
+    `RandomResizedCrop`. The middle is seven eighths of the shorter side, which is resizing to 256 and cropping 224.
+
+    Args:
+        data: The image.
+        size: Height and width wanted.
+        draw: Four numbers in [0, 1) that choose a random window; None for the middle.
+
+    Returns:
+        `(height, width, 3) uint8`.
+    """
+    with _opened(data) as image:
+        width, height = image.size
+        window = _window(width, height, size, draw)
+        enough = size[1] / (window[2] - window[0]), size[0] / (window[3] - window[1])
+        # A JPEG decodes faster at a half, a quarter or an eighth of its size.
+        drafted = image.draft("RGB", (int(enough[0] * width) + 1, int(enough[1] * height) + 1))
+        scale = drafted[1][2] / width if drafted else 1.0
+        image = _rgb(image)
+    left, top, right, bottom = (scale * edge for edge in window)
+    box = (left, top, right, bottom)
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
+
+
+def _window(
+    width: int, height: int, size: Sequence[int], draw: Sequence[float] | None
+) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of what is cut from an image, see `cut`."""
+    if draw is None:
+        share = 7 / 8 * min(height / size[0], width / size[1])
+        wanted = share * size[0], share * size[1]
+        place = 0.5, 0.5
+    else:
+        area = (_LEAST_AREA + (1 - _LEAST_AREA) * draw[0]) * height * width
+        aspect = _WIDEST ** (2 * draw[1] - 1)
+        wanted = (area / aspect) ** 0.5, (area * aspect) ** 0.5
+        place = draw[2], draw[3]
+    rows, columns = min(height, wanted[0]), min(width, wanted[1])
+    top, left = place[0] * (height - rows), place[1] * (width - columns)
+    return left, top, left + columns, top + rows
+
+
+def decoded(samples: np.ndarray, size: Sequence[int], draws: Tensor | None = None) -> Tensor:
+    """Encoded images decoded and cut.
+
+    Args:
+        samples: `(n,)` bytes objects.
+        size: Height and width wanted.
+        draws: `(n, 4)` in [0, 1), which choose random windows; None for the middle.
+
+    Returns:
+        `(n, 3, height, width) uint8`.
+
+    Raises:
+        InputError: If one can't be decoded.
+    """
+    windows = [None] * len(samples) if draws is None else draws.tolist()
+    images = list(_THREADS.map(lambda data, draw: cut(data, size, draw), samples, windows))
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

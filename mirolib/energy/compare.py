@@ -1,0 +1,156 @@
+"""What one thing costs more than another: paired runs in the order ABBA, with a bootstrap interval."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm as normal, t as student
+from tqdm.auto import tqdm
+
+from mirolib.base.errors import InputError
+from mirolib.energy.ledger import ENOUGH_COVERAGE, Reading
+from mirolib.energy.meter import EnergyMeter, Window
+from mirolib.energy.source import NO_JOULES, Kind
+
+LEAST_PAIRS = 6
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more A costs than B.
+
+    Attributes:
+        names: What A and B are called.
+        unit: `J`, or `CPU s` where there is no sensor.
+        mean: Mean over the pairs of A - B.
+        low: Lower end of its 95 % bootstrap interval.
+        high: Upper end.
+        baseline: Mean of B.
+        pairs: A row a pair: its `order`, `a`, `b`, and `difference`.
+        kind: How joules were got.
+        scope: What part of the machine they cover.
+    """
+
+    names: tuple[str, str]
+    unit: str
+    mean: float
+    low: float
+    high: float
+    baseline: float
+    pairs: pd.DataFrame
+    kind: Kind
+    scope: str
+
+    @property
+    def resolvable(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        """The result in one sentence."""
+        a, b = self.names
+        interval = f"{self.low:+.3g} to {self.high:+.3g} {self.unit}"
+        if self.baseline > 0:
+            interval += f", {100 * self.low / self.baseline:+.1f} to {100 * self.high / self.baseline:+.1f} % of {b}"
+        how = f"{len(self.pairs)} pairs; {self.kind}, {self.scope}" if self.unit == "J" else (
+            f"{len(self.pairs)} pairs; no sensor, processor time stands in"
+        )  # fmt: skip
+        if not self.resolvable:
+            return f"The difference between {a} and {b} is not resolvable ({interval}; {how})."
+        return f"{a} costs {self.mean:+.3g} {self.unit} compared with {b} ({interval}; {how})."
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(str(self))}</p>"
+
+
+def compare(
+    meter: EnergyMeter,
+    a: Callable[[], object],
+    b: Callable[[], object],
+    *,
+    names: tuple[str, str] = ("A", "B"),
+    pairs: int = 8,
+    seed: int = 0,
+    progress: bool = True,
+) -> Difference:
+    """Runs two things in turns, A B B A and so on, and compares what they cost.
+
+    Drifts, of temperature for one, then hit both alike. Each is run once before, unmetered, to warm up. About
+    `2 (2.8 s / d)^2` pairs resolve a difference `d` where runs scatter by `s`. The interval is a bootstrap percentile
+    interval, widened for few pairs by what Student's t is wider than the normal distribution.
+
+    Args:
+        meter: Measures; without a sensor, processor time of this process is compared.
+        a: Does the one thing.
+        b: Does the other.
+        names: What they are called.
+        pairs: Pairs of runs, an even number.
+        seed: Seed of the bootstrap.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The difference; `not resolvable` where its interval covers zero.
+
+    Raises:
+        InputError: If there are fewer than six pairs or an odd number, or the sensor saw too little of a run.
+    """
+    if pairs < LEAST_PAIRS or pairs % 2:
+        raise InputError(f"{pairs} pairs don't tell the scatter; take an even number of them, {LEAST_PAIRS} or more.")
+    for action in (a, b):
+        action()
+    rows = []
+    for number in tqdm(range(pairs), unit="pair", disable=not progress):
+        order = "AB" if number % 2 == 0 else "BA"
+        cost = {}
+        for which in order:
+            with meter.window(names[0] if which == "A" else names[1]) as window:
+                (a if which == "A" else b)()
+            cost[which] = _cost(window)
+        rows.append({"order": order, "a": cost["A"], "b": cost["B"], "difference": cost["A"] - cost["B"]})
+    table = pd.DataFrame(rows)
+    values = table["difference"].to_numpy()
+    low, high = interval(values, seed)
+    source = meter.source
+    unit = "CPU s" if source.kind in NO_JOULES else "J"
+    return Difference(
+        names, unit, float(values.mean()), low, high, float(table["b"].mean()), table,
+        source.kind, source.scope,
+    )  # fmt: skip
+
+
+def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean of `(n,)` values; see `compare`."""
+    count, mean = len(values), values.mean()
+    drawn = np.random.default_rng(seed).choice(values, (_RESAMPLES, count)).mean(axis=1)
+    wider = math.sqrt(count / (count - 1)) * float(student.ppf(0.975, count - 1) / normal.ppf(0.975))
+    low, high = mean + wider * (np.quantile(drawn, [0.025, 0.975]) - mean)
+    return float(low), float(high)
+
+
+def _cost(window: Window) -> float:
+    """Joules of a window, or processor seconds where there is no sensor.
+
+    Raises:
+        InputError: If the sensor has nothing to say about it.
+    """
+    reading = window.reading
+    assert isinstance(reading, Reading)
+    if reading.kind in NO_JOULES:
+        return reading.work.cpu_s
+    found = reading.measurement
+    if found.coverage < ENOUGH_COVERAGE:
+        raise InputError(
+            f"{reading.source} saw {found.coverage:.0%} of a run of {window.name} that took {reading.duration_s:.2g} s "
+            f"({found.note or 'gaps'}); mend the sensor, or repeat the work within a run until it takes seconds."
+        )
+    return found.energy_j

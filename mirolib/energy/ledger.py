@@ -1,0 +1,161 @@
+"""Rows of the ledger: energy, how it was got, and the work that was done."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mirolib.energy.source import Kind, Measurement
+
+ENOUGH_COVERAGE = 0.9
+"""Rows that saw less of their interval than this don't enter totals."""
+
+_MISSING_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work done since the start of a run; subtract two to see what lies between.
+
+    Attributes:
+        visits: Samples that went through a training step.
+        forward_visits: Samples that went through a forward pass alone.
+        cpu_s: Processor seconds of this process, all threads.
+        bytes_read: Bytes read from the storage tier.
+        bytes_written: Bytes written to the storage tier.
+    """
+
+    visits: int = 0
+    forward_visits: int = 0
+    cpu_s: float = 0.0
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+    def __sub__(self, earlier: Work) -> Work:
+        """Work since `earlier`."""
+        return Work(
+            self.visits - earlier.visits,
+            self.forward_visits - earlier.forward_visits,
+            self.cpu_s - earlier.cpu_s,
+            self.bytes_read - earlier.bytes_read,
+            self.bytes_written - earlier.bytes_written,
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One row of the ledger: an interval with its energy, how that was got, and its work.
+
+    Attributes:
+        activities: What was going on, all the time: the windows open, outermost first.
+        task: Task it belongs to; -1 for none.
+        start_s: Seconds of the monotonic clock.
+        duration_s: Length of the interval.
+        measurement: Its energy.
+        work: Its work.
+        kind: How the energy was got.
+        scope: What part of the machine it covers.
+        source: Name of the source.
+        idle_power_w: Power of the machine at rest, measured before; NaN where it was not.
+    """
+
+    activities: tuple[str, ...]
+    task: int
+    start_s: float
+    duration_s: float
+    measurement: Measurement
+    work: Work
+    kind: Kind
+    scope: str
+    source: str
+    idle_power_w: float = float("nan")
+
+    @property
+    def window(self) -> str:
+        """The activities in one word, such as `train` or `train+swap`."""
+        return "+".join(self.activities)
+
+    @property
+    def above_idle_j(self) -> float:
+        """Energy above what the machine takes at rest; NaN where that was not measured."""
+        return self.measurement.energy_j - self.idle_power_w * self.duration_s
+
+    def row(self) -> dict[str, object]:
+        """The reading as one flat row."""
+        return {
+            "window": self.window,
+            "task": self.task,
+            "start_s": self.start_s,
+            "duration_s": self.duration_s,
+            **asdict(self.measurement),
+            "above_idle_j": self.above_idle_j,
+            **asdict(self.work),
+            "kind": self.kind,
+            "scope": self.scope,
+            "source": self.source,
+        }
+
+    def __str__(self) -> str:
+        """The energy with its band, kind and scope, in one line."""
+        m = self.measurement
+        if math.isnan(m.energy_j):
+            band = "" if math.isnan(m.low_j) else f" (between {m.low_j:.4g} and {m.high_j:.4g} J)"
+            value = f"no joules{band} but {self.work.cpu_s:.3g} processor seconds"
+        else:
+            value = f"{m.energy_j:.4g} J (band {m.low_j:.4g} to {m.high_j:.4g})"
+            if not math.isnan(self.above_idle_j):
+                value += f", {self.above_idle_j:.4g} J above idle"
+        seen = f", {m.coverage:.0%} of it seen" if 0 < m.coverage < 1 else ""
+        note = f" [{m.note}]" if m.note else ""
+        how = "no sensor" if self.kind == "none" else f"{self.kind}, {self.scope}"
+        return f"{self.window}: {value} in {self.duration_s:.3g} s{seen}; {how}{note}"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        return badge(self)
+
+
+def during(readings: Iterable[Reading], *activities: str) -> list[Reading]:
+    """Those of some readings in which one of the activities was going on."""
+    return [reading for reading in readings if not set(activities).isdisjoint(reading.activities)]
+
+
+def total_energy_j(readings: Iterable[Reading]) -> float:
+    """Energy of several readings in joules.
+
+    Rows too short to be measured count at the mean power of the others, as long as they are a twentieth of the time at
+    most. NaN if more is missing, or less than nine tenths of a row were seen.
+    """
+    rows = list(readings)
+    seen = [row for row in rows if row.measurement.coverage >= ENOUGH_COVERAGE]
+    duration = sum(row.duration_s for row in seen)
+    missing_s = sum(row.duration_s for row in rows) - duration
+    if not duration or missing_s > _MISSING_SHARE * (duration + missing_s):
+        return float("nan")
+    return sum(row.measurement.energy_j for row in seen) * (1 + missing_s / duration)
+
+
+BADGES: dict[Kind, tuple[str, str]] = {
+    "measured": ("measured", "#009E73"),
+    "measured-partial": ("partial", "#0072B2"),
+    "replayed": ("replayed", "#CC79A7"),
+    "estimated-calibrated": ("estimated", "#D55E00"),
+    "estimated-uncalibrated": ("estimated, uncalibrated", "#D55E00"),
+    "none": ("none", "#777777"),
+}
+"""Word and colour of each kind."""
+
+
+def badge(reading: Reading) -> str:
+    """HTML of a reading: a coloured badge with the kind, the scope, and the energy with its band."""
+    word, colour = BADGES[reading.kind]
+    pill = (
+        f'<span style="background:{colour};color:white;border-radius:0.7em;padding:0.1em 0.7em">'
+        f"{html.escape(word)}</span>"
+    )
+    return f"<div>{pill} <i>{html.escape(reading.scope)}</i> &nbsp; {html.escape(str(reading))}</div>"

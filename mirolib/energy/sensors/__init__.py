@@ -1,0 +1,1 @@
+"""Energy sensors, one file each."""

@@ -1,0 +1,87 @@
+"""The battery of a laptop as an energy source."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from mirolib.energy.sampled import LostReading, SampledSource
+from mirolib.energy.source import Availability
+
+_FIX = "Unplug the charger."
+
+
+class BatterySource(SampledSource):
+    """Power that the batteries of a laptop give, which is all it takes, screen included, as long as it is unplugged.
+
+    The fuel gauge gives a new value every few seconds to a minute, so this suits windows of minutes. Batteries are
+    summed; drivers differ in the sign of a discharge, so it is left out.
+    Source: Linux kernel documentation, ABI/testing/sysfs-class-power.
+    """
+
+    name, kind, scope = "battery", "measured", "whole machine, from its battery"
+    parts = frozenset({"machine", "cpu", "dram", "gpu", "module"})
+    period_s = 1.0
+    gap_s, changes_only = 60.0, True
+    resolution_w = 0.01
+
+    def __init__(
+        self, root: str | Path = "/sys/class/power_supply", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Looks for batteries under `root`."""
+        super().__init__(clock)
+        self._root = Path(root)
+        found = sorted(self._root.glob("BAT*"))
+        self._batteries = {path.name: path for path in found if _text(path / "type") == "Battery"}
+        self.total_rails = tuple(self._batteries)
+
+    def probe(self) -> Availability:
+        """Whether there is a battery, it is in use, and it says its power."""
+        if not self._batteries:
+            return Availability(False, "no battery")
+        try:
+            self.read(self.total_rails)
+        except LostReading as error:
+            return Availability(False, str(error), _FIX)
+        except PermissionError:
+            fix = f"Let this user read {self._root}/BAT*/power_now, current_now and voltage_now."
+            return Availability(False, "the battery's power may not be read by this user", fix)
+        except (OSError, ValueError) as error:
+            return Availability(False, f"the battery does not say its power: {error}")
+        return Availability(True, f"discharging: {', '.join(self._batteries)}")
+
+    def read(self, rails: Sequence[str]) -> Mapping[str, float]:
+        """Power of each battery in watts; zero for one that waits for its turn.
+
+        Raises:
+            OSError: If a battery can't be read.
+            ValueError: If what it says is no number.
+            LostReading: If the machine is not fed by its batteries alone, or they say nothing.
+        """
+        status = {name: (path / "status").read_text().strip() for name, path in self._batteries.items()}
+        if "Charging" in status.values() or "Discharging" not in status.values():
+            said = ", ".join(f"{name}: {text}" for name, text in status.items())
+            raise LostReading(f"the machine is not running from its battery ({said})")
+        if any(_text(path / "type") == "Mains" and _text(path / "online") == "1" for path in self._root.glob("*")):
+            raise LostReading("the charger is plugged in, so the battery gives only a part")
+        power = {name: _power_w(self._batteries[name]) if status[name] == "Discharging" else 0.0 for name in rails}
+        if not any(power.values()):
+            raise LostReading("the battery says that it gives 0 W")
+        return power
+
+
+def _text(path: Path) -> str:
+    """Content of a small file; empty if there is none."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _power_w(battery: Path) -> float:
+    """Power of one battery without its sign: `power_now` in µW, or else the product of µA and µV."""
+    if (battery / "power_now").exists():
+        return abs(int((battery / "power_now").read_text())) * 1e-6
+    current_ua, voltage_uv = (int((battery / name).read_text()) for name in ("current_now", "voltage_now"))
+    return abs(current_ua) * voltage_uv * 1e-12

@@ -1,0 +1,148 @@
+"""The power sensors of Jetson boards, as Linux shows them."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirolib.energy.sampled import LostReading
+from mirolib.energy.sensors.boards import MODEL_FILE, BoardSource
+from mirolib.energy.source import Availability
+
+
+def _number(file: Path) -> int:
+    """The number in a file, read with three system calls: sensors are read many times a second."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        return int(os.read(descriptor, 64))
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """A channel of a sensor: its power is the product of its files, times a unit."""
+
+    files: tuple[Path, ...]
+    unit_w: float
+
+    def power_w(self) -> float:
+        return math.prod(map(_number, self.files)) * self.unit_w
+
+
+def _channels(root: Path) -> Iterator[tuple[Path, str, _Channel]]:
+    """Every channel there may be: the file with its label, the label where there is no such file, and the channel."""
+    for folder in sorted(root.glob("ina3221*/*/iio:device*")):
+        for n in range(3):
+            yield folder / f"rail_name_{n}", "", _Channel((folder / f"in_power{n}_input",), 1e-3)
+    # Channels over 3 are sums over channels and shunt voltages, no rails.
+    for folder in sorted(root.glob("ina3221*/*/hwmon/hwmon*")):
+        for n in range(1, 4):
+            files = (folder / f"in{n}_input", folder / f"curr{n}_input")
+            yield folder / f"in{n}_label", "", _Channel(files, 1e-6)
+    for folder in sorted(root.glob("ina238*/*/hwmon/hwmon*")):
+        yield folder / "label", "VIN", _Channel((folder / "power1_input",), 1e-6)
+
+
+class JetsonSource(BoardSource):
+    """The INA3221 and INA238 power sensors of a Jetson board.
+
+    JetPack 4 shows them as IIO devices in milliwatts, JetPack 5 to 7 as hwmon in millivolts and milliamperes (INA238 in
+    microwatts). Only the rails of the board's total are added, since others lie inside them. The numbers in the paths
+    change when a driver is loaded anew; after a failed reading the sensors are looked up again.
+    Source: Linux kernel documentation, hwmon/ina3221 and hwmon/ina238; NVIDIA Jetson Linux developer guides.
+    """
+
+    name = "jetson-ina"
+
+    def __init__(
+        self,
+        root: str | Path = "/sys/bus/i2c/drivers",
+        model_file: str | Path = MODEL_FILE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Looks for sensors.
+
+        Args:
+            root: Folder of the I2C drivers.
+            model_file: File with the device tree's model.
+            clock: Seconds of a monotonic clock.
+        """
+        super().__init__(model_file, clock)
+        self._root = Path(root)
+        self._rediscover = False
+        self._discover()
+
+    def _discover(self) -> None:
+        """Finds the rails that give a reading, and what is wrong with the others."""
+        channels: dict[str, _Channel] = {}
+        failed: dict[str, Exception] = {}
+        denied: set[str] = set()
+        watts: dict[str, float] = {}
+        for label_file, default, channel in _channels(self._root):
+            rail = str(label_file)
+            try:
+                rail = label_file.read_text().strip() if label_file.exists() else default
+                if not rail or rail == "NC":
+                    continue
+                if rail in channels:
+                    rail = f"{rail} ({label_file.relative_to(self._root).parts[1]})"
+                watts[rail] = channel.power_w()
+                channels[rail] = channel
+            except (OSError, ValueError) as error:
+                failed[rail] = error
+                if isinstance(error, PermissionError):
+                    denied.add(f"{label_file.parent}/*")
+        self._found, self._failed, self._denied, self._watts = channels, failed, denied, watts
+        self.other_rails = tuple(rail for rail in channels if rail not in self.total_rails)
+        self._rediscover = False
+
+    def probe(self) -> Availability:
+        """Whether the board is known and the rails of its total can be read."""
+        self._discover()
+        if self._denied and not (self._found and set(self.total_rails) <= set(self._found)):
+            fix = f"sudo chmod a+r {' '.join(sorted(self._denied))} (at every start), or run as root."
+            return Availability(False, "the power sensors can't be read by this user: permission denied", fix)
+        if self._found:
+            return self.judge(self._watts)
+        if self._failed:
+            found = f"all {len(self._failed)} channels of the power sensors fail: {next(iter(self._failed.values()))}"
+            return Availability(False, found, "Restart the board; dmesg says what its driver ran into.")
+        if not self._is_jetson:
+            return Availability(False, "no INA power sensor: not a Jetson board")
+        fix = "In a container, mount /sys; else load the driver ina3221. The Nano of 2 GB has no such sensor."
+        return Availability(False, f"this Jetson shows no INA power sensor in {self._root}", fix)
+
+    def read(self, rails: Sequence[str]) -> Mapping[str, float]:
+        """Power of some rails now, in watts, negative ones as they are.
+
+        Raises:
+            OSError: If a sensor fails or has gone.
+            ValueError: If a file is empty or holds no number.
+            LostReading: If no rail is asked for or one can't be found.
+        """
+        if self._rediscover:
+            self._discover()
+        found = self._found
+        if not rails or not all(rail in found for rail in rails):
+            self._rediscover = bool(rails)
+            missing = [f"{rail} ({self._failed.get(rail, 'not found')})" for rail in rails if rail not in found]
+            raise LostReading(f"no power sensor says {', '.join(missing) or 'what this board draws in total'}")
+        try:
+            return {rail: found[rail].power_w() for rail in rails}
+        except OSError:
+            self._rediscover = True
+            raise
+
+    def describe(self) -> dict[str, object]:
+        """Board, rails with their files, rates, and how each sensor averages."""
+        sensors = {}
+        for folder in sorted({channel.files[0].parent for channel in self._found.values()}):
+            files = {name: folder / name for name in ("samples", "update_interval")}
+            sensors[str(folder)] = {name: file.read_text().strip() for name, file in files.items() if file.exists()}
+        rails = {rail: [str(file) for file in channel.files] for rail, channel in self._found.items()}
+        return {**super().describe(), "rails": rails, "sensors": sensors}

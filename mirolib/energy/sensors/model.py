@@ -1,0 +1,158 @@
+"""A calibrated power model, and the source that estimates with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mirolib.base.errors import InputError
+from mirolib.base.files import write_atomic
+from mirolib.energy.counter import CounterSource
+from mirolib.energy.sensors.load import Load, LoadMeter, machine_name, power_mode
+from mirolib.energy.source import Availability, Measurement
+
+FORMAT = 1
+
+_TERMS = ("idle_w", "cpu_w", "read_j_per_byte", "write_j_per_byte", "gpu_w")
+
+
+def calibration_file() -> Path:
+    """Where this machine's calibration is kept: what `MIRO_CALIBRATION` names, or a file in the user's settings."""
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return Path(os.environ.get("MIRO_CALIBRATION") or settings / "miro" / "calibration.json")
+
+
+@dataclass(frozen=True)
+class PowerModel:
+    """Power = idle + per busy core + per byte a second read and written + per busy graphics unit.
+
+    Memory traffic has no counter that anyone may read; work that is bound by memory is among the calibration's points,
+    so that what the model misses there is in its error.
+
+    Attributes:
+        idle_w: Watts at rest.
+        cpu_w: Watts a busy core.
+        read_j_per_byte: Joules a byte read from disks.
+        write_j_per_byte: Joules a byte written.
+        gpu_w: Watts of the busy graphics unit.
+        error: Largest relative error over the points it was fitted to.
+        machine: The machine.
+        mode: Its power mode.
+        date: When it was calibrated (UTC).
+        source: The sensor it was calibrated with.
+        scope: What part of the machine that covers.
+        parts: The same as names of consumers.
+    """
+
+    idle_w: float
+    cpu_w: float
+    read_j_per_byte: float
+    write_j_per_byte: float
+    gpu_w: float
+    error: float
+    machine: str
+    mode: str
+    date: str
+    source: str
+    scope: str
+    parts: tuple[str, ...] = ()
+
+    def joules(self, load: Load) -> dict[str, float]:
+        """Energy of a load by cause, in joules."""
+        return {
+            "idle": self.idle_w * load.time_s,
+            "cpu": self.cpu_w * load.cpu_s,
+            "storage": self.read_j_per_byte * load.read_bytes + self.write_j_per_byte * load.written_bytes,
+            "gpu": self.gpu_w * load.gpu_s,
+        }
+
+    def save(self, path: Path | None = None) -> Path:
+        """Writes it as JSON; by default where this machine's calibration is kept."""
+        path = path or calibration_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> PowerModel:
+        """Reads a calibration.
+
+        Raises:
+            InputError: If there is none, it is damaged, or it is of another format.
+        """
+        path = path or calibration_file()
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values.pop("format") != FORMAT:
+                raise InputError(f"The calibration {path} is of another format; calibrate anew.")
+            numbers = {name: float(values.pop(name)) for name in (*_TERMS, "error")}
+            parts = tuple(str(part) for part in values.pop("parts"))
+            known: dict[str, Any] = numbers | {name: str(value) for name, value in values.items()}
+            model = cls(**known, parts=parts)
+        except FileNotFoundError:
+            raise InputError(
+                f"There is no calibration {path}; make one with mirolib.energy.calibrate on a machine with a sensor."
+            ) from None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"The calibration {path} can't be read ({error}); calibrate anew.") from error
+        if not all(np.isfinite(value) and value >= 0 for value in numbers.values()):
+            raise InputError(f"The calibration {path} holds a value that is negative or no number; calibrate anew.")
+        return model
+
+
+class ModelSource(CounterSource):
+    """Estimates from a calibrated power model and the machine's load, where the sensor is missing or not allowed."""
+
+    name, kind = "model", "estimated-calibrated"
+    update_s, unit_j, wraps = 0.02, 1e-6, {}
+    may_rest = frozenset({"cpu", "storage", "gpu"})
+
+    def __init__(self, model: PowerModel | None = None, read_load: Callable[[], Load] | None = None) -> None:
+        """A source.
+
+        Args:
+            model: The model; by default that of this machine, read when it is needed.
+            read_load: Says how busy the machine has been.
+        """
+        super().__init__()
+        self._model, self._read_load = model, read_load or LoadMeter()
+        self.scope = f"estimate of {model.scope}" if model else "what was calibrated"
+        self.parts = frozenset(model.parts if model else ())
+
+    def probe(self) -> Availability:
+        """Whether there is a calibration of this machine in this power mode."""
+        try:
+            model = self._model or PowerModel.load()
+        except InputError as error:
+            fix = "mirolib.energy.calibrate(meter) once, where a sensor can be read (as root, say), then save()"
+            return Availability(False, str(error).rstrip("."), fix)
+        here = (machine_name(), power_mode())
+        if (model.machine, model.mode) != here:
+            of = f"the calibration is of {model.machine} in mode {model.mode}, this is {here[0]} in mode {here[1]}"
+            return Availability(False, of, "calibrate anew, or go back to that mode")
+        self._model, self.scope, self.parts = model, f"estimate of {model.scope}", frozenset(model.parts)
+        return Availability(True, f"calibrated {model.date} with {model.source}, off by up to {model.error:.0%}")
+
+    def read(self) -> Mapping[str, int]:
+        """Microjoules since the machine was started, by cause."""
+        assert self._model is not None, "a source is probed before it is read"
+        return {cause: int(1e6 * joules) for cause, joules in self._model.joules(self._read_load()).items()}
+
+    def measure(self, start_s: float, end_s: float) -> Measurement:
+        """The estimate; its band is widened by the calibration's largest error."""
+        found = super().measure(start_s, end_s)
+        assert self._model is not None
+        margin = self._model.error * found.energy_j
+        return replace(found, low_j=max(0.0, found.low_j - margin), high_j=found.high_j + margin)
+
+    def describe(self) -> dict[str, object]:
+        """The model with its date, error, machine and mode."""
+        return super().describe() | (asdict(self._model) if self._model else {})

@@ -1,0 +1,185 @@
+"""NVML, the energy counters of NVIDIA's graphics cards, as an energy source."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mirolib.energy.counter import CounterSource
+from mirolib.energy.sensors.boards import MODEL_FILE, is_jetson
+from mirolib.energy.source import Availability
+
+
+class _Absent(Exception):
+    """There is nothing to read; its arguments are reason and fix."""
+
+
+class NvmlSource(CounterSource):
+    """NVIDIA's running energy counters, one a graphics card, board and memory of the card included.
+
+    They count millijoules since the driver was loaded and move every 20 to 100 ms, so windows of two seconds and more
+    are the ones to trust. Cards before Volta, Jetson boards and slices of a card (MIG) have none.
+    Needs the optional package nvidia-ml-py.
+    Source: NVML API reference, nvmlDeviceGetTotalEnergyConsumption.
+
+    Attributes:
+        answers: Whether the driver answered, counters or not.
+    """
+
+    name, kind, scope = "nvml", "measured-partial", "NVIDIA GPU"
+    parts = frozenset({"gpu"})
+    update_s, unit_j = 0.1, 1e-3
+    wraps: Mapping[str, int] = {}
+
+    def __init__(
+        self,
+        devices: Sequence[int] | None = None,
+        library: Any = None,
+        model_file: str | Path = MODEL_FILE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Looks for cards; whatever goes wrong is told by `probe`.
+
+        Args:
+            devices: Indices of cards as `nvidia-smi` shows them; by default those that CUDA_VISIBLE_DEVICES names, or
+                all if it is not set.
+            library: What to use for the module pynvml.
+            model_file: Where the device tree names the board.
+            clock: Monotonic clock in seconds.
+        """
+        super().__init__(clock)
+        self.answers = False
+        self._model_file = model_file
+        self._handles: dict[str, Any] = {}
+        self._facts: dict[str, object] = {}
+        self._absent = Availability(False, "closed")
+        try:
+            self._nvml = library or self._load()
+            self._open(devices)
+        except _Absent as absent:
+            self._absent = Availability(False, *absent.args)
+
+    @staticmethod
+    def _load() -> Any:
+        try:
+            return importlib.import_module("pynvml")
+        except ImportError as error:
+            raise _Absent("nvidia-ml-py is not installed", "pip install nvidia-ml-py") from error
+
+    def _open(self, devices: Sequence[int] | None) -> None:
+        nvml = self._nvml
+        try:
+            nvml.nvmlInit()
+            self.answers = True
+            handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+            names = [nvml.nvmlDeviceGetName(handle) for handle in handles]
+            uuids = [nvml.nvmlDeviceGetUUID(handle) for handle in handles]
+        except nvml.NVMLError as error:
+            raise _Absent(*self._refusal("NVML", error)) from error
+        if not handles:
+            raise _Absent("the NVIDIA driver sees no GPU", "In a container, start it with --gpus all.")
+        chosen = _visible(names, uuids) if devices is None else list(dict.fromkeys(devices))
+        if wrong := [index for index in chosen if not 0 <= index < len(handles)]:
+            raise _Absent(f"there is no GPU {wrong[0]}", f"Take devices from 0 to {len(handles) - 1}.")
+        self._handles = {f"GPU {index}": handles[index] for index in chosen}
+        self.scope = "NVIDIA GPU " + ", ".join(names[index].removeprefix("NVIDIA ") for index in chosen)
+        self._facts = {"driver": self._fact(nvml.nvmlSystemGetDriverVersion)} | {
+            f"GPU {index}": {"name": names[index], "uuid": uuids[index], "power_limit_w": self._limit_w(handles[index])}
+            for index in chosen
+        }
+
+    def _fact(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+        """What the driver says, or None where it says nothing."""
+        with suppress(self._nvml.NVMLError):
+            return ask(*arguments)
+        return None
+
+    def _limit_w(self, handle: Any) -> float | None:
+        limit_mw = self._fact(self._nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        return None if limit_mw is None else limit_mw / 1000
+
+    def _refusal(self, name: str, error: Any) -> tuple[str, str]:
+        """Why something can't be read and how to fix it."""
+        nvml, code = self._nvml, error.value
+        if code in (nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED):
+            return f"no NVIDIA driver ({error})", "Install the driver; in a container, start it with --gpus all."
+        if code == nvml.NVML_ERROR_NO_PERMISSION:
+            return f"{name} may not be read by this user", "Let this user open /dev/nvidiactl and /dev/nvidia*."
+        if code != nvml.NVML_ERROR_NOT_SUPPORTED:
+            return f"{name} can't be read: {error}", ""
+        if is_jetson(self._model_file):
+            fix = "Use the board's own sensors: its INA power monitors in sysfs, or jtop."
+            return "the GPU of a Jetson board has no energy counter in NVML", fix
+        fix = "Leave it out with devices=[...]." if len(self._handles) > 1 else ""
+        return f"{name} has no energy counter: it is older than Volta, or virtual", fix
+
+    def probe(self) -> Availability:
+        """Whether every card that was asked for has a counter that this user may read."""
+        if not self._handles:
+            return self._absent
+        for name, handle in self._handles.items():
+            try:
+                self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+            except self._nvml.NVMLError as error:
+                return Availability(False, *self._refusal(name, error))
+        return Availability(True, f"{self.scope}: {len(self._handles)} counters")
+
+    def read(self) -> Mapping[str, int]:
+        """Millijoules of each card since the driver was loaded.
+
+        Raises:
+            OSError: If a card can't be read.
+        """
+        if not self._handles:
+            raise OSError(f"no GPU to read: {self._absent.reason}")
+        readings = {}
+        for name, handle in self._handles.items():
+            try:
+                readings[name] = int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+            except self._nvml.NVMLError as error:
+                raise OSError(f"{name} can't be read: {error}") from error
+        return readings
+
+    def describe(self) -> dict[str, object]:
+        """Counters and rates; driver version, and of each card its name, UUID and power limit in watts."""
+        return super().describe() | self._facts
+
+    def close(self) -> None:
+        """Ends the use of NVML."""
+        if self.answers:
+            with suppress(self._nvml.NVMLError):
+                self._nvml.nvmlShutdown()
+        self.answers, self._handles = False, {}
+
+
+def _visible(names: Sequence[str], uuids: Sequence[str]) -> list[int]:
+    """Indices of the cards that CUDA_VISIBLE_DEVICES shows to CUDA; all if it is not set."""
+    text = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return list(range(len(uuids)))
+    entries = [entry.strip() for entry in text.split(",")]
+    chosen: list[int] = []
+    for entry in entries:
+        if entry.startswith("MIG-"):
+            raise _Absent("a slice of a GPU (MIG) has no counter", "Name whole GPUs with devices=[...].")
+        if entry.isdecimal():
+            found = [int(entry)] if int(entry) < len(uuids) else []
+        else:
+            found = [index for index, uuid in enumerate(uuids) if entry and uuid.startswith(entry)]
+        if len(found) != 1:
+            break  # CUDA ignores an entry that is not valid and all that follow
+        chosen += found
+    if not chosen:
+        raise _Absent(f"CUDA_VISIBLE_DEVICES={text!r} shows no GPU", "Unset it, or name GPUs with devices=[...].")
+    # CUDA numbers the fastest card first, NVML by slot; that matters only if they differ and some are left out
+    differ = len(set(names)) > 1 and set(chosen) < set(range(len(uuids)))
+    if differ and any(map(str.isdecimal, entries)) and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        raise _Absent(
+            "CUDA may number these GPUs otherwise than NVML", "Set CUDA_DEVICE_ORDER=PCI_BUS_ID before CUDA starts."
+        )
+    return list(dict.fromkeys(chosen))

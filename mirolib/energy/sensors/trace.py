@@ -1,0 +1,96 @@
+"""A recorded power trace as an energy source."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mirolib.base.errors import InputError
+from mirolib.energy.sampled import GAP_PERIODS, integrate
+from mirolib.energy.source import Availability, EnergySource, Measurement
+
+
+class TraceSource(EnergySource):
+    """A power trace recorded elsewhere, replayed from the moment this source is made.
+
+    It is integrated as sampled power is, see `integrate`; its usual step is the median of its steps.
+    """
+
+    name, kind = "trace", "replayed"
+
+    def __init__(
+        self,
+        times_s: Sequence[float] | np.ndarray,
+        power_w: Sequence[float] | np.ndarray,
+        *,
+        scope: str = "as recorded",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """A trace to replay.
+
+        Args:
+            times_s: Instants in seconds, rising; the first is the moment the replay begins.
+            power_w: Power in watts at each instant; negative readings are kept.
+            scope: What the trace had measured.
+            clock: Seconds of a monotonic clock.
+
+        Raises:
+            InputError: If there are fewer than two samples, times don't rise, or a value is not finite.
+        """
+        times, power = np.asarray(times_s, dtype=np.float64), np.asarray(power_w, dtype=np.float64)
+        if times.ndim != 1 or times.shape != power.shape or len(times) < 2:
+            raise InputError(
+                f"A trace needs two samples or more, one power a time; got {times.shape} and {power.shape}."
+            )
+        if not (np.isfinite(times).all() and np.isfinite(power).all()):
+            raise InputError("The trace holds NaN or infinite values; remove those samples.")
+        if (np.diff(times) <= 0).any():
+            at = int(np.argmax(np.diff(times) <= 0)) + 1
+            raise InputError(
+                f"Time stands still or runs backwards at sample {at} of the trace; sort it and drop repeats."
+            )
+        self.scope = scope
+        self._clock = clock
+        self._times = times - times[0] + clock()
+        self._power = power
+
+    @classmethod
+    def from_csv(cls, path: str | Path) -> TraceSource:
+        """Reads a trace from a CSV file with the columns `time_s` and `power_w`.
+
+        Raises:
+            InputError: If the file can't be read or lacks a column, or its trace is unusable.
+        """
+        try:
+            table = pd.read_csv(path)
+            if "rail" in table:  # as a run leaves it
+                table = table[table["rail"] == "total"]
+            table = table[["time_s", "power_w"]].astype(float)
+            return cls(table["time_s"].to_numpy(), table["power_w"].to_numpy())
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            what = " ".join(str(error).split()).rstrip(".")
+            raise InputError(f"{path} is no power trace (columns time_s and power_w of numbers): {what}.") from error
+
+    def probe(self) -> Availability:
+        """Always available."""
+        return Availability(True, f"{len(self._times)} samples over {self._times[-1] - self._times[0]:.1f} s")
+
+    def mark(self) -> float:
+        """The instant."""
+        return self._clock()
+
+    def measure(self, start_s: float, end_s: float) -> Measurement:
+        """Energy of the part of the trace inside the interval; its mean is taken for what lies outside."""
+        gap_s = GAP_PERIODS * float(np.median(np.diff(self._times)))
+        found = integrate(self._times, self._power, start_s, end_s, gap_s)
+        outside = start_s < self._times[0] - gap_s or end_s > self._times[-1] + gap_s
+        return replace(found, note="the trace does not reach over the whole window") if outside else found
+
+    def trace(self) -> pd.DataFrame:
+        """The recording, on this machine's clock."""
+        return pd.DataFrame({"time_s": self._times, "rail": "total", "power_w": self._power})

@@ -1,0 +1,150 @@
+"""Checkpoints: the state of a run in one file, written whole or not at all.
+
+A checkpoint is a safetensors file: tensors and arrays, and the rest as JSON in its header. Nothing in it is executed
+when it is read. Its name carries a hash of its content, so that a damaged one is known. Samples are not in it:
+the store has them, the checkpoint names them by their ids.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from mirolib.base.errors import InputError
+from mirolib.base.files import make_folder, remove, write_atomic
+from mirolib.base.state import State
+
+CHECKPOINT_FORMAT = 1
+_KEEP = 2
+_NAME = re.compile(r"(\d{6,})-([0-9a-f]{32})\.safetensors")
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of a run in a folder, of which the last two are kept."""
+
+    def __init__(self, folder: Path) -> None:
+        """Those in `folder`, which need not exist yet."""
+        self.folder = folder
+
+    def files(self) -> list[Path]:
+        """The checkpoints there are, the newest first."""
+        found = [file for file in self.folder.glob("*.safetensors") if _NAME.fullmatch(file.name)]
+        return sorted(found, key=_number, reverse=True)
+
+    def save(self, state: State) -> Path:
+        """Adds a checkpoint and deletes those before the last two.
+
+        Raises:
+            StorageError: If the disk is full or can't be written; the checkpoints there are stay.
+        """
+        content = encoded(state)
+        files = self.files()
+        number = _number(files[0]) + 1 if files else 1
+        path = self.folder / f"{number:06d}-{xxhash.xxh3_128_hexdigest(content)}.safetensors"
+        make_folder(self.folder)
+        write_atomic(path, content)
+        for old in files[_KEEP - 1 :]:
+            remove(old)
+        return path
+
+    def latest(self) -> State | None:
+        """The newest checkpoint that is whole; None where there is none. Damaged ones are named in the log.
+
+        Raises:
+            InputError: If there are checkpoints and all are damaged, or of another format.
+        """
+        files = self.files()
+        for file in files:
+            try:
+                return read_checkpoint(file)
+            except InputError as error:
+                logger.warning("%s", error)
+        if files:
+            raise InputError(f"No checkpoint in {self.folder} can be read; delete the folder to begin the run anew.")
+        return None
+
+
+def read_checkpoint(path: Path) -> State:
+    """The state in a checkpoint file.
+
+    Raises:
+        InputError: If it can't be read, is damaged, or is of another format.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"The checkpoint {path} can't be read: {error.strerror}.") from error
+    name = _NAME.fullmatch(path.name)
+    if not name or xxhash.xxh3_128_hexdigest(content) != name[2]:
+        raise InputError(f"The checkpoint {path} is damaged: its content is not what its name says.")
+    return decoded(content)
+
+
+def encoded(state: State) -> bytes:
+    """A state as the content of a safetensors file."""
+    tensors: dict[str, torch.Tensor] = {}
+    plain = _without_tensors({"format": CHECKPOINT_FORMAT, **state}, tensors)
+    return save(tensors, {"state": json.dumps(plain)})
+
+
+def decoded(content: bytes) -> State:
+    """The inverse of `encoded`.
+
+    Raises:
+        InputError: If the content is no such file, or of another format.
+    """
+    try:
+        tensors = load(content)
+        size = int.from_bytes(content[:8], "little")
+        plain = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])
+        if plain["format"] != CHECKPOINT_FORMAT:
+            raise InputError(
+                f"The checkpoint has format {plain['format']}; this version reads {CHECKPOINT_FORMAT}. Go on with the "
+                "version that wrote it, or begin the run anew."
+            )
+        return _with_tensors(plain, tensors)
+    except InputError:
+        raise
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"This is no checkpoint of a run: {type(error).__name__}: {error}.") from error
+
+
+def _number(file: Path) -> int:
+    return int(file.name.split("-")[0])
+
+
+def _without_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """The value with each tensor and array moved to `tensors` and its key left in its place."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        key = f"{len(tensors):06d}"
+        tensor = value.detach().cpu() if isinstance(value, torch.Tensor) else torch.from_numpy(value)
+        tensors[key] = tensor.clone(memory_format=torch.contiguous_format)  # no two may share memory
+        return {"tensor" if isinstance(value, torch.Tensor) else "array": key}
+    if isinstance(value, dict):
+        return {str(key): _without_tensors(entry, tensors) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(entry, tensors) for entry in value]
+    return value
+
+
+def _with_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"tensor"}:
+            return tensors[value["tensor"]]
+        if value.keys() == {"array"}:
+            return tensors[value["array"]].numpy()
+        return {key: _with_tensors(entry, tensors) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_tensors(entry, tensors) for entry in value]
+    return value

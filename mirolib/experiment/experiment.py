@@ -1,0 +1,213 @@
+"""From a run's parameters to its parts: what notebook `10_run`, studies and sweeps have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from mirolib.controller import (
+    SELECTORS,
+    Controller,
+    FixedController,
+    MiroController,
+    RandomController,
+    WholeBudgetController,
+)
+from mirolib.controller.resources import ResourceMonitor
+from mirolib.data import Dataset, Preset, load_dataset
+from mirolib.data.stream import TaskStream
+from mirolib.energy import EnergyMeter, Kind, TraceSource, named
+from mirolib.experiment.injectors import During
+from mirolib.experiment.loop import Loop, check_sizes
+from mirolib.experiment.settings import MEMORIES, PROFILERS, RunSettings, _default
+from mirolib.learning.learner import Learner
+from mirolib.learning.methods import METHODS
+from mirolib.memory.budget import parse_budget, parse_size, store_budget
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.room import telling
+from mirolib.memory.storage import Storage
+from mirolib.memory.store_file import Fingerprint
+from mirolib.memory.tiered import TieredMemory
+from mirolib.records import EpochRecord, TaskRecord
+
+Disturbance = Callable[[Storage], During]
+
+_IDLE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The parts of a run, ready to go: `run` them, or close the memory.
+
+    Attributes:
+        settings: The settings with every None filled in.
+        stream: The tasks.
+        learner: The learner.
+        memory: The tiered memory on its store.
+        controller: The controller.
+        meter: The energy meter.
+        resources: The resource monitor.
+        disturbance: What the resource monitor injects; it ends with the run.
+        loop: The training loop over these parts, a new one where `dataclasses.replace` puts another in.
+    """
+
+    settings: RunSettings
+    stream: TaskStream
+    learner: Learner
+    memory: TieredMemory
+    controller: Controller
+    meter: EnergyMeter
+    resources: ResourceMonitor
+    disturbance: During | None = None
+    loop: Loop = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Joins the parts."""
+        parts = (self.stream, self.learner, self.memory, self.controller, self.meter, self.resources)
+        object.__setattr__(self, "loop", Loop(*parts))
+
+    @classmethod
+    def build(
+        cls,
+        settings: RunSettings,
+        store: str | Path,
+        dataset: Dataset | None = None,
+        disturb: Disturbance | None = None,
+    ) -> Experiment:
+        """Builds the parts.
+
+        Args:
+            settings: The run's parameters.
+            store: Folder for the store, new or of the same data set, class order and seed.
+            dataset: The data set itself, where it is the user's own or already loaded.
+            disturb: Makes the store's life hard during some epochs, such as `mirolib.experiment.injectors.throttling`.
+
+        Raises:
+            InputError: If a parameter is unknown, out of range, or exceeds what the data set holds.
+            StorageError: If the store can't be made.
+        """
+        stream, filled = prepared(settings, dataset)
+        dataset, preset = stream.dataset, stream.dataset.spec.preset(settings.preset)
+        # What chooses for itself begins with next to nothing, so as not to exceed a budget before it has chosen.
+        stream_size, episodic_size = (1 if n is None else int(n) for n in (filled.stream_size, filled.episodic_size))
+        config = MemoryConfig(stream_size, episodic_size, _default(filled.swap_ratio, 0.0))
+        check_sizes(config, stream)
+        chosen = {name: getattr(filled, name) for name in ("model", "epochs", "batch_size", "lr")}
+        learner = Learner(
+            dataset.spec,
+            replace(preset, **chosen),
+            method=METHODS[filled.method](filled.loss),
+            device=filled.device,
+            seed=filled.seed,
+        )
+        meter = _meter(filled.energy)
+        controller = _controller(filled, config, meter.source.kind)
+        storage = Storage(store, Fingerprint.of(stream), size_budget=store_budget(filled.store_budget, stream))
+        try:
+            tiered = MEMORIES[filled.memory]
+            memory = TieredMemory(storage, config, stream.num_classes, seed=filled.seed, hierarchical=tiered)
+        except BaseException:
+            storage.close()
+            raise
+        budget = parse_budget(filled.memory_budget, memory.slot_bytes)
+        disturbance = disturb(memory.storage) if disturb else None
+        resources = ResourceMonitor(memory, budget, injectors=[disturbance] if disturbance else [])
+        return cls(filled, stream, learner, memory, controller, meter, resources, disturbance)
+
+    def run(self, *, progress: bool = True) -> Iterator[TaskRecord]:
+        """`steps`, but for the records of epochs."""
+        for step in self.steps(progress=progress):
+            if isinstance(step, TaskRecord):
+                yield step
+
+    def steps(self, *, progress: bool = True) -> Iterator[EpochRecord | TaskRecord]:
+        """Runs the training loop (see `Loop.steps`) to its end and closes memory and energy source.
+
+        Where there is a sensor the machine's power at rest is measured first.
+        """
+        with telling("Training"), self.memory, self.disturbance or nullcontext(), closing(self.meter.source):
+            if self.meter.source.kind.startswith("measured"):
+                self.meter.measure_idle(_IDLE_S)
+            yield from self.loop.steps(progress=progress)
+
+
+def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[TaskStream, RunSettings]:
+    """The stream of a run and its settings with every None that has a default replaced by it.
+
+    Args:
+        settings: The run's parameters.
+        dataset: The data set itself, where it is the user's own or already loaded.
+
+    Raises:
+        InputError: If a parameter is unknown, out of range, or exceeds what the data set holds.
+    """
+    dataset = dataset or load_dataset(settings.dataset, root=settings.data or None, preset=settings.preset)
+    preset = dataset.spec.preset(settings.preset)
+    stream = TaskStream(dataset, _default(settings.tasks, preset.tasks), settings.seed, settings.validation_share)
+    return stream, _filled(settings, dataset, preset, stream)
+
+
+def _filled(settings: RunSettings, dataset: Dataset, preset: Preset, stream: TaskStream) -> RunSettings:
+    """The settings with every None that has a default replaced by it, and sizes in samples."""
+    largest, total = stream.most_samples()
+    fixed, slot_bytes = settings.controller == "fixed", Fingerprint.of(stream).slot_bytes
+    stream_size, episodic_size = (
+        parse_size(size, slot_bytes) for size in (settings.stream_size, settings.episodic_size)
+    )
+    return replace(
+        settings,
+        dataset=dataset.spec.name,
+        preset=settings.preset or next(iter(dataset.spec.presets)),
+        tasks=len(stream),
+        model=_default(settings.model, preset.model),
+        stream_size=_default(stream_size, min(preset.stream_size, largest) if fixed else None),
+        episodic_size=_default(episodic_size, min(preset.episodic_size, total) if fixed else None),
+        swap_ratio=_default(settings.swap_ratio, _swap_ratio(settings, preset)),
+        epochs=_default(settings.epochs, preset.epochs),
+        batch_size=_default(settings.batch_size, preset.batch_size),
+        lr=_default(settings.lr, preset.lr),
+        device=_device(settings.device),
+    )
+
+
+def _swap_ratio(settings: RunSettings, preset: Preset) -> float:
+    """The ratio where none is given: as high as possible where a controller may lower it (P3)."""
+    if not MEMORIES[settings.memory]:
+        return 0.0
+    return preset.swap_ratio if settings.controller == "fixed" else 1.0
+
+
+def _controller(filled: RunSettings, config: MemoryConfig, energy_kind: Kind) -> Controller:
+    """The controller that filled settings name."""
+    ratio = config.swap_ratio
+    if filled.controller == "fixed":
+        return FixedController(config)
+    if filled.controller == "whole-budget":
+        return WholeBudgetController(swap_ratio=ratio)
+    if filled.controller == "random":
+        return RandomController(swap_ratio=ratio, seed=filled.seed)
+    return MiroController(
+        PROFILERS[filled.profiler](),
+        SELECTORS[filled.selector](filled.points, filled.energy_budget),
+        swap_ratio=ratio,
+        cutline=filled.cutline,
+        num_tasks=filled.tasks,
+        energy_kind=energy_kind,
+        seed=filled.seed,
+    )
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _meter(energy: str) -> EnergyMeter:
+    if energy == "auto":
+        return EnergyMeter.auto()
+    return EnergyMeter(TraceSource.from_csv(energy) if energy.endswith(".csv") else named(energy))

@@ -1,0 +1,241 @@
+"""Injectors: what makes storage slow or memory scarce in an experiment.
+
+`BudgetSchedule` (in `budgets`) is the one for memory. For I/O there is a throttle, which slows the real store in a
+known way, and a real competitor: a process that writes and reads the same disk. A store that lies in the system's page
+cache feels no disk; `ColdCache` keeps it out, as on a device whose memory is needed for other things. `During` lets
+one of them act for some epochs of a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+from mirolib.base.errors import InputError, StorageError
+from mirolib.experiment import disk_competitor
+from mirolib.memory.storage import Storage
+
+_MADV_DONTNEED = 4
+
+
+class TokenBucket:
+    """Lets so many bytes pass a second, after a burst."""
+
+    def __init__(
+        self,
+        rate_bytes_s: float,
+        burst_bytes: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """A bucket that is full.
+
+        Args:
+            rate_bytes_s: Bytes a second.
+            burst_bytes: Bytes that pass at once after a pause.
+            clock: Seconds of a monotonic clock.
+            sleep: Waits so many seconds.
+
+        Raises:
+            InputError: If the rate is not positive or the burst negative.
+        """
+        if not rate_bytes_s > 0 or burst_bytes < 0:
+            raise InputError(f"A rate of {rate_bytes_s} bytes/s with bursts of {burst_bytes} can't be; use above 0.")
+        self._rate, self._burst = rate_bytes_s, burst_bytes
+        self._clock, self._sleep = clock, sleep
+        self._tokens, self._then = burst_bytes, clock()
+        self._lock = threading.Lock()
+
+    def take(self, size_bytes: int) -> None:
+        """Waits until so many bytes may pass."""
+        with self._lock:
+            now = self._clock()
+            self._tokens = min(self._burst, self._tokens + self._rate * (now - self._then)) - size_bytes
+            self._then = now
+            owed_s = -self._tokens / self._rate
+        if owed_s > 0:
+            self._sleep(owed_s)
+
+
+class Throttle(AbstractContextManager["Throttle"]):
+    """A token bucket under a store's reads, as long as the block lasts; its rate may be changed meanwhile."""
+
+    def __init__(self, storage: Storage, rate_bytes_s: float | None) -> None:
+        """A throttle on the reads of `storage`.
+
+        Args:
+            storage: The store.
+            rate_bytes_s: Bytes a second; None lets everything pass.
+
+        Raises:
+            InputError: If the rate is not positive.
+        """
+        self._storage, self._released = storage, threading.Event()
+        self.set_rate(rate_bytes_s)
+
+    def set_rate(self, rate_bytes_s: float | None) -> None:
+        """Changes the rate in bytes a second; a read that waits under the old one goes on at once.
+
+        Raises:
+            InputError: If the rate is not positive.
+        """
+        released = threading.Event()
+        bucket = None if rate_bytes_s is None else TokenBucket(rate_bytes_s, sleep=released.wait)
+        self._rate, self._bucket = rate_bytes_s, bucket
+        waiting, self._released = self._released, released
+        waiting.set()
+
+    def _take(self, size_bytes: int) -> None:
+        if (bucket := self._bucket) is not None:
+            bucket.take(size_bytes)
+
+    def __enter__(self) -> Throttle:
+        """Begins."""
+        self._storage.before_read = self._take
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends, and lets what waits go on."""
+        self._storage.before_read = None
+        self.set_rate(self._rate)
+
+
+class DiskCompetitor(AbstractContextManager["DiskCompetitor"]):
+    """Processes that write, sync and read back files beside a store, without the page cache, until the block ends."""
+
+    def __init__(self, folder: str | os.PathLike[str], processes: int = 1) -> None:
+        """Competitors on the disk that holds `folder`; each takes 64 MiB of it."""
+        self._folder, self._processes = Path(folder), processes
+
+    def __enter__(self) -> DiskCompetitor:
+        """Starts the processes."""
+        self._work = tempfile.TemporaryDirectory(prefix="miro-competitor-", dir=self._folder)
+        command = [sys.executable, "-S", disk_competitor.__file__]
+        self._running = [
+            subprocess.Popen([*command, str(Path(self._work.name) / f"{number}")], stdin=subprocess.PIPE)
+            for number in range(self._processes)
+        ]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends them and deletes their files.
+
+        Raises:
+            StorageError: If one had ended by itself, so that there was less competition than was asked for.
+        """
+        ended = [process for process in self._running if process.poll() is not None]
+        for process in self._running:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.kill()
+            process.wait()
+        self._work.cleanup()
+        if ended and error is None:
+            raise StorageError(
+                f"A disk competitor in {self._folder} ended early; see its message, perhaps a full disk."
+            )
+
+
+class ColdCache(AbstractContextManager["ColdCache"]):
+    """Drops a store's pages from memory again and again until the block ends, so that reads go to the disk (Linux)."""
+
+    def __init__(self, storage: Storage, every_s: float = 0.02) -> None:
+        """Drops the pages of `storage` every `every_s` seconds."""
+        self._file, self._every_s = storage.path.absolute() / "data.mdb", every_s
+        self._stop = threading.Event()
+
+    def __enter__(self) -> ColdCache:
+        """Starts a thread.
+
+        Raises:
+            InputError: If this is not Linux.
+        """
+        if not Path("/proc/self/maps").exists():
+            raise InputError("ColdCache needs Linux; use Throttle instead.")
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._drop, name="miro-cold-cache", daemon=True)
+        self._thread.start()
+        return self
+
+    def _drop(self) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        with self._file.open("rb") as file:
+            while not self._stop.wait(self._every_s):
+                for line in Path("/proc/self/maps").read_text().splitlines():
+                    if line.endswith(str(self._file)):
+                        start, end = (int(part, 16) for part in line.split()[0].split("-"))
+                        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the thread."""
+        self._stop.set()
+        self._thread.join()
+
+
+class During(AbstractContextManager["During"]):
+    """An injector for `ResourceMonitor`: something acts from one epoch of a run on and ends at another.
+
+    Used in a `with` block, it ends with it in any case.
+    """
+
+    def __init__(self, first: int, last: int, *what: AbstractContextManager[object]) -> None:
+        """Acts while `first <= epochs done < last`."""
+        self._first, self._last, self._what = first, last, what
+        self._stack: contextlib.ExitStack | None = None
+
+    def __call__(self, epochs_done: int) -> None:
+        """Begins or ends as the run goes on."""
+        due = self._first <= epochs_done < self._last
+        if due and self._stack is None:
+            with contextlib.ExitStack() as stack:
+                for one in self._what:
+                    stack.enter_context(one)
+                self._stack = stack.pop_all()
+        elif not due:
+            self.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends what acts."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends what acts."""
+        if self._stack is not None:
+            self._stack.close()
+            self._stack = None
+
+
+def throttling(first: int, last: int, rate_bytes_s: float) -> Callable[[Storage], During]:
+    """A disturbance for `run_experiment`: a throttle of so many bytes a second while `first <= epochs done < last`.
+
+    Raises:
+        InputError: If the rate is not positive.
+    """
+    TokenBucket(rate_bytes_s)  # not only when the run has begun
+    return lambda storage: During(first, last, Throttle(storage, rate_bytes_s))
+
+
+def competing(first: int, last: int, processes: int = 1) -> Callable[[Storage], During]:
+    """A disturbance for `run_experiment`: a cold cache and real competitors for the store's disk meanwhile."""
+    return lambda storage: During(
+        first, last, ColdCache(storage), DiskCompetitor(storage.path.absolute().parent, processes)
+    )

@@ -1,0 +1,313 @@
+"""The training loop: one generator that composes the parts and yields a record after each epoch and each task.
+
+It is the only training loop of the library. Whatever wants to watch a run consumes the generator; to pause, it waits
+with the next step; to stop, it stops consuming.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from mirolib.base.errors import InputError, StorageError
+from mirolib.base.state import State, Table, dumped, loaded
+from mirolib.controller import Controller, Decision
+from mirolib.controller.resources import ResourceMonitor, Resources
+from mirolib.data.stream import Task, TaskStream
+from mirolib.energy import EnergyMeter, Work
+from mirolib.experiment.checkpoint import read_checkpoint
+from mirolib.learning.learner import Learner, train_epoch
+from mirolib.learning.metrics import AccuracyMatrix
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.swapper import SwapCounts
+from mirolib.memory.tiered import TieredMemory
+from mirolib.records import EpochRecord, Event, TaskRecord
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    stream: TaskStream,
+    learner: Learner,
+    memory: TieredMemory,
+    controller: Controller,
+    meter: EnergyMeter | None = None,
+    resources: ResourceMonitor | None = None,
+    *,
+    progress: bool = True,
+    resume_from: str | Path | None = None,
+) -> Iterator[TaskRecord]:
+    """Learns the tasks of a stream one after another (paper: Fig. 1 and Fig. 8).
+
+    Args:
+        stream: The tasks.
+        learner: A learner that knows no class yet.
+        memory: A tiered memory that has received nothing, on the stream's store; closing it is the caller's.
+        controller: Chooses sizes and swap ratio at each task, adapts them at each epoch.
+        meter: Books energy and work; by default the first source found on this machine.
+        resources: Reads memory budget and stall time; by default without a budget.
+        progress: Whether to show a progress bar.
+        resume_from: A checkpoint file to go on from, with parts made as they were for the run that wrote it.
+
+    Yields:
+        A record after each task; after a resume those of the tasks that were done are not yielded again.
+
+    Raises:
+        InputError: If learner or memory are used already, sizes exceed what the stream holds, or the checkpoint can't
+            be read or is that of other parts.
+        StorageError: If storage fails.
+    """
+    loop = Loop(stream, learner, memory, controller, meter, resources)
+    if resume_from is not None:
+        loop.restore(read_checkpoint(Path(resume_from)))
+    for step in loop.steps(progress=progress):
+        if isinstance(step, TaskRecord):
+            yield step
+
+
+@dataclass
+class _TaskSoFar:
+    """A task under way.
+
+    Attributes:
+        index: Its index.
+        before: Swapping before its training.
+        trials: The controller's ranked candidates.
+        events: The controller's decisions.
+        epochs: Its epochs.
+    """
+
+    index: int
+    before: SwapCounts
+    trials: Table
+    events: list[Event] = field(default_factory=list)
+    epochs: list[EpochRecord] = field(default_factory=list)
+
+
+class Loop:
+    """A run step by step: its parts and how far it has come.
+
+    Attributes:
+        records: A record of each finished task.
+        meter: The energy meter.
+    """
+
+    def __init__(
+        self,
+        stream: TaskStream,
+        learner: Learner,
+        memory: TieredMemory,
+        controller: Controller,
+        meter: EnergyMeter | None = None,
+        resources: ResourceMonitor | None = None,
+    ) -> None:
+        """A run that has not begun; see `run`.
+
+        Raises:
+            InputError: If learner or memory are used already, or sizes exceed what the stream holds.
+        """
+        if learner.num_classes or memory.stored:
+            raise InputError("A run needs a learner and a memory that have learnt nothing yet; make both anew.")
+        check_sizes(memory.config, stream)
+        self._stream, self._learner, self._memory, self._controller = stream, learner, memory, controller
+        self._resources = resources or ResourceMonitor(memory)
+        self.meter = meter or EnergyMeter.auto()
+        self.records: list[TaskRecord] = []
+        self._matrix = AccuracyMatrix(len(stream))
+        self._now: _TaskSoFar | None = None
+        tally, storage = learner.tally, memory.storage
+        self.meter.watch(
+            lambda: Work(
+                tally.visits, tally.forward_visits, time.process_time(), storage.bytes_read, storage.bytes_written
+            ),
+            learner.synchronise,
+        )
+
+    @property
+    def events(self) -> list[Event]:
+        """The controller's decisions so far, those of the task under way included; any thread may ask."""
+        now, done = self._now, self.records.copy()
+        current = now.events if now is not None and now.index == len(done) else []
+        return [*(event for record in done for event in record.events), *current]
+
+    def steps(self, *, progress: bool = True) -> Iterator[EpochRecord | TaskRecord]:
+        """Goes on from where the run stands.
+
+        At each step all parts agree with each other, so that `state` may be taken; the window `train` is open after an
+        epoch (`EnergyMeter.interlude` keeps out of it what is not training).
+
+        Args:
+            progress: Whether to show a progress bar.
+
+        Yields:
+            A record after each epoch of training, before the controller adapts to it, and one after each task.
+        """
+        epochs = self._learner.epochs
+        done = len(self.records) * epochs + (len(self._now.epochs) if self._now else 0)
+        with (
+            self.meter.sampling(),
+            tqdm(total=len(self._stream) * epochs, initial=done, unit="epoch", disable=not progress) as bar,
+        ):
+            for index in range(len(self.records), len(self._stream)):
+                task = self._stream[index]
+                for epoch in self._train(task, *(self._begin(task) if self._now is None else (self._now, None))):
+                    bar.update()
+                    yield epoch
+                record = self._end(task)
+                bar.set_postfix_str(record.headline)
+                logger.info("%s", record.headline)
+                yield record
+
+    def _begin(self, task: Task) -> tuple[_TaskSoFar, tuple[Decision, Resources]]:
+        """Receives a task and chooses a configuration for it, in the light of the resources there are."""
+        learner, memory = self._learner, self._memory
+        with self.meter.window("receive", task.index):
+            memory.receive(task)
+            learner.grow(task.classes)
+            learner.method.begin(learner, task, memory)
+        with self.meter.window("profile", task.index):
+            state = self._resources.probe(task.index * learner.epochs)
+            choice = self._controller.choose(task, learner, memory, state)
+        return _TaskSoFar(task.index, memory.counts, choice.trials), (choice, state)
+
+    def _train(self, task: Task, now: _TaskSoFar, choice: tuple[Decision, Resources] | None) -> Iterator[EpochRecord]:
+        """Trains a task epoch by epoch, letting the controller adapt before each; `choice` is applied first."""
+        learner, memory, resources = self._learner, self._memory, self._resources
+        epochs_done = task.index * learner.epochs
+        self._now = now
+        with self.meter.window("train", task.index):
+            if choice is not None:
+                now.events += self._apply(choice[0], task.index, -1, choice[1])
+            for epoch in range(len(now.epochs), learner.epochs):
+                state = resources.probe(epochs_done + epoch, now.epochs[-1] if now.epochs else None)
+                now.events += self._apply(self._controller.adapt(memory.config, state), task.index, epoch, state)
+                now.epochs.append(self._train_epoch(task.index, epoch))
+                if resources.short and epoch == learner.epochs - 1:  # the next task comes too late
+                    state = resources.probe(epochs_done + epoch)
+                    adapted = self._controller.adapt(memory.config, state)
+                    now.events += self._apply(adapted, task.index, epoch + 1, state)
+                yield now.epochs[-1]
+            memory.settle()
+            learner.method.finish(learner, task, memory)
+
+    def _train_epoch(self, task: int, epoch: int) -> EpochRecord:
+        """Trains one epoch and says what it was."""
+        memory = self._memory
+        start, before = time.monotonic(), memory.counts
+        loss = train_epoch(self._learner, memory, self._resources.is_short)
+        return EpochRecord(task, epoch, memory.config, loss, memory.counts - before, time.monotonic() - start)
+
+    def _apply(self, decision: Decision, task: int, epoch: int, state: Resources) -> list[Event]:
+        """Brings the memory to what was decided; the event, where there was a reason."""
+        memory = self._memory
+        check_sizes(decision.config, self._stream)
+        memory.resize(decision.config)
+        if not decision.reason:
+            return []
+        stall_share = state.stall_share if state.after_epoch else float("nan")
+        budget, size = state.memory_budget_bytes, memory.allocated_bytes
+        return [Event(task, epoch, decision.config, size, budget, stall_share, decision.reason)]
+
+    def _end(self, task: Task) -> TaskRecord:
+        """Flushes the stream buffer, evaluates, and gathers what is known after the task."""
+        memory, matrix, now = self._memory, self._matrix, self._now
+        assert now is not None, "no task is under way"
+        swaps = memory.counts - now.before
+        with self.meter.window("retain", task.index):
+            memory.retain(task)
+        with self.meter.window("evaluate", task.index):
+            matrix.append([self._learner.accuracy(test) for test in self._stream.tests(task.index)])
+        record = TaskRecord(
+            task=task.index,
+            num_tasks=len(self._stream),
+            classes=tuple(self._stream.class_names[label] for label in task.classes),
+            config=memory.config,
+            memory_bytes=memory.allocated_bytes,
+            accuracies=tuple(matrix.values[task.index, : task.index + 1].tolist()),
+            average_accuracy=matrix.average_accuracy,
+            average_incremental_accuracy=matrix.average_incremental_accuracy,
+            forgetting=matrix.forgetting,
+            backward_transfer=matrix.backward_transfer,
+            episodic_fill=len(memory.episodic_memory),
+            stored=memory.stored,
+            epochs=tuple(now.epochs),
+            swaps=swaps,
+            readings=tuple(reading for reading in self.meter.readings if reading.task == task.index),
+            events=tuple(now.events),
+            trials=now.trials,
+            damaged=sum(map(len, memory.storage.damaged.values())),
+        )
+        self._controller.observe(record)
+        self.records.append(record)
+        self._now = None
+        return record
+
+    def state(self) -> State:
+        """The run as it stands between two steps: what a checkpoint holds."""
+        return {
+            "class_order": list(self._stream.class_order),
+            "records": dumped(list[TaskRecord], self.records),
+            "now": dumped(_Now, self._now),
+            "learner": self._learner.state(),
+            "memory": self._memory.state(),
+            "controller": [type(self._controller).__name__, self._controller.state()],
+            "meter": self.meter.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Brings a run that has not begun to where `state` was taken.
+
+        Samples of its tasks that storage has lost meanwhile are written again from the stream.
+
+        Raises:
+            InputError: If the state is not that of a run with these parts; the sentence names the difference.
+            StorageError: If storage can't be read or written.
+        """
+        try:
+            name, controller = state["controller"]
+            for what, there, here in (
+                ("class order", loaded(list[int], state["class_order"]), list(self._stream.class_order)),
+                ("controller", loaded(str, name), type(self._controller).__name__),
+            ):
+                if there != here:
+                    raise InputError(f"The checkpoint is that of another {what}: {there!r}, not {here!r}.")
+            self.records = loaded(list[TaskRecord], state["records"])
+            self._now = loaded(_Now, state["now"])
+            for record in self.records:
+                self._matrix.append(list(record.accuracies))
+            for index in range(len(self.records) + bool(self._now)):
+                self._memory.store(self._stream[index])
+            self._learner.restore(state["learner"])
+            self._memory.restore(state["memory"])
+            self._controller.restore(controller)
+            self.meter.restore(state["meter"])
+        except (InputError, StorageError):
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError, MemoryError) as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"This is no checkpoint of such a run: {what}.") from error
+
+
+_Now = _TaskSoFar | None
+
+
+def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:
+    """Sees to it that there are samples for the sizes asked for.
+
+    Raises:
+        InputError: If a size exceeds what the stream holds.
+    """
+    largest, total = stream.most_samples()
+    if config.stream_size > largest:
+        raise InputError(
+            f"stream_size is {config.stream_size} but no task has more than {largest} samples; choose at most that."
+        )
+    if config.episodic_size > total:
+        raise InputError(
+            f"episodic_size is {config.episodic_size} but there are only {total} training samples; choose at most that."
+        )

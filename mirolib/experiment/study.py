@@ -1,0 +1,74 @@
+"""What the study notebooks share: values checked before anything is trained, and many runs one after another."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from numbers import Integral, Real
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from mirolib.base.errors import InputError
+from mirolib.experiment.experiment import Experiment
+from mirolib.experiment.settings import RunSettings
+from mirolib.experiment.summary import summarise
+
+_STUDIED: dict[type, tuple[str, Callable[[Any], bool]]] = {
+    int: ("a whole number, 1 or more", lambda value: isinstance(value, Integral) and int(value) >= 1),
+    float: ("a number from 0 to 1", lambda value: isinstance(value, Real) and 0 <= float(value) <= 1),
+    str: ("a name", lambda value: isinstance(value, str) and bool(value)),
+    tuple: ("a pair of sizes", lambda value: isinstance(value, list | tuple) and len(value) == 2),
+}
+
+
+def check_study(kind: type, *, least: int = 1, **values: object) -> None:
+    """Checks what a study is to compare, before anything is trained.
+
+    Args:
+        kind: What each value is: `int` (1 or more), `float` (0 to 1), `str` (a name) or `tuple` (a pair of sizes).
+        least: How many different values a list must have.
+        values: A value, or a list of values, by parameter.
+
+    Raises:
+        InputError: If a value is of another kind, or a list too short.
+    """
+    what, fits = _STUDIED[kind]
+    several = f"a list of {least} or more different values, each {what}"
+    for name, value in values.items():
+        entries = value if isinstance(value, list) else [value]
+        enough = entries is not value or len({str(entry) for entry in entries}) >= least
+        if not enough or not all(fits(entry) and not isinstance(entry, bool) for entry in entries):
+            raise InputError(f"{name} is {value!r:.200}; give {several if entries is value else what}.")
+
+
+def run_all(
+    settings: Iterable[RunSettings],
+    *,
+    save: Callable[[pd.DataFrame], object] | None = None,
+    by_task: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Runs settings one after another in this process, each on a store of its own that is deleted afterwards.
+
+    Args:
+        settings: One entry a run.
+        save: Called after each run with the rows so far, so that an error in one does not lose the others.
+        by_task: Whether to give a row a task instead: what `summarise` says of the run up to it.
+        progress: Whether to show a progress bar over the runs.
+
+    Returns:
+        One row a run: its settings, then `summarise`.
+    """
+    rows = []
+    for one in tqdm(list(settings), unit="run", disable=not progress):
+        with tempfile.TemporaryDirectory(prefix="miro-") as store:
+            experiment = Experiment.build(one, store)
+            records = list(experiment.run(progress=False))
+            for done in range(1 if by_task else len(records), len(records) + 1):
+                rows.append(asdict(experiment.settings) | summarise(records[:done]))
+        if save is not None:
+            save(pd.DataFrame(rows))
+    return pd.DataFrame(rows)

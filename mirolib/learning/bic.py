@@ -1,0 +1,285 @@
+"""Bias Correction (BiC): distillation, then two numbers that take out the bias towards the new classes.
+
+Source: Wu, Chen, Wang, Ye, Liu, Guo, Fu, "Large Scale Incremental Learning", CVPR 2019 (arXiv 1905.13260), whose
+equations are named below. Own choices, where the paper leaves it open or this library differs:
+
+- Validation split. The paper splits the exemplars; here the validation samples that storage holds out of training
+  serve, an equal number of each class. A controller's scores look at the same samples.
+- Stage 2 is a convex problem in two unknowns and is solved to its minimum on logits that are computed once, with a weak
+  pull towards the identity, without which separable samples would send alpha to infinity.
+- Swapping lowers the distillation weight, as CarM advises; by how much is `BiC.swap_factor`.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mirolib.base.errors import InputError
+from mirolib.base.state import State, dumped, loaded
+from mirolib.data.stream import ORDINAL_MASK, Task, labels_of
+from mirolib.learning.learner import Learner, Method
+from mirolib.learning.models import ExpandingHead
+from mirolib.memory.mending import read_all
+from mirolib.memory.tiered import TieredMemory
+
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class BiasLayer:
+    """The bias correction layer (Eq. 4): `alpha * o + beta` for the newest classes, the other logits as they are.
+
+    Attributes:
+        first: The first of those classes.
+        last: One past the last of them.
+        alpha: Factor.
+        beta: Offset.
+    """
+
+    first: int
+    last: int
+    alpha: float = 1.0
+    beta: float = 0.0
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Corrected logits `(n, classes)` of logits `(n, classes)`, `classes >= last`."""
+        new = self.alpha * logits[:, self.first : self.last] + self.beta
+        return torch.cat([logits[:, : self.first], new, logits[:, self.last :]], dim=1)
+
+
+_Layers = tuple[BiasLayer, ...]
+
+
+def distillation_loss(logits: Tensor, old_logits: Tensor, temperature: float = 2.0) -> Tensor:
+    """Cross-entropy between the softened softmaxes of two models over the old classes, mean over samples (Eq. 1).
+
+    Args:
+        logits: Of the model in training, `(n, classes)`; those of new classes play no part.
+        old_logits: Of the old model, bias-corrected, `(n, old_classes)`.
+        temperature: What both are divided by.
+    """
+    targets = functional.softmax(old_logits / temperature, dim=1)
+    found = functional.log_softmax(logits[:, : old_logits.shape[1]] / temperature, dim=1)
+    return -(targets * found).sum(dim=1).mean()
+
+
+def fit_bias_layer(logits: Tensor, labels: Tensor, first: int, pull: float = 1.0) -> BiasLayer:
+    """The bias layer of least mean softmax cross-entropy on held-out samples (Eq. 5).
+
+    Args:
+        logits: Uncorrected, `(n, classes)`.
+        labels: `(n,) int64`.
+        first: The first new class; the new ones are the last of all.
+        pull: Weight of `((alpha - 1)² + beta²) / 2` beside the samples, each of weight 1; 0 for none.
+    """
+    identity = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    logits, labels, values = logits.cpu().double(), labels.cpu(), identity.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [values], max_iter=200, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        corrected = torch.cat([logits[:, :first], values[0] * logits[:, first:] + values[1]], dim=1)
+        loss = functional.cross_entropy(corrected, labels)
+        loss = loss + pull / 2 * (values - identity).square().sum() / len(labels)
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    alpha, beta = values.tolist()
+    return BiasLayer(first, logits.shape[1], alpha, beta)
+
+
+def condensed(logits: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Old classes joined into one, class 0, which leaves the layer that fits best as it is and needs less memory.
+
+    Args:
+        logits: `(n, classes)`.
+        labels: `(n,) int64`.
+        first: The first new class, 1 or more.
+
+    Returns:
+        Logits `(n, 1 + new classes)`, the first being the logarithm of the sum of the old ones' exponentials, and
+        labels `(n,)`.
+    """
+    joined = torch.cat([logits[:, :first].logsumexp(dim=1, keepdim=True), logits[:, first:]], dim=1)
+    return joined, (labels - first + 1).clamp(min=0)
+
+
+class _Frozen:
+    """The model of the last task's end with its bias layer; clones share it, for nothing changes it."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, classes: int, layer: BiasLayer | None) -> None:
+        """Copies backbone and head, of which the first `classes` outputs count."""
+        self.classes, self._layer = classes, layer
+        self._backbone, self._head = (copy.deepcopy(module).eval().requires_grad_(False) for module in (backbone, head))
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Frozen:
+        return self
+
+    @classmethod
+    def restored(cls, state: State, learner: Learner) -> _Frozen:
+        """The model that `state` was taken of; the learner's has the same shape."""
+        layer = state["layer"] and loaded(BiasLayer, state["layer"])
+        frozen = cls(learner.backbone, learner.head, state["classes"], layer)
+        frozen._backbone.load_state_dict(state["backbone"])
+        frozen._head = ExpandingHead(learner.head.feature_dim).to(learner.device)
+        frozen._head.grow(len(state["head"]["bias"]), torch.Generator())
+        frozen._head.load_state_dict(state["head"])
+        frozen._head.requires_grad_(False)
+        return frozen
+
+    def state(self) -> State:
+        """What it is, for a checkpoint."""
+        return {
+            "classes": self.classes,
+            "layer": self._layer and dumped(BiasLayer, self._layer),
+            "backbone": self._backbone.state_dict(),
+            "head": self._head.state_dict(),
+        }
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Corrected logits `(n, classes)` of normalised inputs `(n, *sample_shape)`."""
+        with torch.no_grad():
+            raw = self._head(self._backbone(inputs))[:, : self.classes]
+            return raw if self._layer is None else self._layer(raw)
+
+
+@dataclass(eq=False)
+class BiC(Method):
+    """Bias Correction (Wu et al. 2019).
+
+    Stage 1 trains on new and replayed samples with softmax cross-entropy and distillation from the model of the last
+    task's end, `weight * distillation + (1 - weight) * cross-entropy` (Eq. 3), `weight` being the share of the old
+    among all classes. Stage 2, after a task's last epoch, fits the bias layer of its classes. It serves until the next
+    task's training begins: distillation then teaches the model the corrected logits, so that only the newest classes
+    are ever corrected, as in Eq. 4. The first task has neither.
+
+    Each training step of a later task adds a forward pass of every sample to the learner's tally, stage 2 one of every
+    validation sample it looks at; fitting two numbers to logits takes no pass.
+
+    Attributes:
+        temperature: What logits are divided by in distillation (the paper's T).
+        swap_factor: What the distillation weight is multiplied by at swap ratio 1, in [0, 1]; in between linearly, so
+            that it is untouched without swapping. Swapped-in samples bring back what the old model would have to tell.
+        per_class: Most validation samples of a class in stage 2; no class gets more than any other has.
+        pull: Weight, in samples, of stage 2's pull towards the identity.
+        layers: The bias layer of each finished task but the first.
+
+    Raises:
+        InputError: If an attribute is out of range.
+    """
+
+    temperature: float = 2.0
+    swap_factor: float = 0.5
+    per_class: int = 20
+    pull: float = 1.0
+    layers: tuple[BiasLayer, ...] = field(default=(), init=False)
+    _layer: BiasLayer | None = field(default=None, init=False, repr=False)
+    _old: _Frozen | None = field(default=None, init=False, repr=False)
+    _swap_ratio: float = field(default=0.0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if not self.temperature > 0 or not 0 <= self.swap_factor <= 1 or self.per_class < 1 or not self.pull >= 0:
+            raise InputError(
+                "BiC needs a temperature above 0, a swap_factor from 0 to 1, per_class of 1 or more and a pull of 0 or "
+                f"more; got {self.temperature}, {self.swap_factor}, {self.per_class} and {self.pull}."
+            )
+
+    def distillation_weight(self, old: int, classes: int, swap_ratio: float = 0.0) -> float:
+        """Weight of the distillation loss beside the cross-entropy, in [0, 1) (the paper's lambda, without swapping).
+
+        Args:
+            old: Old classes.
+            classes: All classes.
+            swap_ratio: Share of replayed samples exchanged with storage, in [0, 1].
+        """
+        return old / classes * (1 - (1 - self.swap_factor) * swap_ratio)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Softmax cross-entropy over all classes, mean over the batch (Eq. 2)."""
+        return functional.cross_entropy(logits, labels)
+
+    def begin(self, learner: Learner, task: Task, memory: TieredMemory) -> None:
+        """Keeps the model as the last task left it.
+
+        Raises:
+            InputError: If there are no validation samples of the new or of the old classes.
+        """
+        first, labels = task.classes[0], labels_of(memory.validation_ids())
+        for start, stop, which in ((0, first, "old"), (first, learner.num_classes, "new")):
+            if stop > start and not ((labels >= start) & (labels < stop)).any():
+                raise InputError(
+                    f"BiC fits its bias layer on validation samples, but there are none of the {which} classes; "
+                    "set validation_share above 0."
+                )
+        self._old = _Frozen(learner.backbone, learner.head, first, self._layer) if first else None
+
+    def begin_epoch(self, learner: Learner, memory: TieredMemory) -> None:
+        """Notes the swap ratio; once training has begun the last bias layer has served its time."""
+        self._swap_ratio, self._layer = memory.config.swap_ratio, None
+
+    def step_loss(self, learner: Learner, inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy and, from the second task on, distillation (Eq. 3)."""
+        classification = self.loss(logits, labels)
+        if self._old is None:
+            return classification
+        distillation = distillation_loss(logits, self._old.logits(inputs), self.temperature)
+        learner.tally.forward_visits += len(inputs)
+        weight = self.distillation_weight(self._old.classes, logits.shape[1], self._swap_ratio)
+        return weight * distillation + (1 - weight) * classification
+
+    def finish(self, learner: Learner, task: Task, memory: TieredMemory) -> None:
+        """Stage 2: fits the bias layer of the task's classes, and lets go of the old model.
+
+        Raises:
+            StorageError: If a validation sample can't be read.
+        """
+        first, self._old = task.classes[0], None
+        if not first:
+            return
+        ids = self._balanced(memory.validation_ids(), learner.num_classes)
+        parts = []
+        for start in range(0, len(ids), _CHUNK):
+            piece = ids[start : start + _CHUNK]
+            with torch.no_grad():
+                logits = learner.head(learner.features(read_all(memory.storage, piece, "validation"))).cpu().double()
+            parts.append(condensed(logits, torch.from_numpy(labels_of(piece)), first))
+        joined, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+        self._layer = replace(fit_bias_layer(joined, labels, 1, self.pull), first=first, last=learner.num_classes)
+        self.layers = (*self.layers, self._layer)
+
+    def _balanced(self, ids: np.ndarray, classes: int) -> np.ndarray:
+        """The first validation samples of each class seen, as many of each as of any that has some."""
+        counts = np.bincount(labels_of(ids), minlength=classes)[:classes]
+        each = min(self.per_class, int(counts[counts > 0].min()))
+        return ids[(labels_of(ids) < classes) & ((ids & ORDINAL_MASK) < each)]
+
+    def state(self) -> State:
+        """The bias layers and the model of the last task's end."""
+        return {
+            "layers": dumped(_Layers, self.layers),
+            "layer": self._layer and dumped(BiasLayer, self._layer),
+            "swap_ratio": self._swap_ratio,
+            "old": self._old and self._old.state(),
+        }
+
+    def restore(self, state: State, learner: Learner) -> None:
+        """Takes back what `state` gave."""
+        self.layers = loaded(_Layers, state["layers"])
+        self._layer = state["layer"] and loaded(BiasLayer, state["layer"])
+        self._swap_ratio = state["swap_ratio"]
+        self._old = state["old"] and _Frozen.restored(state["old"], learner)
+
+    def correct(self, logits: Tensor) -> Tensor:
+        """Logits `(n, classes)` with the bias layer in force, if there is one."""
+        return logits if self._layer is None else self._layer(logits)

@@ -1,0 +1,357 @@
+"""The continual learner: a backbone, a head that grows, and a method that turns a batch into a loss."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mirolib.base.errors import InputError
+from mirolib.base.state import State
+from mirolib.data import DatasetSpec, Preset, Samples
+from mirolib.data.stream import Task
+from mirolib.learning.augment import Transform
+from mirolib.learning.models import ExpandingHead, build_model, feature_dim
+from mirolib.memory.tiered import Batch, TieredMemory
+
+_EVALUATION_BATCH = 512
+
+logger = logging.getLogger(__name__)
+
+
+class Method(ABC):
+    """A continual-learning method. Subclass it to add one: `loss` is all it needs, the other hooks do nothing.
+
+    A learner's clone gets a deep copy of the method, so that trying something on a clone leaves the original alone: a
+    method keeps what it needs of learner and memory, never those themselves.
+    """
+
+    @property
+    def replays(self) -> bool:
+        """Whether training batches hold samples of the episodic memory."""
+        return True
+
+    @abstractmethod
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of logits `(n, classes)` against labels `(n,) int64`."""
+
+    def begin(self, learner: Learner, task: Task, memory: TieredMemory) -> None:  # noqa: B027
+        """Called when a task has arrived: `memory` holds it, the head has grown, nothing is trained or chosen yet."""
+
+    def begin_epoch(self, learner: Learner, memory: TieredMemory) -> None:  # noqa: B027
+        """Called before each epoch; `memory.config` holds the sizes and the swap ratio in force."""
+
+    def step_loss(self, learner: Learner, inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of a training step, for a method that looks at more than logits and labels.
+
+        What it sends through a model of its own it adds to `learner.tally`.
+
+        Args:
+            learner: What is trained.
+            inputs: Augmented, normalised samples `(n, *sample_shape)` on the device.
+            logits: Theirs, `(n, classes)`, not corrected.
+            labels: Theirs, `(n,) int64`.
+        """
+        return self.loss(logits, labels)
+
+    def finish(self, learner: Learner, task: Task, memory: TieredMemory) -> None:  # noqa: B027
+        """Called after a task's last epoch, before the stream buffer is flushed."""
+
+    def correct(self, logits: Tensor) -> Tensor:
+        """Logits `(n, classes)` as predictions use them."""
+        return logits
+
+    def state(self) -> State:
+        """What the method remembers between epochs, for a checkpoint: plain values, arrays and tensors."""
+        return {}
+
+    def restore(self, state: State, learner: Learner) -> None:  # noqa: B027
+        """Takes back what `state` gave; `learner` is restored already."""
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy on one-hot targets, mean over samples and classes (the paper's loss)."""
+    targets = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
+    return functional.binary_cross_entropy_with_logits(logits, targets)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce": binary_cross_entropy,
+    "ce": functional.cross_entropy,
+}
+
+
+@dataclass(frozen=True)
+class ExperienceReplay(Method):
+    """Experience replay (ER): new and replayed samples count alike.
+
+    Attributes:
+        loss_name: `bce`, as in the paper, or `ce` for softmax cross-entropy.
+    """
+
+    loss_name: str = "bce"
+
+    def __post_init__(self) -> None:
+        """Checks the name of the loss."""
+        if self.loss_name not in LOSSES:
+            raise InputError(f"There is no loss {self.loss_name!r}; choose one of {', '.join(LOSSES)}.")
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss over the batch."""
+        return LOSSES[self.loss_name](logits, labels)
+
+
+@dataclass(frozen=True)
+class Finetuning(ExperienceReplay):
+    """Training on the new task alone: what replay is measured against."""
+
+    @property
+    def replays(self) -> bool:
+        """False: the episodic memory is left out of the batches."""
+        return False
+
+
+@dataclass
+class Tally:
+    """Samples that went through a model so far; a learner and its clones count together.
+
+    Attributes:
+        visits: Through a training step.
+        forward_visits: Through a forward pass alone.
+    """
+
+    visits: int = 0
+    forward_visits: int = 0
+
+
+class Learner:
+    """Trains and evaluates a model whose head grows with each task, on one device."""
+
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        settings: Preset,
+        *,
+        model: nn.Module | None = None,
+        method: Method | None = None,
+        device: str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        """A learner that knows no class yet.
+
+        Args:
+            spec: The data set: shape, normalisation, augmentation.
+            settings: Epochs, batch size and optimiser; its model is built unless `model` is given.
+            model: A backbone of the user's own, `(n, *sample_shape) float32` to features `(n, d)`.
+            method: The continual-learning method; experience replay by default.
+            device: A PyTorch device, such as `cpu` or `cuda:0`.
+            seed: Seed of the weights and of the augmentation.
+
+        Raises:
+            InputError: If the device can't be used, the model is unknown or its output is no feature vector.
+        """
+        self.settings = settings
+        if method is not None and not isinstance(method, Method):
+            raise InputError(f"method is {method!r}; give an object such as ExperienceReplay() or BiC().")
+        self.method = method or ExperienceReplay()
+        self.device = _usable(device)
+        self.epochs, self.batch_size = settings.epochs, settings.batch_size
+        if self.epochs < 1 or self.batch_size < 1:
+            raise InputError(f"epochs is {self.epochs} and batch_size {self.batch_size}; both must be 1 or more.")
+        children = np.random.SeedSequence([seed, 3]).generate_state(3).tolist()
+        # Channels last trains convolutions faster; a model of the user's own may count on the other layout.
+        self._layout = torch.contiguous_format
+        if model is None:
+            model = build_model(settings.model, spec.sample_shape, children[0])
+            if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+                self._layout = torch.channels_last
+        self.backbone = model.to(self.device).to(memory_format=self._layout)
+        self.head = ExpandingHead(feature_dim(self.backbone, spec.sample_shape)).to(self.device)
+        self.tally = Tally()
+        self._transform = Transform(spec, self.device, children[1])
+        self._head_generator = torch.Generator().manual_seed(children[2])
+        self._restart()
+
+    @property
+    def num_classes(self) -> int:
+        """Classes the head knows."""
+        return len(self.head.bias)
+
+    def grow(self, classes: tuple[int, ...]) -> None:
+        """Adds the classes of a task to the head and starts optimiser and schedule anew (as the paper's code does)."""
+        assert classes[0] == self.num_classes, "classes must arrive in the order of their labels"
+        self.head.grow(len(classes), self._head_generator)
+        self._restart()
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [*self.backbone.parameters(), *self.head.parameters()]
+
+    def _restart(self) -> None:
+        """A new optimiser and schedule."""
+        s = self.settings
+        self._optimizer = torch.optim.SGD(self._parameters(), lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
+        self._schedule = torch.optim.lr_scheduler.MultiStepLR(self._optimizer, list(s.milestones), s.gamma)
+
+    def state(self) -> State:
+        """Weights, optimiser, schedule, generators and what the method remembers, for a checkpoint."""
+        momentum = [self._optimizer.state.get(p, {}).get("momentum_buffer") for p in self._parameters()]
+        return {
+            "classes": self.num_classes,
+            "backbone": self.backbone.state_dict(),
+            "head": self.head.state_dict(),
+            "momentum": momentum,
+            "lr": [group["lr"] for group in self._optimizer.param_groups],
+            "epochs_done": self._schedule.last_epoch,
+            "augmentation": self._transform.generator.get_state(),
+            "head_generator": self._head_generator.get_state(),
+            "method": self.method.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Brings a new learner to a state that `state` gave.
+
+        Raises:
+            InputError: If the state is that of another model.
+        """
+        try:
+            self.head.grow(state["classes"], self._head_generator)
+            self.backbone.load_state_dict(state["backbone"])
+            self.head.load_state_dict(state["head"])
+            self._restart()
+            for parameter, buffer in zip(self._parameters(), state["momentum"], strict=True):
+                if buffer is not None:
+                    self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+            for group, lr in zip(self._optimizer.param_groups, state["lr"], strict=True):
+                group["lr"] = lr
+            self._schedule.last_epoch = state["epochs_done"]
+            self._transform.generator.set_state(state["augmentation"])
+            self._head_generator.set_state(state["head_generator"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise InputError(f"The state is that of another model: {str(error).splitlines()[0]}.") from error
+        self.method.restore(state["method"], self)
+
+    def clone(self, seed: int) -> Learner:
+        """A copy with weights, optimiser and draws of its own, to try something on; its work counts as this one's.
+
+        Args:
+            seed: Seed of the copy's augmentation.
+        """
+        other = copy.copy(self)
+        other.backbone, other.head, other.method = copy.deepcopy((self.backbone, self.head, self.method))
+        other._transform = self._transform.with_seed(seed)
+        other._head_generator = torch.Generator().manual_seed(seed)
+        other._restart()
+        return other
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Logits `(n, num_classes)`, not corrected, of normalised inputs `(n, *sample_shape)`."""
+        return self.head(self.backbone(inputs.contiguous(memory_format=self._layout)))
+
+    def step(self, batch: Batch) -> Tensor:
+        """One training step on a batch.
+
+        Returns:
+            The loss, a scalar tensor on the device (left there so that a GPU need not be waited for).
+        """
+        labels = torch.from_numpy(batch.labels).to(self.device)
+        inputs = self._transform.train(batch.samples).contiguous(memory_format=self._layout)
+        loss = self.method.step_loss(self, inputs, self.logits(inputs), labels)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        self.tally.visits += len(batch.labels)
+        return loss.detach()
+
+    def synchronise(self) -> None:
+        """Waits until the device has done all it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def end_epoch(self) -> None:
+        """Moves the learning-rate schedule on."""
+        self._schedule.step()
+
+    def features(self, samples: np.ndarray) -> Tensor:
+        """Features `(n, d) float32` on the device of raw samples `(n, *sample_shape)`, without augmentation.
+
+        The model is left as it was, the statistics of its normalisation layers included.
+        """
+        modes = [(module, module.training) for module in self.backbone.modules()]
+        self.backbone.eval()
+        try:
+            with torch.no_grad():
+                parts = np.array_split(samples, max(1, -(-len(samples) // _EVALUATION_BATCH)))
+                features = [
+                    self.backbone(self._transform.evaluate(part).contiguous(memory_format=self._layout))
+                    for part in parts
+                ]
+        finally:
+            for module, training in modes:
+                module.training = training
+        self.tally.forward_visits += len(samples)
+        return torch.cat(features)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits `(n, num_classes)`, corrected by the method, of features `(n, d)`."""
+        with torch.no_grad():
+            return self.method.correct(self.head(features))
+
+    def predict(self, samples: np.ndarray) -> np.ndarray:
+        """Predicted label of raw samples `(n, *sample_shape)`, `(n,) int64`; the model is left as it was."""
+        return self.classify(self.features(samples)).argmax(dim=1).cpu().numpy()
+
+    def accuracy(self, samples: Samples) -> float:
+        """Share of samples, in [0, 1], whose label is predicted among all classes seen so far."""
+        right = sum(
+            int((self.predict(samples.read(chunk)) == samples.labels[chunk]).sum())
+            for chunk in samples.chunks(8 * _EVALUATION_BATCH)
+        )
+        return right / len(samples)
+
+
+def train_epoch(learner: Learner, memory: TieredMemory, stop: Callable[[], bool] = lambda: False) -> float:
+    """One pass over stream buffer and episodic memory, exchanging samples with storage on the way.
+
+    Args:
+        learner: What is trained.
+        memory: What it is trained on.
+        stop: Asked after each step; true ends the epoch there.
+
+    Returns:
+        The mean training loss over its samples.
+    """
+    learner.method.begin_epoch(learner, memory)
+    total, samples = torch.zeros((), device=learner.device), 0
+    for batch in memory.batches(learner.batch_size, replay=learner.method.replays):
+        total += learner.step(batch) * len(batch.labels)
+        samples += len(batch.labels)
+        memory.swap(batch)
+        if stop():
+            break
+    learner.end_epoch()
+    loss = float(total) / samples
+    if not math.isfinite(loss):
+        logger.warning("The training loss is %s: training has diverged; choose a lower learning rate.", loss)
+    return loss
+
+
+def _usable(device: str) -> torch.device:
+    """A device on which a tensor can be made, or a sentence on why not."""
+    try:
+        chosen = torch.device(device)
+        if chosen.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError(f"no training on {chosen.type}")
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"Device {device!r} can't be used here ({str(error).splitlines()[0]}); use cpu.") from error
+    return chosen

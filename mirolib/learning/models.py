@@ -1,0 +1,200 @@
+"""Backbones by name and the head that grows with each task.
+
+A backbone maps a batch `(n, *sample_shape) float32` to features `(n, d)`; any `nn.Module` that does so will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mirolib.base.errors import InputError
+
+
+class ExpandingHead(nn.Module):
+    """A linear layer from features to one logit a class, to which classes can be added."""
+
+    def __init__(self, feature_dim: int) -> None:
+        """A head without classes.
+
+        Args:
+            feature_dim: Length of a feature vector.
+        """
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.weight = nn.Parameter(torch.empty(0, feature_dim))
+        self.bias = nn.Parameter(torch.empty(0))
+
+    def grow(self, classes: int, generator: torch.Generator) -> None:
+        """Adds classes; the weights of those already there stay as they are.
+
+        New rows are drawn like those of `torch.nn.Linear`, uniform within ±1/√d.
+
+        Args:
+            classes: How many to add.
+            generator: Draws the new weights (on the CPU, so that they are the same on every device).
+        """
+        bound = self.feature_dim**-0.5
+        rows = (torch.rand(classes, self.feature_dim + 1, generator=generator) * 2 - 1) * bound
+        rows = rows.to(self.weight)
+        self.weight = nn.Parameter(torch.cat([self.weight.detach(), rows[:, 1:]]))
+        self.bias = nn.Parameter(torch.cat([self.bias.detach(), rows[:, 0]]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits `(n, classes)` of features `(n, d)`."""
+        return functional.linear(features, self.weight, self.bias)
+
+
+class PreActBlock(nn.Module):
+    """Pre-activation residual block (He et al. 2016, "Identity mappings in deep residual networks", Fig. 4e)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        """Two 3x3 convolutions; a 1x1 projection where the shape changes."""
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        same = stride == 1 and channels_in == channels_out
+        self.project = None if same else nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps `(n, channels_in, h, w)` to `(n, channels_out, h/stride, w/stride)`."""
+        active = functional.relu(self.norm1(x))
+        shortcut = x if self.project is None else self.project(active)
+        return shortcut + self.conv2(functional.relu(self.norm2(self.conv1(active))))
+
+
+def _flat(shape: tuple[int, ...]) -> nn.Module:
+    """The samples themselves as features: with the head, a linear classifier."""
+    return nn.Flatten()
+
+
+def _mlp(shape: tuple[int, ...]) -> nn.Module:
+    """Two hidden layers of 256 units, for feature vectors."""
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU())
+
+
+def _small_cnn(shape: tuple[int, ...]) -> nn.Module:
+    """Two convolutions, three for images from 16x16 on, and a hidden layer."""
+    widths = (16, 32) if min(shape[1:]) < 16 else (16, 32, 64)
+    layers: list[nn.Module] = []
+    channels = shape[0]
+    for stride, width in zip((1, 2, 2), widths, strict=False):
+        layers += [nn.Conv2d(channels, width, 3, stride, padding=1), nn.ReLU()]
+        channels = width
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(4), nn.Flatten(), nn.Linear(channels * 16, 64), nn.ReLU())
+
+
+class _Windows(nn.Module):
+    """Sensor windows `(n, 1, time, sensors)` as sequences `(n, sensors, time)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sensors become channels."""
+        return x.squeeze(1).transpose(1, 2)
+
+
+def _cnn1d(shape: tuple[int, ...]) -> nn.Module:
+    """Three convolutions over time and the mean over time, for sensor windows `(1, time, sensors)`.
+
+    A fully convolutional network (Wang, Yan, Oates 2017, "Time series classification from scratch with deep neural
+    networks") of half its width, with kernels of odd length.
+    """
+    layers: list[nn.Module] = [_Windows()]
+    channels = shape[2]
+    for width, kernel in ((64, 7), (128, 5), (64, 3)):
+        convolution = nn.Conv1d(channels, width, kernel, padding=kernel // 2, bias=False)
+        layers += [convolution, nn.BatchNorm1d(width), nn.ReLU()]
+        channels = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten())
+
+
+def _preact_resnet32(shape: tuple[int, ...]) -> nn.Module:
+    """Pre-activation ResNet-32 for small images: three stages of five blocks with 16, 32 and 64 channels."""
+    layers: list[nn.Module] = [nn.Conv2d(shape[0], 16, 3, padding=1, bias=False)]
+    channels = 16
+    for width, first_stride in ((16, 1), (32, 2), (64, 2)):
+        for stride in (first_stride, 1, 1, 1, 1):
+            layers.append(PreActBlock(channels, width, stride))
+            channels = width
+    return nn.Sequential(*layers, nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def _resnet18(shape: tuple[int, ...]) -> nn.Module:
+    """Torchvision's ResNet-18 (He et al. 2016, "Deep residual learning for image recognition") for any channel number.
+
+    Images whose shorter side has 112 pixels or more get the original stem, a 7x7 convolution of stride 2 and max
+    pooling; smaller ones, spectrograms and sensor windows among them, a 3x3 convolution of stride 1 and no pooling.
+    """
+    from torchvision.models import resnet18
+
+    model = resnet18(weights=None)
+    if min(shape[1:]) < 112:
+        model.conv1 = nn.Conv2d(shape[0], 64, 3, 1, 1, bias=False)
+        model.maxpool = nn.Identity()
+    elif shape[0] != 3:
+        model.conv1 = nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)
+    model.fc = nn.Identity()
+    return model
+
+
+MODELS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
+    "linear": _flat,
+    "mlp": _mlp,
+    "small-cnn": _small_cnn,
+    "cnn1d": _cnn1d,
+    "preact-resnet32": _preact_resnet32,
+    "resnet18": _resnet18,
+}
+
+
+def build_model(name: str, sample_shape: tuple[int, ...], seed: int) -> nn.Module:
+    """Builds a backbone with weights drawn from `seed`; PyTorch's global generator is left as it was.
+
+    Args:
+        name: A name from `MODELS`.
+        sample_shape: Shape of one sample, `(channels, height, width)` for the convolutional ones, `(1, time, sensors)`
+            for `cnn1d`.
+        seed: Seed of the weights.
+
+    Raises:
+        InputError: If no model has that name, or the model needs images or sensor windows and the samples are none.
+    """
+    if name not in MODELS:
+        raise InputError(f"There is no model {name!r}; choose one of {', '.join(MODELS)}.")
+    if len(sample_shape) != 3 and name not in ("linear", "mlp"):
+        raise InputError(f"Model {name} needs images (channels, height, width); samples are {sample_shape}: use mlp.")
+    if name == "cnn1d" and sample_shape[0] != 1:
+        raise InputError(f"Model cnn1d needs sensor windows (1, time, sensors); samples are {sample_shape}.")
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        model = MODELS[name](sample_shape)
+        model.eval()(torch.zeros(2, *sample_shape))  # gives lazy layers their shape
+    return model.train()
+
+
+def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
+    """Length of the feature vectors of a backbone.
+
+    Raises:
+        InputError: If the backbone doesn't map `(2, *sample_shape)` to `(2, d)`.
+    """
+    modes = [(module, module.training) for module in backbone.modules()]
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            features = backbone.eval()(torch.zeros(2, *sample_shape, device=device))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(
+            f"The model can't take samples of shape {sample_shape}: {str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise InputError(f"The model must return features (n, d) but returns {shape} for two samples; flatten them.")
+    return features.shape[1]

@@ -1,0 +1,238 @@
+"""Amounts of memory: where a budget comes from (a number, a schedule, a live control, the system), sizes in bytes."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+from mirolib.base.errors import InputError
+from mirolib.data.stream import TaskStream
+from mirolib.memory.room import available_bytes
+from mirolib.memory.store_file import CHECKSUM_BYTES, Fingerprint, footprint
+
+_UNITS = {"b": 1, "bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+class MemoryBudget(ABC):
+    """Most bytes of RAM that the two buffers may take, which may change while a run goes on."""
+
+    @abstractmethod
+    def read(self, epochs_done: int, used_bytes: int) -> int | None:
+        """The budget now.
+
+        Args:
+            epochs_done: Epochs trained since the run began.
+            used_bytes: Bytes that the buffers take when full.
+
+        Returns:
+            Bytes; None for no limit.
+        """
+
+    def is_short(self) -> bool:
+        """Whether memory is so short that the next epoch is too late."""
+        return False
+
+
+class BudgetSchedule(MemoryBudget):
+    """A budget that changes at given epochs; with one entry, a fixed one."""
+
+    def __init__(self, steps: Mapping[int, int | None]) -> None:
+        """A schedule.
+
+        Args:
+            steps: Bytes (None for no limit) from so many epochs done on; no limit before the first.
+
+        Raises:
+            InputError: If an epoch is negative or a budget not positive.
+        """
+        for epoch, size_bytes in steps.items():
+            if epoch < 0 or (size_bytes is not None and size_bytes <= 0):
+                raise InputError(
+                    f"The memory budget is {size_bytes} bytes from epoch {epoch} on; give a positive number of bytes, "
+                    "or None for no limit, from epoch 0 or later."
+                )
+        self._steps = dict(sorted(steps.items()))
+
+    def read(self, epochs_done: int, used_bytes: int) -> int | None:
+        """The last entry that has begun."""
+        begun = [size_bytes for epoch, size_bytes in self._steps.items() if epoch <= epochs_done]
+        return begun[-1] if begun else None
+
+
+class LiveBudget(MemoryBudget):
+    """A budget that a person or a program sets while a run goes on.
+
+    Attributes:
+        size_bytes: Bytes; None for no limit.
+    """
+
+    def __init__(self, size_bytes: int | None = None) -> None:
+        """Begins with `size_bytes`."""
+        self.size_bytes = size_bytes
+
+    def read(self, epochs_done: int, used_bytes: int) -> int | None:
+        """What it is set to."""
+        return self.size_bytes
+
+
+class SystemBudget(MemoryBudget):
+    """What the system can spare: available memory, or what the control group leaves, whichever is less."""
+
+    def __init__(
+        self,
+        share: float = 0.5,
+        reserve_bytes: int = 256 << 20,
+        least_bytes: int = 1 << 20,
+        root: str | Path = "/sys/fs/cgroup",
+    ) -> None:
+        """A budget that follows the system.
+
+        Args:
+            share: Share of the memory that is free or taken by the buffers, in (0, 1].
+            reserve_bytes: Bytes that must stay available; below half of it, memory is short.
+            least_bytes: The budget never falls below this: a run goes on with small buffers rather than end.
+            root: Where control groups are mounted.
+
+        Raises:
+            InputError: If a value is out of range.
+        """
+        if not 0 < share <= 1 or reserve_bytes < 0:
+            raise InputError(
+                f"A share of {share} with {reserve_bytes} bytes in reserve can't be; use 0 to 1, and 0 up."
+            )
+        self._share, self._reserve, self._least, self._root = share, reserve_bytes, least_bytes, Path(root)
+
+    def read(self, epochs_done: int, used_bytes: int) -> int | None:
+        """The share of what is available beyond the reserve, the buffers' own memory counted as available.
+
+        Half of what the buffers take is the least, so that they shrink step by step.
+        """
+        room = int(self._share * (self.available_bytes() - self._reserve + used_bytes))
+        return max(room, used_bytes // 2, self._least)
+
+    def is_short(self) -> bool:
+        """Whether less than half of the reserve is left."""
+        return self.available_bytes() < self._reserve / 2
+
+    def available_bytes(self) -> int:
+        """Bytes that this process could still take without swapping."""
+        return available_bytes(self._root)
+
+
+def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
+    """A budget from a text.
+
+    Args:
+        text: Empty for no limit; `system`; an amount such as `2000 samples`, `64 MiB` or `500000 bytes`; or a
+            schedule of amounts (`none` for no limit) by epochs done, such as `0: 64 MiB, 100: 32 MiB`.
+        slot_bytes: Bytes of RAM that a sample takes.
+
+    Raises:
+        InputError: If the text is none of these.
+    """
+    text = text.strip()
+    if text == "system":
+        return SystemBudget()
+    if ":" not in text:
+        return BudgetSchedule({0: _amount(text, slot_bytes)} if text else {})
+    steps: dict[int, int | None] = {}
+    for entry in text.split(","):
+        epoch, _, amount = entry.partition(":")
+        if not re.fullmatch(r"[0-9]{1,9}", epoch.strip()):
+            raise _unreadable(text)
+        if int(epoch) in steps:
+            raise InputError(f"The memory budget {text!r} names epoch {int(epoch)} twice; keep one amount for it.")
+        steps[int(epoch)] = _amount(amount.strip(), slot_bytes)
+    return BudgetSchedule(steps)
+
+
+def parse_amount(text: str, sample_bytes: int) -> int | None:
+    """Bytes from a text such as `2 GB`, `500 MiB` or `20000 samples`; None where it is empty.
+
+    Args:
+        text: The text.
+        sample_bytes: Bytes that a sample takes.
+
+    Raises:
+        InputError: If the text is none of these.
+    """
+    try:
+        return _amount(text.strip(), sample_bytes) if text.strip() else None
+    except InputError as error:
+        raise InputError(
+            f"The amount {text!r} can't be read; write '2 GB', '500 MiB' or, for a budget, '20000 samples'."
+        ) from error
+
+
+def store_budget(text: str, stream: TaskStream) -> int | None:
+    """Most bytes that the samples of a stream may take on storage; None for no limit.
+
+    Args:
+        text: An amount; see `parse_amount`.
+        stream: The tasks.
+
+    Raises:
+        InputError: If the text is none, or the budget does not hold what is never evicted.
+    """
+    record = footprint(CHECKSUM_BYTES + Fingerprint.of(stream).sample_bytes, mmap.PAGESIZE)
+    budget = parse_amount(text, record)
+    held_out = len(stream.dataset.train) - stream.most_samples()[1]
+    least = record * (held_out + stream.num_classes)
+    if budget is not None and budget < least:
+        raise InputError(
+            f"store_budget is {text!r} but the {held_out} validation samples and one training sample of each class "
+            f"take {least} bytes; give more, or lower validation_share."
+        )
+    return budget
+
+
+def parse_size(size: int | str | None, slot_bytes: int) -> int | None:
+    """A buffer's size in samples.
+
+    Args:
+        size: Samples or None, which come back as they are, or an amount such as `64 MB` or `2000 samples`.
+        slot_bytes: Bytes of RAM that a sample takes; the mean, where samples are encoded.
+
+    Raises:
+        InputError: If a text is no amount, or less than one sample.
+    """
+    if not isinstance(size, str):
+        return size
+    size_bytes = _bytes(size.strip(), slot_bytes)
+    if not size_bytes:
+        raise InputError(
+            f"The size {size!r} can't be read; write a whole number of samples, or an amount such as '64 MB' or "
+            "'2000 samples'."
+        )
+    if size_bytes < slot_bytes:
+        raise InputError(f"A buffer of {size} does not hold one sample, which takes {slot_bytes:,} bytes; enlarge it.")
+    return size_bytes // slot_bytes
+
+
+def _amount(text: str, slot_bytes: int) -> int | None:
+    if text == "none":
+        return None
+    size_bytes = _bytes(text, slot_bytes)
+    if not size_bytes:
+        raise _unreadable(text)
+    return size_bytes
+
+
+def _bytes(text: str, slot_bytes: int) -> int | None:
+    """The bytes in an amount with its unit; None if it is none."""
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]+)", text)
+    factor = {**_UNITS, "samples": slot_bytes, "sample": slot_bytes}.get(found[2].lower()) if found else None
+    if not found or factor is None or not math.isfinite(float(found[1]) * factor):
+        return None
+    return int(float(found[1]) * factor)
+
+
+def _unreadable(text: str) -> InputError:
+    return InputError(
+        f"The memory budget {text!r} can't be read; write an amount such as '2000 samples' or '64 MiB', 'system', or "
+        "a schedule by epochs such as '0: 64 MiB, 100: 32 MiB'."
+    )

@@ -1,0 +1,347 @@
+"""The buffers in RAM: the stream buffer of the task at hand and the class-balanced episodic memory.
+
+Both keep raw samples in one contiguous array, allocated once per size; a batch is one vectorised gather.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from mirolib.data.stream import ORDINAL_MASK, labels_of, make_ids, rank_in_class
+from mirolib.memory.room import check_room, telling
+
+_CHUNK = 256  # samples moved at a time, so that moving needs no second buffer
+OBJECT_BYTES, POINTER_BYTES = sys.getsizeof(b""), 8  # what Python adds to bytes in an array of objects
+_DRAWS = 8  # rounds of rejection before what is left is listed
+
+
+def balanced_quotas(capacity: int, available: np.ndarray) -> np.ndarray:
+    """Splits a capacity among classes as evenly as their availability allows (max-min fair).
+
+    Args:
+        capacity: Places to give away.
+        available: Samples each class could fill, `(classes,) int64`.
+
+    Returns:
+        Places of each class, `(classes,) int64`: no more than available, in sum no more than the capacity, and
+        no class has two places fewer than another that could not have been given one of them. Single places
+        left over go to the earlier classes.
+    """
+    quotas = np.zeros_like(available)
+    left = min(capacity, int(available.sum()))
+    while left:
+        open_ = np.flatnonzero(quotas < available)
+        share, extra = divmod(left, len(open_))
+        if share == 0:
+            quotas[open_[:extra]] += 1
+            break
+        step = min(share, int((available - quotas)[open_].min()))
+        quotas[open_] += step
+        left -= step * len(open_)
+    return quotas
+
+
+def balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random order `(n,) int64` of samples of which every prefix is class-balanced."""
+    shuffled = rng.permutation(len(labels))
+    return shuffled[np.argsort(rank_in_class(labels[shuffled]), kind="stable")]
+
+
+class SampleArray:
+    """Samples, labels and ids in arrays of fixed capacity; the first `len` slots are taken."""
+
+    def __init__(self, capacity: int, sample_shape: tuple[int, ...], sample_dtype: str) -> None:
+        """Allocates the arrays; the system backs them with memory as slots are filled.
+
+        Raises:
+            InputError: If the process may not take as much.
+        """
+        self._slot_bytes = int(np.prod(sample_shape)) * np.dtype(sample_dtype).itemsize + 16
+        check_room(capacity * self._slot_bytes, f"A buffer of {capacity} samples")
+        with telling(f"A buffer of {capacity} samples"):
+            self._samples = np.empty((capacity, *sample_shape), dtype=sample_dtype)
+            self._labels = np.empty(capacity, dtype=np.int64)
+            self._ids = np.empty(capacity, dtype=np.int64)
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Number of slots taken."""
+        return self._count
+
+    @property
+    def capacity(self) -> int:
+        """Number of slots."""
+        return len(self._ids)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of the taken slots, `(len,) int64` (a copy)."""
+        return self._labels[: self._count].copy()
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Ids of the taken slots, `(len,) int64` (a copy)."""
+        return self._ids[: self._count].copy()
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes of samples, labels and ids at full capacity; encoded samples count by their own lengths."""
+        arrays = self._samples.nbytes + self._labels.nbytes + self._ids.nbytes
+        if not self._samples.dtype.hasobject:
+            return arrays
+        return arrays + sum(OBJECT_BYTES + len(sample) for sample in self._samples[: self._count])
+
+    def gather(self, slots: np.ndarray, out_samples: np.ndarray, out_labels: np.ndarray) -> None:
+        """Copies the samples and labels of some slots into arrays of the caller."""
+        np.take(self._samples, slots, axis=0, out=out_samples, mode="clip")
+        np.take(self._labels, slots, out=out_labels, mode="clip")
+
+    def labels_at(self, slots: np.ndarray) -> np.ndarray:
+        """Labels of some taken slots."""
+        return self._labels[slots]
+
+    def ids_at(self, slots: np.ndarray) -> np.ndarray:
+        """Ids of some taken slots."""
+        return self._ids[slots]
+
+    def copy_of(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Samples and ids of some taken slots."""
+        return self._samples[slots], self._ids[slots]
+
+    def copy(self) -> SampleArray:
+        """The same samples in an array of its own."""
+        other = SampleArray(self.capacity, self._samples.shape[1:], str(self._samples.dtype))
+        for start in range(0, self._count, _CHUNK):
+            other.append(*self.copy_of(np.arange(start, min(start + _CHUNK, self._count))))
+        return other
+
+    def append(self, samples: np.ndarray, ids: np.ndarray) -> None:
+        """Fills the next free slots; there must be enough of them."""
+        end = self._count + len(ids)
+        assert end <= self.capacity, "more samples than slots"
+        self._count = end
+        self.write(np.arange(end - len(ids), end), samples, ids)
+
+    def write(self, slots: np.ndarray, samples: np.ndarray, ids: np.ndarray) -> None:
+        """Replaces what is in some taken slots."""
+        self._samples[slots] = samples
+        self._ids[slots] = ids
+        self._labels[slots] = labels_of(ids)
+
+    def discard(self, slots: np.ndarray) -> None:
+        """Frees some taken slots, moving samples from the end into the holes."""
+        count = self._count - len(slots)
+        dropped = np.zeros(self._count, dtype=bool)
+        dropped[slots] = True
+        holes = np.flatnonzero(dropped[:count])
+        movers = count + np.flatnonzero(~dropped[count:])
+        for start in range(0, len(holes), _CHUNK):
+            to, source = holes[start : start + _CHUNK], movers[start : start + _CHUNK]
+            self.write(to, self._samples[source], self._ids[source])
+        if self._samples.dtype.hasobject:
+            self._samples[count : self._count] = None  # lets go of the bytes
+        self._count = count
+
+    def reset(self, capacity: int) -> None:
+        """Empties the array and changes the number of slots."""
+        self.discard(np.arange(self._count))
+        self.resize(capacity)
+
+    def resize(self, capacity: int) -> None:
+        """Changes the number of slots in place; there must be no more samples than slots.
+
+        Raises:
+            InputError: If the process may not take as much.
+        """
+        assert self._count <= capacity, "more samples than slots"
+        check_room((capacity - self.capacity) * self._slot_bytes, f"A buffer of {capacity} samples")
+        # No view of these arrays leaves this class, so a moved allocation can dangle nowhere.
+        with telling(f"A buffer of {capacity} samples"):
+            self._samples.resize((capacity, *self._samples.shape[1:]), refcheck=False)
+            self._labels.resize(capacity, refcheck=False)
+            self._ids.resize(capacity, refcheck=False)
+
+
+class StreamBuffer:
+    """Samples of the task at hand: a class-balanced prefix of a random order of all of them.
+
+    Because it is a prefix, a smaller buffer holds a subset of what a larger one holds.
+    """
+
+    def __init__(self, array: SampleArray) -> None:
+        """An empty stream buffer over `array`."""
+        self.array = array
+        self._order = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Number of samples held."""
+        return len(self.array)
+
+    def clear(self) -> None:
+        """Empties the buffer."""
+        self.array.discard(np.arange(len(self.array)))
+        self._order = self._order[:0]
+
+    def copy(self) -> StreamBuffer:
+        """The same buffer with an array of its own."""
+        other = StreamBuffer(self.array.copy())
+        other._order = self._order
+        return other
+
+    @property
+    def order(self) -> np.ndarray:
+        """Ids of the task's samples in the order of which the buffer holds a prefix, `(n,) int64`."""
+        return self._order
+
+    def follow(self, order: np.ndarray) -> None:
+        """Takes on such an order; `missing` then says what the buffer is to hold."""
+        self._order = order
+
+    def first(self, count: int) -> np.ndarray:
+        """Ids that a buffer of `count` samples holds, `(count,) int64`."""
+        return self._order[:count]
+
+    def begin(self, ids: np.ndarray, rng: np.random.Generator) -> None:
+        """Empties the buffer for a task whose training samples have these ids."""
+        self.clear()
+        self._order = ids[balanced_order(labels_of(ids), rng)]
+
+    def missing(self) -> np.ndarray:
+        """Ids that the buffer has room for and does not hold yet, in order."""
+        return self._order[len(self.array) : self.array.capacity]
+
+    def drop(self, ids: np.ndarray) -> None:
+        """Takes samples that are not held yet out of the order; the later ones of their classes move up."""
+        for id_ in ids:
+            same = np.flatnonzero(labels_of(self._order) == labels_of(id_))
+            same = same[np.flatnonzero(self._order[same] == id_)[0] :]
+            order = self._order.copy()
+            order[same[:-1]] = order[same[1:]]
+            self._order = np.delete(order, same[-1])
+
+    def resize(self, capacity: int) -> None:
+        """Changes the capacity; what no longer fits is dropped from the end of the order."""
+        self.array.discard(np.arange(min(capacity, len(self.array)), len(self.array)))
+        self.array.resize(capacity)
+
+
+class EpisodicMemory:
+    """Samples of old classes: class-balanced, never over capacity, no sample twice.
+
+    Attributes:
+        array: The samples.
+        lost: `(n,) int64` ids of stored samples that were found damaged; they are not drawn again.
+    """
+
+    def __init__(self, array: SampleArray) -> None:
+        """An empty episodic memory over `array`."""
+        self.array = array
+        self.lost = np.zeros(0, dtype=np.int64)
+        self._stored = np.zeros(0, dtype=np.int64)
+        self._starts = np.zeros(1, dtype=np.int64)
+        self._held = np.zeros(0, dtype=bool)
+
+    def __len__(self) -> int:
+        """Number of samples held."""
+        return len(self.array)
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the marks that say which stored samples are held."""
+        return self._held.nbytes + self._starts.nbytes
+
+    def extend(self, stored: np.ndarray) -> None:
+        """Learns how many samples of each label there are in storage, `(labels,) int64`: ids run up to that."""
+        ids = np.concatenate([self.array.ids, self.lost])
+        ends = stored.copy()
+        np.maximum.at(ends, labels_of(ids), (ids & ORDINAL_MASK) + 1)
+        self._stored = stored.copy()
+        self._starts = np.concatenate([[0], np.cumsum(ends)])
+        self._held = np.zeros(self._starts[-1], dtype=bool)
+        self._held[self._places(ids)] = True
+
+    def lose(self, ids: np.ndarray) -> None:
+        """Marks stored samples that can't be read: they are never drawn again."""
+        self.lost = np.concatenate([self.lost, ids])
+        self._held[self._places(ids)] = True
+
+    def _places(self, ids: np.ndarray) -> np.ndarray:
+        """Where the marks of some samples lie among those of all that are stored."""
+        return self._starts[labels_of(ids)] + (ids & ORDINAL_MASK)
+
+    def class_counts(self, num_labels: int) -> np.ndarray:
+        """Number of samples of each label, `(num_labels,) int64`."""
+        return np.bincount(self.array.labels, minlength=num_labels)[:num_labels]
+
+    def rebalance(self, capacity: int, quotas: np.ndarray, rng: np.random.Generator) -> None:
+        """Drops random samples of each class down to its quota and changes the capacity.
+
+        Args:
+            capacity: New number of slots.
+            quotas: Most samples to keep of each label, `(labels,) int64`, in sum at most `capacity`.
+            rng: Draws which ones stay.
+        """
+        labels = self.array.labels
+        order = rng.permutation(len(labels))
+        surplus = order[rank_in_class(labels[order]) >= quotas[labels[order]]]
+        self._held[self._places(self.array.ids_at(surplus))] = False
+        self.array.discard(surplus)
+        self.array.resize(capacity)
+
+    def copy(self) -> EpisodicMemory:
+        """The same memory with an array of its own."""
+        other = EpisodicMemory(self.array.copy())
+        other._stored, other._starts, other._held = self._stored, self._starts, self._held.copy()
+        other.lost = self.lost
+        return other
+
+    def add(self, samples: np.ndarray, ids: np.ndarray) -> None:
+        """Takes in samples that are not held yet; there must be room."""
+        self.reserve(ids)
+        self.array.append(samples, ids)
+
+    def reserve(self, ids: np.ndarray) -> None:
+        """Marks samples as held, those being fetched included, so that none is fetched twice."""
+        places = self._places(ids)
+        assert not self._held[places].any(), "a sample twice"
+        self._held[places] = True
+
+    def exchange(self, slots: np.ndarray, samples: np.ndarray, ids: np.ndarray) -> None:
+        """Puts reserved samples into slots of the same class."""
+        assert np.array_equal(labels_of(ids), self.array.labels_at(slots)), "an exchange across classes"
+        self._held[self._places(self.array.ids_at(slots))] = False
+        self.array.write(slots, samples, ids)
+
+    def draw_absent(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draws distinct samples from storage that are not held, uniformly within each class.
+
+        Args:
+            labels: Label wanted for each draw, `(n,) int64`.
+            rng: Draws the ordinals.
+
+        Returns:
+            `(n,) int64` ids; -1 where storage has no further sample of the class.
+        """
+        drawn = np.full(len(labels), -1, dtype=np.int64)
+        stored = self._stored
+        open_ = np.flatnonzero(stored[labels] > 0)
+        for _ in range(_DRAWS if len(open_) else 0):
+            ids = make_ids(labels[open_], rng.integers(0, stored[labels[open_]]))
+            places = self._places(ids)
+            fresh = np.zeros(len(open_), dtype=bool)
+            fresh[np.unique(places, return_index=True)[1]] = True
+            fresh &= ~self._held[places]
+            drawn[open_[fresh]] = ids[fresh]
+            self._held[places[fresh]] = True
+            open_ = open_[~fresh]
+            if not len(open_):
+                break
+        for label in np.unique(labels[open_]).tolist():  # nearly all of the class is held: list what is left
+            wanted = open_[labels[open_] == label]
+            start = self._starts[label]
+            chosen = rng.permutation(np.flatnonzero(~self._held[start : start + stored[label]]))[: len(wanted)]
+            drawn[wanted[: len(chosen)]] = make_ids(np.full(len(chosen), label), chosen)
+        self._held[self._places(drawn[drawn >= 0])] = False
+        return drawn

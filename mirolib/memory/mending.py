@@ -1,0 +1,130 @@
+"""What takes the place of samples that storage can't give back sound.
+
+A run without damage never comes here, and what comes here draws from generators of its own, made from the id that was
+lost: the run's other draws stay what they would have been.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mirolib.base.errors import StorageError
+from mirolib.data.stream import ORDINAL_BITS, ORDINAL_MASK, labels_of
+from mirolib.memory.buffers import EpisodicMemory, StreamBuffer
+from mirolib.memory.storage import Storage
+
+_CHUNK = 256  # samples read at a time
+
+
+def read_all(storage: Storage, ids: np.ndarray, part: str = "train") -> np.ndarray:
+    """Reads samples; in the place of one that is damaged stands the next sound one of its class.
+
+    Args:
+        storage: The store.
+        ids: `(n,) int64`.
+        part: `train` or `validation`.
+
+    Returns:
+        `(n, *sample_shape)`.
+
+    Raises:
+        StorageError: If a class has no sound sample left.
+    """
+    samples, sound = storage.read_sound(ids, part)
+    if sound.all():
+        return samples
+    mended = np.empty((len(ids), *samples.shape[1:]), dtype=samples.dtype)
+    mended[sound] = samples
+    for place in np.flatnonzero(~sound):
+        mended[place] = _next_sound(storage, int(ids[place]), part)
+    return mended
+
+
+def _next_sound(storage: Storage, id_: int, part: str) -> np.ndarray:
+    """The sound sample of the class that follows in its order, from the beginning again behind the last."""
+    label, ordinal = id_ >> ORDINAL_BITS, id_ & ORDINAL_MASK
+    count = storage.count(label, part)
+    for step in range(1, count + 1):
+        samples, sound = storage.read_sound(np.array([label << ORDINAL_BITS | (ordinal + step) % count]), part)
+        if sound[0]:
+            return samples[0]
+    raise no_sample_left(storage, label, part)
+
+
+def no_sample_left(storage: Storage, label: int, part: str = "train") -> StorageError:
+    """The error where damage has taken a whole class."""
+    return StorageError(
+        f"The store {storage.path} has no sound {part} sample of label {label} left; "
+        "delete the folder and run again from the data set."
+    )
+
+
+def replaced(
+    storage: Storage, memory: EpisodicMemory, ids: np.ndarray, samples: np.ndarray, sound: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puts other samples of their classes, drawn at random, in the place of those that could not be read.
+
+    Args:
+        storage: The store.
+        memory: The episodic memory they are reserved in; what is damaged is never drawn for it again.
+        ids: `(n,) int64` ids that were asked for.
+        samples: `(k, *sample_shape)` the sound ones.
+        sound: `(n,) bool` which ones they are.
+
+    Returns:
+        `(m, *sample_shape)` samples and `(n,) int64` ids, of which `m` are not -1: there is no other of the class.
+    """
+    if sound.all():
+        return samples, ids
+    ids, together = ids.copy(), np.empty((len(ids), *samples.shape[1:]), dtype=samples.dtype)
+    together[sound] = samples
+    for place in np.flatnonzero(~sound):
+        ids[place] = _another(storage, memory, ids[place], together[place : place + 1])
+    return together[ids >= 0], ids
+
+
+def _another(storage: Storage, memory: EpisodicMemory, id_: np.int64, out: np.ndarray) -> int:
+    """Puts a sound sample of the class that the memory does not hold into `out`; its id, -1 where there is none."""
+    rng = np.random.default_rng([int(id_) >> ORDINAL_BITS, int(id_) & ORDINAL_MASK])
+    ids = np.array([id_])
+    label = labels_of(ids)
+    while ids[0] >= 0:
+        memory.lose(ids)
+        ids = memory.draw_absent(label, rng)
+        if ids[0] >= 0:
+            samples, sound = storage.read_sound(ids)
+            if sound[0]:
+                memory.reserve(ids)
+                out[:] = samples
+                break
+    return int(ids[0])
+
+
+def fill_stream(storage: Storage, buffer: StreamBuffer) -> None:
+    """Fills the room in a stream buffer from storage; the next sample of the class replaces one that is damaged."""
+    while len(missing := buffer.missing()[:_CHUNK]):
+        samples, sound = storage.read_sound(missing)
+        if sound.all():
+            buffer.array.append(samples, missing)
+        else:
+            buffer.drop(missing[~sound])
+
+
+def take_back(storage: Storage, buffer: StreamBuffer, ids: np.ndarray) -> None:
+    """Fills an empty stream buffer with what it held before, in the same slots; without damage, that is."""
+    for start in range(0, len(ids), _CHUNK):
+        chunk = ids[start : start + _CHUNK]
+        samples, sound = storage.read_sound(chunk)
+        buffer.array.append(samples, chunk[sound])
+    if len(buffer) < len(ids):
+        buffer.array.reset(buffer.array.capacity)
+        fill_stream(storage, buffer)
+
+
+def fill_episodic(storage: Storage, memory: EpisodicMemory, ids: np.ndarray) -> None:
+    """Adds samples of storage to an episodic memory that has room for them."""
+    memory.reserve(ids)
+    for start in range(0, len(ids), _CHUNK):
+        chunk = ids[start : start + _CHUNK]
+        samples, kept = replaced(storage, memory, chunk, *storage.read_sound(chunk))
+        memory.array.append(samples, kept[kept >= 0])

@@ -1,0 +1,109 @@
+"""How much memory this process may still take, and what to say when it is not enough."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from mirolib.base.errors import InputError
+
+_GROUPS = Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 60  # cgroup v1 writes a number of this order for no limit
+_FILES = (  # folder, limit, usage, and the pages of files that are counted in it
+    ("", "memory.max", "memory.current", ("active_file", "inactive_file")),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")),
+)
+_SMALLER = "smaller buffers or batches, or memory_budget='system', which adapts"
+
+
+def available_bytes(root: Path = _GROUPS) -> int:
+    """Bytes that this process could still take: of the machine, of its control groups and of its own limits.
+
+    Args:
+        root: Where control groups are mounted.
+    """
+    process = psutil.Process().memory_info()
+    available = [psutil.virtual_memory().available, *_left_in_groups(root)]
+    for kind, used in ((resource.RLIMIT_AS, process.vms), (resource.RLIMIT_DATA, getattr(process, "data", 0))):
+        most = resource.getrlimit(kind)[0]
+        if most != resource.RLIM_INFINITY:
+            available.append(max(0, most - used))
+    return min(available)
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """What each control group that this process is in leaves, those above it included.
+
+    A group's usage counts the pages of the files it has read and written, such as the store, which the system takes
+    back when it needs room: they are left too.
+    """
+    for folder, limit, usage, cache in _FILES:
+        own = root / folder / _membership(folder).lstrip("/")
+        for group in (own, *own.parents):
+            try:
+                most, used = int((group / limit).read_text()), int((group / usage).read_text())
+            except (OSError, ValueError):  # not this version of control groups, or "max"
+                most = _UNLIMITED
+            if most < _UNLIMITED:
+                yield max(0, most - max(0, used - _cached(group / "memory.stat", cache)))
+            if group == root / folder:
+                break
+
+
+def _cached(stat: Path, names: tuple[str, ...]) -> int:
+    """Bytes of a control group's pages of files; 0 where it does not tell."""
+    try:
+        counts = dict(line.split() for line in stat.read_text().splitlines())
+        return sum(int(counts.get(name, 0)) for name in names)
+    except (OSError, ValueError):
+        return 0
+
+
+def _membership(controller: str) -> str:
+    """The control group of this process: of version 2 where no controller is named."""
+    try:
+        lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        return ""
+    return next((path for _, names, path in lines if controller in names.split(",")), "")
+
+
+def check_room(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
+    """Sees to it that memory is there before it is filled: later the system would end the process without a word.
+
+    Args:
+        size_bytes: Bytes that are about to be taken.
+        what: What for.
+        advice: What to choose instead.
+
+    Raises:
+        InputError: If there is less.
+    """
+    if size_bytes > (1 << 20) and size_bytes > (available := available_bytes()):
+        need = f"{size_bytes / 1e6:,.0f} MB, and {available / 1e6:,.0f} MB are available"
+        raise InputError(_sentence(what, need, advice))
+
+
+@contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Turns an allocation that fails, NumPy's or PyTorch's, into a sentence.
+
+    Raises:
+        InputError: If memory runs out.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError(_sentence(what, "more memory than this process may have")) from error
+    except RuntimeError as error:  # PyTorch has no class of its own for the CPU
+        if not any(sign in str(error) for sign in ("can't allocate memory", "out of memory")):
+            raise
+        raise InputError(_sentence(what, "more memory than this process may have")) from error
+
+
+def _sentence(what: str, need: str, advice: str = _SMALLER) -> str:
+    return f"{what} needs {need}; choose {advice}."

@@ -1,0 +1,293 @@
+"""The flash-write ledger: what a run writes, how much more the medium gets to see, and what that takes off its life.
+
+Flash is worn by being erased. A medium's rated endurance is about its capacity times the program/erase cycles of its
+cells: some 1,000 for QLC and for the eMMC of cheap boards, 3,000 for TLC (ratings in tables of manufacturers, such as
+those quoted in "Write endurance" of Wikipedia's *Flash memory*; a data sheet's "TBW" is the better number where there
+is one). Writes are seen at three places: what the library hands over, what the process sends to block devices
+(`write_bytes` of /proc/self/io, see proc(5)) and what the device is told to write by all processes (sectors of
+/sys/dev/block/*/stat, see Documentation/block/stat.rst of Linux). What the card's controller makes of it can't be seen.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pandas as pd
+
+from mirolib.base.errors import InputError, StorageError
+from mirolib.base.files import write_atomic
+
+DEFAULT_CYCLES = 1000
+_LONGEST_NAME = 128
+_MOST = 10**18  # of bytes, an exabyte
+_FORMAT = 1
+_SECTOR = 512
+_NEW = {"capacity_bytes": None, "cycles": DEFAULT_CYCLES, "written_bytes": 0, "runs": 0}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Writes:
+    """Bytes written since a run began.
+
+    Attributes:
+        store_bytes: Records handed to the store.
+        checkpoint_bytes: Checkpoints.
+        result_bytes: `run.json` and tables.
+        process_bytes: What the process sent to block devices, its other files included; None where the system does
+            not tell. It is late: what still waits in the page cache does not count.
+        device_bytes: What all processes sent to the device that holds the run; None where there is none.
+    """
+
+    store_bytes: int = 0
+    checkpoint_bytes: int = 0
+    result_bytes: int = 0
+    process_bytes: int | None = None
+    device_bytes: int | None = None
+
+    @property
+    def payload_bytes(self) -> int:
+        """What the library wrote."""
+        return self.store_bytes + self.checkpoint_bytes + self.result_bytes
+
+    @property
+    def worn_bytes(self) -> int:
+        """What counts against the medium: the payload or, where it is seen to be more, what the process sent."""
+        return max(self.payload_bytes, self.process_bytes or 0)
+
+    def row(self) -> dict[str, object]:
+        """The bytes, and the write amplification as far as it can be seen."""
+        payload = self.payload_bytes or float("nan")
+        return asdict(self) | {
+            "payload_bytes": self.payload_bytes,
+            "amplification": float("nan") if self.process_bytes is None else self.process_bytes / payload,
+        }
+
+
+class WriteMeter:
+    """Counts what a run writes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Counts from now on.
+
+        Args:
+            folder: A folder on the medium.
+        """
+        self._folder = folder
+        self._written = Writes()
+        self._start = _process_bytes(), _device_bytes(folder)
+        self._charged = 0
+
+    def add(self, *, checkpoint_bytes: int = 0, result_bytes: int = 0) -> None:
+        """Counts a file."""
+        written = self._written
+        self._written = replace(
+            written,
+            checkpoint_bytes=written.checkpoint_bytes + checkpoint_bytes,
+            result_bytes=written.result_bytes + result_bytes,
+        )
+
+    def read(self, store_bytes: int) -> Writes:
+        """What was written so far.
+
+        Args:
+            store_bytes: Bytes that the store has counted itself.
+        """
+        now = _process_bytes(), _device_bytes(self._folder)
+        process, device = (
+            None if then is None or at is None else at - then for then, at in zip(self._start, now, strict=True)
+        )
+        return replace(self._written, store_bytes=store_bytes, process_bytes=process, device_bytes=device)
+
+    def charge(self, medium: str, written: Writes) -> None:
+        """Books what was written since the last charge to a medium; a ledger that can't be written is only warned of.
+
+        Args:
+            medium: The user's name for it; empty for none.
+            written: What `read` told.
+        """
+        if not medium:
+            return
+        try:
+            charge(medium, written.worn_bytes - self._charged, _capacity(self._folder), begun=not self._charged)
+            self._charged = written.worn_bytes
+        except (OSError, StorageError) as error:
+            logger.warning("The wear of %s was not booked: %s", medium, error)
+
+
+def ledger_path() -> Path:
+    """The ledger of this user: `$MIRO_STATE/wear.json`, or `mirolib/wear.json` in `$XDG_STATE_HOME`.
+
+    It lies apart from the results, so that deleting them does not make a card young again.
+    """
+    if own := os.environ.get("MIRO_STATE"):
+        return Path(own) / "wear.json"
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "mirolib" / "wear.json"
+
+
+def charge(medium: str, written_bytes: int, capacity_bytes: int, *, begun: bool = False) -> None:
+    """Adds to what a medium has been written, safe beside other processes.
+
+    Args:
+        medium: The user's name for it.
+        written_bytes: Bytes to add.
+        capacity_bytes: Its capacity, where none is known yet.
+        begun: Whether a run has just begun to write.
+
+    Raises:
+        StorageError: If the ledger can't be written, or is damaged.
+    """
+    with _ledger() as media:
+        found = media.setdefault(medium, dict(_NEW))
+        found["capacity_bytes"] = found["capacity_bytes"] or capacity_bytes
+        found["written_bytes"] += written_bytes
+        found["runs"] += begun
+        found["last"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def describe(medium: str, capacity_bytes: int | None, cycles: int | None) -> None:
+    """Tells the ledger what a medium is; None leaves what is known, or is taken for granted.
+
+    Raises:
+        InputError: If it can't be a medium's name, or capacity or cycles are not positive.
+        StorageError: If the ledger can't be written, or is damaged.
+    """
+    medium_name(medium)
+    given = {"capacity_bytes": capacity_bytes, "cycles": cycles}
+    for name, value in given.items():
+        if value is not None and not 0 < value <= _MOST:
+            raise InputError(f"{name} of {medium} is {value}; give a number above 0, up to {_MOST:,}.")
+    with _ledger() as media:
+        known = media.setdefault(medium, dict(_NEW))
+        known |= {name: value for name, value in given.items() if value is not None}
+
+
+def forget(medium: str) -> None:
+    """Strikes a medium off the ledger.
+
+    Raises:
+        InputError: If it is not there.
+        StorageError: If the ledger can't be written, or is damaged.
+    """
+    with _ledger() as media:
+        if medium not in media:
+            raise _unknown(medium, media)
+        del media[medium]
+
+
+def wear(medium: str | None = None) -> pd.DataFrame:
+    """What each medium has been written.
+
+    Args:
+        medium: Only this one.
+
+    Returns:
+        A row a medium: `medium`, `capacity_bytes`, `cycles`, `written_bytes`, `runs`, `last`, and `worn`, the share
+        in [0, 1] of its rated endurance that is used up (NaN where its capacity is unknown).
+
+    Raises:
+        InputError: If there is no such medium.
+        StorageError: If the ledger is damaged.
+    """
+    media = _read(ledger_path())
+    if medium is not None and medium not in media:
+        raise _unknown(medium, media)
+    rows = [{"medium": name} | about for name, about in media.items() if medium in (None, name)]
+    table = pd.DataFrame(rows, columns=["medium", "capacity_bytes", "cycles", "written_bytes", "runs", "last"])
+    table["capacity_bytes"] = table["capacity_bytes"].astype("Int64")
+    rated = table["capacity_bytes"].astype(float) * table["cycles"].astype(float)
+    return table.assign(worn=table["written_bytes"].astype(float) / rated.where(rated > 0))
+
+
+def medium_name(name: str) -> str:
+    """A name for a medium, which fits into a line of a table.
+
+    Raises:
+        InputError: If it is empty, too long, or begins, ends or is filled with what can't be seen.
+    """
+    if (
+        not isinstance(name, str)
+        or not name
+        or name != name.strip()
+        or not name.isprintable()
+        or len(name) > _LONGEST_NAME
+    ):
+        raise InputError(f"{name!r:.200} can't name a medium; use up to {_LONGEST_NAME} letters and digits.")
+    return name
+
+
+def _unknown(medium: str, media: dict[str, dict]) -> InputError:
+    return InputError(
+        f"The wear ledger has no medium {medium!r:.200} (it has: {', '.join(media) or 'none'}); name one of them, or "
+        "tell its capacity or cycles."
+    )
+
+
+@contextmanager
+def _ledger() -> Iterator[dict[str, dict]]:
+    """The ledger's media, written back in the end; no other process can come between."""
+    path = ledger_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise StorageError(
+            f"The wear ledger {path} can't be written: {error.strerror}; make its folder writable, or let MIRO_STATE "
+            "name another."
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        media = _read(path)
+        yield media
+        write_atomic(path, json.dumps({"format": _FORMAT, "media": media}, indent=1) + "\n")
+
+
+def _read(path: Path) -> dict[str, dict]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            raise ValueError(f"format {content['format']}")
+        for about in content["media"].values():
+            numbers = {name: int(about[name] or 0) for name in _NEW}
+            if not all(0 <= number <= _MOST for number in numbers.values()):
+                raise ValueError("a number out of range")
+            about |= numbers | {"capacity_bytes": numbers["capacity_bytes"] or None}
+        return content["media"]
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise StorageError(f"The wear ledger {path} is unreadable ({error}); repair or delete it.") from error
+
+
+def _capacity(folder: Path) -> int:
+    """Bytes of the file system that holds a folder."""
+    about = os.statvfs(folder)
+    return about.f_frsize * about.f_blocks
+
+
+def _process_bytes() -> int | None:
+    """Bytes that this process has sent to block devices, less those that were deleted before they got there."""
+    try:
+        lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+        return int(lines["write_bytes"]) - int(lines["cancelled_write_bytes"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _device_bytes(folder: Path) -> int | None:
+    """Bytes written to the block device of a folder since the system started."""
+    device = folder.stat().st_dev
+    try:
+        fields = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat").read_text().split()
+        return int(fields[6]) * _SECTOR
+    except (OSError, ValueError, IndexError):
+        return None

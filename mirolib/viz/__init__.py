@@ -1,0 +1,1 @@
+"""Figures, comparison pages and reports."""

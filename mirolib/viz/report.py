@@ -1,0 +1,130 @@
+"""A report on runs for somebody without Jupyter: a page of HTML that needs no network, or a table for a spreadsheet."""
+
+from __future__ import annotations
+
+import html
+import os
+import warnings
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from mirolib.base.errors import InputError
+from mirolib.base.files import write_atomic
+from mirolib.viz import compare as comparison_plots
+from mirolib.workbench.compare import MEASURES, comparable, over_seeds, varied, warn_of_mixed_energy
+from mirolib.workbench.run import open_run
+
+_SIDE_BY_SIDE = 4
+_MOST_ROWS = 1000
+# plotly.js draws without eval, workers or anything from elsewhere
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2em auto; padding: 0 1em; }
+section { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13px; }
+th, td { padding: 0.2em 0.7em; border-bottom: 1px solid #8884; text-align: right; }
+td { max-width: 36em; }
+.warning { border-left: 4px solid #D55E00; padding-left: 1em; }
+"""
+
+
+def write_report(path: str | Path, runs: pd.DataFrame, unread: pd.DataFrame | None = None) -> Path:
+    """Writes runs to a file: every run a row as `.csv`, or a page that compares them as `.html`.
+
+    Args:
+        path: The file; its ending says which.
+        runs: A row a run, as from `load_runs`.
+        unread: What could not be read, as from `mirolib.workbench.compare.unread`; the page names it.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: If the ending is another, the file's folder isn't there, or there are no runs.
+        StorageError: If the file can't be written.
+    """
+    path = Path(path).absolute()
+    if path.suffix not in (".html", ".csv"):
+        raise InputError(f"{path.name} ends in neither .html nor .csv; name one of them.")
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder; name a file in it, such as {path / 'report'}{path.suffix}.")
+    if not os.path.isdir(path.parent):
+        raise InputError(f"There is no folder {path.parent}; make it, or name another for the report.")
+    if not len(runs):
+        raise InputError("There are no such runs; leave out a condition, or name another results folder.")
+    if path.suffix == ".csv":
+        write_atomic(path, runs.to_csv(index=False, lineterminator="\n"))
+    else:
+        write_atomic(path, _page(runs, pd.DataFrame() if unread is None else unread))
+    return path
+
+
+def _page(runs: pd.DataFrame, unread: pd.DataFrame) -> str:
+    """The page."""
+    finished = comparable(runs).sort_values("average_incremental_accuracy", ascending=False)
+    counts = ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items())
+    parts = [f"<h1>Runs compared</h1><p>{html.escape(f'{len(runs)} runs: {counts}')}. Written {_today()}.</p>"]
+    if len(finished):
+        parts += _comparison(runs)
+        parts += _side_by_side(finished.drop_duplicates(varied(finished) or ["dataset"]).head(_SIDE_BY_SIDE))
+    unfinished = runs[runs["status"] != "finished"]
+    parts += _table("Runs that did not finish", unfinished.reindex(columns=["notebook", "run_id", "status", "error"]))
+    parts += _table("What could not be read", unread)
+    shown = finished.dropna(axis=1, how="all").drop(columns=["path", "cost", "cost_kind", "error"], errors="ignore")
+    parts += _table("Every finished run", shown)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Runs compared</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{_STYLE}</style>'
+        f"<script>{get_plotlyjs()}</script></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+
+
+def _comparison(runs: pd.DataFrame) -> list[str]:
+    """Accuracy against cost, and the settings with seeds averaged."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        points, plot = over_seeds(runs), comparison_plots.accuracy_over_energy(runs)
+        warning = warn_of_mixed_energy(points)
+    parts = [f'<p class="warning">{html.escape(warning)}</p>'] if warning else []
+    note = "Points: rows of the next table, with standard deviations; dotted: the best at each cost."
+    numbered = points.drop(columns="setting").rename_axis("point").reset_index()
+    return [*parts, _figure(plot, note), *_table("Settings, mean and standard deviation (sd) over n seeds", numbered)]
+
+
+def _side_by_side(table: pd.DataFrame) -> list[str]:
+    """Runs in detail."""
+    runs = {row["run_id"]: open_run(row["path"]) for row in table.to_dict("records")}
+    shown = table[["run_id", "dataset", *varied(table), "seed", *MEASURES]].dropna(axis=1, how="all")
+    parts = _table("The best run of each of the most accurate settings", shown.loc[:, ~shown.columns.duplicated()])
+    parts += [f'<p class="warning">{html.escape(problem)}</p>' for run in runs.values() for problem in run.problems]
+    for draw in (
+        comparison_plots.configurations, comparison_plots.accuracy_matrices, comparison_plots.energy_of_phases,
+    ):  # fmt: skip
+        parts.append(_figure(draw(runs)))
+    events = [run.tables["events"].assign(run=name) for name, run in runs.items() if len(run.tables["events"])]
+    columns = ["run", "task", "epoch", "stream_size", "episodic_size", "swap_ratio", "reason"]
+    return parts + (_table("What the controllers decided", pd.concat(events)[columns]) if events else [])
+
+
+def _figure(plot: go.Figure, note: str = "") -> str:
+    drawn = plot.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False})
+    return f"<section>{drawn}<p>{html.escape(note)}</p></section>"
+
+
+def _table(title: str, table: pd.DataFrame) -> list[str]:
+    """A section with a table, or nothing where it is empty."""
+    if not len(table):
+        return []
+    head = table.head(_MOST_ROWS)
+    more = f"<p>… and {len(table) - len(head)} more; the .csv has all.</p>" if len(table) > len(head) else ""
+    grid = head.to_html(index=False, float_format="%.4g", na_rep="", border=0)
+    return [f"<h2>{html.escape(title)}</h2><section>{grid}</section>{more}"]
+
+
+def _today() -> str:
+    return f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"

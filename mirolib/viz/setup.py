@@ -1,0 +1,94 @@
+"""The first line of a notebook: `mirolib.setup()`."""
+
+from __future__ import annotations
+
+import platform
+import random
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+from mirolib.base.errors import InputError
+from mirolib.base.show import facts
+from mirolib.energy import doctor
+from mirolib.viz import figures as plots
+
+_PACKAGES = ("mirolib", "torch", "numpy", "pandas", "plotly", "lmdb", "jupyterlab")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a notebook works with.
+
+    Attributes:
+        versions: Version by package, Python's among them.
+        device: The device that `auto` means here.
+        sensors: Name and scope of each energy source that can be read, the preferred one first.
+        theme: Theme of the plots.
+        seed: Seed of the notebook's own draws; None where they were left alone.
+        threads: Threads that PyTorch computes with.
+    """
+
+    versions: dict[str, str]
+    device: str
+    sensors: tuple[str, ...]
+    theme: str
+    seed: int | None
+    threads: int
+
+    def _facts(self) -> dict[str, str]:
+        seed = "not set" if self.seed is None else f"{self.seed} (Python, NumPy, PyTorch); a run has a seed of its own"
+        return {
+            "versions": ", ".join(f"{name} {number}" for name, number in self.versions.items()),
+            "device": f"{self.device}, threads: {self.threads}",
+            "energy": "; ".join(self.sensors) or "no sensor: work is counted instead",
+            "seed": seed,
+            "plots": f"{self.theme} theme",
+        }
+
+    def __str__(self) -> str:
+        """The same, a line each."""
+        return "\n".join(f"{name}: {text}" for name, text in self._facts().items())
+
+    def _repr_pretty_(self, printer: object, cycle: bool) -> None:
+        printer.text(str(self))  # type: ignore[attr-defined]
+
+    def _repr_html_(self) -> str:
+        return facts("Miro workbench", self._facts())
+
+
+def setup(*, theme: str = "auto", seed: int | None = None, threads: int | None = None) -> Setup:
+    """Prepares a notebook and says what it works with.
+
+    Args:
+        theme: Of the plots: `auto` reads on light and dark pages alike, `light` and `dark` have a background of their
+            own.
+        seed: Seeds the generators of Python, NumPy and PyTorch for the notebook's own code; the library never draws
+            from them.
+        threads: Threads that PyTorch computes with; by default as many as it likes.
+
+    Raises:
+        InputError: If a value is unknown or out of range.
+    """
+    if seed is not None and not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}; choose a whole number from 0 to {2**32 - 1}.")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}; choose 1 or more.")
+    plots.set_theme(theme)
+    if seed is not None:
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 (for the notebook's own code)
+        torch.manual_seed(seed)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    found = doctor().query("available and kind != 'none'")
+    return Setup(
+        versions={"Python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        sensors=tuple(f"{name}: {row['kind']}, {row['scope']}" for name, row in found.iterrows()),
+        theme=theme,
+        seed=seed,
+        threads=torch.get_num_threads(),
+    )

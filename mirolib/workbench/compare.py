@@ -1,0 +1,169 @@
+"""Many runs looked at together: chosen, averaged over seeds, accuracy against cost; and what lies in a run's folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mirolib.base.errors import InputError
+from mirolib.energy.source import NO_JOULES
+from mirolib.experiment.settings import RunSettings
+from mirolib.workbench.folder import results_folder
+
+logger = logging.getLogger(__name__)
+
+SETTINGS = tuple(field.name for field in fields(RunSettings) if field.name != "data")
+"""Parameters by which runs differ."""
+
+MEASURES = (
+    "final_accuracy", "average_incremental_accuracy", "forgetting", "learning_work", "learning_energy_j", "train_s",
+    "swapped", "stall_s",
+)  # fmt: skip
+"""What is averaged over seeds."""
+
+
+class MixedEnergyWarning(UserWarning):
+    """Joules that were got in different ways stand side by side."""
+
+
+def select(runs: pd.DataFrame, conditions: Mapping[str, object]) -> pd.DataFrame:
+    """The runs for which every condition holds.
+
+    Args:
+        runs: A row a run, as from `load_runs`.
+        conditions: The value, or a list of values, that a column must have; texts stand for numbers too.
+
+    Raises:
+        InputError: If a column is unknown.
+    """
+    chosen = pd.Series(True, index=runs.index)
+    for name, wanted in conditions.items():
+        if name not in runs:
+            raise InputError(f"No run has a value {name!r}; choose from {', '.join(map(str, runs.columns))}.")
+        texts = {_text(value) for value in (wanted if isinstance(wanted, list | tuple | set) else [wanted])}
+        chosen &= runs[name].map(_text).isin(texts)
+    return runs[chosen]
+
+
+def _text(value: object) -> str:
+    """One text for values that mean the same: `3`, `3.0` and `"3"`."""
+    if isinstance(value, bool):
+        return str(value)
+    try:
+        return repr(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return str(value)
+
+
+def comparable(runs: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs of one experiment each, with their cost.
+
+    Returns:
+        Their rows; settings are plain values, measures numbers. `cost` is in joules and `cost_kind` says how they were
+        got and what they cover, or it is in sample visits and `cost_kind` is `work`, where there are no joules.
+    """
+    table = runs.reindex(columns=list(dict.fromkeys(["run_id", "status", *runs.columns, *SETTINGS, *MEASURES])))
+    for name in ("energy_kind", "energy_scope"):
+        table[name] = table[name].map(str) if name in table else "none"
+    for name in SETTINGS:
+        table[name] = table[name].map(lambda value: value if isinstance(value, str | int | float) else str(value))
+    for name in MEASURES:
+        table[name] = pd.to_numeric(table[name], errors="coerce").replace([np.inf, -np.inf], np.nan)
+    table = table[(table["status"] == "finished") & table["final_accuracy"].notna()].copy()
+    joules = ~table["energy_kind"].isin(NO_JOULES) & table["learning_energy_j"].notna()
+    table["cost"] = table["learning_energy_j"].where(joules, table["learning_work"])
+    table["cost_kind"] = (table["energy_kind"] + ": " + table["energy_scope"]).where(joules, "work")
+    return table
+
+
+def varied(runs: pd.DataFrame) -> list[str]:
+    """The settings in which comparable runs differ, apart from the seed and from how energy is read."""
+    return [name for name in SETTINGS if name not in ("seed", "energy") and runs[name].map(_text).nunique() > 1]
+
+
+def over_seeds(runs: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
+    """Means and spread over the runs of each setting; joules of different kinds are never averaged together.
+
+    Args:
+        runs: A row a run, as from `load_runs`; those that did not finish are left out.
+        by: Columns that make up a setting; by default those settings that differ.
+
+    Returns:
+        A row a setting: the columns `by`, `dataset`, `cost_kind`, `setting` (a name for it), `n`, and for each measure
+        and `cost` its mean, with its standard deviation as `<name>_sd` (NaN for one run).
+
+    Raises:
+        InputError: If a column is unknown.
+    """
+    table = comparable(runs)
+    by = varied(table) if by is None else list(by)
+    if unknown := [name for name in by if name not in table]:
+        raise InputError(f"No run has a value {unknown[0]!r}; choose from {', '.join(SETTINGS)}.")
+    keys = list(dict.fromkeys([*by, "dataset", "cost_kind"]))
+    measures = [*MEASURES, "cost"]
+    groups = table.groupby([table[key].map(_text) for key in keys], sort=False)
+    rows = groups[keys].first().reset_index(drop=True)
+    mean, spread = groups[measures].mean(), groups[measures].std().add_suffix("_sd")
+    rows["setting"] = [_name_of(row) for row in rows[by].to_dict("records")]
+    rows["n"] = groups.size().to_numpy()
+    interleaved = [column for name in measures for column in (name, f"{name}_sd")]
+    return rows.join(pd.concat([mean, spread], axis=1)[interleaved].reset_index(drop=True))
+
+
+def _name_of(setting: Mapping[str, Any]) -> str:
+    """A setting in one line, without what it leaves open."""
+    said = {name: value for name, value in setting.items() if pd.notna(value)}
+    texts = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in said.items()]
+    return ", ".join(texts) or "all"
+
+
+def pareto(cost: pd.Series, value: pd.Series) -> pd.Series:
+    """Which points no other beats: none is as cheap and better, nor as good and cheaper."""
+    c, v = cost.to_numpy(float), value.to_numpy(float)
+    as_good = (c <= c[:, None]) & (v >= v[:, None])
+    beaten = as_good & ((c < c[:, None]) | (v > v[:, None]))
+    return pd.Series(~beaten.any(axis=1) & ~np.isnan(c) & ~np.isnan(v), index=cost.index)
+
+
+def warn_of_mixed_energy(table: pd.DataFrame) -> str:
+    """Warns where joules of different kinds meet; the sentence, empty where there is nothing to warn of.
+
+    Args:
+        table: Rows with `cost_kind`, of `comparable` or `over_seeds`.
+    """
+    kinds = sorted(set(table["cost_kind"]))
+    if len(kinds) < 2:
+        return ""
+    sentence = f"What the runs cost was got in different ways ({'; '.join(kinds)}): compare it within each, not across."
+    warnings.warn(sentence, MixedEnergyWarning, stacklevel=3)
+    return sentence
+
+
+def unread(runs: pd.DataFrame, results: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """What lies in the results folder and is no run that could be read.
+
+    Args:
+        runs: `load_runs` of that folder.
+        results: The folder of all results; see `results_folder`.
+
+    Returns:
+        One row each: `path` and `problem`.
+    """
+    folder = results_folder(results)
+    rows = []
+    for path in sorted(folder.glob("*")):
+        if path.is_file() and path.name != "README.md":
+            rows.append({"path": str(path), "problem": "a stray file"})
+        for run in sorted(path.glob("*")) if path.is_dir() and path.name != "sweeps" else ():
+            if not (run / "run.json").is_file():
+                rows.append({"path": str(run), "problem": "no run.json" if run.is_dir() else "a stray file"})
+    broken = runs[runs["status"] == "unreadable"] if len(runs) else runs
+    rows += [{"path": run["path"], "problem": run["error"]} for run in broken.to_dict("records")]
+    return pd.DataFrame(rows, columns=["path", "problem"])

@@ -1,0 +1,263 @@
+"""Launching a notebook headless: parameters checked first, then papermill, then the run's own word for how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import math
+import re
+import tempfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mirolib.base.errors import InputError, RunError, StorageError
+from mirolib.data import LOADERS
+from mirolib.energy import named
+from mirolib.experiment.settings import RunSettings
+from mirolib.workbench.folder import (
+    PROJECT,
+    RunFolder,
+    load_run,
+    make_folder,
+    new_run_id,
+    plain_name,
+    refuse_changes,
+    results_folder,
+    stopped_run,
+)
+from mirolib.workbench.run_file import read_run
+
+_PATHS = {"data", "energy"}  # parameters that may name a file or folder
+
+logger = logging.getLogger(__name__)
+
+NOTEBOOKS = PROJECT / "notebooks"
+_LITERALS: dict[str, Any] = {"None": None, "null": None, "True": True, "true": True, "False": False, "false": False}
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A notebook that was run.
+
+    Attributes:
+        notebook: The executed notebook.
+        run: Its row of `load_runs`.
+    """
+
+    notebook: Path
+    run: pd.Series
+
+
+def notebook_path(name: str) -> Path:
+    """The notebook of the repository with a name such as `10_run`.
+
+    Raises:
+        InputError: If there is none.
+    """
+    known = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    stem = str(name).removesuffix(".ipynb")
+    if stem not in known:
+        raise InputError(f"There is no notebook {name!r:.200}; choose one of {', '.join(known)}, without its folder.")
+    return known[stem]
+
+
+def declared_parameters(notebook: str) -> dict[str, str]:
+    """The parameters of a notebook with the type each is annotated with.
+
+    Raises:
+        InputError: If there is no such notebook.
+    """
+    from papermill import inspect_notebook
+
+    found = inspect_notebook(str(notebook_path(notebook)))
+    return {name: entry["inferred_type_name"] for name, entry in found.items()}
+
+
+def check_parameters(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Checks parameters against the names and annotated types of a notebook's parameters cell.
+
+    A notebook that takes all parameters of `RunSettings`, as `10_run` does, also has its ranges and names checked, as
+    far as they need no data.
+
+    Args:
+        notebook: Name of the notebook.
+        parameters: Values, or texts that stand for them (from a command line).
+
+    Returns:
+        The values in the types the notebook declares.
+
+    Raises:
+        InputError: If a name is unknown, or a value has another type or is out of range.
+    """
+    return check_values(notebook, declared_parameters(notebook), parameters)
+
+
+def check_values(notebook: str, declared: dict[str, str], parameters: dict[str, Any]) -> dict[str, Any]:
+    """As `check_parameters`, for a notebook whose `declared_parameters` are known: for many checks in a row."""
+    checked = {}
+    for name, value in parameters.items():
+        if name not in declared:
+            raise InputError(f"Notebook {notebook} has no parameter {name!r}; it takes {', '.join(declared)}.")
+        checked[name] = _converted(name, value, declared[name])
+    if checked.get("checkpoint_minutes", 0) < 0:
+        raise InputError(f"checkpoint_minutes is {checked['checkpoint_minutes']}; choose 0 (after each epoch) or more.")
+    settings = {field.name for field in fields(RunSettings)}
+    if settings <= set(declared):
+        _check_run(RunSettings(**{name: value for name, value in checked.items() if name in settings}))
+    return checked
+
+
+def _check_run(settings: RunSettings) -> None:
+    """Checks the names in a run's settings that `RunSettings` leaves open, since objects can take their place."""
+    if settings.dataset not in LOADERS:
+        raise InputError(f"There is no data set {settings.dataset!r}; choose one of {', '.join(LOADERS)}.")
+    LOADERS[settings.dataset][0].preset(settings.preset)
+    if settings.energy != "auto" and not settings.energy.endswith(".csv"):
+        named(settings.energy).close()
+
+
+def _converted(name: str, value: Any, declared: str) -> Any:
+    """A value in the declared type: `int`, `float`, `str`, `bool` or `list`, `Optional[…]` of one or `Union[…]`."""
+    types = [{"Optional": "None"}.get(word, word) for word in re.findall(r"\w+", declared)]
+    if "None" in types and value in ("None", "null"):
+        return None
+    text = value.strip() if isinstance(value, str) else ""
+    if text and ("str" not in types or ("int" in types and text.isdigit())):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = _LITERALS[text] if text in _LITERALS else json.loads(text)
+    for one in types:
+        if one == "None" and value is None:
+            return value
+        if one == type(value).__name__ and not (isinstance(value, float) and not math.isfinite(value)):
+            return value
+        if one == "float" and type(value) is int:
+            return float(value)
+        if one == "list" and isinstance(value, tuple):
+            return list(value)
+    raise InputError(f"Parameter {name} is {value!r:.200}; give a value of type {declared}.")
+
+
+class _LogLines(io.TextIOBase):
+    """A file for what a notebook prints, which becomes lines of this module's log."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def write(self, text: str) -> int:
+        for line in filter(None, text.splitlines()):
+            logger.info("%s: %s", self._name, line)
+        return len(text)
+
+
+def _failed(notebook: str, parameters: dict[str, Any], results: Path, sentence: str) -> RunError:
+    """The error of a launch, which is also left as a failed run where the notebook ended before it had made one."""
+    path = results / notebook / parameters["run_id"]
+    if not (path / "run.json").exists():
+        RunFolder(notebook, parameters, results=results, run_id=parameters["run_id"]).end("failed", sentence)
+    return RunError(f"{notebook} failed: {sentence} (executed notebook: {path / 'notebook.ipynb'})")
+
+
+def _drop_torn(notebook: Path) -> None:
+    """Deletes a notebook that papermill, which writes in place, has left half-written."""
+    try:
+        json.loads(notebook.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError):
+            notebook.unlink(missing_ok=True)
+
+
+def launch(notebook: str, *, progress: bool = True, resume: bool = False, **parameters: Any) -> Launched:
+    """Runs a notebook of the repository with papermill, from any folder; what it prints is logged as it comes.
+
+    The executed notebook lies in the run's folder. The run is done only if its `run.json` says so: a kernel that
+    dies leaves a notebook that looks whole.
+
+    Args:
+        notebook: Its name, such as `10_run`.
+        progress: Whether to show papermill's progress bar.
+        resume: Whether a run that has been stopped goes on from its last checkpoint (one that has finished is handed
+            back as it is); the notebook must have a parameter `resume`, and `run_id` be given.
+        parameters: Values for its parameters cell, among them `results`, the folder of all results, and `run_id`.
+
+    Raises:
+        InputError: If the notebook or a parameter is unknown, a value has another type or is out of range, or the run
+            exists already; nothing has then been started.
+        StorageError: If the results folder can't be written, or is taken away meanwhile.
+        RunError: If the run failed; the sentence is its own.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+
+    declared = declared_parameters(notebook)
+    if not {"run_id", "results"} <= set(declared):
+        raise InputError(
+            f"Notebook {notebook} is not made to be launched (no parameter run_id); open it in JupyterLab."
+        )
+    if resume:
+        if "resume" not in declared or not parameters.get("run_id"):
+            raise InputError(
+                f"To resume a run of {notebook}, name it by run_id; the notebook must have a parameter resume."
+            )
+        parameters |= {"resume": True}
+    checked = check_parameters(notebook, parameters)
+    for name in _PATHS & set(checked):  # the kernel works in the notebooks' folder, the caller in another
+        path = Path(str(checked[name])).expanduser()
+        if checked[name] and path.exists():
+            checked[name] = str(path.absolute())
+        elif path.suffix == ".csv":
+            raise InputError(f"There is no file {path}; name one that is there.")
+    folder = results_folder(checked.get("results"))
+    run_id = checked.get("run_id") or new_run_id(checked.get("seed", 0))
+    output = folder / plain_name(notebook) / plain_name(run_id) / "notebook.ipynb"
+    if resume and (output.parent / "run.json").exists():
+        done = _finished(output.parent)
+        if done is not None:
+            refuse_changes(run_id, read_run(output.parent / "run.json")["asked"], checked)
+            return Launched(output, done)
+        stopped_run(output.parent)
+    else:
+        make_folder(output.parent)
+    checked |= {"run_id": run_id, "results": str(folder)}
+    logger.info("running %s into %s", notebook, output.parent)
+    try:
+        # sockets of its own, so that launches side by side don't take each other's
+        with tempfile.TemporaryDirectory(prefix="miro-") as sockets:
+            papermill.execute_notebook(
+                str(notebook_path(notebook)),
+                str(output),
+                parameters=checked,
+                # not `cwd`, for which papermill moves the whole process, and with it other launches
+                resources={"metadata": {"path": str(NOTEBOOKS)}},
+                progress_bar=progress,
+                stdout_file=_LogLines(run_id),
+                store_widget_state=False,
+                config=Config(KernelManager={"transport": "ipc", "ip": str(Path(sockets) / "k")}),
+            )
+    except papermill.PapermillExecutionError as error:
+        raise _failed(notebook, checked, folder, f"{error.ename}: {error.evalue}") from error
+    except DeadKernelError as error:
+        raise _failed(notebook, checked, folder, "its kernel died, perhaps for want of memory") from error
+    except OSError as error:
+        _drop_torn(output)
+        raise StorageError(
+            f"The run in {output.parent} can't be written any more ({error.strerror}); "
+            "leave the results folder in place and free space, then run again."
+        ) from error
+    done = _finished(output.parent)
+    if done is not None and done.get("diverged_epochs"):
+        logger.warning("Run %s has diverged: its training loss was not finite; choose a lower lr.", run_id)
+    if done is None:
+        raise RunError(f"{notebook} ended without a finished run in {output.parent}; see {output}.")
+    return Launched(output, done)
+
+
+def _finished(run: Path) -> pd.Series | None:
+    """A run's row of `load_runs`, if it has finished."""
+    row = load_run(run / "run.json")
+    return pd.Series(row) if row["status"] == "finished" else None

@@ -1,0 +1,180 @@
+"""Experiments that leave a run folder: brought up to date as they go, and continued after whatever stopped them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Generator
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from mirolib.base.errors import InputError
+from mirolib.base.files import last_words
+from mirolib.base.state import State
+from mirolib.data import Dataset
+from mirolib.experiment.checkpoint import Checkpoints
+from mirolib.experiment.experiment import Disturbance, Experiment, prepared
+from mirolib.experiment.settings import RunSettings
+from mirolib.records import EpochRecord, TaskRecord
+from mirolib.workbench.folder import RunFolder
+from mirolib.workbench.run import Run, read_trace
+
+
+class RecordedRun:
+    """An experiment with its folder `results/<notebook>/<run_id>/`, which every task brings up to date.
+
+    Checkpoints are saved after each task and, within a task, every so many minutes. A run that does not reach its
+    end, for an error, Ctrl-C, or because its steps are no longer asked for, keeps store and checkpoints, and `resume`
+    goes on from them.
+
+    Attributes:
+        folder: The run's folder.
+        experiment: Its parts, to look at while it goes on.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        *,
+        dataset: Dataset | None = None,
+        notebook: str = "10_run",
+        run_id: str = "",
+        results: str | os.PathLike[str] | None = None,
+        keep_store: bool = False,
+        disturb: Disturbance | None = None,
+        checkpoint_minutes: float = 5.0,
+        resume: bool = False,
+    ) -> None:
+        """Builds the experiment; see `run_experiment`."""
+        if resume and not run_id:
+            raise InputError("Which run is to be resumed? Name it by run_id.")
+        if not checkpoint_minutes >= 0:
+            raise InputError(f"checkpoint_minutes is {checkpoint_minutes}; choose 0 (after each epoch) or more.")
+        self._keep_store, self._period_s = keep_store, 60 * checkpoint_minutes
+        self._earlier_trace = pd.DataFrame()
+        self.folder = RunFolder(notebook, asdict(settings), results=results, run_id=run_id, resume=resume)
+        self._checkpoints = Checkpoints(self.folder.path / "checkpoint")
+        with self.folder.failing():
+            state = self._checkpoints.latest()
+            stream, filled = prepared(settings, dataset)
+            self.folder.check_same(asdict(settings), asdict(filled), stream.dataset.fingerprint)
+            if state is None:  # there is nothing to go on from
+                shutil.rmtree(self._store, ignore_errors=True)
+            self.experiment = Experiment.build(settings, self._store, stream.dataset, disturb)
+            self.folder.set_parameters(asdict(self.experiment.settings), stream.dataset.fingerprint)
+            if state is not None:
+                self._restore(state)
+
+    @property
+    def _store(self) -> Path:
+        return self.folder.path / "store"
+
+    def _restore(self, state: State) -> None:
+        """Brings the parts to a checkpoint's state; where that fails, the store is closed."""
+        try:
+            self.experiment.loop.restore(state)
+            trace = read_trace(self.folder.path)
+        except BaseException:
+            self.experiment.memory.close()
+            raise
+        self._earlier_trace = trace.assign(time_s=trace["time_s"] + self.experiment.meter.shift_s)
+
+    def steps(self, *, progress: bool = True) -> Generator[EpochRecord | TaskRecord, None, None]:
+        """Runs to the end, as `Experiment.steps` does; closing the generator ends the run as interrupted.
+
+        Args:
+            progress: Whether to show a progress bar.
+        """
+        loop, saved = self.experiment.loop, time.monotonic()
+        with self.folder:
+            try:
+                for step in self.experiment.steps(progress=progress):
+                    ended = isinstance(step, TaskRecord)
+                    if ended:
+                        self.folder.account(self.experiment.memory.storage.bytes_written)
+                        self.folder.write_records(loop.records, loop.meter)
+                    if ended or time.monotonic() - saved >= self._period_s:
+                        with loop.meter.interlude("checkpoint"):
+                            size_bytes = self._checkpoints.save(loop.state()).stat().st_size
+                        self.folder.writes.add(checkpoint_bytes=size_bytes)
+                        saved = time.monotonic()
+                    yield step
+            except BaseException:
+                with last_words():
+                    self._close()
+                raise
+            self._close()
+        if not self._keep_store:
+            shutil.rmtree(self._store, ignore_errors=True)
+            shutil.rmtree(self._checkpoints.folder, ignore_errors=True)
+
+    def _close(self) -> None:
+        """Writes the ledger as far as it goes; a store without a checkpoint is of no use to anyone."""
+        if not self._checkpoints.files():
+            shutil.rmtree(self._store, ignore_errors=True)
+        meter = self.experiment.meter
+        self.folder.write_energy(meter)
+        self.folder.account(self.experiment.memory.storage.bytes_written)
+        trace = pd.concat([part for part in (self._earlier_trace, meter.trace()) if len(part)] or [pd.DataFrame()])
+        if len(trace):
+            self.folder.write_table("trace", trace)
+
+    @property
+    def result(self) -> Run:
+        """The run as far as it has come."""
+        experiment = self.experiment
+        loop = experiment.loop
+        return Run.of(self.folder.path, self.folder.status, experiment.settings, loop.records, loop.meter.readings)
+
+
+def run_experiment(
+    settings: RunSettings,
+    *,
+    dataset: Dataset | None = None,
+    notebook: str = "10_run",
+    run_id: str = "",
+    results: str | os.PathLike[str] | None = None,
+    keep_store: bool = False,
+    disturb: Disturbance | None = None,
+    checkpoint_minutes: float = 5.0,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Runs an experiment and leaves it under `results/<notebook>/<run_id>/`, brought up to date after each task.
+
+    Args:
+        settings: The run's parameters.
+        dataset: The data set itself, where it is the user's own.
+        notebook: Folder of the run within the results.
+        run_id: Name of the run; by default a new one.
+        results: The folder of all results; see `results_folder`.
+        keep_store: Whether store and last checkpoints are kept when the run ends; the store holds every training
+            sample. A run that was stopped keeps them in any case.
+        disturb: Makes the store's life hard during some epochs; see `mirolib.experiment.injectors`.
+        checkpoint_minutes: A checkpoint is saved after each task and, within one, after the first epoch that ends so
+            many minutes after the last; 0 saves one after each epoch.
+        resume: Goes on with run `run_id` from its last checkpoint, if it has been stopped; begins it if there is none.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        InputError: If a parameter is unknown or out of range; the run is then marked failed. If the run exists already
+            and is not to be resumed, or it is and has finished, still runs, or was made with other parameters.
+        StorageError: If the disk is full or can't be written.
+    """
+    run = RecordedRun(
+        settings,
+        dataset=dataset,
+        notebook=notebook,
+        run_id=run_id,
+        results=results,
+        keep_store=keep_store,
+        disturb=disturb,
+        checkpoint_minutes=checkpoint_minutes,
+        resume=resume,
+    )
+    for _ in run.steps(progress=progress):
+        pass
+    return run.result

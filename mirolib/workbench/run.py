@@ -1,0 +1,182 @@
+"""A run: as far as it has come in this process, or as it lies on disk."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mirolib.base.show import facts
+from mirolib.energy.ledger import Reading
+from mirolib.experiment.settings import RunSettings
+from mirolib.experiment.summary import summarise
+from mirolib.records import TaskRecord, events_of, trials_of
+from mirolib.workbench.folder import load_run
+from mirolib.workbench.run_file import checked_bytes
+
+_NUMBERS = {
+    "tasks": ("task", "stream_size", "episodic_size", "swap_ratio", "memory_bytes", "average_accuracy"),
+    "swaps": ("task", "epoch", "stream_size", "episodic_size", "swap_ratio", "stall_share", "duration_s"),
+    "energy": ("task", "start_s", "duration_s", "energy_j", "coverage", "visits", "forward_visits"),
+    "events": ("task", "epoch", "stream_size", "episodic_size", "swap_ratio"),
+    "trials": ("task", "stream_size", "episodic_size", "accuracy", "cost"),
+}
+_TEXTS = {"energy": ("window", "kind", "scope"), "events": ("reason",), "tasks": ("classes",)}
+_OPTIONAL = ("events", "trials")
+_MOST_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A run: as far as it has come in this process, or as it lies on disk.
+
+    Attributes:
+        path: Its folder.
+        row: Its row of `load_runs`: `run_id`, `status`, parameters, summary.
+        tables: `tasks`, `swaps`, `energy`, `events`, `trials` as far as they can be read; empty tables otherwise.
+        records: A record a task; empty where the run was read from disk.
+        problems: A sentence for each table that can't be read.
+    """
+
+    path: Path
+    row: dict[str, Any]
+    tables: Mapping[str, pd.DataFrame]
+    records: tuple[TaskRecord, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, path: Path, status: str, settings: RunSettings, records: Sequence[TaskRecord], readings: Sequence[Reading]
+    ) -> Run:
+        """The run of this process, as far as it has come."""
+        row = {"notebook": path.parent.name, "run_id": path.name, "status": status}
+        tables = {
+            "tasks": pd.DataFrame([record.row() for record in records]),
+            "swaps": pd.DataFrame([epoch.row() for record in records for epoch in record.epochs]),
+            "energy": pd.DataFrame([reading.row() for reading in readings]),
+            "events": events_of(records),
+            "trials": trials_of(records),
+        }
+        return cls(path, row | asdict(settings) | summarise(list(records)), tables, tuple(records))
+
+    def __repr__(self) -> str:
+        """What was run, how it ended, and where it lies."""
+        return f"Run({', '.join(f'{name}: {value}' for name, value in self.facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return facts(f"Run {self.path.name}", self.facts())
+
+    def facts(self) -> dict[str, object]:
+        """What the run was and how it ended, by name."""
+        row = self.row
+        values: dict[str, object] = {
+            "data set": f"{row.get('dataset')} ({row.get('preset')})",
+            "controller": row.get("controller"),
+            "method": row.get("method"),
+            "tasks": f"{len(self.tasks)} of {row.get('tasks')}",
+        }
+        if "learning_work" in row:
+            joules, kind = float(row["learning_energy_j"] or "nan"), row["energy_kind"]
+            unknown = "no sensor" if kind == "none" else f"not known ({kind})"
+            energy = f"{joules:,.4g} J ({kind}, {row['energy_scope']})"
+            values |= {
+                "final accuracy": f"{row['final_accuracy']:.1%}",
+                "forgetting": f"{row['forgetting'] or math.nan:.1%}",
+                "work of learning": f"{row['learning_work']:,.0f} sample visits",
+                "energy of learning": unknown if math.isnan(joules) else energy,
+            }
+        return values | {"folder": self.path}
+
+    @property
+    def settings(self) -> RunSettings:
+        """Its settings with every default filled in.
+
+        Raises:
+            InputError: If the run's parameters, as they were read from disk, are none of `RunSettings`.
+        """
+        return RunSettings(**{one.name: self.row[one.name] for one in fields(RunSettings) if one.name in self.row})
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The values by which runs are compared."""
+        asked = {"notebook", "run_id", "status", "path", *(one.name for one in fields(RunSettings))}
+        return {name: value for name, value in self.row.items() if name not in asked}
+
+    @property
+    def tasks(self) -> pd.DataFrame:
+        """One row a task."""
+        return self.tables["tasks"]
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """One row an epoch: sizes, loss, swaps and stall time."""
+        return self.tables["swaps"]
+
+    @property
+    def energy(self) -> pd.DataFrame:
+        """One row an interval of the energy ledger."""
+        return self.tables["energy"]
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """The controller's decisions, one row each."""
+        return self.tables["events"]
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """The controller's ranked candidates, one row each."""
+        return self.tables["trials"]
+
+    @property
+    def trace(self) -> pd.DataFrame:
+        """Power over time as it was sampled (`time_s` on the clock of `energy`, `rail`, `power_w`); may be empty."""
+        return read_trace(self.path)
+
+    @property
+    def accuracies(self) -> np.ndarray:
+        """Test accuracy on task j after task i in [0, 1], `(tasks done, tasks)`; NaN where j is yet to come."""
+        return self.tasks[[name for name in self.tasks if str(name).startswith("accuracy_")]].to_numpy(float)
+
+
+def read_trace(path: Path) -> pd.DataFrame:
+    """The power trace in a run's folder, as far as it was written; may be empty."""
+    file = path / "trace.csv"
+    return pd.read_csv(file) if file.exists() else pd.DataFrame({"time_s": [], "rail": [], "power_w": []})
+
+
+def open_run(path: str | Path) -> Run:
+    """Reads a run's folder, whatever state it is in.
+
+    Args:
+        path: The folder, such as column `path` of `load_runs` names.
+    """
+    tables, problems = {}, []
+    for name in _NUMBERS:
+        file = Path(path) / f"{name}.csv"
+        try:
+            tables[name] = _read_table(file, name)
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+            tables[name] = pd.DataFrame(columns=[*_NUMBERS[name], *_TEXTS.get(name, ())])
+            if file.exists() or name not in _OPTIONAL:
+                problems.append(f"{file} can't be read: {str(error).splitlines()[0] if str(error) else error!r}")
+    return Run(Path(path), load_run(Path(path) / "run.json"), tables, problems=tuple(problems))
+
+
+def _read_table(file: Path, name: str) -> pd.DataFrame:
+    """A table of a run, with its checksum, where the run has ended, and its columns checked."""
+    if file.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES >> 20} MiB")
+    table = pd.read_csv(io.BytesIO(checked_bytes(file)))
+    if missing := [column for column in (*_NUMBERS[name], *_TEXTS.get(name, ())) if column not in table]:
+        raise ValueError(f"it lacks the column {missing[0]}")
+    numbers = [str(c) for c in table if c in _NUMBERS[name] or str(c).startswith("accuracy_")]
+    table[numbers] = table[numbers].apply(pd.to_numeric)
+    texts = list(_TEXTS.get(name, ()))
+    table[texts] = table[texts].astype(str)
+    return table

@@ -1,0 +1,662 @@
+import io
+import logging
+import os
+import pickle
+import shutil
+import struct
+import tarfile
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mirolib import InputError, TaskStream, load_dataset
+from mirolib.data import LOADERS, cifar100, dsads, tiny_imagenet
+from mirolib.data.cifar100 import PickleError, read_pickle
+from mirolib.data.files import cached_array, find_folder
+from mirolib.learning.models import MODELS
+
+NAMES = ("cifar100", "tiny-imagenet", "dsads")
+MUTANTS = int(os.environ.get("MIRO_FUZZ", "200"))
+SHARED = os.environ.get("MIRO_SHARED_DATA")
+real = pytest.mark.skipif(not SHARED, reason="MIRO_SHARED_DATA names no folder with the subsets of the data sets")
+
+
+@pytest.fixture(scope="session")
+def subsets(tmp_path_factory):
+    """The shared subsets, unpacked once."""
+    root = tmp_path_factory.mktemp("subsets")
+    for name in ("cifar-100-python.tar.gz", "tiny-imagenet-200-subset.tar.gz", "dsads-subset.tar.xz"):
+        with tarfile.open(Path(SHARED) / name) as archive:
+            archive.extractall(root, filter="data")
+    return root
+
+
+# Small sets of the original layouts
+
+
+def py2_pickle(data, fine_labels, names):
+    """A pickle as Python 2 wrote CIFAR's: texts and array content as byte strings."""
+
+    def text(value):
+        value = value.encode() if isinstance(value, str) else value
+        return b"U" + bytes([len(value)]) + value if len(value) < 256 else b"T" + struct.pack("<i", len(value)) + value
+
+    def numbers(values):
+        return (
+            b"](" + b"".join(b"K" + bytes([v]) if 0 <= v < 256 else b"J" + struct.pack("<i", v) for v in values) + b"e"
+        )
+
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85" + text("b") + b"\x87R"
+        b"(K\x01" + b"".join(b"M" + struct.pack("<H", n) for n in data.shape) + b"\x86cnumpy\ndtype\n" + text("u1")
+        + b"\x89\x88\x87R(K\x03" + text("|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+        + text(data.tobytes()) + b"tb"
+    )  # fmt: skip
+    listed = b"](" + b"".join(map(text, names)) + b"e"
+    parts = (text("filenames"), listed, text("fine_labels"), numbers(fine_labels), text("data"), array)
+    return b"\x80\x02}q\x00(" + b"".join(parts) + b"u."
+
+
+@pytest.fixture
+def cifar(tmp_path):
+    """Three classes, two training images and one test image each."""
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for part, labels in (("train", [4, 4, 7, 7, 99, 99]), ("test", [99, 4, 7])):
+        data = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
+        (folder / part).write_bytes(py2_pickle(data, labels, [f"{k}.png" for k in labels]))
+    meta = {"fine_label_names": [f"class {label}" for label in range(100)]}
+    (folder / "meta").write_bytes(pickle.dumps(meta, protocol=2))
+    return folder
+
+
+def jpeg(seed, mode="RGB", size=(64, 64)):
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize(size)
+    buffer = io.BytesIO()
+    small.convert(mode).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Two classes, three training images and one test image each."""
+    folder = tmp_path / "tiny-imagenet-200"
+    (folder / "val" / "images").mkdir(parents=True)
+    wnids = ("n00000002", "n00000001")
+    (folder / "wnids.txt").write_text("\n".join(wnids) + "\n")
+    (folder / "words.txt").write_text("n00000001\tcat, tom\nn00000002\tdog\nn00000003\towl\n")
+    (folder / "val" / "val_annotations.txt").write_text(
+        "v0.JPEG\tn00000001\t0\t0\t9\t9\nv1.JPEG\tn00000002\t0\t0\t9\t9\n"
+    )
+    for number, wnid in enumerate(wnids):
+        (folder / "train" / wnid / "images").mkdir(parents=True)
+        for image in range(3):
+            (folder / "train" / wnid / "images" / f"{wnid}_{image}.JPEG").write_bytes(jpeg(10 * number + image))
+        (folder / "val" / "images" / f"v{number}.JPEG").write_bytes(jpeg(100 + number))
+    return folder
+
+
+def segment(seed):
+    rows = np.random.default_rng(seed).normal(seed, 1, (125, 45))
+    return "".join(",".join(f"{value:.6f}" for value in row) + "\n" for row in rows)
+
+
+@pytest.fixture
+def sports(tmp_path):
+    """Two activities of one person, five segments each."""
+    folder = tmp_path / "data"
+    for activity in ("a01", "a19"):
+        (folder / activity / "p3").mkdir(parents=True)
+        for number in range(1, 6):
+            (folder / activity / "p3" / f"s{number:02d}.txt").write_text(segment(number))
+    return folder
+
+
+# The real subsets
+
+
+@real
+@pytest.mark.parametrize("name", NAMES)
+def test_subsets_are_read_fast_and_warm_faster(subsets, name):
+    for limit in (30, 3):
+        start = time.perf_counter()
+        dataset = load_dataset(name, root=subsets, preset="paper")
+        assert time.perf_counter() - start < limit
+    assert dataset.fingerprint == load_dataset(name, root=subsets, preset="paper").fingerprint
+
+
+@real
+def test_cifar100_holds_the_published_pixels(subsets):
+    dataset = load_dataset("cifar100", root=subsets, preset="paper")
+    train, test = dataset.train.data, dataset.test.data
+    assert (len(train), len(test), len(dataset.class_names)) == (10_000, 2_000, 100)
+    assert train.shape[1:] == (3, 32, 32) and train.dtype == np.uint8
+    assert train[0].ravel()[:3].tolist() == [255, 255, 255] and train[0].ravel()[-3:].tolist() == [10, 59, 79]
+    assert train[1].ravel()[:3].tolist() == [255, 253, 253] and train[1].ravel()[-3:].tolist() == [253, 253, 255]
+    assert dataset.train.labels[:2].tolist() == [19, 29]
+    names = dataset.class_names
+    assert (names[0], names[19], names[29], names[99]) == ("apple", "cattle", "dinosaur", "worm")
+    assert set(np.bincount(dataset.train.labels)) == {100} and set(np.bincount(dataset.test.labels)) == {20}
+    scaled = train / np.float32(255)
+    np.testing.assert_allclose(scaled.mean(axis=(0, 2, 3)), dataset.spec.mean, atol=0.003)
+    np.testing.assert_allclose(scaled.std(axis=(0, 2, 3)), dataset.spec.std, atol=0.003)
+
+
+@real
+def test_tiny_imagenet_holds_what_its_files_say(subsets):
+    dataset = load_dataset("tiny-imagenet", root=subsets, preset="paper")
+    assert (len(dataset.train), len(dataset.test), len(dataset.class_names)) == (10_000, 2_000, 100)
+    assert set(np.bincount(dataset.train.labels)) == {100} and set(np.bincount(dataset.test.labels)) == {20}
+    assert dataset.class_names[:3] == ("Egyptian cat", "rocking chair", "bullfrog")
+    folder = subsets / "tiny-imagenet-200"
+    first = np.asarray(Image.open(folder / "train/n02124075/images/n02124075_0.JPEG").convert("RGB"))
+    np.testing.assert_array_equal(dataset.train.data[0], first.transpose(2, 0, 1))
+    line = (folder / "val/val_annotations.txt").read_text().splitlines()[7].split("\t")
+    tested = np.asarray(Image.open(folder / "val/images" / line[0]).convert("RGB"))
+    np.testing.assert_array_equal(dataset.test.data[7], tested.transpose(2, 0, 1))
+    assert (folder / "wnids.txt").read_text().split()[dataset.test.labels[7]] == line[1]
+    scaled = dataset.train.data[::5] / np.float32(255)
+    np.testing.assert_allclose(scaled.mean(axis=(0, 2, 3)), dataset.spec.mean, atol=0.01)
+    np.testing.assert_allclose(scaled.std(axis=(0, 2, 3)), dataset.spec.std, atol=0.01)
+
+
+@real
+def test_dsads_is_split_by_segment_and_standardised(subsets):
+    dataset = load_dataset("dsads", root=subsets, preset="paper")
+    assert (len(dataset.train), len(dataset.test), len(dataset.class_names)) == (1824, 456, 19)
+    assert dataset.class_names[0] == "sitting" and dataset.class_names[18] == "playing basketball"
+    assert set(np.bincount(dataset.train.labels)) == {96} and set(np.bincount(dataset.test.labels)) == {24}
+    assert dataset.train.data.shape[1:] == (1, 125, 45) and dataset.train.data.dtype == np.float32
+    np.testing.assert_allclose(dataset.train.data.mean(axis=(0, 1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(dataset.train.data.std(axis=(0, 1, 2)), 1, atol=1e-4)
+    raw = np.loadtxt(subsets / "data/a01/p1/s01.txt", delimiter=",")
+    assert raw[0, 0] == 8.1305
+    third = np.loadtxt(subsets / "data/a01/p1/s09.txt", delimiter=",")
+    scale = (raw[3] - raw[1]) / (dataset.train.data[0, 0, 3] - dataset.train.data[0, 0, 1])
+    np.testing.assert_allclose((third[3] - third[1]) / scale, dataset.test.data[0, 0, 3] - dataset.test.data[0, 0, 1],
+                               rtol=0.02, atol=1e-3)  # fmt: skip
+
+
+@real
+@pytest.mark.parametrize("name", NAMES)
+def test_small_presets_fit_the_subsets(subsets, name):
+    dataset = load_dataset(name, root=subsets)
+    preset = dataset.spec.preset()
+    assert set(np.bincount(dataset.train.labels)) == {preset.per_class}
+    assert set(np.bincount(dataset.test.labels)) == {preset.test_per_class}
+    assert preset.stream_size <= TaskStream(dataset, preset.tasks).most_samples()[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_presets_name_models_there_are(name):
+    presets = LOADERS[name][0].presets
+    assert list(presets) == ["small", "paper"] and all(preset.model in MODELS for preset in presets.values())
+
+
+# Parts of a set
+
+
+def test_some_classes_of_cifar100_will_do(cifar, caplog):
+    with caplog.at_level(logging.INFO):
+        dataset = load_dataset("cifar100", root=cifar.parent, preset="paper")
+    assert dataset.class_names == ("class 4", "class 7", "class 99")
+    assert dataset.train.labels.tolist() == [0, 0, 1, 1, 2, 2] and dataset.test.labels.tolist() == [2, 0, 1]
+    assert "3 of 100 classes, 6 training and 3 test images" in caplog.text
+    assert load_dataset("cifar100", root=cifar, preset="paper").fingerprint == dataset.fingerprint
+
+
+def test_cifar100_pickled_by_python_3_is_read_as_well(cifar):
+    before = load_dataset("cifar100", root=cifar.parent)
+    content = pickle.loads((cifar / "test").read_bytes(), encoding="bytes")
+    for protocol in (2, 3, 4):
+        (cifar / "test").write_bytes(pickle.dumps(content, protocol=protocol))
+        assert load_dataset("cifar100", root=cifar.parent).fingerprint == before.fingerprint
+    content[b"fine_labels"] = np.array(content[b"fine_labels"])
+    (cifar / "test").write_bytes(pickle.dumps(content, protocol=4))
+    assert load_dataset("cifar100", root=cifar.parent).fingerprint == before.fingerprint
+
+
+def test_some_classes_of_tiny_imagenet_will_do(tiny, caplog):
+    shutil.rmtree(tiny / "train" / "n00000002")
+    (tiny / "train" / "n00000001" / "images" / "n00000001_1.JPEG").unlink()
+    (tiny / "train" / "n00000001" / "images" / "._n00000001_0.JPEG").write_bytes(b"left by another system")
+    with (tiny / "val" / "val_annotations.txt").open("a") as annotations:
+        annotations.write("v9.JPEG\tn00000001\t0\t0\t9\t9\n")
+    with caplog.at_level(logging.INFO):
+        dataset = load_dataset("tiny-imagenet", root=tiny.parent, preset="paper")
+    assert dataset.class_names == ("cat",) and (len(dataset.train), len(dataset.test)) == (2, 1)
+    assert "1 of 2 classes, 2 training and 1 test images" in caplog.text and "1 images of" in caplog.text
+
+
+def test_grey_and_cmyk_images_become_rgb(tiny):
+    images = tiny / "train" / "n00000002" / "images"
+    (images / "n00000002_0.JPEG").write_bytes(jpeg(0, "L"))
+    (images / "n00000002_1.JPEG").write_bytes(jpeg(0, "CMYK"))
+    (images / "n00000002_2.JPEG").write_bytes(jpeg(0))
+    grey, cmyk, rgb = load_dataset("tiny-imagenet", root=tiny.parent).train.data[:3].astype(int)
+    assert (grey == grey[0]).all() and np.abs(grey[0] - rgb.mean(axis=0)).mean() < 25
+    assert np.abs(cmyk - rgb).mean() < 10
+
+
+def test_some_activities_people_and_segments_will_do(sports, caplog):
+    (sports / "a19" / "p3" / "s05.txt").unlink()
+    with caplog.at_level(logging.INFO):
+        dataset = load_dataset("dsads", root=sports.parent, preset="paper")
+    assert dataset.class_names == ("sitting", "playing basketball")
+    assert (np.bincount(dataset.train.labels).tolist(), np.bincount(dataset.test.labels).tolist()) == ([4, 3], [1, 1])
+    assert "2 of 19 activities, 7 training and 2 test segments" in caplog.text
+    assert load_dataset("dsads", root=sports, preset="paper").fingerprint == dataset.fingerprint
+
+
+def test_dsads_is_found_below_a_folder_that_is_called_data(tmp_path, sports):
+    root = tmp_path / "root" / "data"
+    root.mkdir(parents=True)
+    sports.rename(root / "dsads")
+    assert len(load_dataset("dsads", root=root).train) == 8
+
+
+# The cache
+
+
+def test_a_changed_image_is_decoded_anew_and_the_old_cache_goes(tiny):
+    before = load_dataset("tiny-imagenet", root=tiny.parent)
+    cache = tiny.parent / "cache"
+    (kept,) = cache.iterdir()
+    changed = kept.stat().st_mtime_ns
+    assert load_dataset("tiny-imagenet", root=tiny.parent).fingerprint == before.fingerprint
+    assert kept.stat().st_mtime_ns == changed
+    (tiny / "train" / "n00000001" / "images" / "n00000001_1.JPEG").write_bytes(jpeg(77))
+    assert load_dataset("tiny-imagenet", root=tiny.parent).fingerprint != before.fingerprint
+    assert len(list(cache.iterdir())) == 1 and not kept.exists()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:40], lambda b: b"", lambda b: b"PK\3\4" + b[4:]])
+def test_a_damaged_cache_is_made_anew(sports, damage):
+    before = load_dataset("dsads", root=sports.parent)
+    (kept,) = (sports.parent / "cache").iterdir()
+    kept.write_bytes(damage(kept.read_bytes()))
+    assert load_dataset("dsads", root=sports.parent).fingerprint == before.fingerprint
+
+
+def test_a_cache_that_cannot_be_written_is_named(tiny, sports):
+    root = tiny.parent
+    (root / "cache").write_text("in the way")
+    for name in ("tiny-imagenet", "dsads"):
+        with pytest.raises(InputError, match=f"The cache {root / 'cache'} can't be written"):
+            load_dataset(name, root=root)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    def compute():
+        yield np.zeros((1, 4), np.uint8)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match="No space left on device.*free space"):
+        cached_array(tmp_path, "half", "0", (2, 4), "uint8", compute)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_folder_is_told_with_its_address(tmp_path, name):
+    with pytest.raises(InputError, match=r"There is no folder .* Get https?://"):
+        load_dataset(name, root=tmp_path)
+
+
+@pytest.mark.parametrize("gone", ["train", "test", "meta"])
+def test_missing_files_of_cifar100_are_named(cifar, gone):
+    (cifar / gone).unlink()
+    with pytest.raises(InputError, match=f"There is no file {cifar / gone}. Get https"):
+        load_dataset("cifar100", root=cifar.parent)
+    (cifar / gone).mkdir()
+    with pytest.raises(InputError, match=f"There is no file {cifar / gone}"):
+        load_dataset("cifar100", root=cifar.parent)
+
+
+@pytest.mark.parametrize("gone", ["wnids.txt", "words.txt", "val/val_annotations.txt", "train"])
+def test_missing_files_of_tiny_imagenet_are_named(tiny, gone):
+    shutil.rmtree(tiny / gone) if gone == "train" else (tiny / gone).unlink()
+    with pytest.raises(InputError, match=str(tiny / gone)):
+        load_dataset("tiny-imagenet", root=tiny.parent)
+
+
+def rows(count):
+    return np.zeros((count, 3072), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"data": rows(2), "fine_labels": [4, 100]}, "image 1 the label 100, not one of 0 to 99"),
+        ({"data": rows(2), "fine_labels": [-1, 4]}, "image 0 the label -1"),
+        ({"data": rows(2), "fine_labels": [4, True]}, "image 1 the label bool"),
+        ({"data": rows(2), "fine_labels": [4, 1 << 900]}, "image 1 the label int"),
+        ({"data": rows(2), "fine_labels": [4]}, "one of fine_labels for each of its 2 images"),
+        ({"data": rows(2), "fine_labels": {}}, "one of fine_labels"),
+        ({"data": rows(0), "fine_labels": []}, "impossible shape"),
+        ({"data": rows(2)[:, :-1], "fine_labels": [4, 4]}, "rows of 3072 uint8"),
+        ({"data": rows(2).astype(np.int16), "fine_labels": [4, 4]}, "rows of 3072 uint8"),
+        ({"data": rows(2) / 2.0, "fine_labels": [4, 4]}, "other than integers"),
+        ({"data": "text", "fine_labels": [4, 4]}, "rows of 3072 uint8"),
+        ({"fine_labels": [4, 4]}, "rows of 3072 uint8"),
+        ({}, "rows of 3072 uint8"),
+        ([1, 2], "holds no dictionary"),
+        ({"data": rows(2), "fine_labels": [4, 7]}, "test has no image of class class 99"),
+        ({"data": rows(4), "fine_labels": [4, 7, 99, 50]}, "train has no image of class class 50"),
+        ({"data": np.array([None]), "fine_labels": [4]}, "other than integers"),
+    ],
+)
+def test_wrong_content_of_cifar100_is_refused(cifar, content, sentence):
+    (cifar / "test").write_bytes(pickle.dumps(content, protocol=4))
+    with pytest.raises(InputError, match=sentence) as refused:
+        load_dataset("cifar100", root=cifar.parent)
+    assert str(cifar) in str(refused.value)
+
+
+def test_truncated_pickles_are_refused(cifar):
+    whole = (cifar / "train").read_bytes()
+    for length in [*range(0, 300, 7), len(whole) // 2, len(whole) - 1]:
+        (cifar / "train").write_bytes(whole[:length])
+        with pytest.raises(InputError, match="train can't be read.*unpack the archive anew"):
+            load_dataset("cifar100", root=cifar.parent)
+
+
+class Runs:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_a_pickle_that_wants_to_run_code_runs_none(cifar, tmp_path, protocol):
+    marker = tmp_path / "marker"
+    for attack in (
+        Runs(os.system, f"touch {marker}"),
+        Runs(eval, f"open({str(marker)!r}, 'w')"),
+        Runs(Path.touch, marker),
+        Runs(getattr, os, "system"),
+    ):
+        bad = {"data": rows(1), "fine_labels": [attack]} if attack.call[0] is not getattr else attack
+        try:
+            content = pickle.dumps(bad, protocol=protocol)
+        except TypeError:
+            content = b"cos\nsystem\n(Vtouch " + str(marker).encode() + b"\ntR."
+        (cifar / "test").write_bytes(content)
+        with pytest.raises(InputError, match="test can't be read"):
+            load_dataset("cifar100", root=cifar.parent)
+        assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x.",  # bytes of an exabyte
+        b"\x80\x04\x96" + struct.pack("<Q", 1 << 40) + b"x.",  # a byte array of a terabyte
+        b"\x80\x02N" + b"r\xff\xff\xff\x7f" * 9 + b"0.",  # the two thousand millionth note
+        b"\x80\x02" + b"}" * 1_100_000 + b".",  # many dictionaries
+        b"\x80\x02N" + b"\x85" * 300_000 + b"}q\x01" + b"(h\x00h\x00u.",
+        b"\x80\x02}(N" + b"\x85" * 300_000 + b"Nu.",  # a key of many shells
+        b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ftR.",  # an array of an exabyte
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nU\x01bR.",
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n)R(K\x01J\xff\xff\xff\x7f\x85cnumpy\ndtype\nU\x02u1\x85RU\x01xtb.",
+        b"\x80\x02cnumpy\ndtype\nU\x01O\x85R.",
+        b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00xX\x03\x00\x00\x00zip\x86R.",
+        b"\x80\x02cbuiltins\neval\nU\x011\x85R.",
+        b"\x80\x02](cnumpy\ndtype\nU\x02u1\x85R}b.",
+        b"\x80\x02e.",
+        b"\x80\x02(0.",
+        b"\x80\x02]]0.",
+        b"\x80\x02.",
+        b"I" + b"9" * 5_000_000 + b"\n.",
+        b"L" + b"9" * 5_000_000 + b"L\n.",
+        b"S'\\N'\n.",
+        b"c\\N\n\\x\n)R.",
+        b"",
+    ],
+)
+def test_hostile_pickles_cost_neither_time_nor_memory(hostile):
+    tracemalloc.start()
+    try:
+        start = time.perf_counter()
+        with pytest.raises(PickleError):
+            read_pickle(hostile)
+        assert time.perf_counter() - start < 30 and tracemalloc.get_traced_memory()[1] < 400 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_data_come_out_of_a_pickle_as_they_went_in():
+    content = {
+        "a": [1, -2, 1 << 80, None, True, "ü", b"\xff"],
+        b"b": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)),
+        3: {},
+    }
+    shared = [0]
+    content["twice"] = [shared, shared]
+    for protocol in (2, 3, 4):
+        assert read_pickle(pickle.dumps(content, protocol=protocol)) == content
+        for dtype in ("u1", "<i4", ">u2", "i8"):
+            for order in "CF":
+                array = np.arange(6).astype(dtype).reshape(2, 3, order=order)
+                found = read_pickle(pickle.dumps(array, protocol=protocol))
+                np.testing.assert_array_equal(found.array, array)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda b: b[: len(b) // 2], "cut short or no JPEG"),
+        (lambda b: b[:1], "cut short or no JPEG"),
+        (lambda b: b"", "cut short or no JPEG"),
+        (lambda b: b"\x89PNG" + b, "cut short or no JPEG"),
+        (lambda b: b + bytes(1 << 20), "are the most to expect"),
+        (lambda b: jpeg(0, size=(1, 1)), "is 1x1 pixels where images have 64x64"),
+        (lambda b: jpeg(0, size=(64, 63)), "is 64x63 pixels"),
+    ],
+)
+def test_damaged_images_are_named(tiny, damage, sentence):
+    path = tiny / "train" / "n00000001" / "images" / "n00000001_2.JPEG"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=sentence) as refused:
+        load_dataset("tiny-imagenet", root=tiny.parent)
+    assert str(path) in str(refused.value) and not any((tiny.parent / "cache").iterdir())
+
+
+def test_an_image_that_claims_to_be_huge_is_not_decoded(tiny):
+    path = tiny / "train" / "n00000001" / "images" / "n00000001_2.JPEG"
+    encoded = path.read_bytes()
+    at = encoded.index(b"\xff\xc0") + 5
+    path.write_bytes(encoded[:at] + b"\xff\xdc\xff\xdc" + encoded[at + 4 :])
+    with pytest.raises(InputError, match=str(path)):
+        load_dataset("tiny-imagenet", root=tiny.parent)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        ("wnids.txt", "n00000001\n../../etc\n", "'../../etc' for class 2"),
+        ("wnids.txt", "", "no folder of a class in wnids.txt"),
+        ("val/val_annotations.txt", "v0.JPEG\n", "no image and WordNet id in entry 1"),
+        ("val/val_annotations.txt", "", "Class n00000002 has no image in .*val"),
+        (
+            "val/val_annotations.txt",
+            "v0.JPEG n00000001\n../x.JPEG n00000002\n",
+            "Class n00000002 has no image in .*val",
+        ),
+    ],
+)
+def test_damaged_lists_of_tiny_imagenet_are_named(tiny, file, text, sentence):
+    (tiny / file).write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        load_dataset("tiny-imagenet", root=tiny.parent)
+
+
+def test_a_class_of_tiny_imagenet_without_images_is_named(tiny):
+    for path in (tiny / "train" / "n00000001" / "images").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match="Class n00000001 has no image in .*train; add some, or remove"):
+        load_dataset("tiny-imagenet", root=tiny.parent)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda t: t[: t.rindex("\n", 0, -1) + 1], r"s02\.txt has 124 lines where a segment has 125"),
+        (lambda t: t + t, r"s02\.txt has 250 lines"),
+        (lambda t: "", r"s02\.txt has 0 lines"),
+        (lambda t: t.replace("\n", ",1\n", 1), r"s02\.txt, line 1, has 46 values where there are 45"),
+        (lambda t: t.replace("\n", ",1\n", 1)[::-1].replace(",", "", 1)[::-1], "line 1, has 46 values"),
+        (lambda t: t[:-10].rsplit(",", 1)[0] + ",nan\n", r"s02\.txt, line 125, has b'nan'|line 125, has 4"),
+        (lambda t: "nan" + t[t.index(",") :], r"s02\.txt, line 1, has b'nan', which is no finite number"),
+        (lambda t: "-inf" + t[t.index(",") :], "line 1, has b'-inf'"),
+        (lambda t: "1e39" + t[t.index(",") :], "line 1, has b'1e39'"),
+        (lambda t: "1.x" + t[t.index(",") :], "line 1, has b'1.x'"),
+        (lambda t: "1.0\0" + t[t.index(",") :], "line 1, has b'1.0\\\\x00'"),
+        (lambda t: t[t.index(",") :], "line 1, has b''"),
+        (lambda t: "1" * 9000 + t, "line 1, has far more values"),
+        (lambda t: t + " " * (1 << 20), "are the most to expect"),
+    ],
+)
+def test_damaged_segments_are_named_with_their_line(sports, damage, sentence):
+    path = sports / "a01" / "p3" / "s02.txt"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(InputError, match=sentence) as refused:
+        load_dataset("dsads", root=sports.parent)
+    assert str(path) in str(refused.value)
+
+
+def test_segments_with_other_line_ends_are_the_same(sports):
+    before = load_dataset("dsads", root=sports.parent).fingerprint
+    path = sports / "a01" / "p3" / "s02.txt"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+    assert load_dataset("dsads", root=sports.parent).fingerprint == before
+
+
+def test_an_activity_without_segments_is_named(sports):
+    (sports / "a07").mkdir()
+    with pytest.raises(InputError, match="a07 has no training segment"):
+        load_dataset("dsads", root=sports.parent)
+    (sports / "a07").rmdir()
+    for number in (3, 4, 5):
+        (sports / "a19" / "p3" / f"s{number:02d}.txt").unlink()
+    with pytest.raises(InputError, match="a19 has no test segment, which takes three"):
+        load_dataset("dsads", root=sports.parent)
+
+
+def test_find_folder_takes_the_root_itself_or_what_is_below(tmp_path):
+    (tmp_path / "a").mkdir()
+    assert find_folder(tmp_path, ("a",), "") == find_folder(tmp_path / "a", ("a",), "") == tmp_path / "a"
+    with pytest.raises(InputError, match="There is no folder a"):
+        find_folder(tmp_path, ("a",), "", holding="b")
+
+
+# Mutants of real files: they load or are refused with a sentence, whatever was changed
+
+
+def mutated(content, rng):
+    """Some flipped, removed, inserted or doubled bytes, or a shorter file."""
+    content = bytearray(content)
+    for _ in range(rng.integers(1, 5)):
+        at = (
+            int(rng.integers(0, len(content) + 1))
+            if rng.random() < 0.5
+            else int(rng.integers(0, 700)) % (len(content) + 1)
+        )
+        end = at + int(rng.choice([1, 1, 2, 4, 40]))
+        kind = rng.integers(0, 6)
+        if kind <= 1:
+            content[at:end] = rng.bytes(len(content[at:end]))
+        elif kind == 2:
+            del content[at:end]
+        elif kind == 3:
+            content[at:at] = bytes([int(rng.choice([0, 1, 255, 46, 40, 44, 10, 127]))]) * (end - at)
+        elif kind == 4:
+            content[at:at] = content[at - 30 if at > 30 else 0 : at]
+        elif rng.random() < 0.3:
+            del content[at:]
+    return bytes(content)
+
+
+def fuzz(load, root, paths, mutants=MUTANTS):
+    """How many mutants were read and how many refused; any other error ends the test."""
+    rng = np.random.default_rng(0)
+    originals = [path.read_bytes() for path in paths]
+    counts = {"read": 0, "refused": 0}
+    slowest = 0.0
+    for number in range(mutants):
+        path, original = paths[number % len(paths)], originals[number % len(paths)]
+        path.write_bytes(mutated(original, rng))
+        start = time.perf_counter()
+        try:
+            load(root)
+            counts["read"] += 1
+        except InputError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1000
+            counts["refused"] += 1
+        slowest = max(slowest, time.perf_counter() - start)
+        path.write_bytes(original)
+    load(root)
+    assert slowest < 5 and (mutants < 100 or min(counts.values()) > 0)
+    logging.getLogger(__name__).warning("%s of %d mutants, slowest %.3f s", counts, mutants, slowest)
+
+
+def few_of_cifar100(subsets, root):
+    """The first images of the real files, in pickles of the same form."""
+    folder = root / "cifar-100-python"
+    folder.mkdir()
+    shutil.copy(subsets / "cifar-100-python" / "meta", folder)
+    for part, count in (("train", 4), ("test", 4)):
+        content = pickle.loads((subsets / "cifar-100-python" / part).read_bytes(), encoding="bytes")
+        chosen = np.flatnonzero(np.array(content[b"fine_labels"]) < 2)[:count]
+        labels = [content[b"fine_labels"][k] for k in chosen]
+        names = [content[b"filenames"][k] for k in chosen]
+        (folder / part).write_bytes(py2_pickle(content[b"data"][chosen], labels, names))
+    return folder
+
+
+@real
+def test_mutants_of_cifar100_are_read_or_refused(subsets, tmp_path):
+    folder = few_of_cifar100(subsets, tmp_path)
+    fuzz(cifar100.load, tmp_path, [folder / "train", folder / "meta", folder / "test"])
+    whole = tmp_path / "whole" / "cifar-100-python"
+    shutil.copytree(subsets / "cifar-100-python", whole)
+    shutil.copy(whole / "test", whole / "train")
+    fuzz(cifar100.load, whole, [whole / "test"], min(MUTANTS // 20, 50))
+
+
+@real
+def test_mutants_of_tiny_imagenet_are_read_or_refused(subsets, tmp_path):
+    source, folder = subsets / "tiny-imagenet-200", tmp_path / "tiny-imagenet-200"
+    lines = (source / "val" / "val_annotations.txt").read_text().splitlines()
+    wnids = (source / "wnids.txt").read_text().split()[:2]
+    (folder / "val" / "images").mkdir(parents=True)
+    shutil.copy(source / "words.txt", folder)
+    (folder / "wnids.txt").write_text("\n".join(wnids) + "\n")
+    chosen = [next(line for line in lines if line.split("\t")[1] == wnid) for wnid in wnids]
+    (folder / "val" / "val_annotations.txt").write_text("\n".join(chosen) + "\n")
+    images = [Path("val/images") / line.split("\t")[0] for line in chosen]
+    images += [Path(f"train/{wnid}/images/{wnid}_{k}.JPEG") for wnid in wnids for k in range(2)]
+    for image in images:
+        (folder / image).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / image, folder / image)
+    lists = [folder / name for name in ("wnids.txt", "words.txt", "val/val_annotations.txt")]
+    fuzz(tiny_imagenet.load, tmp_path, [*(folder / image for image in images), *lists])
+
+
+@real
+def test_mutants_of_dsads_are_read_or_refused(subsets, tmp_path):
+    for number in range(1, 13, 4):
+        target = tmp_path / "data" / "a01" / "p1" / f"s{number:02d}.txt"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(subsets / "data" / "a01" / "p1" / target.name, target)
+    fuzz(dsads.load, tmp_path, sorted((tmp_path / "data" / "a01" / "p1").iterdir()))

@@ -1,0 +1,261 @@
+"""Encoded images: from files through storage, memory and transform."""
+
+import io
+import logging
+import os
+import tarfile
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from mirolib import (
+    CorruptRecordError,
+    Fingerprint,
+    InputError,
+    MemoryConfig,
+    RunSettings,
+    Storage,
+    TaskStream,
+    load_dataset,
+    run_experiment,
+)
+from mirolib.data.imagenet1k import IMAGENET1K
+from mirolib.data.images import cut, decode, decoded
+from mirolib.data.stream import make_ids
+from mirolib.learning.augment import Transform
+from mirolib.memory.buffers import OBJECT_BYTES, SampleArray
+
+
+def encoded(height=40, width=60, mode="RGB", kind="JPEG", colour=None, quality=90):
+    rng = np.random.default_rng(height * 1000 + width)
+    picture = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
+    if colour is not None:
+        picture = Image.new(mode, (width, height), colour)
+    file = io.BytesIO()
+    picture.save(file, kind, **({"quality": quality} if kind == "JPEG" else {}))
+    return file.getvalue()
+
+
+def write_images(root: Path, classes=4, per_class=12, test=3) -> Path:
+    """A small data set in ILSVRC layout; class `c` is of one colour, with sizes that vary."""
+    for part, count in (("train", per_class), ("val", test)):
+        for label in range(classes):
+            folder = root / "imagenet" / part / f"n{label:08d}"
+            folder.mkdir(parents=True)
+            for k in range(count):
+                colour = (60 * label, 255 - 60 * label, 20 * k)
+                (folder / f"n{label:08d}_{k}.JPEG").write_bytes(encoded(30 + 5 * k, 50 + label, colour=colour))
+    return root
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    small = replace(IMAGENET1K.presets["small"], classes=0, per_class=0, test_per_class=0, tasks=2, model="small-cnn",
+                    epochs=2, batch_size=8, stream_size=10, episodic_size=8)  # fmt: skip
+    spec = replace(IMAGENET1K, sample_shape=(3, 32, 32), presets={"small": small})
+    monkeypatch.setattr("mirolib.data.imagenet1k.IMAGENET1K", spec)
+    monkeypatch.setattr("mirolib.data.LOADERS", {"imagenet1k": (spec, import_module("mirolib.data.imagenet1k").load)})
+    return write_images(tmp_path)
+
+
+def test_images_are_listed_and_read_when_asked_for(images, caplog):
+    caplog.set_level(logging.INFO)
+    dataset = load_dataset("imagenet1k", root=images)
+    assert (len(dataset.train), len(dataset.test), len(dataset.class_names)) == (48, 12, 4)
+    assert "4 classes, 48 training and 12 test images" in caplog.text
+    file = images / "imagenet" / "train" / "n00000002" / "n00000002_1.JPEG"
+    position = np.flatnonzero(dataset.train.labels == 2)[1]
+    assert dataset.train.read(np.array([position]))[0] == file.read_bytes()
+    sizes = [path.stat().st_size for path in (images / "imagenet" / "train").rglob("*.JPEG")]
+    assert dataset.train.mean_bytes == int(np.mean(sizes))
+    again = load_dataset("imagenet1k", root=images).fingerprint
+    file.unlink()
+    assert again == dataset.fingerprint != load_dataset("imagenet1k", root=images).fingerprint
+    with pytest.raises(InputError, match="n00000002_1.JPEG can't be read"):
+        dataset.train.read(np.array([position]))
+
+
+def test_a_missing_or_empty_part_is_said(images, tmp_path):
+    with pytest.raises(InputError, match="no folder imagenet in .* terms must be accepted"):
+        load_dataset("imagenet1k", root=tmp_path / "elsewhere")
+    for file in (images / "imagenet" / "val" / "n00000001").iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match="Class n00000001 has no test image"):
+        load_dataset("imagenet1k", root=images)
+
+
+def test_without_val_every_tenth_image_is_the_test_set(images):
+    for file in (images / "imagenet" / "val").rglob("*.JPEG"):
+        file.unlink()
+    for folder in (*(images / "imagenet" / "val").iterdir(), images / "imagenet" / "val"):
+        folder.rmdir()
+    dataset = load_dataset("imagenet1k", root=images)
+    assert (len(dataset.train), len(dataset.test)) == (44, 4)
+    assert not set(dataset.train.rows) & set(dataset.test.rows)
+
+
+def test_encoded_samples_survive_storage_and_their_damage_is_found(images, tmp_path):
+    stream = TaskStream(load_dataset("imagenet1k", root=images), num_tasks=2)
+    store = Storage(tmp_path / "store", Fingerprint.of(stream))
+    task = stream[0]
+    samples = task.train.read(slice(None))
+    assert store.put(task.train_ids, samples) == len(samples)
+    assert store.bytes_written == sum(map(len, samples)) + 8 * len(samples)
+    assert store.put(task.train_ids, samples) == 0 and store.bytes_written == sum(map(len, samples)) + 8 * len(samples)
+    order = np.random.default_rng(0).permutation(len(samples))
+    assert store.read(task.train_ids[order]).tolist() == samples[order].tolist()
+    key = int(task.train_ids[0]).to_bytes(8, "big")
+    with store._env.begin(write=True, db=store._databases["train"]) as transaction:
+        record = bytearray(transaction.get(key))
+        record[50] ^= 1
+        transaction.put(key, bytes(record))
+    with pytest.raises(CorruptRecordError, match="do not match their checksum"):
+        store.read(task.train_ids[:1])
+    for record, what in ((b"12345678", "cut short"), (None, "missing")):
+        with store._env.begin(write=True, db=store._databases["train"]) as transaction:
+            transaction.delete(key) if record is None else transaction.put(key, record)
+        with pytest.raises(CorruptRecordError, match=what):
+            store.read(task.train_ids[:1])
+    store.close()
+
+
+def test_buffers_count_the_bytes_they_hold_and_let_go_of_them():
+    array = SampleArray(4, (), "object")
+    samples = np.empty(3, dtype=object)
+    samples[:] = [b"a" * 100, b"b" * 50, b"c" * 10]
+    array.append(samples, make_ids(np.zeros(3, dtype=int), np.arange(3)))
+    assert array.allocated_bytes == 4 * (8 + 8 + 8) + 160 + 3 * OBJECT_BYTES
+    array.discard(np.array([0]))
+    assert array.allocated_bytes == 4 * 24 + 60 + 2 * OBJECT_BYTES
+    array.resize(2)
+    assert array.allocated_bytes == 2 * 24 + 60 + 2 * OBJECT_BYTES and len(array.copy()) == 2
+    assert array._samples.tolist() == [b"c" * 10, b"b" * 50]
+
+
+def test_a_run_on_encoded_images_learns(images, tmp_path):
+    settings = RunSettings(
+        "imagenet1k", data=str(images), energy="none", epochs=20, lr=0.02, batch_size=4, controller="whole-budget"
+    )
+    results = [run_experiment(settings, results=tmp_path / f"results{k}", progress=False) for k in range(2)]
+    assert results[0].summary["final_accuracy"] > 0.6, "four colours"
+    assert results[0].tasks["average_accuracy"].tolist() == results[1].tasks["average_accuracy"].tolist()
+
+
+def test_a_budget_in_bytes_is_kept_by_real_lengths(images, tmp_path):
+    settings = RunSettings("imagenet1k", data=str(images), energy="none", epochs=2, memory_budget="16kB")
+    result = run_experiment(settings, results=tmp_path / "results", progress=False)
+    assert 0 < result.tasks["memory_bytes"].max() <= 1.1 * 16_000
+    config = result.tasks.iloc[-1]
+    assert config["stream_size"] + config["episodic_size"] > 5
+    assert MemoryConfig(int(config["stream_size"]), int(config["episodic_size"]))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_images_of_other_colours_become_rgb(mode):
+    image = decode(encoded(20, 30, mode=mode))
+    assert image.size == (30, 20) and image.mode == "RGB"
+    if mode == "L":
+        assert (np.ptp(np.asarray(image), axis=2) == 0).all()
+    if mode == "CMYK":
+        found = np.asarray(decode(encoded(20, 30, mode="CMYK", colour=(255, 0, 0, 0)))).mean(axis=(0, 1))
+        assert found[0] < 40 and found[1] > 150, "cyan"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
+def test_other_formats_under_the_same_name_are_read(kind):
+    assert decode(encoded(20, 30, kind=kind)).size == (30, 20)
+
+
+def test_tiny_and_damaged_images():
+    assert cut(encoded(1, 1), (32, 32)).shape == (32, 32, 3)
+    whole = encoded(64, 64)
+    for data in (b"", b"no image", whole[: len(whole) // 2], whole[:20]):
+        with pytest.raises(InputError, match="can't be decoded"):
+            decode(data)
+
+
+def test_the_middle_is_torchvisions_resize_and_crop():
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    picture, file = Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC), io.BytesIO()
+    picture.save(file, "PNG")
+    theirs = v2.functional.resize(v2.functional.pil_to_tensor(picture), [256], antialias=True)
+    theirs = v2.functional.center_crop(theirs, [224, 224])
+    ours = torch.from_numpy(cut(file.getvalue(), (224, 224)).copy()).permute(2, 0, 1)
+    assert (ours.float() - theirs.float()).abs().mean() < 1
+
+
+@pytest.mark.parametrize("size", [(24, 32), (100, 100), (300, 300)])
+@pytest.mark.parametrize("draw", [None, (0.9, 0.5, 0.3, 0.7), (0.1, 0.2, 0.9, 0.4)])
+def test_a_jpeg_decoded_at_a_fraction_looks_like_the_whole_one(size, draw):
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    picture, jpeg, png = (
+        Image.fromarray(coarse).resize((403, 301), Image.Resampling.BICUBIC),
+        io.BytesIO(),
+        io.BytesIO(),
+    )
+    picture.save(jpeg, "JPEG", quality=95)
+    picture.save(png, "PNG")
+    ours, whole = (cut(file.getvalue(), size, draw).astype(float) for file in (jpeg, png))
+    assert np.abs(ours - whole).mean() < 2
+
+
+def test_random_windows_have_the_areas_of_torchvisions():
+    # A ramp over the width: the window's mean and span say where it lay and how wide it was.
+    ramp = np.broadcast_to(np.arange(256, dtype=np.uint8), (256, 256))
+    file = io.BytesIO()
+    Image.fromarray(ramp).save(file, "PNG")
+    samples = np.empty(300, dtype=object)
+    samples[:] = [file.getvalue()] * 300
+    draws = torch.rand(300, 4, generator=torch.Generator().manual_seed(0))
+    ours = decoded(samples, (32, 32), draws).float()[:, 0]
+    span = (ours[:, :, -1] - ours[:, :, 0]).mean(1) / 255
+    torch.manual_seed(0)
+    theirs = v2.RandomResizedCrop(32, antialias=True)
+    image = v2.functional.pil_to_tensor(decode(file.getvalue()))
+    reference = torch.stack([theirs(image) for _ in range(300)]).float()[:, 0]
+    expected = (reference[:, :, -1] - reference[:, :, 0]).mean(1) / 255
+    assert span.mean() == pytest.approx(float(expected.mean()), rel=0.05)
+    assert span.min() < 0.4 and span.max() > 0.9
+    assert ours.mean(dim=(1, 2)).std() == pytest.approx(float(reference.mean(dim=(1, 2)).std()), rel=0.2)
+
+
+def test_the_transform_mirrors_and_normalises_decoded_images():
+    spec = replace(IMAGENET1K, sample_shape=(3, 32, 32))
+    samples = np.empty(40, dtype=object)
+    samples[:] = [encoded(40, 40, colour=(255, 0, 0))] * 40
+    batch = Transform(spec, torch.device("cpu"), 0).train(samples)
+    assert batch.shape == (40, 3, 32, 32)
+    assert batch[:, 0].mean() == pytest.approx((254 / 255 - 0.485) / 0.229, abs=0.05)
+    one = Transform(spec, torch.device("cpu"), 0).train(samples)
+    assert torch.equal(one, batch), "the same draws"
+
+
+SHARED = os.environ.get("MIRO_SHARED_DATA")
+
+
+@pytest.mark.skipif(not SHARED, reason="MIRO_SHARED_DATA names no folder with real subsets")
+@pytest.mark.parametrize(
+    ("archive", "classes", "train"), [("imagenet-10x100-224px", 10, 800), ("imagenet-1k-100x1", 100, 100)]
+)
+def test_real_images_are_read(archive, classes, train, tmp_path):
+    with tarfile.open(Path(SHARED) / f"{archive}.tar.gz") as tar:
+        tar.extractall(tmp_path / "imagenet", filter="data")
+    if classes == 100:  # one image a class: no test image can be held out
+        with pytest.raises(InputError, match="has no test image"):
+            load_dataset("imagenet1k", root=tmp_path)
+        files = sorted((tmp_path / "imagenet" / "train").rglob("*.JPEG"))
+        samples = np.empty(len(files), dtype=object)
+        samples[:] = [file.read_bytes() for file in files]
+        assert decoded(samples, (64, 64)).shape == (100, 3, 64, 64)
+        return
+    dataset = load_dataset("imagenet1k", root=tmp_path, preset="paper")
+    assert (len(dataset.class_names), len(dataset.train), len(dataset.test)) == (10, train, 200)
+    assert decoded(dataset.train.read(np.arange(8)), (224, 224)).float().std() > 30
+    small = load_dataset("imagenet1k", root=tmp_path)
+    assert (len(small.train), len(small.test)) == (800, 200)

@@ -1,0 +1,158 @@
+import json
+import string
+import warnings
+from pathlib import Path
+
+import pandas as pd
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from mirolib import InputError, TraceSource, comparison_plots as plots
+from mirolib.energy.sensors.model import _TERMS, FORMAT, PowerModel
+from mirolib.workbench import compare as comparison
+from mirolib.workbench.compare import MixedEnergyWarning, over_seeds, select
+from mirolib.workbench.folder import load_run
+from mirolib.workbench.run import Run, open_run
+from mirolib.workbench.sweep_plan import read_plan
+
+NUMBERS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def trace_inputs() -> st.SearchStrategy[bytes]:
+    """Power traces: random bytes, and the right columns over anything."""
+    cells = st.sampled_from(["0", "1.5", "2", "3", "", "nan", "inf", "-1", "1e999", "x", '"', "total", "9" * 30])
+    rows = st.lists(st.lists(cells, min_size=2, max_size=4), max_size=6)
+    heads = st.sampled_from(["time_s,power_w", "time_s,rail,power_w", "power_w,time_s,power_w"])
+    near = st.builds(lambda head, rows: "\n".join([head, *(",".join(row) for row in rows)]).encode(), heads, rows)
+    return st.binary(max_size=60) | near
+
+
+def calibration_inputs() -> st.SearchStrategy[bytes]:
+    """Calibrations: random bytes, and near misses."""
+    near = st.fixed_dictionaries(
+        {"format": st.just(FORMAT)},
+        optional={name: st.floats() | NUMBERS for name in (*_TERMS, "error")}
+        | {name: NUMBERS for name in ("parts", "machine", "scope", "kind", "other")},
+    )
+    return st.binary(max_size=60) | (near | NUMBERS).map(lambda content: json.dumps(content).encode())
+
+
+def read_or_refused(path: Path, content: bytes) -> None:
+    """Reads a file of any content by its name."""
+    path.write_bytes(content)
+    try:
+        if path.suffix == ".csv":
+            TraceSource.from_csv(path).measure(0.0, 1.0)
+        else:
+            PowerModel.load(path)
+    except InputError as error:
+        assert "\n" not in str(error) and path.name in str(error)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=trace_inputs())
+def test_any_power_trace_is_read_or_refused(tmp_path, content):
+    read_or_refused(tmp_path / "any.csv", content)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=calibration_inputs())
+def test_any_calibration_is_read_or_refused(tmp_path, content):
+    read_or_refused(tmp_path / "any.json", content)
+
+
+_WORDS = st.sampled_from(["notebook", "10_run", "grid", "seeds", "name", "parameters", "epochs", "lr", "seed", "model"])
+
+
+_TEXTS = _WORDS | st.text(string.printable, max_size=12) | st.text(max_size=8)
+
+
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | _TEXTS
+
+
+VALUES = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3), max_leaves=8
+)
+"""Whatever JSON or YAML can hold, near to what is meant to stand there."""
+
+
+def refused_or_read(path: Path, content: bytes) -> None:
+    """The one thing a reader of sweeps may do with what it does not like."""
+    path.write_bytes(content)
+    try:
+        assert len(read_plan(path).members) >= 1
+    except InputError as error:
+        assert str(error)
+
+
+def yaml_inputs() -> st.SearchStrategy[bytes]:
+    """Sweep files: random bytes, random lines, and near misses."""
+    near = st.fixed_dictionaries(
+        {"notebook": st.just("10_run") | VALUES},
+        optional={"grid": st.dictionaries(_TEXTS, VALUES, max_size=2) | VALUES, "seeds": VALUES, "name": VALUES},
+    )
+    lines = st.lists(st.tuples(_TEXTS, _TEXTS), max_size=5).map(lambda rows: "\n".join(f"{a}: {b}" for a, b in rows))
+    return st.binary(max_size=60) | lines.map(lambda t: t.encode(errors="replace")) | near.map(
+        lambda content: json.dumps(content).encode()
+    )  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=yaml_inputs())
+def test_any_sweep_file_is_read_or_refused(tmp_path, content):
+    refused_or_read(tmp_path / "any.yml", content)
+
+
+def read_whatever(path: Path, run: bytes, table: bytes) -> tuple[pd.DataFrame, Run]:
+    """The readers of a run's folder, on files of any content."""
+    path.mkdir(exist_ok=True)
+    (path / "run.json").write_bytes(run)
+    for name in comparison._NUMBERS:
+        (path / f"{name}.csv").write_bytes(table)
+    row, opened = load_run(path / "run.json"), open_run(path)
+    assert row["run_id"] == path.name and isinstance(row["status"], str) and row["path"] == str(path)
+    assert row["status"] != "unreadable" or row["error"]
+    runs = pd.DataFrame([row, {"status": "finished", "run_id": "a", "final_accuracy": 0.5, "path": str(path)}])
+    select(runs, {"status": "finished"})
+    over_seeds(runs)
+    return runs, opened
+
+
+def run_inputs() -> st.SearchStrategy[bytes]:
+    """Contents of `run.json`: random bytes and near misses."""
+    near = st.fixed_dictionaries(
+        {
+            "format": st.just(1),
+            "status": st.sampled_from(["finished", "running"]) | VALUES,
+            "started": VALUES,
+            "duration_s": st.floats() | VALUES,
+            "parameters": st.dictionaries(st.sampled_from(["seed", "dataset", "path", "status"]), VALUES) | VALUES,
+            "summary": st.dictionaries(st.sampled_from([*comparison.MEASURES, "energy_kind"]), VALUES) | VALUES,
+        },
+        optional={"error": VALUES, "environment": st.dictionaries(st.sampled_from(["host", "pid"]), VALUES)},
+    )
+    return st.binary(max_size=40) | (near | VALUES).map(lambda content: json.dumps(content).encode())
+
+
+def table_inputs() -> st.SearchStrategy[bytes]:
+    """Contents of a table: random bytes, and the right columns over anything."""
+    columns = sorted({*sum(comparison._NUMBERS.values(), ()), *sum(comparison._TEXTS.values(), ()), "accuracy_0"})
+    cells = st.sampled_from(["0", "1.5", "", "nan", "inf", "-1", "1e999", "x", '"', "train", "9" * 30, "measured"])
+    lines = st.lists(st.lists(cells, min_size=len(columns) - 1, max_size=len(columns) + 1), max_size=3)
+    return st.binary(max_size=40) | lines.map(
+        lambda rows: "\n".join([",".join(columns), *(",".join(row) for row in rows)]).encode()
+    )
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(run=run_inputs(), table=table_inputs())
+def test_any_run_folder_is_read_and_drawn(tmp_path, run, table):
+    runs, opened = read_whatever(tmp_path / "10_run", run, table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MixedEnergyWarning)
+        plots.accuracy_over_energy(runs)
+    for draw in (plots.configurations, plots.accuracy_matrices, plots.energy_of_phases):
+        draw({"a": opened})

@@ -1,0 +1,352 @@
+import copy
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from samples import make_dataset
+from scipy.optimize import minimize
+from torch.nn import functional
+
+from mirolib import (
+    EnergyMeter,
+    ExperienceReplay,
+    FixedController,
+    InputError,
+    Learner,
+    MemoryConfig,
+    Method,
+    MiroController,
+    NullSource,
+    ProbeProfiler,
+    RunSettings,
+    TaskStream,
+    TrialProfiler,
+    run,
+    run_experiment,
+    summarise,
+)
+from mirolib.controller import full_training
+from mirolib.controller.profiler import Situation
+from mirolib.controller.resources import Resources
+from mirolib.data.stream import labels_of
+from mirolib.learning.bic import BiasLayer, BiC, condensed, distillation_loss, fit_bias_layer
+from mirolib.learning.learner import train_epoch
+
+STREAM = TaskStream(make_dataset(classes=6, per_class=20), 3, seed=0)  # 18 of a class to train on, 2 held out
+PRESET = replace(STREAM.dataset.spec.preset(), epochs=3, batch_size=8)
+CONFIG = MemoryConfig(20, 18, 0.5)
+UNLIMITED = Resources(None, 0, 0.0, 1.0)
+
+
+def arrived(make_memory, task=1, method=None, config=CONFIG, epochs=3):
+    """A learner and a memory at the moment a task has arrived."""
+    one, memory = Learner(STREAM.dataset.spec, PRESET, method=method or BiC()), make_memory(STREAM, config)
+    for index in range(task + 1):
+        memory.receive(STREAM[index])
+        one.grow(STREAM[index].classes)
+        one.method.begin(one, STREAM[index], memory)
+        if index < task:
+            for _ in range(epochs):
+                train_epoch(one, memory)
+            memory.settle()
+            one.method.finish(one, STREAM[index], memory)
+            memory.retain(STREAM[index])
+    return STREAM[task], one, memory
+
+
+# --- stage 1
+
+
+def test_distillation_by_hand():
+    """At T = 2, logits (0, 2 ln 3) stand for (1/4, 3/4); the new class's logit plays no part."""
+    log3 = math.log(3)
+    old = torch.tensor([[0.0, 2 * log3], [0.0, 2 * log3]])
+    new = torch.tensor([[5.0, 5.0, 100.0], [2 * log3, 0.0, -7.0]])
+    first = -(0.25 * math.log(0.5) + 0.75 * math.log(0.5))
+    second = -(0.25 * math.log(0.75) + 0.75 * math.log(0.25))
+    assert distillation_loss(new, old).item() == pytest.approx((first + second) / 2)
+    assert distillation_loss(new[:1], old[:1]).item() == pytest.approx(math.log(2))
+
+
+def test_the_temperature_softens():
+    old, new = torch.tensor([[0.0, math.log(9)]]), torch.tensor([[0.0, 0.0]])
+    old_at_1, slope_at_2 = torch.tensor([0.1, 0.9]), torch.tensor([0.25 - 0.5, 0.75 - 0.5])
+    new.requires_grad_()
+    (at_1,) = torch.autograd.grad(distillation_loss(new, old, 1.0), new)
+    torch.testing.assert_close(at_1[0], 0.5 - old_at_1)
+    (at_2,) = torch.autograd.grad(distillation_loss(new, old), new)
+    torch.testing.assert_close(at_2[0], -slope_at_2 / 2)  # the softened difference, divided by T
+
+
+def test_the_distillation_weight_is_the_share_of_old_classes_and_swapping_lowers_it():
+    method = BiC()
+    assert method.distillation_weight(2, 4) == 0.5 and method.distillation_weight(20, 25) == 0.8
+    assert method.distillation_weight(20, 25, 1.0) == 0.4
+    assert method.distillation_weight(20, 25, 0.5) == pytest.approx(0.6)
+    assert BiC(swap_factor=1.0).distillation_weight(20, 25, 1.0) == 0.8
+    assert BiC(swap_factor=0.0).distillation_weight(20, 25, 1.0) == 0.0
+
+
+@pytest.mark.parametrize(("swap_ratio", "weight"), [(0.0, 2 / 3), (0.5, 0.5), (1.0, 1 / 3)])
+def test_the_loss_of_a_step_is_the_papers(make_memory, swap_ratio, weight):
+    """Four old and two new classes: lambda = 2/3 without swapping; targets are the old model's corrected logits."""
+    _, one, memory = arrived(make_memory, task=2, config=replace(CONFIG, swap_ratio=swap_ratio))
+    layer = one.method.layers[-1]
+    assert (layer.first, layer.last) == (2, 4) and layer.alpha != 1
+    before = copy.deepcopy((one.backbone, one.head))
+    train_epoch(one, memory)
+    batch = next(memory.batches(8))
+    inputs, labels = one._transform.evaluate(batch.samples), torch.from_numpy(batch.labels)
+    logits = one.logits(inputs)
+    old = before[1](before[0](inputs))[:, :4]
+    old[:, 2:] = layer.alpha * old[:, 2:] + layer.beta
+    targets, found = (old / 2).softmax(1), (logits[:, :4] / 2).log_softmax(1)
+    expected = weight * -(targets * found).sum(1).mean() + (1 - weight) * functional.cross_entropy(logits, labels)
+    assert one.method.step_loss(one, inputs, logits, labels).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_first_task_is_plain_softmax_training(make_memory):
+    weights = []
+    for method in (BiC(), ExperienceReplay("ce")):
+        one, memory = Learner(STREAM.dataset.spec, PRESET, method=method), make_memory(STREAM, CONFIG)
+        next(run(STREAM, one, memory, FixedController(CONFIG), progress=False))
+        weights.append([p.detach().clone() for p in [*one.backbone.parameters(), *one.head.parameters()]])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+# --- stage 2
+
+
+def test_the_bias_layer_changes_the_new_logits_alone():
+    logits = torch.arange(10.0).reshape(2, 5)
+    corrected = BiasLayer(2, 4, 0.5, -3.0)(logits)
+    assert corrected.tolist() == [[0, 1, -2, -1.5, 4], [5, 6, 0.5, 1, 9]]
+    assert torch.equal(BiasLayer(2, 4)(logits), logits)
+
+
+def biased(count, alpha, beta, seed=0):
+    """Logits of six old and three new classes that need this layer: labels are drawn from the corrected softmax."""
+    generator = torch.Generator().manual_seed(seed)
+    true = 2 * torch.randn(count, 9, generator=generator)
+    labels = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]
+    return torch.cat([true[:, :6], (true[:, 6:] - beta) / alpha], dim=1), labels
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.6, -1.5), (1.0, 0.0), (1.7, 0.8)])
+def test_stage_2_recovers_a_known_layer(alpha, beta):
+    layer = fit_bias_layer(*biased(40_000, alpha, beta), first=6)
+    assert (layer.first, layer.last) == (6, 9)
+    assert layer.alpha == pytest.approx(alpha, rel=0.04) and layer.beta == pytest.approx(beta, abs=0.06)
+
+
+@pytest.mark.parametrize("pull", [0.0, 1.0, 50.0])
+def test_stage_2_finds_the_minimum(pull):
+    logits, labels = biased(300, 0.5, -1.0)
+    logits = logits.double()
+
+    def loss(values):
+        corrected = torch.cat([logits[:, :6], values[0] * logits[:, 6:] + values[1]], dim=1)
+        pulled = pull / 2 * ((values[0] - 1) ** 2 + values[1] ** 2) / 300
+        return functional.cross_entropy(corrected, labels).item() + pulled
+
+    layer = fit_bias_layer(logits, labels, 6, pull)
+    np.testing.assert_allclose([layer.alpha, layer.beta], minimize(loss, [1.0, 0.0]).x, atol=1e-3)
+
+
+def test_joining_the_old_classes_changes_nothing():
+    logits, labels = biased(300, 0.5, -1.0)
+    joined, positions = condensed(logits, labels, 6)
+    assert joined.shape == (300, 4) and positions[labels < 6].eq(0).all()
+    whole, short = fit_bias_layer(logits, labels, 6), fit_bias_layer(joined, positions, 1)
+    assert (short.alpha, short.beta) == pytest.approx((whole.alpha, whole.beta), abs=1e-6)
+
+
+def test_separable_samples_give_a_finite_layer():
+    logits = 50 * torch.eye(4)
+    layer = fit_bias_layer(logits, torch.arange(4), 2)
+    assert 0.5 < layer.alpha < 2 and abs(layer.beta) < 1
+
+
+def test_stage_2_takes_an_equal_number_of_every_class(make_memory):
+    _, one, memory = arrived(make_memory, task=2)
+    ids = memory.validation_ids()
+    assert np.bincount(labels_of(ids)).tolist() == [2] * 6
+    assert np.bincount(labels_of(one.method._balanced(ids, 6))).tolist() == [2] * 6
+    assert np.bincount(labels_of(BiC(per_class=1)._balanced(ids, 6))).tolist() == [1] * 6
+    uneven = np.delete(ids, [1, 6, 7])  # class 0 has one left, class 3 none
+    assert np.bincount(labels_of(one.method._balanced(uneven, 6)), minlength=6).tolist() == [1, 1, 1, 0, 1, 1]
+
+
+def test_predictions_use_corrected_logits_until_the_next_training_begins(make_memory):
+    task, one, memory = arrived(make_memory, task=2)
+    one.method._layer = BiasLayer(2, 4, 1.0, 1e3)
+    samples = STREAM.dataset.test.data
+    assert set(one.predict(samples)) <= {2, 3}
+    reached, now = Situation(task, one, memory, [CONFIG], 0).accuracies()
+    assert reached <= 0.5 and now <= 1 / 3, "only two classes are ever predicted"
+    raw = one.logits(one._transform.evaluate(samples[:4]))
+    torch.testing.assert_close(one.classify(one.features(samples[:4])), one.method.correct(raw.detach()))
+    train_epoch(one, memory)
+    assert torch.equal(one.method.correct(raw), raw)
+
+
+# --- the books, clones and controllers
+
+
+def test_tallies_are_exact(make_memory):
+    one, memory = Learner(STREAM.dataset.spec, PRESET, method=BiC()), make_memory(STREAM, CONFIG)
+    records = list(run(STREAM, one, memory, FixedController(CONFIG), EnergyMeter(NullSource()), progress=False))
+    for record in records:
+        work = {reading.window: reading.work for reading in record.readings}
+        visits = 3 * (20 + (18 if record.task else 0))
+        held_out = 2 * 2 * (record.task + 1)
+        assert work["train"].visits == visits
+        assert work["train"].forward_visits == (visits + held_out if record.task else 0)
+        assert work["evaluate"].forward_visits == 5 * 2 * (record.task + 1)
+        assert not any(work[window].forward_visits for window in ("receive", "profile", "retain"))
+    assert [(layer.first, layer.last) for layer in one.method.layers] == [(2, 4), (4, 6)]
+    assert one.method._old is None, "the old model is kept during training only"
+
+
+def state_of(one):
+    frozen = one.method._old
+    modules = (one.backbone, one.head, frozen._backbone, frozen._head)
+    return [value.clone() for module in modules for value in module.state_dict().values()], (
+        one.method.layers, one.method._layer, one.method._swap_ratio, frozen,
+        [module.training for module in one.backbone.modules()],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("profiler", [ProbeProfiler(), TrialProfiler(0.5, 1, 1), full_training()], ids=str)
+def test_profiling_leaves_everything_as_it_was_bit_for_bit(make_memory, profiler):
+    task, one, memory = arrived(make_memory, task=2)
+    tensors, rest = state_of(one)
+    decision = MiroController(profiler, swap_ratio=1.0).choose(task, one, memory, UNLIMITED)
+    after, rest_after = state_of(one)
+    assert all(torch.equal(a, b) for a, b in zip(tensors, after, strict=True)) and rest == rest_after
+    assert decision.trials["score"].nunique() > 1
+
+
+def test_a_clone_shares_the_frozen_model_and_nothing_else(make_memory):
+    task, one, memory = arrived(make_memory, task=2)
+    clone, twin = one.clone(5), one.clone(5)
+    assert clone.method is not one.method and clone.method._old is one.method._old
+    assert not any(p.requires_grad for p in clone.method._old._backbone.parameters())
+    fork, same = memory.fork(6), memory.fork(6)
+    for each, copied in ((clone, fork), (twin, same)):
+        train_epoch(each, copied)
+        each.method.finish(each, task, copied)
+    assert clone.method.layers == twin.method.layers and len(clone.method.layers) == 2
+    assert len(one.method.layers) == 1 and one.method._layer is one.method.layers[0] and one.method._old is not None
+
+
+def test_a_trial_is_the_training_that_would_follow(make_memory):
+    """Stage 2 included: the oracle's score of a candidate is what a run with it, from the same draws, reaches."""
+    task, one, memory = arrived(make_memory, task=2)
+    candidate = MemoryConfig(20, 18, 1.0)
+    (score,) = full_training().scores(Situation(task, one, memory, [candidate], 5))
+    seeds = np.random.SeedSequence(5).generate_state(4).tolist()
+    clone, fork = one.clone(seeds[0]).clone(seeds[1]), memory.fork(seeds[2])
+    fork.resize(candidate)
+    for _ in range(3):
+        train_epoch(clone, fork)
+    fork.settle()
+    clone.method.finish(clone, task, fork)
+    fork.close()
+    ids = memory.validation_ids()
+    assert score == np.mean(clone.predict(memory.storage.read(ids, "validation")) == labels_of(ids))
+
+
+class Watching(Method):
+    """A method as one writes it in a notebook: says when it was asked what."""
+
+    def __init__(self):
+        self.calls = []
+
+    def loss(self, logits, labels):
+        return functional.cross_entropy(logits, labels)
+
+    def begin(self, learner, task, memory):
+        self.calls.append(("begin", task.index, learner.num_classes, memory.stored))
+
+    def begin_epoch(self, learner, memory):
+        self.calls.append(("epoch", memory.config.swap_ratio))
+
+    def finish(self, learner, task, memory):
+        self.calls.append(("finish", task.index, len(memory.stream_buffer)))
+
+
+def test_the_hooks_of_a_method_of_ones_own(make_memory):
+    one, memory = Learner(STREAM.dataset.spec, PRESET, method=Watching()), make_memory(STREAM, CONFIG)
+    assert len(list(run(STREAM, one, memory, FixedController(CONFIG), progress=False))) == 3
+    assert one.method.calls == [
+        call
+        for index in range(3)
+        for call in [
+            ("begin", index, 2 * (index + 1), 36 * (index + 1)), *[("epoch", 0.5)] * 3, ("finish", index, 20),
+        ]
+    ]  # fmt: skip
+
+
+# --- whole runs
+
+
+DIGITS = RunSettings(
+    method="bic", controller="fixed", stream_size=250, episodic_size=20, swap_ratio=0.2, epochs=8, energy="none"
+)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    results = tmp_path_factory.mktemp("results")
+    return {
+        name: run_experiment(replace(DIGITS, **changes), results=results, progress=False)
+        for name, changes in {"bic": {}, "again": {}, "other": {"seed": 1}, "bare": {"method": "finetuning"}}.items()
+    }
+
+
+def test_a_run_on_digits_beats_finetuning_by_far(digits):
+    accuracy = {name: result.records[-1].average_accuracy for name, result in digits.items()}
+    assert accuracy["bic"] > 0.6 > 0.4 > accuracy["bare"]
+
+
+def test_a_run_is_decided_by_its_seed(digits):
+    found = {
+        name: [(record.accuracies, [epoch.loss for epoch in record.epochs]) for record in result.records]
+        for name, result in digits.items()
+    }
+    assert found["bic"] == found["again"] != found["other"]
+
+
+def test_the_miro_controller_works_with_it(tmp_path):
+    settings = replace(
+        DIGITS, controller="miro", stream_size=None, episodic_size=None, swap_ratio=None, tasks=3, epochs=4
+    )
+    result = run_experiment(settings, results=tmp_path, progress=False)
+    summary = summarise(list(result.records))
+    assert summary["final_accuracy"] > 0.5 and summary["cost_error"] == 0.0
+    for record in result.records[1:]:
+        assert record.trials["chosen"].sum() == 1 and record.trials["score"].notna().all()
+
+
+# --- bad input
+
+
+def test_without_validation_samples_it_says_so(tmp_path):
+    with pytest.raises(InputError, match="none of the new classes; set validation_share above 0"):
+        run_experiment(replace(DIGITS, validation_share=0.0), results=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.0}, {"swap_factor": 1.5}, {"per_class": 0}, {"pull": -1.0}, {"pull": math.nan}]
+)
+def test_values_out_of_range_are_refused(options):
+    with pytest.raises(InputError, match="BiC needs a temperature above 0"):
+        BiC(**options)
+
+
+def test_a_loss_that_is_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match="choose one of bce, ce"):
+        run_experiment(replace(DIGITS, loss="mse"), results=tmp_path, progress=False)

@@ -1,0 +1,104 @@
+import pytest
+import torch
+from torch import nn
+
+from mirolib import InputError
+from mirolib.learning.models import MODELS, ExpandingHead, build_model, feature_dim
+
+
+def parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dim", "count"),
+    [
+        ("linear", (3, 32, 32), 3072, 0),
+        ("mlp", (45,), 256, 45 * 256 + 256 + 256 * 256 + 256),
+        # 3x3 convolutions with bias: 1→16, 16→32; hidden layer 32·4·4→64
+        ("small-cnn", (1, 8, 8), 64, 160 + 4_640 + 32_832),
+        # He et al.'s CIFAR ResNet-32 has 464,154 with 10 classes, 650 of them in the classifier, when its shortcuts are
+        # free of parameters; the 1x1 projections add 16·32 + 32·64. Norms before instead of behind the convolutions
+        # cover 160 + 304 + 608 + 64 instead of 16 + 160 + 320 + 640 channels: both 1,136.
+        ("preact-resnet32", (3, 32, 32), 64, 464_154 - 650 + 512 + 2_048),
+        # torchvision's 11,689,512 less its classifier (513,000), its 7x7 stem (9,408) replaced by a 3x3 one (1,728)
+        ("resnet18", (3, 32, 32), 512, 11_689_512 - 513_000 - 9_408 + 1_728),
+        ("resnet18", (3, 64, 64), 512, 11_689_512 - 513_000 - 9_408 + 1_728),
+        ("resnet18", (3, 224, 224), 512, 11_689_512 - 513_000),
+        # one channel instead of three: a third of the stem, 7·7·64 or 3·3·64, is left
+        ("resnet18", (1, 224, 224), 512, 11_176_512 - 2 * 3_136),
+        ("resnet18", (1, 125, 45), 512, 11_689_512 - 513_000 - 9_408 + 576),
+        ("resnet18", (1, 100, 100), 512, 11_689_512 - 513_000 - 9_408 + 576),
+        ("preact-resnet32", (1, 32, 32), 64, 464_154 - 650 + 512 + 2_048 - 2 * 9 * 16),
+        ("small-cnn", (1, 100, 100), 64, 160 + 4_640 + 18_496 + 65_600),
+        # 45→64 over 7, 64→128 over 5, 128→64 over 3, no biases; norms of two numbers a channel
+        ("cnn1d", (1, 125, 45), 64, 20_160 + 40_960 + 24_576 + 2 * (64 + 128 + 64)),
+    ],
+)
+def test_features_and_parameter_counts(name, shape, dim, count):
+    model = build_model(name, shape, seed=0)
+    assert feature_dim(model, shape) == dim
+    assert parameters(model) == count
+
+
+def test_resnet18s_stem_goes_by_the_image_size():
+    for side, kernel, left in ((64, 3, 64), (224, 7, 56)):
+        model = build_model("resnet18", (3, side, side), 0)
+        assert model.conv1.kernel_size == (kernel, kernel)
+        stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
+        assert stem(torch.zeros(1, 3, side, side)).shape == (1, 64, left, left)
+
+
+def test_the_1d_network_runs_over_time_and_mixes_sensors_only_as_channels():
+    model = build_model("cnn1d", (1, 20, 3), 0).eval()
+    first = model[1]
+    assert isinstance(first, nn.Conv1d) and first.weight.shape == (64, 3, 7)
+    x = torch.randn(2, 1, 20, 3)
+    expected = torch.stack([  # step 10 sees steps 7 to 13 of each sensor
+        torch.stack([(x[n, 0, 7:14].T * first.weight[k]).sum() for k in range(64)]) for n in range(2)
+    ])  # fmt: skip
+    torch.testing.assert_close(model[:2](x)[:, :, 10], expected, rtol=1e-4, atol=1e-5)
+    shifted = torch.zeros(1, 1, 60, 3)
+    shifted[:, :, 20:40] = x[:1]
+    torch.testing.assert_close(model(shifted), model(shifted.roll(5, dims=2)), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_come_from_the_seed_and_torchs_generator_is_left_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    one, same, other = (build_model("small-cnn", (1, 8, 8), seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    first = [next(model.parameters()) for model in (one, same, other)]
+    assert torch.equal(first[0], first[1]) and not torch.equal(first[0], first[2])
+
+
+def test_growing_keeps_the_old_logits():
+    head, generator = ExpandingHead(6), torch.Generator().manual_seed(0)
+    head.grow(3, generator)
+    features = torch.randn(5, 6)
+    before, weight, bias = head(features), head.weight.clone(), head.bias.clone()
+    head.grow(4, generator)
+    assert torch.equal(head.weight[:3], weight) and torch.equal(head.bias[:3], bias)
+    torch.testing.assert_close(head(features)[:, :3], before)
+    assert head(features).shape == (5, 7)
+    assert head.weight.requires_grad and head.weight.abs().max() <= 6**-0.5
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "linear"])
+def test_every_model_learns_through_all_its_parameters(name):
+    model = build_model(name, (1, 16, 16), 0)
+    model(torch.randn(4, 1, 16, 16)).square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_bad_models_are_refused():
+    with pytest.raises(InputError, match="choose one of linear, mlp"):
+        build_model("resnet9000", (3, 32, 32), 0)
+    with pytest.raises(InputError, match="needs sensor windows"):
+        build_model("cnn1d", (3, 32, 32), 0)
+    with pytest.raises(InputError, match="needs images"):
+        build_model("small-cnn", (45,), 0)
+    with pytest.raises(InputError, match="can't take samples of shape"):
+        feature_dim(nn.Linear(3, 2), (5,))
+    with pytest.raises(InputError, match="flatten them"):
+        feature_dim(nn.Conv2d(1, 2, 3), (1, 8, 8))

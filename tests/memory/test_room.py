@@ -1,0 +1,202 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mirolib import InputError, MemoryConfig, RunSettings, run_experiment
+from mirolib.memory.buffers import SampleArray
+from mirolib.memory.room import available_bytes, check_room, telling
+from mirolib.memory.storage import Storage
+
+UNDER_A_LIMIT = """
+import resource
+import psutil
+from mirolib import InputError, SystemBudget
+from mirolib.buffers import SampleArray
+from mirolib.limits import available_bytes
+
+used = psutil.Process().memory_info().data
+resource.setrlimit(resource.RLIMIT_DATA, (used + (600 << 20),) * 2)
+assert available_bytes() <= 600 << 20
+assert SystemBudget().read(0, 0) <= 300 << 20
+array = SampleArray(100, (3, 32, 32), "uint8")
+for grow in (lambda: SampleArray(10**6, (3, 32, 32), "uint8"), lambda: array.resize(10**6)):
+    try:
+        grow()
+    except InputError as error:
+        print(error)
+assert array.capacity == 100
+"""
+
+
+def test_a_real_limit_of_the_process_is_heeded_and_told_in_a_sentence():
+    done = subprocess.run([sys.executable, "-c", UNDER_A_LIMIT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines():
+        assert line.startswith("A buffer of 1000000 samples needs 3,0") and "are available; choose smaller" in line
+    assert len(done.stdout.splitlines()) == 2
+
+
+IN_A_GROUP = """
+import sys
+from pathlib import Path
+import numpy as np
+from mirolib import Dataset, InputError, RunSettings, run_experiment
+from mirolib.datasets import DatasetSpec, Preset, Samples
+from mirolib.limits import available_bytes
+
+group, results, shape = Path(sys.argv[1]), sys.argv[2], (3, 64, 64)
+spec = DatasetSpec("big", shape, "uint8", {"": Preset("mlp", 2, 1, 128, 0.01, 10, 10, 0)})
+
+def samples(count):
+    return Samples(np.broadcast_to(np.uint8(7), (count, *shape)), np.arange(count) % 4, np.arange(count))
+
+def run(count, **settings):
+    dataset = Dataset(spec, samples(count), samples(8), tuple("abcd"), str(count))  # takes no memory itself
+    settings = RunSettings(energy="none", validation_share=0.02, **settings)
+    return run_experiment(settings, dataset=dataset, results=results, progress=False)
+
+run(400)  # what is loaded late
+used = int((group / "memory.usage_in_bytes").read_text())
+(group / "memory.limit_in_bytes").write_text(str(used + (400 << 20)))
+for stream_size, episodic_size in (("500 MB", 1), ("300 MB", "300 MB")):
+    try:
+        run(100_000, controller="fixed", stream_size=stream_size, episodic_size=episodic_size)
+    except InputError as error:
+        print(error)
+events = run(8000, memory_budget="system").events
+print(*events["memory_bytes"])
+print(*events["memory_budget_bytes"])
+"""
+
+
+@pytest.fixture
+def own_group():
+    """A control group for a process to be limited in, of version 1, where one may be made."""
+    folder = Path(f"/sys/fs/cgroup/memory/mirolib-test-{os.getpid()}")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error.strerror}")
+    yield folder
+    folder.rmdir()
+
+
+def test_a_run_in_a_control_group_adapts_or_says_what_does_not_fit_before_it_is_killed(own_group, tmp_path):
+    command = ["sh", "-c", f'echo $$ > {own_group}/cgroup.procs && exec "$0" "$@"', sys.executable, "-c", IN_A_GROUP]
+    done = subprocess.run([*command, own_group, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, both, taken, budgets = done.stdout.splitlines()
+    assert one.startswith("A memory of 40637 + 1 samples needs 500 MB, and 4")
+    assert both.startswith("A memory of 24382 + 24382 samples needs 600 MB, and 4"), "each alone would fit"
+    assert one.endswith("; choose smaller buffers or batches, or memory_budget='system', which adapts.")
+    pairs = list(zip(map(int, taken.split()), map(float, budgets.split()), strict=True))
+    assert len(pairs) >= 2 and all(size <= budget < 200 << 20 for size, budget in pairs)
+
+
+FILLED = """
+from pathlib import Path
+import numpy as np
+from mirolib.buffers import SampleArray
+from mirolib.budgets import parse_size
+
+def resident_bytes():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+before, buffers = resident_bytes(), []
+for amount in ("80 MB", "40 MB"):
+    size = parse_size(amount, 3072 + 16)
+    buffers.append(SampleArray(size, (3, 32, 32), "uint8"))
+    for start in range(0, size, 256):
+        ids = np.arange(start, min(start + 256, size))
+        buffers[-1].append(np.full((len(ids), 3, 32, 32), 7, np.uint8), ids)
+print(sum(buffer.allocated_bytes for buffer in buffers), resident_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
+def test_sizes_in_bytes_are_what_full_buffers_take():
+    """In a process of its own, in which nothing that was freed before can be taken again."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FILLED], capture_output=True, text=True, check=True)
+    allocated, grown = map(int, done.stdout.split())
+    assert allocated == pytest.approx(120e6, rel=1e-3)
+    assert grown == pytest.approx(allocated, rel=0.05)
+
+
+def group(folder: Path, names: tuple[str, str], most: str, used: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in zip(names, (most, used), strict=True):
+        (folder / name).write_text(text)
+
+
+V1, V2 = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
+
+
+@pytest.mark.parametrize(("folder", "names", "place"), [("memory", V1, "a/b"), ("", V2, "a/b"), ("", V2, "a")])
+def test_the_narrowest_group_above_the_process_counts(tmp_path, monkeypatch, folder, names, place):
+    monkeypatch.setattr("mirolib.memory.room._membership", lambda controller: "/a/b" if controller == folder else "")
+    group(tmp_path / folder, names, str(10**6), "0")
+    group(tmp_path / folder / "a" / "b", names, "max" if folder == "" else str(1 << 62), "0")
+    group(tmp_path / folder / place, names, "5000", "1000")
+    assert available_bytes(tmp_path) == 4000
+    group(tmp_path / folder / place, names, "5000", "9000")
+    assert available_bytes(tmp_path) == 0
+
+
+@pytest.mark.parametrize(("folder", "names", "prefix"), [("memory", V1, "total_"), ("", V2, "")])
+def test_pages_of_files_that_a_group_has_read_are_still_available(tmp_path, monkeypatch, folder, names, prefix):
+    monkeypatch.setattr("mirolib.memory.room._membership", lambda controller: "/a" if controller == folder else "")
+    group(tmp_path / folder / "a", names, "5000", "4800")
+    stat = tmp_path / folder / "a" / "memory.stat"
+    stat.write_text(f"anon 800\n{prefix}active_file 1000\n{prefix}inactive_file 3000\n{prefix}shmem 7\n")
+    assert available_bytes(tmp_path) == 4200
+    stat.write_text("no such thing\n")
+    assert available_bytes(tmp_path) == 200
+
+
+def test_buffers_that_fit_one_by_one_but_not_together_are_refused(make_memory, stream, monkeypatch):
+    memory, large = make_memory(stream, MemoryConfig(5, 5)), MemoryConfig(10**6, 10**6)
+    monkeypatch.setattr("mirolib.memory.room.available_bytes", lambda: 40 << 20)
+    with pytest.raises(
+        InputError, match=r"A memory of 1000000 \+ 1000000 samples needs 64 MB, and 42 MB are available"
+    ):
+        memory.resize(large)
+    assert memory.config == MemoryConfig(5, 5) and memory.stream_buffer.array.capacity == 5
+    with pytest.raises(InputError, match=r"A memory of 1000000 \+ 1000000 samples"):
+        make_memory(stream, large)
+
+
+def test_a_run_that_was_refused_for_want_of_memory_leaves_its_store_free(tmp_path, monkeypatch):
+    settings = RunSettings(epochs=1, tasks=2, controller="fixed", stream_size=500, episodic_size=500, model="linear")
+    storage = []
+    opening = Storage.__init__
+    monkeypatch.setattr(Storage, "__init__", lambda self, *a, **k: (opening(self, *a, **k), storage.append(self))[0])
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="A memory of"):
+        patch.setattr("mirolib.memory.tiered.check_room", lambda size, what: check_room(1 << 60, what))
+        run_experiment(settings, results=tmp_path, run_id="mine", progress=False)
+    Storage(storage[0].path, storage[0].fingerprint).close()
+
+
+def test_a_probe_that_does_not_fit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("mirolib.memory.room.available_bytes", lambda: 1 << 20)
+    with pytest.raises(
+        InputError, match="Probing .* candidates on 64 features needs .*; choose a model with fewer fea"
+    ):
+        run_experiment(RunSettings(epochs=1), results=tmp_path, progress=False)
+
+
+def test_what_does_not_fit_is_refused_before_it_is_taken():
+    with pytest.raises(InputError, match="needs .* MB, and .* are available"):
+        SampleArray(1 << 40, (3, 32, 32), "uint8")
+    check_room(1 << 19, "little")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_a_failed_allocation_becomes_a_sentence(error):
+    with pytest.raises(InputError, match="Training needs more memory than this process may have"), telling("Training"):
+        raise error
+    with pytest.raises(RuntimeError, match="another"), telling("Training"):
+        raise RuntimeError("another")

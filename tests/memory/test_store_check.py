@@ -1,0 +1,197 @@
+"""Damaged, cut and occupied stores: what opens, what is left, and what is said."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from samples import SHAPE, tagged
+from stores import PRINT, filled, ids_of, opened
+
+from benchmarks.faults import OUTCOMES, flip_bits
+from mirolib import StorageError
+from mirolib.__main__ import main
+from mirolib.memory.storage import Storage
+from mirolib.memory.store_check import repair, verify
+
+LONG = replace(PRINT, sample_shape=(3, 32, 32))
+
+
+def sound_ids(storage: Storage, part: str = "train", count: int = 200) -> np.ndarray:
+    """Ids of what can still be read, of which every byte must be right."""
+    ids = np.concatenate([ids_of(0, 0, count), ids_of(1, 0, count)])
+    samples, sound = storage.read_sound(ids, part)
+    np.testing.assert_array_equal(samples, tagged(ids[sound], storage.fingerprint.sample_shape))
+    return ids[sound]
+
+
+def test_a_sound_store_is_reported_as_such(tmp_path):
+    filled(tmp_path)
+    report = verify(tmp_path, progress=False)
+    assert report.sound and not report.problems and not report.damaged
+    assert report.classes[["part", "label", "records", "size_bytes"]].to_numpy().tolist() == [
+        ["train", 0, 200, 200 * 24],
+        ["train", 1, 200, 200 * 24],
+        ["validation", 0, 20, 20 * 24],
+        ["validation", 1, 20, 20 * 24],
+    ]
+
+
+def test_flipped_and_missing_records_are_listed(tmp_path, capsys):
+    filled(tmp_path)
+    storage = opened(tmp_path)
+    with storage._env.begin(storage._databases["train"], write=True) as transaction:
+        transaction.delete((7).to_bytes(8, "big"))
+        key = (1 << 32 | 150).to_bytes(8, "big")
+        value = transaction.get(key)
+        transaction.put(key, value[:9] + bytes([value[9] ^ 4]) + value[10:])
+    storage.close()
+    report = verify(tmp_path, progress=False)
+    assert report.damaged == (("train", int(ids_of(1, 150, 151)[0])),)
+    assert report.classes[["damaged", "missing"]].to_numpy().tolist() == [[0, 1], [1, 0], [0, 0], [0, 0]]
+    assert not report.sound and not report.problems
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "damaged: record 150 of label 1 (train)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fingerprint", [PRINT, LONG], ids=["short", "long"])
+@pytest.mark.parametrize("pages", [1, 3, 6])
+def test_a_store_that_lost_its_tail_opens_with_what_is_left(tmp_path, fingerprint, pages):
+    filled(tmp_path, fingerprint)
+    data = tmp_path / "data.mdb"
+    os.truncate(data, data.stat().st_size - pages * 4096 - 100)
+    storage = opened(tmp_path, fingerprint)
+    left = sound_ids(storage)
+    assert storage.rebuilt and len(left) >= 400 - 40 * pages
+    everything = np.concatenate([ids_of(0, 0, 200), ids_of(1, 0, 200)])
+    storage.put(everything, tagged(everything, fingerprint.sample_shape))  # lost records are written again
+    assert len(sound_ids(storage)) == 400
+    storage.close()
+    assert not (tmp_path / "salvaged").exists()
+    again = opened(tmp_path, fingerprint)
+    assert not again.rebuilt
+    again.close()
+
+
+def test_nothing_is_changed_where_nothing_says_what_the_store_was(tmp_path):
+    filled(tmp_path)
+    data = tmp_path / "data.mdb"
+    content = bytearray(data.read_bytes())
+    content[2 * 4096 :] = bytes(len(content) - 2 * 4096)
+    data.write_bytes(content)
+    storage = opened(tmp_path)  # nothing is left at all: a new store
+    assert storage.rebuilt and not len(sound_ids(storage))
+    storage.close()
+
+
+@pytest.mark.parametrize("sample_bytes", [16, 3000])
+def test_no_flipped_bit_goes_undetected_or_ends_the_process(sample_bytes):
+    found = flip_bits(25, sample_bytes, seed=1)
+    assert found.total() == 25 and set(found) <= set(OUTCOMES[:4])
+
+
+def hold(path: Path, ready) -> None:
+    storage = opened(path)
+    ready.set()
+    signal.pause()
+    storage.close()
+
+
+def test_a_second_process_is_refused_and_a_dead_one_is_no_obstacle(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    other = context.Process(target=hold, args=(tmp_path, ready), daemon=True)
+    other.start()
+    assert ready.wait(120)
+    with pytest.raises(StorageError, match=f"in use by process {other.pid}; wait"):
+        opened(tmp_path)
+    with pytest.raises(StorageError, match=f"in use by process {other.pid}; wait"):
+        verify(tmp_path)
+    os.kill(other.pid, signal.SIGKILL)
+    other.join()
+    assert (tmp_path / "process.lock").read_text() == str(other.pid)
+    (tmp_path / "process.lock").write_text("1")  # its number may belong to a living process by now
+    opened(tmp_path).close()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting read-only needs root")
+def test_a_read_only_medium_is_named_and_can_be_verified(tmp_path):
+    filled(tmp_path)
+    mounted = subprocess.run(["mount", "--bind", str(tmp_path), str(tmp_path)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no bind mount here: {mounted.stderr.decode().strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(tmp_path)], check=True)
+        with pytest.raises(StorageError, match="can't be opened: .*Read-only file system"):
+            opened(tmp_path)
+        assert verify(tmp_path, progress=False).sound
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_a_budget_keeps_the_classes_even_and_the_validation_samples(tmp_path):
+    budget = 60 * 4200
+    storage = Storage(tmp_path, LONG, size_budget=budget)
+    for label, count in ((0, 40), (1, 10), (2, 80)):
+        ids = ids_of(label, 0, 4)
+        storage.put(ids, tagged(ids, LONG.sample_shape), "validation")
+        for start in range(0, count, 8):
+            ids = ids_of(label, start, min(count, start + 8))
+            storage.put(ids, tagged(ids, LONG.sample_shape))
+    counts = storage.counts(3)
+    assert storage.counts(3, "validation").tolist() == [4, 4, 4]
+    assert counts[1] == 10 and 0 <= counts[0] - counts[2] <= 1 and counts.sum() == budget // 4122 - 12
+    for label, count in enumerate(counts):
+        ids = ids_of(label, 0, count)
+        np.testing.assert_array_equal(storage.read(ids), tagged(ids, LONG.sample_shape))
+    storage.close()
+    again = Storage(tmp_path, LONG, size_budget=budget)  # a crash while receiving: the task comes again
+    for start in range(0, 80, 8):
+        ids = ids_of(2, start, start + 8)
+        again.put(ids, tagged(ids, LONG.sample_shape))
+    assert again.counts(3).tolist() == counts.tolist()
+    again.close()
+    smaller = Storage(tmp_path, LONG, size_budget=budget // 2)
+    assert smaller.counts(3).sum() == budget // 2 // 4122 - 12
+    with pytest.raises(StorageError, match="already open in this process"):
+        Storage(tmp_path, LONG)
+    smaller.close()
+
+
+def test_a_budget_that_is_too_small_is_refused_and_changes_nothing(tmp_path):
+    storage = Storage(tmp_path, PRINT, size_budget=1000)
+    ids = ids_of(0, 0, 20)
+    storage.put(ids, tagged(ids), "validation")
+    with pytest.raises(ValueError, match="does not hold the validation samples and one training sample of each class"):
+        storage.put(ids_of(1, 0, 20), tagged(ids_of(1, 0, 20)), "validation")
+    assert storage.counts(3, "validation").tolist() == [20, 0, 0] and SHAPE == (1, 4, 4)
+    storage.close()
+
+
+def test_what_is_no_store_is_said_and_left_as_it_is(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "odd" / "data.mdb").mkdir(parents=True)
+    for name in ("nowhere", "file", "empty", "odd"):
+        for options in ([], ["--repair"]):
+            assert main(["verify", str(tmp_path / name), *options]) == 1
+            assert "can't be" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["data.mdb", "empty", "file", "odd"]
+
+
+def test_verifying_leaves_nothing_behind(tmp_path):
+    filled(tmp_path)
+    (tmp_path / "process.lock").unlink()  # a store that was copied without it
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert verify(tmp_path, progress=False).sound and sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_folder_that_can_not_be_locked_is_a_sentence(tmp_path, monkeypatch):
+    filled(tmp_path)
+    monkeypatch.setattr("mirolib.base.locks._FILE", "no/such/folder")
+    with pytest.raises(StorageError, match="can't be locked: No such file or directory; free space, or make"):
+        repair(tmp_path)

@@ -1,0 +1,60 @@
+"""The tree of the library: layers, circles, and how long files and functions may get."""
+
+import importlib
+import sys
+
+import house
+import pytest
+
+import mirolib
+from mirolib.base.moved import place_now
+
+
+def test_imports_run_down_only_and_in_no_circle():
+    arrows = house.graph()
+    assert not house.climbing(arrows)
+    assert not house.circle(arrows)
+    assert not house.circle(house.graph("benchmarks"))
+
+
+def test_a_circle_and_a_climb_would_be_seen():
+    assert house.circle({"mirolib.a.x": {"mirolib.a.y"}, "mirolib.a.y": {"mirolib.a.x"}})
+    assert house.climbing({"mirolib.base.files": {"mirolib.data.stream"}}) == [
+        "mirolib.base.files imports mirolib.data.stream"
+    ]
+    assert house.climbing({"mirolib.data.stream": {"mirolib.data.__init__"}})
+
+
+def test_every_bar_is_kept():
+    missed = {
+        name: found
+        for name, found in house.bars().items()
+        if (found[0] < found[1] if name.endswith("(at least)") else found[0] > found[1])
+    }
+    assert not missed
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ("mirolib.models", "mirolib.learning.models"),
+        ("mirolib.learner", "mirolib.learning.learner"),
+        ("mirolib.datasets", "mirolib.data"),
+        ("mirolib.datasets.files", "mirolib.data.files"),
+        ("mirolib.datasets.base", "mirolib.data.dataset"),
+        ("mirolib.comparison_plots", "mirolib.viz.compare"),
+        ("mirolib.energy.boards", place_now("mirolib.energy.boards")),
+        ("mirolib.launcher", "mirolib.workbench.launch"),
+    ],
+)
+def test_import_paths_of_0_1_lead_to_the_same_module(old, now):
+    for name in [name for name in sys.modules if name == old or name.startswith(f"{old}.")]:
+        del sys.modules[name]
+    with pytest.warns(DeprecationWarning, match=f"{old} is {now} now"):
+        assert importlib.import_module(old) is importlib.import_module(now)
+
+
+def test_a_path_that_never_was_stays_unknown():
+    with pytest.raises(ModuleNotFoundError, match=r"mirolib\.nonsense"):
+        importlib.import_module("mirolib.nonsense")
+    assert mirolib.plots is importlib.import_module("mirolib.viz.figures")

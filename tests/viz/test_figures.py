@@ -1,0 +1,113 @@
+import numpy as np
+import pandas as pd
+import pytest
+from samples import make_dataset
+
+from mirolib import MemoryConfig, RunSettings, TaskStream, exchanges, plots, run_experiment
+from mirolib.data.stream import make_ids
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    return run_experiment(RunSettings(epochs=1), results=tmp_path_factory.mktemp("results"), progress=False)
+
+
+def test_accuracy_matrix_shows_the_records(result):
+    values = np.array(plots.accuracy_matrix(result).data[0].z, dtype=float)
+    for record in result.records:
+        np.testing.assert_allclose(values[record.task, : record.task + 1], 100 * np.array(record.accuracies))
+    assert np.isnan(values[0, 1:]).all()
+
+
+def test_a_line_a_run(result):
+    plot = plots.accuracy_by_task({"one": result, "two": result})
+    assert [line.name for line in plot.data] == ["one", "two"]
+    np.testing.assert_allclose(plot.data[0].y, [100 * record.average_accuracy for record in result.records])
+
+
+def test_mean_and_spread_over_seeds():
+    table = pd.DataFrame(
+        {
+            "size": [10, 10, 20, 20],
+            "memory": ["tiered"] * 4,
+            "final_accuracy": [0.5, 0.7, 0.8, 0.8],
+            "seed": [0, 1, 0, 1],
+        }
+    )
+    (line,) = plots.accuracy_against(table, "size", "samples", "memory", log=True).data
+    np.testing.assert_allclose(line.y, [60, 80])
+    np.testing.assert_allclose(line.error_y.array, [100 * np.std([0.5, 0.7], ddof=1), 0])
+
+
+def test_fill_and_history(make_memory):
+    stream = TaskStream(make_dataset(), 3)
+    memory = make_memory(stream, MemoryConfig(10, 8))
+    memory.receive(stream[0])
+    plot = plots.memory_fill(memory, stream.class_names)
+    assert [sum(panel.y) for panel in plot.data] == [10, 0, 36]
+    history = np.array([[1, 2], [1, 5], [6, 5]])
+    np.testing.assert_array_equal(plots.slot_history(history).data[0].z, [[0, 0], [0, 1], [1, 1]])
+
+
+def test_exchanges_are_read_off_a_history():
+    zero, one = make_ids(np.zeros(9), np.arange(9)), make_ids(np.ones(9), np.arange(9))
+    table = exchanges(np.array([[zero[1], one[2]], [zero[1], one[5]], [zero[7], one[5]]]), ["a", "b"])
+    assert table.to_dict("records") == [
+        {"step": 1, "slot": 1, "class": "b", "out": 2, "in": 5},
+        {"step": 2, "slot": 0, "class": "a", "out": 1, "in": 7},
+    ]
+
+
+def test_class_images_by_task():
+    plot = plots.task_stream(TaskStream(make_dataset(classes=5), 2))
+    assert len(plot.data) == 5
+
+
+def test_trials_show_every_candidate_and_what_was_chosen(result):
+    plot = plots.trials(result.trials)
+    tasks = [rows for task, rows in result.trials.groupby("task") if task > 0]
+    assert len(plot.data) == 2 * len(tasks) == 8, "the first task has no accuracies to show"
+    for rows, candidates, chosen in zip(tasks, plot.data[::2], plot.data[1::2], strict=True):
+        np.testing.assert_allclose(candidates.y, 100 * rows["accuracy"])
+        np.testing.assert_allclose(chosen.x, rows.loc[rows["chosen"], "cost"])
+    cutlines = [shape.y0 for shape in plot.layout.shapes]
+    np.testing.assert_allclose(cutlines, [100 * rows.loc[rows["above_cutline"], "accuracy"].min() for rows in tasks])
+
+
+def test_decisions_are_shown_where_they_took_effect(tmp_path):
+    settings = RunSettings(epochs=4, memory_budget="0: 300 samples, 6: 60 samples", selector="highest-accuracy")
+    result = run_experiment(settings, results=tmp_path, progress=False)
+    lines = {line.name: line for line in plots.decisions(result).data}
+    assert list(lines["swap ratio"].y) == [1.0] * 20
+    total = np.array(lines["stream buffer"].y) + np.array(lines["episodic memory"].y)
+    assert total[:6].max() > 60 >= total[6:].max()
+    assert 6 in list(lines["decision"].x) and "memory budget" in lines["decision"].text[0]
+    assert set(np.round(lines["memory budget"].y)) == {300, 60}
+
+
+def test_accuracy_over_cost_draws_the_front_of_fixed_sizes():
+    table = pd.DataFrame(
+        {
+            "setting": ["miro", "miro", "fixed a", "fixed b", "fixed c"],
+            "learning_work": [100.0, 300.0, 100.0, 200.0, 400.0],
+            "average_incremental_accuracy": [0.6, 0.8, 0.5, 0.4, 0.9],
+        }
+    )
+    miro, points, front = plots.accuracy_over_cost(table, "setting").data
+    assert list(miro.x) == [200] and miro.y[0] == pytest.approx(70)
+    assert len(points.x) == 3 and list(front.x) == [100, 400], "b costs more than a and is worse"
+
+
+def test_relative_costs_have_a_reference_of_one():
+    table = pd.DataFrame(
+        {
+            "dataset": ["a", "a", "b", "b", "a"],
+            "setting": ["whole", "ours", "whole", "ours", "ours"],
+            "learning_work": [100.0, 20.0, 50.0, 25.0, 30.0],
+            "average_incremental_accuracy": [0.9, 0.8, 0.7, 0.6, 0.9],
+        }
+    )
+    figure = plots.accuracy_over_relative_cost(table, "setting", "whole")
+    data = [part for part in figure.data if part.x[0] is not None]
+    assert [list(part.x) for part in data] == [[1.0, 0.25], [1.0, 0.5]]
+    assert list(data[0].y) == pytest.approx([90, 85]) and list(data[1].y) == pytest.approx([70, 60])

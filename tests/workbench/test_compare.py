@@ -1,0 +1,226 @@
+import json
+import shutil
+import warnings
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, strategies as st
+
+from mirolib import InputError, RunFolder, RunSettings, comparison_plots as plots, load_runs, run_experiment
+from mirolib.__main__ import main
+from mirolib.viz.report import write_report
+from mirolib.workbench.compare import MixedEnergyWarning, open_run, over_seeds, pareto, select, unread
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Two settings with two seeds, and a run of Miro's."""
+    folder = tmp_path_factory.mktemp("results")
+    for size in (20, 100):
+        for seed in (0, 1):
+            fixed = RunSettings(controller="fixed", episodic_size=size, epochs=1, tasks=2, seed=seed, energy="none")
+            run_experiment(fixed, results=folder, progress=False, run_id=f"fixed{size}-{seed}")
+    run_experiment(RunSettings(epochs=1, tasks=2, energy="none"), results=folder, progress=False, run_id="miro")
+    return folder
+
+
+def rows(*values):
+    """Finished runs from (episodic_size, seed, accuracy, joules, kind)."""
+    names = ["episodic_size", "seed", "average_incremental_accuracy", "learning_energy_j", "energy_kind"]
+    table = pd.DataFrame(values, columns=names).assign(status="finished", dataset="digits", energy_scope="board")
+    return table.assign(final_accuracy=table["average_incremental_accuracy"], learning_work=100.0, run_id="r", path="")
+
+
+def test_runs_are_selected_by_value_whatever_its_type(results):
+    runs = load_runs(results)
+    assert len(select(runs, {"episodic_size": "20"})) == len(select(runs, {"episodic_size": 20.0, "seed": [0, 1]})) == 2
+    assert select(runs, {"controller": "miro"})["run_id"].tolist() == ["miro"]
+    assert not len(select(runs, {"dataset": "none"}))
+    with pytest.raises(InputError, match="No run has a value 'sead'; choose from"):
+        select(runs, {"sead": 1})
+
+
+def test_seeds_are_averaged_with_their_spread(results):
+    runs = load_runs(results)
+    table = over_seeds(runs).set_index("setting")
+    assert sorted(table["n"]) == [1, 2, 2]
+    (name,) = (name for name in table.index if "episodic_size=20" in name.split(", "))
+    ours = runs.loc[runs["run_id"].str.startswith("fixed20"), "final_accuracy"]
+    assert table.loc[name, "final_accuracy"] == pytest.approx(ours.mean())
+    assert table.loc[name, "final_accuracy_sd"] == pytest.approx(ours.std(ddof=1))
+    assert np.isnan(table.loc[table["n"] == 1, "final_accuracy_sd"]).all() and set(table["cost_kind"]) == {"work"}
+    assert len(over_seeds(runs, ["method"])) == 1 and over_seeds(runs, [])["setting"].tolist() == ["all"]
+    with pytest.raises(InputError, match="No run has a value 'magic'"):
+        over_seeds(runs, ["magic"])
+    assert not len(over_seeds(runs[runs["status"] == "failed"]))
+
+
+@pytest.mark.parametrize(
+    ("cost", "value", "front"),
+    [
+        ([1, 2, 3], [1, 2, 3], [True, True, True]),
+        ([1, 2, 3], [3, 2, 1], [True, False, False]),
+        ([1, 1, 2], [1, 2, 2], [False, True, False]),
+        ([1, 1], [1, 1], [True, True]),
+        ([1, np.nan], [1, 2], [True, False]),
+        ([], [], []),
+    ],
+)
+def test_the_front_is_what_none_beats(cost, value, front):
+    assert pareto(pd.Series(cost, dtype=float), pd.Series(value, dtype=float)).tolist() == front
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_the_front_against_its_definition(points):
+    front = pareto(*(pd.Series(part) for part in zip(*points, strict=True)))
+    for (cost, value), on_it in zip(points, front, strict=True):
+        assert on_it != any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in points)
+
+
+def test_joules_of_different_kinds_warn_and_are_neither_averaged_nor_drawn_together():
+    runs = rows((20, 0, 0.8, 5.0, "measured"), (20, 1, 0.9, 50.0, "replayed"), (40, 0, 0.7, np.nan, "none"))
+    assert over_seeds(runs)["n"].tolist() == [1, 1, 1]
+    with pytest.warns(MixedEnergyWarning, match="measured: board; replayed: board; work"):
+        plot = plots.accuracy_over_energy(runs)
+    points = [trace for trace in plot.data if "markers" in trace.mode]
+    assert [(trace.xaxis, list(trace.x)) for trace in points] == [("x", [5.0]), ("x2", [50.0]), ("x3", [100.0])]
+    alike = rows((20, 0, 0.8, 5.0, "measured"), (20, 1, 0.9, 7.0, "measured"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, points = plots.accuracy_over_energy(alike).data
+    assert (
+        list(points.x) == [6.0]
+        and list(points.text) == ["0"]
+        and list(points.error_x.array) == [pytest.approx(np.sqrt(2))]
+    )
+
+
+def test_runs_side_by_side(results):
+    runs = {row["run_id"]: open_run(row["path"]) for row in load_runs(results).to_dict("records")}
+    assert not any(run.problems for run in runs.values())
+    assert runs["miro"].tables["events"]["reason"].str.len().gt(0).all() and len(runs["miro"].tables["trials"])
+    matrix = plots.accuracy_matrices({"miro": runs["miro"]}).data[0].z
+    np.testing.assert_allclose(matrix, 100 * runs["miro"].tables["tasks"][["accuracy_0", "accuracy_1"]])
+    sizes = {line.name: list(line.y) for line in plots.configurations(runs).data if line.xaxis == "x2"}
+    assert sizes["fixed20-0"] == [20, 20] and sizes["fixed100-0"] == [100, 100]
+    bars = plots.energy_of_phases(runs)
+    assert "work" in bars.layout.yaxis.title.text and {bar.name for bar in bars.data} >= {"train", "evaluate"}
+    with pytest.raises(InputError, match="7 runs don't fit side by side"):
+        plots.configurations({str(k): runs["miro"] for k in range(7)})
+
+
+def test_phases_show_joules_only_where_all_have_the_same_kind(results):
+    run = open_run(load_runs(results)["path"][0])
+    read = run.tables["energy"].assign(kind="measured", scope="board", energy_j=2.0, coverage=1.0)
+    measured = replace(run, tables=dict(run.tables) | {"energy": read})
+    assert "energy, J" in plots.energy_of_phases({"a": measured, "b": measured}).layout.yaxis.title.text
+    assert "work" in plots.energy_of_phases({"a": measured, "b": run}).layout.yaxis.title.text
+
+
+def broken_results(folder: Path) -> list[str]:
+    """Files that are no runs; their paths."""
+    (folder / "10_run" / "empty").mkdir(parents=True)
+    (folder / "stray.txt").write_text("")
+    (folder / "10_run" / "stray.csv").write_text("")
+    (folder / "10_run" / "old").mkdir()
+    (folder / "10_run" / "old" / "run.json").write_text('{"format": 0}')
+    return ["stray.txt", "10_run/empty", "10_run/stray.csv", "10_run/old"]
+
+
+def test_what_is_no_run_is_named(tmp_path):
+    names = broken_results(tmp_path)
+    with RunFolder("10_run", {"seed": 1}, results=tmp_path, run_id="good"):
+        pass
+    runs = load_runs(tmp_path)
+    table = unread(runs, tmp_path)
+    assert sorted(table["path"]) == sorted(str(tmp_path / name) for name in names)
+    assert "it is of format 0 and this version of mirolib reads 1" in table["problem"].iloc[-1]
+    assert runs["status"].tolist().count("finished") == 1 and not len(unread(pd.DataFrame(), tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b"task\nx\n", b'"', b"task,stream_size\n1,2,3,4\n"]
+)
+def test_a_damaged_table_is_named_and_the_others_are_read(results, tmp_path, content):
+    run = open_run(load_runs(results)["path"][0])
+    for name in run.tables:
+        (tmp_path / f"{name}.csv").write_bytes(content if name == "energy" else (run.path / f"{name}.csv").read_bytes()
+                                               if (run.path / f"{name}.csv").exists() else b"")  # fmt: skip
+    broken = open_run(tmp_path)
+    assert any("energy.csv can't be read" in problem for problem in broken.problems)
+    pd.testing.assert_frame_equal(broken.tables["tasks"], run.tables["tasks"])
+    assert plots.configurations({"a": broken}).data and plots.energy_of_phases({"a": broken}).layout
+
+
+def test_a_number_that_was_changed_after_the_run_is_not_read_silently(results, tmp_path):
+    copy = tmp_path / "10_run" / "run"
+    shutil.copytree(load_runs(results)["path"][0], copy)
+    assert not open_run(copy).problems
+    tasks = copy / "tasks.csv"
+    tasks.write_text(tasks.read_text()[:-2] + "9\n")
+    assert [problem for problem in open_run(copy).problems if "tasks.csv is not what SHA256SUMS says" in problem]
+
+
+class Page(HTMLParser):
+    """Text of a page, its scripts and what it would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text, self.scripts, self.fetched, self.inside = "", 0, [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.inside = tag
+        self.scripts += tag == "script"
+        self.fetched += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text += data if self.inside not in ("script", "style") else ""
+
+
+def test_a_report_is_one_page_that_fetches_nothing_and_escapes_names(results, tmp_path, capsys):
+    copy = tmp_path / "results" / "10_run" / "evil"
+    copy.mkdir(parents=True)
+    evil = "<img src=http://x onerror=alert(1)></script>"
+    for file in load_runs(results)["path"].map(Path).iloc[0].glob("*[!S]"):  # not SHA256SUMS, which would tell
+        text = file.read_text().replace('"small-cnn"', json.dumps(evil)).replace("train", evil)
+        (copy / file.name).write_text(text)
+    broken_results(tmp_path / "results" / "more")
+    out = tmp_path / "report.html"
+    assert main(["report", str(out), "--results", str(tmp_path / "results")]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    page = Page()
+    page.feed(out.read_text())
+    assert not page.fetched and page.text.count(evil) >= 1 and "no run.json" in page.text
+    assert page.scripts == 5 and out.stat().st_size < 6_000_000  # plotly's own, and one a figure
+    assert "<img" not in out.read_text().split("</script>", 1)[1]
+
+
+def test_a_report_as_a_table_and_what_it_refuses(results, tmp_path, capsys):
+    out = tmp_path / "runs.csv"
+    assert main(["report", str(out), "controller=fixed", "seed=1", "--results", str(results)]) == 0
+    assert sorted(pd.read_csv(out)["run_id"]) == ["fixed100-1", "fixed20-1"]
+    runs = load_runs(results)
+    for file, table, sentence in (("a.pdf", runs, "neither .html nor .csv"), ("a.csv", runs[:0], "no such runs")):
+        with pytest.raises(InputError, match=sentence):
+            write_report(tmp_path / file, table)
+    with pytest.raises(InputError, match="There is no folder .*/no; make it"):
+        write_report(tmp_path / "no" / "a.csv", runs)
+    (tmp_path / "a.html").mkdir()
+    with pytest.raises(InputError, match="is a folder; name a file in it, such as .*a.html/report.html"):
+        write_report(tmp_path / "a.html", runs)
+    for missing in (str(tmp_path / "no"), str(out), ""):
+        for command in (["runs"], ["report", str(out)]):
+            assert main([*command, "--results", missing]) == 1
+            assert f"no results folder {missing!r}; name one that is there" in capsys.readouterr().err
+    assert main(["report", str(out), "--sweep", "none", "--results", str(results)]) == 1
+    assert "no sweep 'none'" in capsys.readouterr().err
+
+
+def test_a_run_that_failed_stands_in_the_report_with_its_sentence(tmp_path):
+    RunFolder("10_run", {}, results=tmp_path).end("failed", "<b>it broke</b>")
+    text = write_report(tmp_path / "out.html", load_runs(tmp_path)).read_text().split("</script>", 1)[1]
+    assert "&lt;b&gt;it broke" in text and "<b>it" not in text

@@ -1,0 +1,159 @@
+import json
+import os
+import threading
+import time
+
+import psutil
+import pytest
+from distributed import Client, LocalCluster
+
+from mirolib import InputError, RunError, RunFolder, StorageError, load_sweep, sweep
+from mirolib.workbench import fleet
+from mirolib.workbench.sweep_plan import Member
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # dask's own, of sockets that it closes late
+SMALL = {"tasks": 2, "epochs": 1, "controller": "fixed", "energy": "none"}
+MEMBER = Member("mine-1", SMALL)
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A cluster of one worker in this process, so that its parts can be replaced."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def finished(notebook, *, progress, run_id, results, **parameters):
+    with RunFolder(notebook, parameters, results=results, run_id=run_id) as folder:
+        folder.set_summary({"final_accuracy": 0.5})
+
+
+def broken(notebook, *, progress, run_id, results, **parameters):
+    if parameters["seed"] == 0:
+        raise StorageError("the board's card is full")
+    RunFolder(notebook, parameters, results=results, run_id=run_id).end("failed", "it broke")
+    raise RunError("it broke")
+
+
+def test_results_come_back_as_files(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "launch", finished)
+    done = sweep("10_run", seeds=3, parameters=SMALL, name="mine", results=tmp_path, client=client)
+    assert done.runs["status"].tolist() == ["finished"] * 3 and done.runs["final_accuracy"].eq(0.5).all()
+    monkeypatch.setattr(fleet, "launch", broken)  # nothing is run a second time
+    assert sweep("10_run", seeds=3, parameters=SMALL, name="mine", results=tmp_path, client=client).failed.empty
+    assert not list(tmp_path.glob("sweeps/mine/arriving-*"))
+
+
+def test_what_fails_there_is_told_here(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "launch", broken)
+    done = sweep("10_run", seeds=2, parameters=SMALL, name="mine", results=tmp_path, client=client)
+    assert done.runs["status"].tolist() == ["failed", "failed"]
+    assert done.runs["error"].tolist() == ["StorageError: the board's card is full", "it broke"]
+
+
+def test_a_run_whose_kernel_died_there_has_died_here(tmp_path, monkeypatch):
+    def dying(notebook, *, progress, run_id, results, **parameters):
+        folder = RunFolder(notebook, parameters, results=results, run_id=run_id)
+        run = json.loads((folder.path / "run.json").read_text())
+        run["environment"] |= {"pid": 1, "process_started": -9}
+        (folder.path / "run.json").write_text(json.dumps(run))
+        raise RunError("its kernel died")
+
+    monkeypatch.setattr(fleet, "launch", dying)
+    files = fleet.run_member("10_run", MEMBER, fleet.versions("10_run"))
+    assert json.loads(files["run.json"])["status"] == "died"
+
+
+@pytest.mark.parametrize("what", ["mirolib", "torch", "python", "notebook 10_run"])
+def test_another_version_is_refused_by_name(client, tmp_path, monkeypatch, what):
+    true = fleet.versions
+    versions = [true("10_run"), true("10_run") | {what: "another"}]
+    monkeypatch.setattr(fleet, "versions", lambda notebook: versions.pop() if versions else true(notebook))
+    with pytest.raises(InputError, match=rf"has {what} .*another.*; install the same on both"):
+        sweep("10_run", parameters=SMALL, name="mine", results=tmp_path, client=client)
+    with pytest.raises(InputError, match="has torch"):  # a worker that came later looks for itself
+        fleet.run_member("10_run", MEMBER, true("10_run") | {"torch": "0.1"})
+    assert load_sweep("mine", tmp_path).runs["status"].tolist() == ["not started"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"threads": 4}, "would run 4 runs at once; start it with --nthreads 1"),
+        ({"device": 2}, "would run 2 runs at once"),
+        ({"host": "board", "reads": ["jetson"]}, r"2 workers on board would each count the other's joules \(jetson\)"),
+    ],
+)
+def test_one_run_on_a_device(client, tmp_path, monkeypatch, changed, sentence):
+    told = {"versions": fleet.versions("10_run"), "host": "a", "threads": 1, "device": None, "reads": []}
+    monkeypatch.setattr(
+        client, "run", lambda *_: {"tcp://1": told | changed, "tcp://2": told | changed | {"threads": 1}}
+    )
+    with pytest.raises(InputError, match=sentence):
+        sweep("10_run", parameters=SMALL, name="mine", results=tmp_path, client=client)
+
+
+def test_no_worker_and_no_scheduler(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "run", lambda *_: {})
+    with pytest.raises(InputError, match="has no workers; start one on each device"):
+        sweep("10_run", parameters=SMALL, name="mine", results=tmp_path, client=client)
+    with pytest.raises(InputError, match="No scheduler answers at nonsense://"), fleet.connection("nonsense://"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"tasks.csv": b""},
+        {"run.json": b"{}", "../out.csv": b""},
+        {"run.json": b"{}", "/root/out.csv": b""},
+        {"run.json": b"{}", "a/b.csv": b""},
+        {"run.json": b"{}", ".csv": b""},
+        {"run.json": b"{}", "model.pt": b""},
+        {"run.json": b"{}"} | {f"{k}.csv": b"" for k in range(50)},
+    ],
+)
+def test_files_that_lead_elsewhere_or_are_no_run_s_are_refused(tmp_path, files):
+    with pytest.raises(InputError, match="What came back as mine-1"):
+        fleet.receive(files, tmp_path / "10_run" / "mine-1", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_much_is_refused_and_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "_MOST_BYTES", 10)
+    with pytest.raises(InputError, match="is no run of at most 50 files, 10 bytes"):
+        fleet.receive({"run.json": b"x" * 11}, tmp_path / "10_run" / "mine-1", tmp_path)
+    (tmp_path / "10_run").write_text("")
+    with pytest.raises(StorageError, match="could not be written"):
+        fleet.receive({"run.json": b"{}"}, tmp_path / "10_run" / "mine-1", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["10_run"]
+
+
+def kill_the_worker_that_trains(workers: list[int]) -> None:
+    """As soon as its kernel has made the run's folder."""
+    while True:
+        for pid in workers:
+            for child in psutil.Process(pid).children(recursive=True):
+                if "ipykernel_launcher" in " ".join(child.cmdline()):
+                    os.kill(pid, 9)
+                    return
+        time.sleep(0.05)
+
+
+def test_a_run_whose_worker_is_killed_finishes_on_another(tmp_path):
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        workers = list(client.run(os.getpid).values())
+        killer = threading.Thread(target=kill_the_worker_that_trains, args=(workers,), daemon=True)
+        killer.start()
+        done = sweep("10_run", parameters=SMALL, name="mine", results=tmp_path, client=client)
+        killer.join(timeout=5)
+        assert not killer.is_alive() and set(client.run(os.getpid).values()) != set(workers)
+    assert done.runs["status"].tolist() == ["finished"]
+    assert (tmp_path / "10_run" / done.runs["run_id"][0] / "notebook.ipynb").exists()

@@ -1,0 +1,169 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from samples import make_dataset
+
+from mirolib import InputError, RunFolder, RunSettings, StorageError, load_runs, run_experiment
+from mirolib.base.files import write_atomic
+from mirolib.workbench.folder import new_run_id
+
+QUICK = RunSettings(epochs=1)
+
+
+def test_a_run_leaves_its_tables(tmp_path):
+    result = run_experiment(QUICK, results=tmp_path, progress=False)
+    assert sorted(os.listdir(result.path)) == [
+        "SHA256SUMS",
+        "energy.csv",
+        "events.csv",
+        "run.json",
+        "swaps.csv",
+        "tasks.csv",
+        "trials.csv",
+    ]
+    tasks, energy = pd.read_csv(result.path / "tasks.csv"), pd.read_csv(result.path / "energy.csv")
+    assert len(tasks) == 5 and len(energy) == 30 and len(pd.read_csv(result.path / "swaps.csv")) == 5
+    assert set(energy["kind"]) <= {"none", "measured-partial"}
+    (row,) = load_runs(tmp_path).to_dict("records")
+    assert row["status"] == "finished" and row["final_accuracy"] == pytest.approx(tasks["average_accuracy"].iloc[-1])
+    assert row["dataset"] == "digits" and row["controller"] == "miro"
+    stamp = json.loads((result.path / "run.json").read_text())["environment"]
+    assert {"python", "torch", "numpy", "mirolib", "device", "host"} <= set(stamp)
+    assert result.tasks["task"].tolist() == list(range(5)) and len(result.energy) == 30
+
+
+def test_a_data_set_of_ones_own_goes_by_its_own_name(tmp_path):
+    result = run_experiment(QUICK, dataset=make_dataset(), results=tmp_path, progress=False)
+    assert result.settings.dataset == "arrays"
+    assert json.loads((result.path / "run.json").read_text())["dataset_fingerprint"] == make_dataset().fingerprint
+
+
+def test_a_device_that_is_not_there_fails_with_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="use cpu"):
+        run_experiment(RunSettings(device="cuda:99"), results=tmp_path, progress=False)
+    assert load_runs(tmp_path)["status"].tolist() == ["failed"]
+
+
+def test_a_run_that_diverges_says_so(tmp_path):
+    for lr, diverged in ((0.05, 0), (1e6, 2)):
+        settings = RunSettings(epochs=1, tasks=2, controller="fixed", lr=lr, energy="none")
+        assert run_experiment(settings, results=tmp_path, progress=False).summary["diverged_epochs"] == diverged
+
+
+def test_numbers_of_numpy_stay_numbers(tmp_path):
+    with RunFolder("10_run", {"size": np.int64(5), "ratio": np.float32(0.5), "no": np.nan}, results=tmp_path):
+        pass
+    (row,) = load_runs(tmp_path).to_dict("records")
+    assert (row["size"], row["ratio"], row["no"]) == (5, 0.5, None)
+
+
+def test_the_store_can_be_kept(tmp_path):
+    assert (run_experiment(QUICK, results=tmp_path, keep_store=True, progress=False).path / "store").is_dir()
+
+
+def test_a_failed_run_says_so_with_its_sentence(tmp_path):
+    with pytest.raises(InputError):
+        run_experiment(RunSettings(controller="fixed", stream_size=9999), results=tmp_path, progress=False)
+    (row,) = load_runs(tmp_path).to_dict("records")
+    assert row["status"] == "failed" and "no task has more than" in row["error"]
+
+
+def test_an_interrupted_run_keeps_its_rows(tmp_path):
+    with pytest.raises(KeyboardInterrupt), RunFolder("10_run", {"seed": 1}, results=tmp_path) as folder:
+        folder.write_table("tasks", pd.DataFrame({"task": [0]}))
+        raise KeyboardInterrupt
+    assert load_runs(tmp_path)["status"].tolist() == ["interrupted"]
+    assert (folder.path / "tasks.csv").read_text() == "task\n0\n"
+
+
+def test_a_killed_run_never_looks_finished(tmp_path):
+    code = f"import os, mirolib; mirolib.RunFolder('10_run', {{}}, results={str(tmp_path)!r}); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert load_runs(tmp_path)["status"].tolist() == ["died"]
+    (file,) = tmp_path.glob("10_run/*/run.json")
+    reused = json.loads(file.read_text())
+    reused["environment"]["pid"] = os.getpid()  # its number has gone to another process
+    file.write_text(json.dumps(reused))
+    RunFolder("10_run", {}, results=tmp_path)
+    assert sorted(load_runs(tmp_path)["status"]) == ["died", "running"]
+
+
+SOUND = '{"format": 1, "status": "finished", "started": "", "duration_s": 1, "parameters": {}, "summary": {"x": %s}}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "not json",
+        "[]",
+        "{}",
+        '{"format": 1}',
+        '{"format": 99}',
+        "\x00",
+        '{"format": 1, "status": "running"}',
+        SOUND % '"\\ud800"',
+        SOUND % ("9" * 5000),
+        SOUND % (1 << 63),
+    ],
+)
+def test_an_unreadable_run_is_named_and_the_others_load(tmp_path, content, caplog):
+    with RunFolder("10_run", {"seed": 1}, results=tmp_path):
+        pass
+    broken = tmp_path / "10_run" / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_text(content)
+    table = load_runs(tmp_path).set_index("run_id")
+    assert len(table) == 2 and table.loc["broken", "status"] == "unreadable" and table.loc["broken", "error"]
+    assert load_runs(tmp_path / "nowhere").empty
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "", ".hidden", "a" * 200, "a b", "/root", 5])
+def test_names_can_not_leave_the_results(tmp_path, name):
+    with pytest.raises(InputError, match="can't name a run"):
+        RunFolder(name, {}, results=tmp_path)
+    if name:
+        with pytest.raises(InputError, match="can't name a run"):
+            RunFolder("10_run", {}, results=tmp_path, run_id=name)
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    RunFolder("10_run", {}, results=tmp_path, run_id="mine")
+    with pytest.raises(InputError, match="exists already"):
+        RunFolder("10_run", {}, results=tmp_path, run_id="mine")
+    assert new_run_id() != new_run_id()
+
+
+def test_a_results_folder_that_can_not_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="can't be written"):
+        RunFolder("10_run", {}, results=tmp_path / "file")
+
+
+def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    write_atomic(path, "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "half a character: \ud800")
+    with pytest.raises(StorageError, match=r"table.csv could not be written: No space left on device"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_energy_of_a_replayed_trace_reaches_the_summary(tmp_path):
+    (tmp_path / "trace.csv").write_text("time_s,power_w\n" + "".join(f"{k / 2000},3\n" for k in range(120_000)))
+    settings = RunSettings(epochs=1, energy=str(tmp_path / "trace.csv"))
+    result = run_experiment(settings, results=tmp_path, progress=False)
+    summary = result.summary
+    assert summary["energy_kind"] == "replayed"
+    assert summary["train_energy_j"] == pytest.approx(3 * summary["train_s"], rel=1e-6)

@@ -1,0 +1,209 @@
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from mirolib import InputError, RunFolder, StorageError, launch, load_runs
+from mirolib.__main__ import main
+from mirolib.base.errors import RunError
+from mirolib.workbench.launch import NOTEBOOKS, check_parameters
+
+FIXED = {"controller": "fixed"}
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({"seed": "3", "swap_ratio": "0.5", "dataset": "digits"}, {"seed": 3, "swap_ratio": 0.5, "dataset": "digits"}),
+        ({"swap_ratio": 1, "epochs": None}, {"swap_ratio": 1.0, "epochs": None}),
+        ({"model": "None", "run_id": "None"}, {"model": None, "run_id": "None"}),
+        ({"epochs": "None", "keep_store": "true"}, {"epochs": None, "keep_store": True}),
+        (
+            FIXED | {"stream_size": "450", "episodic_size": "64MB"},
+            FIXED | {"stream_size": 450, "episodic_size": "64MB"},
+        ),
+        (FIXED | {"stream_size": 450, "episodic_size": "None"}, FIXED | {"stream_size": 450, "episodic_size": None}),
+    ],
+)
+def test_parameters_get_their_declared_types(given, taken):
+    assert check_parameters("10_run", given) == taken
+
+
+def test_lists_from_the_command_line():
+    assert check_parameters("13_swap_ratio", {"episodic_sizes": "[10, 20]"}) == {"episodic_sizes": [10, 20]}
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"sead": 1}, "no parameter 'sead'; it takes dataset, preset"),
+        ({"seed": 1.5}, "seed is 1.5; give a value of type int"),
+        ({"seed": "1e2"}, "give a value of type int"),
+        ({"seed": True}, "give a value of type int"),
+        ({"seed": None}, "give a value of type int"),
+        ({"seed": "[" * 100_000}, r"seed is '\[{199}; give a value of type int"),
+        ({"run_id": 5}, "run_id is 5; give a value of type str"),
+        ({"dataset": 3}, "give a value of type str"),
+        ({"swap_ratio": "lots"}, r"give a value of type Optional\[float\]"),
+        ({"swap_ratio": float("nan")}, "give a value of type Optional"),
+        ({"keep_store": "yes"}, "give a value of type bool"),
+        ({"stream_size": 4.5}, r"give a value of type Union\[int, str, None\]"),
+    ],
+)
+def test_unknown_or_ill_typed_parameters_are_refused(given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        check_parameters("10_run", given)
+
+
+def test_unknown_notebooks_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no notebook '11_magic'; choose one of 00_quickstart"):
+        launch("11_magic", results=str(tmp_path))
+    for name in ("../10_run", "notebooks/10_run", None):
+        with pytest.raises(InputError, match=f"no notebook {name!r}; choose one of .* without its folder"):
+            launch(name, results=str(tmp_path))
+    with pytest.raises(InputError, match="no parameter run_id"):
+        launch("01_task_streams", results=str(tmp_path))
+
+
+def test_a_run_is_not_launched_over(tmp_path):
+    with RunFolder("10_run", {}, results=tmp_path, run_id="mine"):
+        pass
+    with pytest.raises(InputError, match="mine exists already"):
+        launch("10_run", results=str(tmp_path), run_id="mine")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="can't be written"):
+        launch("10_run", results=str(tmp_path / "file"))
+
+
+def test_launching_from_another_folder_leaves_a_run_and_its_notebook(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="mirolib")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = launch("10_run", results=str(tmp_path / "results"), progress=False, epochs=1, seed=4)
+    assert done.run["status"] == "finished" and done.run["seed"] == 4 and done.run["epochs"] == 1
+    assert done.notebook.parent == Path(done.run["path"]) and done.notebook.stat().st_size < 200_000
+    assert "widgets" not in json.loads(done.notebook.read_text())["metadata"]
+    assert list((tmp_path / "elsewhere").iterdir()) == [] and Path.cwd() == tmp_path / "elsewhere"
+    assert len([line for line in caplog.messages if ": task " in line]) == 5
+    again = {"results": str(tmp_path / "results"), "run_id": done.run["run_id"], "resume": True}
+    assert launch("10_run", **again, seed=4).run["started"] == done.run["started"]
+    with pytest.raises(InputError, match="begun with other parameters: epochs 1, now 2, seed 4, now 99"):
+        launch("10_run", **again, epochs=2, seed=99)
+
+
+def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
+    with pytest.raises(RunError, match="InputError: stream_size is 9999 but no task has more than"):
+        launch("10_run", results=str(tmp_path), progress=False, controller="fixed", stream_size=9999)
+    assert load_runs(tmp_path)["status"].tolist() == ["failed"]
+    with pytest.raises(
+        RunError, match=r"14_miro_vs_baselines failed: InputError: fixed is \[\]; give"
+    ):  # before it had made its run
+        launch("14_miro_vs_baselines", results=str(tmp_path), progress=False, fixed=[])
+    assert load_runs(tmp_path)["status"].tolist() == ["failed", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"method": "magic"}, "method is 'magic'; choose one of"),
+        ({"dataset": "mnist"}, "no data set 'mnist'; choose one of digits"),
+        ({"preset": "huge"}, "no preset 'huge'"),
+        ({"model": "gpt"}, "model is 'gpt'"),
+        ({"energy": "sun"}, "no energy source 'sun'"),
+        ({"swap_ratio": 1.5}, "swap_ratio is 1.5; choose a value from 0"),
+        ({"tasks": 0}, "tasks is 0; choose a value above 0"),
+        ({"cutline": 2.0}, "cutline is 2.0; choose a share from 0 to 1"),
+        ({"validation_share": 1.0}, "validation_share is 1.0; choose a share"),
+        ({"loss": "mse"}, "mse"),
+        ({"device": "banana"}, "device is 'banana'; choose one of auto, cpu"),
+        ({"lr": 1e300}, "lr is 1e[+]300; choose at most"),
+        ({"energy": "nowhere.csv"}, "There is no file nowhere.csv"),
+        ({"checkpoint_minutes": -1}, "checkpoint_minutes is -1.0; choose 0"),
+        ({"controller": "fixed", "stream_size": 0}, "stream_size is 0; give a whole number"),
+        ({"controller": "fixed", "memory": "single-level", "swap_ratio": 0.5}, "single-level memory can't swap"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_a_kernel_starts(tmp_path, given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        launch("10_run", results=str(tmp_path), **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_launches_side_by_side(tmp_path):
+    command = [sys.executable, "-m", "mirolib", "launch", "10_run", "epochs=1", f"results={tmp_path}"]
+    both = [subprocess.Popen([*command, f"seed={seed}"], stdout=-3, stderr=-3) for seed in (0, 1)]
+    assert [one.wait(timeout=120) for one in both] == [0, 0]
+    assert load_runs(tmp_path)["status"].tolist() == ["finished", "finished"]
+    assert not list(NOTEBOOKS.glob("kernel-ipc*"))
+
+
+def kill_the_kernel_once_it_trains(results: Path) -> None:
+    while not list(results.glob("10_run/*/tasks.csv")):
+        time.sleep(0.05)
+    for child in psutil.Process().children(recursive=True):
+        if "ipykernel_launcher" in " ".join(child.cmdline()):
+            child.kill()
+
+
+def test_a_killed_kernel_is_no_finished_run(tmp_path):
+    killer = threading.Thread(target=kill_the_kernel_once_it_trains, args=(tmp_path,), daemon=True)
+    killer.start()
+    with pytest.raises(RunError, match="10_run failed: its kernel died"):
+        launch("10_run", results=str(tmp_path), progress=False, epochs=20)
+    (run,) = load_runs(tmp_path).to_dict("records")
+    assert run["status"] == "died" and len(pd.read_csv(Path(run["path"]) / "tasks.csv")) >= 1
+
+
+def test_the_command_line(tmp_path, capsys):
+    assert main(["runs", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "no runs yet\n"
+    assert main(["launch", "10_run", "seed"]) == 1
+    assert "write name=value" in capsys.readouterr().err
+    for twice in (["seed=1", "seed=2"], ["results=1", "--results=2"]):
+        assert main(["launch", "10_run", *twice]) == 1
+        assert "is given twice, '1' and '2'; keep one of them" in capsys.readouterr().err
+    assert main(["launch", "10_run", "progress=no"]) == 1
+    assert "no parameter 'progress'" in capsys.readouterr().err
+    assert main(["launch", "10_run", "epochs=1", f"results={tmp_path}"]) == 0
+    out = capsys.readouterr().out
+    assert "average_accuracy" in out and "notebook.ipynb" in out
+    assert main(["runs", "--results", str(tmp_path)]) == 0
+    assert "finished" in capsys.readouterr().out
+
+
+def test_what_a_run_says_of_itself_can_not_move_the_cursor(tmp_path, capsys):
+    evil = "\x1b[2J\x9b1m\u202e\r"
+    RunFolder("10_run", {"dataset": evil}, results=tmp_path, run_id="a").end("failed", f"{evil}\nmore")
+    (tmp_path / "10_run" / "a" / "SHA256SUMS").unlink()
+    file = tmp_path / "10_run" / "a" / "run.json"
+    file.write_text(file.read_text().replace('"failed"', json.dumps(f"fine\n{evil}")))
+    assert main(["runs", "--results", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert all(c.isprintable() for c in out.replace("\n", "")) and out.count("\\x1b[2J\\x9b1m\\u202e") >= 4
+    assert len(out.splitlines()) == 3
+    assert main(["launch", evil]) == 1 and "\x1b" not in capsys.readouterr().err
+
+
+def test_papermill_alone_works_too_and_explains_the_parameters(tmp_path):
+    notebook = Path(__file__).parents[2] / "notebooks" / "10_run.ipynb"
+    papermill = [sys.executable, "-m", "papermill"]
+    told = subprocess.run([*papermill, "--help-notebook", str(notebook)], capture_output=True, text=True, check=True)
+    assert "swap_ratio: Optional[float]" in told.stdout and "share of replayed samples" in told.stdout
+    command = [*papermill, str(notebook), "out.ipynb", "-p", "epochs", "1", "-p", "results", str(tmp_path / "results")]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    (run,) = load_runs(tmp_path / "results").to_dict("records")
+    assert run["status"] == "finished"
+    assert len(pd.read_csv(Path(run["path"]) / "tasks.csv")) == 5
+
+
+def test_paths_are_the_caller_s(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trace.csv").write_text("time_s,power_w\n" + "".join(f"{k / 1000},3\n" for k in range(60_000)))
+    done = launch("10_run", energy="trace.csv", epochs=1, results=str(tmp_path / "results"), progress=False)
+    assert done.run["energy_kind"] == "replayed" and done.run["energy"] == str(tmp_path / "trace.csv")

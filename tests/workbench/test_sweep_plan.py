@@ -1,0 +1,141 @@
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mirolib import InputError
+from mirolib.workbench.sweep_plan import SweepPlan, make_plan, read_plan
+
+
+def written(tmp_path: Path, text: str | bytes) -> Path:
+    path = tmp_path / "sweep.yml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_every_combination_with_every_seed():
+    plan = make_plan("10_run", {"episodic_size": [20, 40], "swap_ratio": [0, 1.0]}, 3, {"controller": "fixed"})
+    assert len(plan.members) == len({member.run_id for member in plan.members}) == 12
+    assert plan.varied == ("episodic_size", "swap_ratio", "seed")
+    first = {"controller": "fixed", "episodic_size": 20, "swap_ratio": 0.0, "seed": 0}
+    assert plan.members[0].parameters == first
+    assert {member.parameters["seed"] for member in plan.members} == {0, 1, 2}
+
+
+def test_the_same_point_has_the_same_run_whatever_the_rest_of_the_grid():
+    small = make_plan("10_run", {"epochs": [1]}, [0], name="mine")
+    large = make_plan("10_run", {"epochs": ["2", "1"]}, range(2), name="mine")
+    assert small.members[0] in large.members and len(large.members) == 4
+    assert make_plan("10_run", {"epochs": [1]}).name != make_plan("10_run", {"epochs": [2]}).name
+
+
+def test_numbers_of_numpy_are_plain_numbers():
+    plan = make_plan("10_run", {"epochs": np.arange(1, 3), "lr": [np.float64(0.5)]})
+    assert json.loads(plan.to_json())["members"][0]["parameters"] == {"epochs": 1, "lr": 0.5}
+
+
+@pytest.mark.parametrize(
+    "seeds", [np.int64(11), set(range(11)), (n for n in range(11)), np.arange(11), dict.fromkeys(range(11)).keys()]
+)
+def test_seeds_may_be_any_number_or_iterable(seeds):
+    assert make_plan("10_run", {}, seeds, name="mine") == make_plan("10_run", {}, 11, name="mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"grid": {"sead": [1]}}, "no parameter 'sead'; it takes dataset"),
+        ({"grid": {"epochs": [1, "many"]}}, "epochs is 'many'; give a value of type"),
+        ({"grid": {"epochs": [1, 0]}}, "epochs is 0; choose a value above 0"),
+        ({"grid": {"swap_ratio": [0.5, 1.5]}}, "swap_ratio is 1.5; choose a value from 0"),
+        ({"grid": {"dataset": ["digits", "mnist"]}}, "no data set 'mnist'; choose one of digits"),
+        ({"grid": {"preset": ["huge"]}}, "no preset 'huge'"),
+        ({"grid": {"energy": ["sun"]}}, "no energy source 'sun'"),
+        ({"grid": {"model": ["gpt"]}}, "model is 'gpt'"),
+        ({"grid": {"dataset": "digits"}}, "gives 'digits' for dataset; give a list"),
+        ({"grid": {"epochs": []}}, "at least one value"),
+        ({"grid": {"epochs": [1, 1]}}, "lists a value twice"),
+        ({"grid": {"epochs": range(200), "batch_size": range(100)}}, "more than 10,000 runs, the most a sweep takes"),
+        ({"grid": {"epochs": [1]}, "parameters": {"epochs": 2}}, "epochs stands in the grid and in the parameters"),
+        ({"grid": {"seed": itertools.count()}}, "more than 10,000 runs"),
+        ({"grid": {"epochs": {1: 2}}}, "gives {1: 2} for epochs; give a list"),
+        ({"grid": {"epochs": np.array(1)}}, "gives 1 for epochs; give a list"),
+        ({"grid": {"epochs": iter([])}}, "at least one value"),
+        ({"grid": [1, 2]}, r"grid is \[1, 2\]; give a list of values by parameter"),
+        ({"parameters": [1]}, r"parameters is \[1\]; give a value by parameter"),
+        ({"parameters": "a=b"}, "parameters is 'a=b'; give a value by parameter"),
+        ({"name": 5}, "5 can't name a run"),
+        ({"notebook": None}, "no notebook None; choose one of 00_quickstart"),
+        ({"seeds": 1.5}, "gives 1.5 for seeds"),
+        ({"grid": {"run_id": ["a"]}}, "sets run_id itself"),
+        ({"grid": {"seed": [1]}, "seeds": 2}, "keep one of them"),
+        ({"grid": {}, "seeds": 0}, "seeds is 0; give the number"),
+        ({"grid": {}, "seeds": True}, "gives True for seeds"),
+        ({"grid": {}, "name": "../out"}, "can't name a run"),
+        ({"grid": {}, "name": "x" * 120}, "can't name a run"),
+        ({"grid": {}, "notebook": "11_magic"}, "no notebook '11_magic'"),
+    ],
+)
+def test_a_grid_that_can_not_be_run_is_refused_before_anything_starts(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make_plan(**({"notebook": "10_run"} | arguments))
+
+
+def test_a_plan_is_read_back(tmp_path):
+    plan = make_plan("10_run", {"epochs": [1, 2]}, 2, name="mine")
+    assert SweepPlan.read(written(tmp_path, plan.to_json())) == plan
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"format": 0}', '{"format": 1, "members": [{"run_id": "../x", "parameters": {}}]}', "[" * 99999],
+)
+def test_a_damaged_plan_says_so(tmp_path, text):
+    with pytest.raises(InputError, match=r"is damaged .* finished runs are kept"):
+        SweepPlan.read(written(tmp_path, text))
+
+
+def test_a_sweep_from_yaml(tmp_path):
+    text = "notebook: 10_run\nname: mine\ngrid: {lr: [1e-2, 0.1]}\nparameters: {epochs: 1}\nseeds: [3, 5]\n"
+    plan = read_plan(written(tmp_path, text))
+    assert plan == make_plan("10_run", {"lr": [0.01, 0.1]}, [3, 5], {"epochs": 1}, "mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "holds no entries"),
+        ("- 1", "holds no entries"),
+        ("notebook: 10_run\ngird: {}", "unknown entry 'gird'; it takes notebook"),
+        ("grid: {}", "names no notebook"),
+        ("notebook: 10_run\ngrid: [1]", r"has \[1\] for grid; give a list of values by parameter, such as {epochs"),
+        ("notebook: 10_run\nname: 2024", "has 2024 for name; give a text, in quotes"),
+        ("notebook: 10_run\nseeds: 1.5", "has 1.5 for seeds; give the number of seeds or a list"),
+        (
+            "notebook: 10_run\ngrid:\n  seed: [0]\n  seed: [1]",
+            "sweep.yml can't be used: 'seed' stands twice, again in line 4",
+        ),
+        ("notebook: 10_run\nnotebook: 13_swap_ratio", "'notebook' stands twice"),
+        ("notebook: 10_run\ngrid: {epochs: [1]}\n'grid': {}", "'grid' stands twice"),
+        ("notebook: 10_run\ngrid: {epochs: 1}", "gives 1 for epochs; give a list"),
+        ("notebook: 10_run\ngrid: {dataset: [2024-01-01]}", "give a value of type str"),
+        ("notebook: 13_swap_ratio\ngrid: {episodic_sizes: [[2024-01-01]]}", "can't be written down"),
+        ("notebook: {", "is no YAML"),
+        ("notebook: !!python/object/apply:os.system [ls]", "is no YAML"),
+        ("a: &a [1]\nb: *a", "uses an alias"),
+        ("seeds: " + "9" * 5000, "is no YAML"),
+        ("[" * 5000, "is no YAML"),
+        (b"\xff\xfe\x00", "is no YAML"),
+        ("#" * (1 << 21), "which no sweep needs"),
+    ],
+)
+def test_a_yaml_that_is_no_sweep_is_refused(tmp_path, text, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read_plan(written(tmp_path, text))
+
+
+def test_a_yaml_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="can't be read: No such file"):
+        read_plan(tmp_path / "none.yml")
