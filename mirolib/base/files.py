@@ -11,6 +11,11 @@ from pathlib import Path
 
 from mirolib.base.errors import StorageError
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
 logger = logging.getLogger(__name__)
 
 
@@ -85,6 +90,24 @@ def last_words() -> Iterator[None]:
         yield
     except StorageError as error:
         logger.warning("%s", error)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds the lock of a file, made if need be, which the system takes back when the process ends, however it ends.
+
+    Args:
+        path: The file; it stays, since who waits for it holds it open.
+        wait: Whether to wait until another holder lets go.
+
+    Raises:
+        BlockingIOError: If another holder has it and `wait` is false.
+        OSError: If it can't be made.
+    """
+    with path.open("ab") as stream:
+        if fcntl is not None:  # Windows has no such lock; there nothing is kept apart
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
 
 
 def _sync_folder(folder: Path) -> None:
