@@ -11,7 +11,7 @@ from mirolib.energy.sensors.model import _TERMS, FORMAT, PowerModel
 from mirolib.workbench import compare as comparison
 from mirolib.workbench.compare import MixedEnergyWarning, over_seeds, select
 from mirolib.workbench.folder import load_run
-from mirolib.workbench.run import Run, open_run
+from mirolib.workbench.run import _NUMBERS, _TEXTS as _TEXT_COLUMNS, Run, open_run
 from mirolib.workbench.sweep_plan import read_plan
 
 NUMBERS = st.recursive(
@@ -110,7 +110,7 @@ def read_whatever(path: Path, run: bytes, table: bytes) -> tuple[pd.DataFrame, R
     """The readers of a run's folder, on files of any content."""
     path.mkdir(exist_ok=True)
     (path / "run.json").write_bytes(run)
-    for name in comparison._NUMBERS:
+    for name in _NUMBERS:
         (path / f"{name}.csv").write_bytes(table)
     row, opened = load_run(path / "run.json"), open_run(path)
     assert row["run_id"] == path.name and isinstance(row["status"], str) and row["path"] == str(path)
@@ -139,7 +139,7 @@ def run_inputs() -> st.SearchStrategy[bytes]:
 
 def table_inputs() -> st.SearchStrategy[bytes]:
     """Contents of a table: random bytes, and the right columns over anything."""
-    columns = sorted({*sum(comparison._NUMBERS.values(), ()), *sum(comparison._TEXTS.values(), ()), "accuracy_0"})
+    columns = sorted({*sum(_NUMBERS.values(), ()), *sum(_TEXT_COLUMNS.values(), ()), "accuracy_0"})
     cells = st.sampled_from(["0", "1.5", "", "nan", "inf", "-1", "1e999", "x", '"', "train", "9" * 30, "measured"])
     lines = st.lists(st.lists(cells, min_size=len(columns) - 1, max_size=len(columns) + 1), max_size=3)
     return st.binary(max_size=40) | lines.map(

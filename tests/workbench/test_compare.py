@@ -13,7 +13,8 @@ from hypothesis import given, strategies as st
 from mirolib import InputError, RunFolder, RunSettings, comparison_plots as plots, load_runs, run_experiment
 from mirolib.__main__ import main
 from mirolib.viz.report import write_report
-from mirolib.workbench.compare import MixedEnergyWarning, open_run, over_seeds, pareto, select, unread
+from mirolib.workbench.compare import MixedEnergyWarning, over_seeds, pareto, select, unread
+from mirolib.workbench.run import open_run
 
 
 @pytest.fixture(scope="module")
