@@ -22,8 +22,8 @@ from mirolib.paper.plan import PLAN
 from mirolib.viz.report import write_report
 from mirolib.workbench.compare import select, unread
 from mirolib.workbench.fleet import connection
-from mirolib.workbench.folder import load_runs
 from mirolib.workbench.launch import check_parameters, launch
+from mirolib.workbench.run import load_runs
 from mirolib.workbench.sweep import load_sweep, sweep_file
 
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import tempfile
@@ -15,6 +16,8 @@ try:
     import fcntl
 except ImportError:
     fcntl = None  # type: ignore[assignment]
+
+_NOT_WRITTEN = "{} could not be written: {}. Free space or make the folder writable, then run again."
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +67,33 @@ def write_atomic(path: Path, content: str | bytes) -> int:
                 temporary.unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
-        raise StorageError(
-            f"{path} could not be written: {error.strerror}. Free space or make the folder writable, then run again."
-        ) from error
+        raise StorageError(_NOT_WRITTEN.format(path, error.strerror)) from error
+
+
+def append(path: Path, lines: str) -> int:
+    """Adds whole lines to the end of a file that is there, synced; none of them where that fails.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        StorageError: If the disk is full or can't be written.
+    """
+    content = lines.encode()
+    try:
+        # unbuffered: one write, so that a process that is killed leaves no half line
+        with path.open("ab", buffering=0) as file:
+            size_bytes = file.tell()
+            try:
+                if file.write(content) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size_bytes)
+                raise
+        return len(content)
+    except OSError as error:
+        raise StorageError(_NOT_WRITTEN.format(path, error.strerror)) from error
 
 
 def remove(path: Path) -> None:

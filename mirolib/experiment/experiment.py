@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from mirolib.data.stream import TaskStream
 from mirolib.energy import EnergyMeter, Kind, TraceSource, named
 from mirolib.experiment.injectors import During
 from mirolib.experiment.loop import Loop, check_sizes
-from mirolib.experiment.settings import MEMORIES, PROFILERS, RunSettings, _default
+from mirolib.experiment.settings import MEMORIES, PROFILERS, RunSettings, default
 from mirolib.learning.learner import Learner
 from mirolib.learning.methods import METHODS
 from mirolib.memory.budget import parse_budget, parse_size, store_budget
@@ -36,6 +37,8 @@ from mirolib.records import EpochRecord, TaskRecord
 
 Disturbance = Callable[[Storage], During]
 
+_FROM_PRESET = ("model", "epochs", "batch_size", "lr")
+# long enough for a sensor that averages over half a second
 _IDLE_S = 2.0
 
 
@@ -52,7 +55,6 @@ class Experiment:
         meter: The energy meter.
         resources: The resource monitor.
         disturbance: What the resource monitor injects; it ends with the run.
-        loop: The training loop over these parts, a new one where `dataclasses.replace` puts another in.
     """
 
     settings: RunSettings
@@ -63,12 +65,11 @@ class Experiment:
     meter: EnergyMeter
     resources: ResourceMonitor
     disturbance: During | None = None
-    loop: Loop = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Joins the parts."""
-        parts = (self.stream, self.learner, self.memory, self.controller, self.meter, self.resources)
-        object.__setattr__(self, "loop", Loop(*parts))
+    @cached_property
+    def loop(self) -> Loop:
+        """The training loop over these parts, a new one where `dataclasses.replace` puts another in."""
+        return Loop(self.stream, self.learner, self.memory, self.controller, self.meter, self.resources)
 
     @classmethod
     def build(
@@ -90,20 +91,21 @@ class Experiment:
             InputError: If a parameter is unknown, out of range, or exceeds what the data set holds.
             StorageError: If the store can't be made.
         """
-        stream, filled = prepared(settings, dataset)
-        dataset, preset = stream.dataset, stream.dataset.spec.preset(settings.preset)
-        # What chooses for itself begins with next to nothing, so as not to exceed a budget before it has chosen.
-        stream_size, episodic_size = (1 if n is None else int(n) for n in (filled.stream_size, filled.episodic_size))
-        config = MemoryConfig(stream_size, episodic_size, _default(filled.swap_ratio, 0.0))
+        return cls.of(*prepared(settings, dataset), store, disturb)
+
+    @classmethod
+    def of(
+        cls, stream: TaskStream, filled: RunSettings, store: str | Path, disturb: Disturbance | None = None
+    ) -> Experiment:
+        """Builds the parts from what `prepared` gave; otherwise as `build`."""
+        spec = stream.dataset.spec
+        # what chooses for itself begins with next to nothing, so as not to exceed a budget before it has chosen
+        stream_size, episodic_size = (int(default(n, 1)) for n in (filled.stream_size, filled.episodic_size))
+        config = MemoryConfig(stream_size, episodic_size, default(filled.swap_ratio, 0.0))
         check_sizes(config, stream)
-        chosen = {name: getattr(filled, name) for name in ("model", "epochs", "batch_size", "lr")}
-        learner = Learner(
-            dataset.spec,
-            replace(preset, **chosen),
-            method=METHODS[filled.method](filled.loss),
-            device=filled.device,
-            seed=filled.seed,
-        )
+        chosen = {name: getattr(filled, name) for name in _FROM_PRESET}
+        preset, method = replace(spec.preset(filled.preset), **chosen), METHODS[filled.method](filled.loss)
+        learner = Learner(spec, preset, method=method, device=filled.device, seed=filled.seed)
         meter = _meter(filled.energy)
         controller = _controller(filled, config, meter.source.kind)
         storage = Storage(store, Fingerprint.of(stream), size_budget=store_budget(filled.store_budget, stream))
@@ -111,7 +113,7 @@ class Experiment:
             tiered = MEMORIES[filled.memory]
             memory = TieredMemory(storage, config, stream.num_classes, seed=filled.seed, hierarchical=tiered)
         except BaseException:
-            storage.close()
+            storage.close()  # its lock would keep the next try out of the folder
             raise
         budget = parse_budget(filled.memory_budget, memory.slot_bytes)
         disturbance = disturb(memory.storage) if disturb else None
@@ -129,14 +131,15 @@ class Experiment:
 
         Where there is a sensor the machine's power at rest is measured first.
         """
+        loop = self.loop  # made first: it tells the meter what work to count
         with telling("Training"), self.memory, self.disturbance or nullcontext(), closing(self.meter.source):
             if self.meter.source.kind.startswith("measured"):
                 self.meter.measure_idle(_IDLE_S)
-            yield from self.loop.steps(progress=progress)
+            yield from loop.steps(progress=progress)
 
 
 def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[TaskStream, RunSettings]:
-    """The stream of a run and its settings with every None that has a default replaced by it.
+    """The stream of a run and its settings with every None that has a default replaced by it, sizes in samples.
 
     Args:
         settings: The run's parameters.
@@ -147,31 +150,25 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
     """
     dataset = dataset or load_dataset(settings.dataset, root=settings.data or None, preset=settings.preset)
     preset = dataset.spec.preset(settings.preset)
-    stream = TaskStream(dataset, _default(settings.tasks, preset.tasks), settings.seed, settings.validation_share)
-    return stream, _filled(settings, dataset, preset, stream)
-
-
-def _filled(settings: RunSettings, dataset: Dataset, preset: Preset, stream: TaskStream) -> RunSettings:
-    """The settings with every None that has a default replaced by it, and sizes in samples."""
+    stream = TaskStream(dataset, default(settings.tasks, preset.tasks), settings.seed, settings.validation_share)
     largest, total = stream.most_samples()
     fixed, slot_bytes = settings.controller == "fixed", Fingerprint.of(stream).slot_bytes
-    stream_size, episodic_size = (
-        parse_size(size, slot_bytes) for size in (settings.stream_size, settings.episodic_size)
-    )
-    return replace(
+    sizes = (parse_size(size, slot_bytes) for size in (settings.stream_size, settings.episodic_size))
+    # a preset's sizes are for its own data; a part of them may hold less
+    defaults = (min(preset.stream_size, largest), min(preset.episodic_size, total)) if fixed else (None, None)
+    stream_size, episodic_size = map(default, sizes, defaults)
+    filled = replace(
         settings,
         dataset=dataset.spec.name,
         preset=settings.preset or next(iter(dataset.spec.presets)),
         tasks=len(stream),
-        model=_default(settings.model, preset.model),
-        stream_size=_default(stream_size, min(preset.stream_size, largest) if fixed else None),
-        episodic_size=_default(episodic_size, min(preset.episodic_size, total) if fixed else None),
-        swap_ratio=_default(settings.swap_ratio, _swap_ratio(settings, preset)),
-        epochs=_default(settings.epochs, preset.epochs),
-        batch_size=_default(settings.batch_size, preset.batch_size),
-        lr=_default(settings.lr, preset.lr),
+        stream_size=stream_size,
+        episodic_size=episodic_size,
+        swap_ratio=default(settings.swap_ratio, _swap_ratio(settings, preset)),
         device=_device(settings.device),
+        **{name: default(getattr(settings, name), getattr(preset, name)) for name in _FROM_PRESET},
     )
+    return stream, filled
 
 
 def _swap_ratio(settings: RunSettings, preset: Preset) -> float:

@@ -71,8 +71,8 @@ def run(
 
 
 @dataclass
-class _TaskSoFar:
-    """A task under way.
+class TaskProgress:
+    """A task under way, as far as it goes into a checkpoint.
 
     Attributes:
         index: Its index.
@@ -119,7 +119,8 @@ class Loop:
         self.meter = meter or EnergyMeter.auto()
         self.records: list[TaskRecord] = []
         self._matrix = AccuracyMatrix(len(stream))
-        self._now: _TaskSoFar | None = None
+        self._now: TaskProgress | None = None
+        self._choice: tuple[Decision, Resources] | None = None
         tally, storage = learner.tally, memory.storage
         self.meter.watch(
             lambda: Work(
@@ -136,7 +137,7 @@ class Loop:
         return [*(event for record in done for event in record.events), *current]
 
     def steps(self, *, progress: bool = True) -> Iterator[EpochRecord | TaskRecord]:
-        """Goes on from where the run stands.
+        """Goes on from where the run stands (paper: Fig. 8).
 
         At each step all parts agree with each other, so that `state` may be taken; the window `train` is open after an
         epoch (`EnergyMeter.interlude` keeps out of it what is not training).
@@ -147,23 +148,26 @@ class Loop:
         Yields:
             A record after each epoch of training, before the controller adapts to it, and one after each task.
         """
-        epochs = self._learner.epochs
-        done = len(self.records) * epochs + (len(self._now.epochs) if self._now else 0)
-        with (
-            self.meter.sampling(),
-            tqdm(total=len(self._stream) * epochs, initial=done, unit="epoch", disable=not progress) as bar,
-        ):
+        learner, memory, meter = self._learner, self._memory, self.meter
+        total = len(self._stream) * learner.epochs
+        done = len(self.records) * learner.epochs + (len(self._now.epochs) if self._now else 0)
+        with meter.sampling(), tqdm(total=total, initial=done, unit="epoch", disable=not progress) as bar:
             for index in range(len(self.records), len(self._stream)):
                 task = self._stream[index]
-                for epoch in self._train(task, *(self._begin(task) if self._now is None else (self._now, None))):
-                    bar.update()
-                    yield epoch
-                record = self._end(task)
+                now = self._now or self._arrive(task)
+                with meter.window("train", index):
+                    for epoch in range(len(now.epochs), learner.epochs):
+                        self._adapt(now, epoch)
+                        now.epochs.append(self._train(now, epoch))
+                        bar.update()
+                        yield now.epochs[-1]
+                    memory.settle()
+                    learner.method.finish(learner, task, memory)
+                record = self._leave(task, now)
                 bar.set_postfix_str(record.headline)
-                logger.info("%s", record.headline)
                 yield record
 
-    def _begin(self, task: Task) -> tuple[_TaskSoFar, tuple[Decision, Resources]]:
+    def _arrive(self, task: Task) -> TaskProgress:
         """Receives a task and chooses a configuration for it, in the light of the resources there are."""
         learner, memory = self._learner, self._memory
         with self.meter.window("receive", task.index):
@@ -171,53 +175,50 @@ class Loop:
             learner.grow(task.classes)
             learner.method.begin(learner, task, memory)
         with self.meter.window("profile", task.index):
-            state = self._resources.probe(task.index * learner.epochs)
-            choice = self._controller.choose(task, learner, memory, state)
-        return _TaskSoFar(task.index, memory.counts, choice.trials), (choice, state)
+            resources = self._resources.probe(task.index * learner.epochs)
+            self._choice = self._controller.choose(task, learner, memory, resources), resources
+        self._now = TaskProgress(task.index, memory.counts, self._choice[0].trials)
+        return self._now
 
-    def _train(self, task: Task, now: _TaskSoFar, choice: tuple[Decision, Resources] | None) -> Iterator[EpochRecord]:
-        """Trains a task epoch by epoch, letting the controller adapt before each; `choice` is applied first."""
-        learner, memory, resources = self._learner, self._memory, self._resources
-        epochs_done = task.index * learner.epochs
-        self._now = now
-        with self.meter.window("train", task.index):
-            if choice is not None:
-                now.events += self._apply(choice[0], task.index, -1, choice[1])
-            for epoch in range(len(now.epochs), learner.epochs):
-                state = resources.probe(epochs_done + epoch, now.epochs[-1] if now.epochs else None)
-                now.events += self._apply(self._controller.adapt(memory.config, state), task.index, epoch, state)
-                now.epochs.append(self._train_epoch(task.index, epoch))
-                if resources.short and epoch == learner.epochs - 1:  # the next task comes too late
-                    state = resources.probe(epochs_done + epoch)
-                    adapted = self._controller.adapt(memory.config, state)
-                    now.events += self._apply(adapted, task.index, epoch + 1, state)
-                yield now.epochs[-1]
-            memory.settle()
-            learner.method.finish(learner, task, memory)
+    def _adapt(self, now: TaskProgress, epoch: int) -> None:
+        """Brings the memory to what was chosen for the task, then to what the resources before an epoch allow."""
+        if self._choice is not None:
+            # within the window `train`: filling the buffers anew is a cost of the choice, not of choosing
+            decision, resources = self._choice
+            self._choice = None
+            self._apply(decision, now, -1, resources)
+        last = now.epochs[-1] if now.epochs else None
+        resources = self._resources.probe(now.index * self._learner.epochs + epoch, last)
+        self._apply(self._controller.adapt(self._memory.config, resources), now, epoch, resources)
 
-    def _train_epoch(self, task: int, epoch: int) -> EpochRecord:
+    def _train(self, now: TaskProgress, epoch: int) -> EpochRecord:
         """Trains one epoch and says what it was."""
-        memory = self._memory
+        memory, monitor = self._memory, self._resources
         start, before = time.monotonic(), memory.counts
-        loss = train_epoch(self._learner, memory, self._resources.is_short)
-        return EpochRecord(task, epoch, memory.config, loss, memory.counts - before, time.monotonic() - start)
+        loss = train_epoch(self._learner, memory, monitor.is_short)
+        swaps, duration_s = memory.counts - before, time.monotonic() - start
+        record = EpochRecord(now.index, epoch, memory.config, loss, swaps, duration_s)
+        if monitor.short and epoch == self._learner.epochs - 1:
+            # memory ran out in the last epoch: the next task's choice would come too late
+            resources = monitor.probe(now.index * self._learner.epochs + epoch)
+            self._apply(self._controller.adapt(memory.config, resources), now, epoch + 1, resources)
+        return record
 
-    def _apply(self, decision: Decision, task: int, epoch: int, state: Resources) -> list[Event]:
-        """Brings the memory to what was decided; the event, where there was a reason."""
+    def _apply(self, decision: Decision, now: TaskProgress, epoch: int, resources: Resources) -> None:
+        """Brings the memory to what was decided, and notes it where there was a reason."""
         memory = self._memory
         check_sizes(decision.config, self._stream)
         memory.resize(decision.config)
-        if not decision.reason:
-            return []
-        stall_share = state.stall_share if state.after_epoch else float("nan")
-        budget, size = state.memory_budget_bytes, memory.allocated_bytes
-        return [Event(task, epoch, decision.config, size, budget, stall_share, decision.reason)]
+        if decision.reason:
+            stall_share = resources.stall_share if resources.after_epoch else float("nan")
+            budget, size = resources.memory_budget_bytes, memory.allocated_bytes
+            event = Event(now.index, epoch, decision.config, size, budget, stall_share, decision.reason)
+            now.events.append(event)
 
-    def _end(self, task: Task) -> TaskRecord:
+    def _leave(self, task: Task, now: TaskProgress) -> TaskRecord:
         """Flushes the stream buffer, evaluates, and gathers what is known after the task."""
-        memory, matrix, now = self._memory, self._matrix, self._now
-        assert now is not None, "no task is under way"
-        swaps = memory.counts - now.before
+        memory, matrix = self._memory, self._matrix
+        swaps = memory.counts - now.before  # before retaining, whose reads are no swaps
         with self.meter.window("retain", task.index):
             memory.retain(task)
         with self.meter.window("evaluate", task.index):
@@ -245,6 +246,7 @@ class Loop:
         self._controller.observe(record)
         self.records.append(record)
         self._now = None
+        logger.info("%s", record.headline)
         return record
 
     def state(self) -> State:
@@ -252,7 +254,7 @@ class Loop:
         return {
             "class_order": list(self._stream.class_order),
             "records": dumped(list[TaskRecord], self.records),
-            "now": dumped(_Now, self._now),
+            "now": dumped(TaskProgress | None, self._now),
             "learner": self._learner.state(),
             "memory": self._memory.state(),
             "controller": [type(self._controller).__name__, self._controller.state()],
@@ -277,7 +279,7 @@ class Loop:
                 if there != here:
                     raise InputError(f"The checkpoint is that of another {what}: {there!r}, not {here!r}.")
             self.records = loaded(list[TaskRecord], state["records"])
-            self._now = loaded(_Now, state["now"])
+            self._now = loaded(TaskProgress | None, state["now"])
             for record in self.records:
                 self._matrix.append(list(record.accuracies))
             for index in range(len(self.records) + bool(self._now)):
@@ -291,9 +293,6 @@ class Loop:
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError, MemoryError) as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"This is no checkpoint of such a run: {what}.") from error
-
-
-_Now = _TaskSoFar | None
 
 
 def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:

@@ -1,127 +1,166 @@
-"""The parameters of a run."""
+"""The parameters of a run: one place that says what each means, its default and its range.
+
+The parameters cell of notebook `10_run` is generated from here (`RunSettings.cell`), and so is docs/parameters.md.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any
 
 from mirolib.base.errors import InputError
-from mirolib.controller import (
-    SELECTORS,
-    ProbeProfiler,
-    Profiler,
-    TrialProfiler,
-    full_training,
-)
+from mirolib.controller import SELECTORS, ProbeProfiler, Profiler, TrialProfiler, full_training
 from mirolib.learning.methods import METHODS
 from mirolib.learning.models import MODELS
 from mirolib.memory.budget import parse_amount, parse_budget, parse_size
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.wear import medium_name
 
-T = TypeVar("T")
-
 CONTROLLERS = ("miro", "fixed", "whole-budget", "random")
-
-PROFILERS: dict[str, Callable[[], Profiler]] = {
-    "probe": ProbeProfiler,
-    "trial": TrialProfiler,
-    "oracle": full_training,
-}
-
-_HIGHEST_LR = 1e6
+PROFILERS: dict[str, Callable[[], Profiler]] = {"probe": ProbeProfiler, "trial": TrialProfiler, "oracle": full_training}
+MEMORIES = {"tiered": True, "single-level": False}
 
 _TYPES: dict[str, Any] = {"int": Integral, "float": Real, "str": str, "None": type(None)}
 
-MEMORIES = {"tiered": True, "single-level": False}
+Check = Callable[[str, Any], object]
+"""Refuses a value that is out of range, given the parameter's name and the value, which is not None."""
+
+
+def _above_0(name: str, value: float) -> None:
+    if not value > 0:
+        raise InputError(f"{name} is {value}; choose a value above 0.")
+
+
+def _rate(name: str, value: float) -> None:
+    _above_0(name, value)
+    # far beyond any rate that learns, and the square of its step is still a number in float32
+    if value > 1e6:
+        raise InputError(f"{name} is {value}; choose at most 1e+06.")
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise InputError(f"{name} is {value}; choose a share from 0 to below 1.")
+
+
+def _top_share(name: str, value: float) -> None:
+    _above_0(name, value)
+    if value > 1:
+        raise InputError(f"{name} is {value}; choose a share from 0 to 1.")
+
+
+def _seed(name: str, value: int) -> None:
+    if value < 0:
+        raise InputError(f"{name} is {value}; choose 0 or more.")
+
+
+def _one_of(allowed: Iterable[str]) -> Check:
+    """Looks the names up when it checks: a registry may have grown by then."""
+
+    def check(name: str, value: str) -> None:
+        if value not in allowed:
+            raise InputError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
+
+    return check
+
+
+def _device(name: str, value: str) -> None:
+    _one_of(("auto", "cpu", "cuda", "mps"))(name, value.partition(":")[0])
+
+
+def _setting(default: Any, means: str, check: Check | None = None) -> Any:
+    """A parameter: its default, what it means in one line, and what refuses a value out of range."""
+    return field(default=default, metadata={"means": means, "check": check})
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The parameters of one run; None takes the value of the data set's preset.
+    """The parameters of one run; None takes the value of the data set's preset."""
 
-    Attributes:
-        dataset: Name of the data set.
-        preset: Name of its settings; empty for its default.
-        data: The folder that holds the data sets; empty for what `MIRO_DATA` names, or `data` in the repository.
-        tasks: Number of tasks the classes are split into.
-        model: Name of the model.
-        method: `er` (experience replay), `bic` (bias correction) or `finetuning` (no replay).
-        loss: `bce` (binary cross-entropy, the paper's) or `ce` (cross-entropy); `bic` has a loss of its own.
-        memory: `tiered`, or `single-level` for an episodic memory without storage below it.
-        controller: `miro`; `fixed` (stream_size, episodic_size; with swap ratio 1 it is CarM's way); `whole-budget`
-            (as large as it can be); `random` (from Miro's grid).
-        profiler: How Miro scores candidates: `probe`, `trial` (the paper's short trainings) or `oracle` (trains each
-            in full).
-        selector: What Miro picks; a name from `mirolib.controller.SELECTORS`.
-        cutline: Top share of the candidates by accuracy that selectors with a cutline consider, in (0, 1].
-        points: Percentage points below the best that `cheapest-within` gives away.
-        energy_budget: Joules (sample visits where there is no sensor) that `within-budget` may spend on the stream.
-        memory_budget: Most RAM for both buffers, such as `2000 samples`, `64 MiB`, `system`, or a schedule by epochs;
-            see `parse_budget`. A fixed controller does not heed it, and only `miro` heeds a change
-            within a task.
-        store_budget: Most space that the stored samples may take, such as `2 GB` or `20000 samples`; empty for no
-            limit. See `Storage` for what is evicted.
-        medium: A name for the card or disk the run is written to, under which wear is booked; empty for none.
-        stream_size: Stream buffer for a fixed controller: samples, or an amount such as `64 MB`.
-        episodic_size: Episodic memory for a fixed controller, likewise.
-        swap_ratio: Share of replayed samples exchanged with storage, in [0, 1]; what the other controllers begin
-            with, by default 1.
-        epochs: Passes over the buffers at each task.
-        batch_size: Samples in a training step.
-        lr: Learning rate.
-        validation_share: Share of the training samples held out.
-        seed: Seed of class order, weights, augmentation, batches and swaps.
-        device: `auto` (a CUDA GPU if there is one), `cpu`, `cuda:0`, …
-        energy: `auto`, the name of a source (see `mirolib.energy.doctor`), among them `none`, or the path of a power
-            trace to replay (`.csv` with time_s and power_w).
-    """
-
-    dataset: str = "digits"
-    preset: str = ""
-    data: str = ""
-    tasks: int | None = None
-    model: str | None = None
-    method: str = "er"
-    loss: str = "bce"
-    memory: str = "tiered"
-    controller: str = "miro"
-    profiler: str = "probe"
-    selector: str = "gain-per-joule"
-    cutline: float = 0.5
-    points: float = 2.0
-    energy_budget: float | None = None
-    memory_budget: str = ""
-    store_budget: str = ""
-    medium: str = ""
-    stream_size: int | str | None = None
-    episodic_size: int | str | None = None
-    swap_ratio: float | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    validation_share: float = 0.1
-    seed: int = 0
-    device: str = "auto"
-    energy: str = "auto"
+    dataset: str = _setting("digits", "digits (bundled), cifar100, tiny-imagenet, dsads, urbansound8k, imagenet1k")
+    preset: str = _setting("", 'settings of the data set: small, paper; "" for its default')
+    data: str = _setting("", 'folder of the data sets; "" for the repository\'s data, or MIRO_DATA')
+    tasks: int | None = _setting(None, "tasks the classes are split into; None: the preset's", _above_0)
+    model: str | None = _setting(
+        None, "linear, mlp, small-cnn, cnn1d, preact-resnet32, resnet18; None: the preset's", _one_of(MODELS)
+    )
+    method: str = _setting(
+        "er", "er (experience replay), bic (bias correction) or finetuning (no replay)", _one_of(METHODS)
+    )
+    loss: str = _setting("bce", "bce (binary cross-entropy, the paper's) or ce (cross-entropy); bic has its own")
+    memory: str = _setting(
+        "tiered", "tiered, or single-level: an episodic memory without storage below it", _one_of(MEMORIES)
+    )
+    controller: str = _setting(
+        "miro", "who chooses sizes and swap ratio: miro, fixed, whole-budget, random", _one_of(CONTROLLERS)
+    )
+    profiler: str = _setting(
+        "probe",
+        "how Miro scores candidates: probe, trial (the paper's short trainings), oracle (trains each)",
+        _one_of(PROFILERS),
+    )
+    selector: str = _setting(
+        "gain-per-joule",
+        "what Miro picks: also accuracy-per-joule, cheapest-within, highest-accuracy, ...",
+        _one_of(SELECTORS),
+    )
+    cutline: float = _setting(0.5, "top share of the candidates by accuracy, for selectors that use it", _top_share)
+    points: float = _setting(
+        2.0,
+        "percentage points below the best that cheapest-within gives away",
+        lambda name, value: SELECTORS["cheapest-within"](value, None),
+    )
+    energy_budget: float | None = _setting(
+        None, "of the stream, for within-budget: joules; visits without a sensor", _above_0
+    )
+    memory_budget: str = _setting(
+        "",
+        "most RAM for both buffers: 2000 samples, 64 MiB, system, or a schedule by epochs",
+        lambda name, value: parse_budget(value, 1),
+    )
+    store_budget: str = _setting(
+        "",
+        'most space for stored samples: 2 GB, 20000 samples; "" for no limit',
+        lambda name, value: parse_amount(value, 1),
+    )
+    medium: str = _setting(
+        "",
+        'name of the card or disk written to, for `python -m mirolib wear`; "" for none',
+        lambda name, value: value and medium_name(value),
+    )
+    stream_size: int | str | None = _setting(
+        None, "fixed controller: stream buffer in samples, or as 64 MB; None: the preset's"
+    )
+    episodic_size: int | str | None = _setting(None, "fixed controller: episodic memory, likewise")
+    swap_ratio: float | None = _setting(
+        None, "share of replayed samples exchanged, 0 to 1; None: 1, or the preset's if fixed"
+    )
+    epochs: int | None = _setting(None, "passes over the buffers at each task; None: the preset's", _above_0)
+    batch_size: int | None = _setting(None, "samples in a training step; None: the preset's", _above_0)
+    lr: float | None = _setting(None, "learning rate; None: the preset's", _rate)
+    validation_share: float = _setting(0.1, "share of the training samples held out, 0 up to 1", _share)
+    seed: int = _setting(0, "of class order, weights, augmentation, batches and swaps", _seed)
+    device: str = _setting("auto", "auto (a CUDA GPU if there is one), cpu, cuda:0, ...", _device)
+    energy: str = _setting(
+        "auto", "auto, a source that mirolib.doctor() names, none, or a power trace to replay (.csv)"
+    )
 
     def __post_init__(self) -> None:
-        """Checks names and ranges that need no data set."""
+        """Checks types, ranges and what can't go together, as far as that needs no data set.
+
+        Raises:
+            InputError: If a value is of another type, out of range, or does not go with another.
+        """
         for one in fields(self):
-            _check_type(one.name, getattr(self, one.name), str(one.type))
-        _one_of("method", self.method, METHODS)
-        _one_of("memory", self.memory, MEMORIES)
-        _one_of("controller", self.controller, CONTROLLERS)
-        _one_of("profiler", self.profiler, PROFILERS)
-        _one_of("selector", self.selector, SELECTORS)
-        SELECTORS["cheapest-within"](self.points, None)
-        parse_budget(self.memory_budget, 1)
-        parse_amount(self.store_budget, 1)
-        if self.medium:
-            medium_name(self.medium)
+            value, check = getattr(self, one.name), one.metadata["check"]
+            _check_type(one.name, value, str(one.type))
+            if check and value is not None:
+                check(one.name, value)
+        METHODS[self.method](self.loss)
         if self.controller == "miro" and not self.validation_share > 0:
             raise InputError("The miro controller scores on validation samples; set validation_share above 0.")
         if self.controller != "fixed" and (self.stream_size is not None or self.episodic_size is not None):
@@ -131,37 +170,55 @@ class RunSettings:
             )
         if not MEMORIES[self.memory] and self.swap_ratio:
             raise InputError("A single-level memory can't swap; set swap_ratio to 0 or memory to tiered.")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; choose 0 or more.")
-        stream_size, episodic_size = (_default(parse_size(n, 1), 1) for n in (self.stream_size, self.episodic_size))
-        MemoryConfig(stream_size, episodic_size, _default(self.swap_ratio, 0.0))
-        if self.model is not None:
-            _one_of("model", self.model, MODELS)
-        for name in ("tasks", "epochs", "batch_size", "lr", "cutline", "energy_budget"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} is {value}; choose a value above 0.")
-        if self.lr is not None and self.lr > _HIGHEST_LR:
-            raise InputError(f"lr is {self.lr}; choose at most {_HIGHEST_LR:g}.")
-        if not 0 <= self.cutline <= 1:
-            raise InputError(f"cutline is {self.cutline}; choose a share from 0 to 1.")
-        if not 0 <= self.validation_share < 1:
-            raise InputError(f"validation_share is {self.validation_share}; choose a share from 0 to below 1.")
-        METHODS[self.method](self.loss)
-        _one_of("device", self.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
+        stream_size, episodic_size = (default(parse_size(n, 1), 1) for n in (self.stream_size, self.episodic_size))
+        MemoryConfig(stream_size, episodic_size, default(self.swap_ratio, 0.0))
+
+    @classmethod
+    def from_cell(cls, names: Mapping[str, Any]) -> RunSettings:
+        """Settings from a notebook's parameters cell: `RunSettings.from_cell(globals())`.
+
+        Args:
+            names: The notebook's names; those that are no parameters are left aside.
+
+        Raises:
+            InputError: If a parameter is missing or out of range.
+        """
+        if missing := [one.name for one in fields(cls) if one.name not in names]:
+            raise InputError(f"The parameters cell does not set {', '.join(missing)}; take it from RunSettings.cell().")
+        return cls(**{one.name: names[one.name] for one in fields(cls)})
+
+    @classmethod
+    def cell(cls) -> str:
+        """The lines of a notebook's parameters cell: each parameter with its type, default and meaning."""
+        return "\n".join(
+            f"{one.name}: {_cell_type(str(one.type))} = {_literal(one.default)}  # {one.metadata['means']}"
+            for one in fields(cls)
+        )
+
+
+_MEANINGS = [f"        {one.name}: {one.metadata['means']}" for one in fields(RunSettings)]
+RunSettings.__doc__ = "\n".join([f"{RunSettings.__doc__}\n\n    Attributes:", *_MEANINGS])
+
+
+def default(value: Any, otherwise: Any) -> Any:
+    """The value, or what holds where it is None."""
+    return otherwise if value is None else value
+
+
+def _literal(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _cell_type(declared: str) -> str:
+    """A type as papermill reads it: it knows no `int | None`."""
+    if declared.count("|") > 1:
+        return f"Union[{declared.replace(' |', ',')}]"
+    return re.sub(r"(.+) \| None", r"Optional[\1]", declared)
 
 
 def _check_type(name: str, value: object, declared: str) -> None:
-    """Refuses a value that is not of its declared type, such as `int | None`."""
+    """Refuses a value that is not of its declared type, such as `int | None`; a bool is no number here."""
     kinds = tuple(_TYPES[kind] for kind in declared.split(" | "))
-    if not isinstance(value, kinds) or isinstance(value, bool) or value in (math.inf, -math.inf) or value != value:
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not finite:
         raise InputError(f"{name} is {value!r}; give a value of type {declared}.")
-
-
-def _one_of(parameter: str, value: str, allowed: Iterable[str]) -> None:
-    if value not in allowed:
-        raise InputError(f"{parameter} is {value!r}; choose one of {', '.join(allowed)}.")
-
-
-def _default(value: T | None, default: T) -> T:
-    return default if value is None else value

@@ -12,8 +12,8 @@ import pandas as pd
 from mirolib.base.errors import InputError
 from mirolib.data import available_datasets
 from mirolib.paper.plan import PLAN, Study
-from mirolib.workbench.folder import load_runs
-from mirolib.workbench.run_file import checked_bytes
+from mirolib.workbench.folder import checked_bytes
+from mirolib.workbench.run import load_runs
 
 NUMBERS = Path(__file__).with_name("numbers.csv")
 _TEXTS = {"setting", "memory", "run", "dataset", "method", "energy_kind"}

@@ -6,11 +6,17 @@ from mirolib.workbench.compare import (
     select as select,
     unread as unread,
 )
-from mirolib.workbench.folder import RunFolder as RunFolder, load_runs as load_runs, results_folder as results_folder
+from mirolib.workbench.folder import RunFolder as RunFolder, results_folder as results_folder
 from mirolib.workbench.launch import launch as launch
 from mirolib.workbench.recording import (
     RecordedRun as RecordedRun,
     run_experiment as run_experiment,
 )
-from mirolib.workbench.run import Run as Run, Run as RunResult, Run as SavedRun, open_run as open_run
+from mirolib.workbench.run import (
+    Run as Run,
+    Run as RunResult,
+    Run as SavedRun,
+    load_runs as load_runs,
+    open_run as open_run,
+)
 from mirolib.workbench.sweep import Sweep as Sweep, load_sweep as load_sweep, sweep as sweep, sweep_file as sweep_file

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 from mirolib.base.errors import InputError, RunError, StorageError
 from mirolib.base.files import write_atomic
 from mirolib.energy.doctor import readable
-from mirolib.workbench.folder import RunFolder, load_run
+from mirolib.workbench.folder import SUMS, RunFolder
 from mirolib.workbench.launch import launch, notebook_path
-from mirolib.workbench.run_file import SUMS
+from mirolib.workbench.run import load_run
 from mirolib.workbench.sweep_plan import Member, SweepPlan
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def connection(address: str) -> Iterator[Client]:
 
 def versions(notebook: str) -> dict[str, str]:
     """What must be the same on every machine of a sweep, so that its runs can be compared."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     code = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         code.update(f"{file.relative_to(package)}\0".encode() + file.read_bytes())

@@ -1,4 +1,4 @@
-"""Runs on disk: a folder a run, written atomically, and one tidy DataFrame over all of them."""
+"""The folder of a run on disk: what it holds, who may write it, and what is read back with its checksum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import platform
 import re
 import secrets
 import socket
@@ -15,32 +14,31 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from mirolib.base.errors import InputError, StorageError
-from mirolib.base.files import last_words, remove, write_atomic
+from mirolib.base.files import append, last_words, remove, write_atomic
 from mirolib.energy import EnergyMeter
 from mirolib.experiment.summary import summarise
 from mirolib.memory.wear import WriteMeter
 from mirolib.records import TaskRecord, events_of, trials_of
-from mirolib.workbench.alive import has_ended, process_stamp
-from mirolib.workbench.run_file import RUN_FORMAT, SUMS, read_run
+from mirolib.workbench.process import LIVING, PACKAGES, environment_stamp, has_died
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
 
-_PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")
+RUN_FORMAT = 1
+SUMS = "SHA256SUMS"
+"""Checksums of an ended run's files, as `sha256sum --check` reads them."""
+
 _MAY_CHANGE = ("data", "medium")  # where the data and the run lie: a resumed run may say otherwise
 _TAKEN_UP = ("asked", "parameters", "dataset_fingerprint", "energy", "summary")  # what a resumed run has from before
 _GONE = ' If that machine or container is gone for good, set "status" in {} to "died".'
-_ALIVE: set[Path] = set()  # folders of this process's runs that have not ended
 
 logger = logging.getLogger(__name__)
 
@@ -69,22 +67,7 @@ def new_run_id(seed: int = 0) -> str:
     return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-seed{seed}-{secrets.token_hex(3)}"
 
 
-def environment_stamp(device: str) -> dict[str, object]:
-    """Versions and machine of a run; the device is named once it is known to work."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpu_count": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-        "host": socket.gethostname(),
-        **process_stamp(),
-        **{package: version(package) for package in _PACKAGES},
-    }
-
-
-def make_folder(path: Path) -> None:
+def make_run_folder(path: Path) -> None:
     """Makes the folder of a run.
 
     Raises:
@@ -102,6 +85,42 @@ def make_folder(path: Path) -> None:
         raise InputError(f"Run {path.name} exists already in {path.parent}; leave run_id empty for a new one.")
 
 
+def read_run(file: Path) -> dict[str, Any]:
+    """A `run.json`.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is no JSON, or of another format.
+    """
+    run = json.loads(checked_bytes(file), parse_int=_bounded)
+    json.dumps(run, ensure_ascii=False).encode()  # half a character would stop whoever prints or writes it
+    if run["format"] != RUN_FORMAT:
+        raise ValueError(f"it is of format {run['format']!r} and this version of mirolib reads {RUN_FORMAT}")
+    return run
+
+
+def _bounded(digits: str) -> int:
+    # 63 bits are what a column holds; the length first, since int() of a million digits takes minutes
+    if len(digits) > 25 or abs(int(digits)) >= 1 << 63:
+        raise ValueError(f"it has a number of {len(digits)} digits")
+    return int(digits)
+
+
+def checked_bytes(file: Path) -> bytes:
+    """The content of a file of a run, compared with the run's list of checksums where it has ended.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is not what the list says.
+    """
+    content, sums = file.read_bytes(), file.parent / SUMS
+    if sums.exists():
+        line = f"{hashlib.sha256(content).hexdigest()}  {file.name}"
+        if line not in sums.read_text("utf-8", "replace").split("\n"):
+            raise ValueError(f"{file.name} is not what {SUMS} says; it was damaged or changed by hand")
+    return content
+
+
 def stopped_run(path: Path) -> dict[str, Any]:
     """The `run.json` of a run that can be resumed.
 
@@ -115,7 +134,7 @@ def stopped_run(path: Path) -> dict[str, Any]:
     if run["status"] == "finished":
         raise InputError(f"Run {path.name} has finished; there is nothing to resume.")
     environment = run["environment"]
-    if run["status"] == "running" and not _is_dead(environment, path):
+    if run["status"] == "running" and not has_died(environment, path):
         raise InputError(
             f"Run {path.name} is still running (process {environment['pid']} on {environment['host']}); stop it first."
             + ("" if environment["host"] == socket.gethostname() else _GONE.format(path / "run.json"))
@@ -177,11 +196,13 @@ class RunFolder:
         self.path = results_folder(results) / plain_name(notebook) / plain_name(self.run_id)
         self._earlier = stopped_run(self.path) if resume and (self.path / "run.json").exists() else {}
         if not self._earlier:
-            make_folder(self.path)
+            make_run_folder(self.path)
         for litter in (*self.path.glob(".*"), self.path / SUMS):  # what a process left that was killed while writing
             remove(litter)
         self._start = time.monotonic() - self._earlier.get("duration_s", 0.0)
         self.writes = WriteMeter(self.path)
+        self._columns: dict[str, list[str]] = {}  # of the tables begun by this process
+        self._tasks = self._readings = 0  # written by this process
         self._run: dict[str, Any] = {
             "format": RUN_FORMAT,
             "notebook": notebook,
@@ -196,11 +217,11 @@ class RunFolder:
             **{name: self._earlier[name] for name in _TAKEN_UP if name in self._earlier},
             "writes": [*self._earlier.get("writes", []), {}],
         }
-        _ALIVE.add(self.path)
+        LIVING.add(self.path)
         try:
             self._write()
         except BaseException:
-            _ALIVE.discard(self.path)
+            LIVING.discard(self.path)
             raise
 
     def _write(self) -> None:
@@ -214,18 +235,39 @@ class RunFolder:
         self.writes.add(result_bytes=write_atomic(path, table.to_csv(index=False, lineterminator="\n")))
         return path
 
-    def write_records(self, records: list[TaskRecord], meter: EnergyMeter) -> None:
-        """Writes the run's tables, the summary, and what there is to say about the meter.
+    def append_rows(self, name: str, rows: pd.DataFrame) -> None:
+        """Adds rows to `<name>.csv`; the first of this process begin it anew, the rows of an earlier one included.
 
-        They are `tasks.csv`, `swaps.csv` (a row an epoch), `energy.csv` (a row an interval) and, where the controller
-        has any, `events.csv` (its decisions) and `trials.csv` (its ranked candidates).
+        Rewriting the table at each task would write bytes with the square of the tasks, on a card whose wear counts.
         """
-        self.write_table("tasks", pd.DataFrame([record.row() for record in records]))
-        self.write_table("swaps", pd.DataFrame([epoch.row() for record in records for epoch in record.epochs]))
+        path, columns = self.path / f"{name}.csv", list(map(str, rows))
+        begun = self._columns.get(name)
+        if begun == columns:
+            lines = rows.to_csv(index=False, header=False, lineterminator="\n")
+            self.writes.add(result_bytes=append(path, lines))
+            return
+        if begun is not None:  # the header has become another
+            rows = pd.concat([pd.read_csv(path, float_precision="round_trip"), rows])
+        self.write_table(name, rows)
+        self._columns[name] = list(map(str, rows))
+
+    def write_records(self, records: list[TaskRecord], meter: EnergyMeter) -> None:
+        """Adds what is new to the run's tables and brings summary, and what there is to say of the meter, up to date.
+
+        The tables are `tasks.csv`, `swaps.csv` (a row an epoch), `energy.csv` (a row an interval) and, where the
+        controller has any, `events.csv` (its decisions) and `trials.csv` (its ranked candidates).
+        """
+        new = records[self._tasks :]
+        self._tasks = len(records)
+        for name, rows in (
+            ("tasks", pd.DataFrame([record.row() for record in new])),
+            ("swaps", pd.DataFrame([epoch.row() for record in new for epoch in record.epochs])),
+            ("events", events_of(new)),
+            ("trials", trials_of(new)),
+        ):
+            if len(rows):
+                self.append_rows(name, rows)
         self.write_energy(meter)
-        for name, table in (("events", events_of(records)), ("trials", trials_of(records))):
-            if len(table):
-                self.write_table(name, table)
         self.set_summary(summarise(records))
 
     def account(self, store_bytes: int) -> None:
@@ -237,8 +279,9 @@ class RunFolder:
     def write_energy(self, meter: EnergyMeter) -> None:
         """Writes the ledger as far as it goes, that of a task under way included."""
         self._run["energy"] = meter.describe()
-        if meter.readings:
-            self.write_table("energy", pd.DataFrame([reading.row() for reading in meter.readings]))
+        if new := meter.readings[self._readings :]:
+            self.append_rows("energy", pd.DataFrame([reading.row() for reading in new]))
+            self._readings += len(new)
 
     def set_summary(self, summary: dict[str, object]) -> None:
         """Writes the values by which runs are compared, one flat row, into `run.json`."""
@@ -265,7 +308,7 @@ class RunFolder:
         if self._earlier["dataset_fingerprint"] != dataset_fingerprint:
             raise InputError(f"Run {self.run_id} was begun with other data; resume it with those, or begin a new run.")
         versions, mine = self._earlier["environment"], environment_stamp("")
-        for package in ("python", *_PACKAGES):
+        for package in ("python", *PACKAGES):
             if versions.get(package) != mine[package]:
                 logger.warning(
                     "Run %s was begun with %s %s and goes on with %s: it may end with other numbers.",
@@ -315,64 +358,12 @@ class RunFolder:
 
     def end(self, status: str, error: str | None = None) -> None:
         """Writes how the run ended."""
-        _ALIVE.discard(self.path)
+        LIVING.discard(self.path)
         self._run |= {"status": status, "ended": _now(), "error": error}
         self._write()
         files = sorted([*self.path.glob("*.csv"), self.path / "run.json"])
         lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
         write_atomic(self.path / SUMS, "".join(lines))
-
-
-def load_runs(results: str | os.PathLike[str] | None = None, notebook: str = "*") -> pd.DataFrame:
-    """All runs under the results folder, oldest first.
-
-    Args:
-        results: The folder of all results; see `results_folder`.
-        notebook: Only runs of this notebook or study.
-
-    Returns:
-        One row a run: `notebook`, `run_id`, `status`, `path`, its parameters and its summary. The status is
-        `finished`, `failed`, `interrupted`, `running`, `died` (its process is gone without a word) or
-        `unreadable` (its `run.json` is damaged; column `error` says how).
-    """
-    files = sorted(results_folder(results).glob(f"{notebook}/*/run.json"))
-    table = pd.DataFrame([load_run(file) for file in files])
-    return table.sort_values("started", kind="stable", ignore_index=True) if len(table) else table
-
-
-def load_run(file: Path) -> dict[str, Any]:
-    """One run's row of `load_runs`, whatever state its `run.json` is in."""
-    row: dict[str, Any] = {
-        "notebook": file.parents[1].name,
-        "run_id": file.parent.name,
-        "status": "unreadable",
-        "started": "",
-        "path": str(file.parent),
-        "error": None,
-    }
-    try:
-        run = read_run(file)
-        ended = {"status": str(run["status"]), "error": run.get("error")}
-        if ended["status"] == "running" and _is_dead(run["environment"], file.parent):
-            ended = {
-                "status": "died",
-                "error": "its process ended without a word: killed, out of memory, or power lost",
-            }
-        values = dict(run["parameters"]) | dict(run["summary"])
-        ended |= {"started": str(run["started"]), "duration_s": float(run["duration_s"])}
-        return row | {name: value for name, value in values.items() if name not in row} | ended
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        logger.warning("%s is unreadable: %s", file, error)
-        return row | {"error": f"{type(error).__name__}: {error}"}
-
-
-def _is_dead(environment: dict[str, Any], path: Path) -> bool:
-    """Whether a run of this machine has lost its process."""
-    if environment["host"] != socket.gethostname():
-        return False
-    if environment["pid"] == os.getpid():
-        return path not in _ALIVE
-    return has_ended(environment)
 
 
 def _plain(value: Any) -> Any:

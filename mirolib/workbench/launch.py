@@ -22,15 +22,15 @@ from mirolib.experiment.settings import RunSettings
 from mirolib.workbench.folder import (
     PROJECT,
     RunFolder,
-    load_run,
-    make_folder,
+    make_run_folder,
     new_run_id,
     plain_name,
+    read_run,
     refuse_changes,
     results_folder,
     stopped_run,
 )
-from mirolib.workbench.run_file import read_run
+from mirolib.workbench.run import load_run
 
 _PATHS = {"data", "energy"}  # parameters that may name a file or folder
 
@@ -222,7 +222,7 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
             return Launched(output, done)
         stopped_run(output.parent)
     else:
-        make_folder(output.parent)
+        make_run_folder(output.parent)
     checked |= {"run_id": run_id, "results": str(folder)}
     logger.info("running %s into %s", notebook, output.parent)
     try:

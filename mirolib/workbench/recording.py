@@ -63,8 +63,8 @@ class RecordedRun:
             self.folder.check_same(asdict(settings), asdict(filled), stream.dataset.fingerprint)
             if state is None:  # there is nothing to go on from
                 shutil.rmtree(self._store, ignore_errors=True)
-            self.experiment = Experiment.build(settings, self._store, stream.dataset, disturb)
-            self.folder.set_parameters(asdict(self.experiment.settings), stream.dataset.fingerprint)
+            self.experiment = Experiment.of(stream, filled, self._store, disturb)
+            self.folder.set_parameters(asdict(filled), stream.dataset.fingerprint)
             if state is not None:
                 self._restore(state)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,8 +19,7 @@ from mirolib.energy.ledger import Reading
 from mirolib.experiment.settings import RunSettings
 from mirolib.experiment.summary import summarise
 from mirolib.records import TaskRecord, events_of, trials_of
-from mirolib.workbench.folder import load_run
-from mirolib.workbench.run_file import checked_bytes
+from mirolib.workbench.folder import checked_bytes, has_died, read_run, results_folder
 
 _NUMBERS = {
     "tasks": ("task", "stream_size", "episodic_size", "swap_ratio", "memory_bytes", "average_accuracy"),
@@ -30,6 +31,8 @@ _NUMBERS = {
 _TEXTS = {"energy": ("window", "kind", "scope"), "events": ("reason",), "tasks": ("classes",)}
 _OPTIONAL = ("events", "trials")
 _MOST_BYTES = 64 << 20
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,6 +145,49 @@ class Run:
     def accuracies(self) -> np.ndarray:
         """Test accuracy on task j after task i in [0, 1], `(tasks done, tasks)`; NaN where j is yet to come."""
         return self.tasks[[name for name in self.tasks if str(name).startswith("accuracy_")]].to_numpy(float)
+
+
+def load_runs(results: str | os.PathLike[str] | None = None, notebook: str = "*") -> pd.DataFrame:
+    """All runs under the results folder, oldest first.
+
+    Args:
+        results: The folder of all results; see `results_folder`.
+        notebook: Only runs of this notebook or study.
+
+    Returns:
+        One row a run: `notebook`, `run_id`, `status`, `path`, its parameters and its summary. The status is
+        `finished`, `failed`, `interrupted`, `running`, `died` (its process is gone without a word) or
+        `unreadable` (its `run.json` is damaged; column `error` says how).
+    """
+    files = sorted(results_folder(results).glob(f"{notebook}/*/run.json"))
+    table = pd.DataFrame([load_run(file) for file in files])
+    return table.sort_values("started", kind="stable", ignore_index=True) if len(table) else table
+
+
+def load_run(file: Path) -> dict[str, Any]:
+    """One run's row of `load_runs`, whatever state its `run.json` is in."""
+    row: dict[str, Any] = {
+        "notebook": file.parents[1].name,
+        "run_id": file.parent.name,
+        "status": "unreadable",
+        "started": "",
+        "path": str(file.parent),
+        "error": None,
+    }
+    try:
+        run = read_run(file)
+        ended = {"status": str(run["status"]), "error": run.get("error")}
+        if ended["status"] == "running" and has_died(run["environment"], file.parent):
+            ended = {
+                "status": "died",
+                "error": "its process ended without a word: killed, out of memory, or power lost",
+            }
+        values = dict(run["parameters"]) | dict(run["summary"])
+        ended |= {"started": str(run["started"]), "duration_s": float(run["duration_s"])}
+        return row | {name: value for name, value in values.items() if name not in row} | ended
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        logger.warning("%s is unreadable: %s", file, error)
+        return row | {"error": f"{type(error).__name__}: {error}"}
 
 
 def read_trace(path: Path) -> pd.DataFrame:

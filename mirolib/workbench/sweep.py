@@ -31,8 +31,9 @@ from tqdm.auto import tqdm
 from mirolib.base.errors import InputError, RunError, StorageError
 from mirolib.base.files import write_atomic
 from mirolib.energy.doctor import readable
-from mirolib.workbench.folder import load_run, make_folder, plain_name, results_folder
+from mirolib.workbench.folder import make_run_folder, plain_name, results_folder
 from mirolib.workbench.launch import declared_parameters, launch
+from mirolib.workbench.run import load_run
 from mirolib.workbench.sweep_plan import Member, SweepPlan, make_plan, read_plan
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def run_plan(
         _check_workers(plan, workers)
     folder = results_folder(results)
     path = _sweep_folder(plan.name, folder)
-    make_folder(path)
+    make_run_folder(path)
     with _alone(path, plan.name):
         _write_plan(plan, path)
         todo = [member for member in plan.members if _is_wanted(plan, member, folder, rerun)]

@@ -27,7 +27,7 @@ def jumping(monkeypatch):
             return datetime.fromtimestamp(1.8e9, tz) + timedelta(seconds=next(jumps))
 
     monkeypatch.setattr("time.time", lambda: wall() + next(jumps))
-    for module in ("workbench", "wear", "report"):
+    for module in ("workbench.folder", "memory.wear", "viz.report"):
         monkeypatch.setattr(f"mirolib.{module}.datetime", Jumping)
 
 
@@ -96,7 +96,7 @@ def test_a_run_that_lives_is_not_taken_for_dead_when_the_clock_is_set(tmp_path, 
 
 def test_a_run_of_before_the_machine_was_started_is_dead(tmp_path, monkeypatch):
     folder = RunFolder("10_run", {}, results=tmp_path, run_id="mine")
-    monkeypatch.setattr("mirolib.workbench.alive._boot", lambda: "another")
-    monkeypatch.setattr("mirolib.workbench.folder.os.getpid", lambda: 1)
+    monkeypatch.setattr("mirolib.workbench.process._boot", lambda: "another")
+    monkeypatch.setattr("mirolib.workbench.process.os.getpid", lambda: 1)
     assert load_runs(tmp_path)["status"].tolist() == ["died"]
     folder.end("interrupted")

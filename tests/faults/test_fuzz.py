@@ -10,8 +10,7 @@ from mirolib import InputError, TraceSource, comparison_plots as plots
 from mirolib.energy.sensors.model import _TERMS, FORMAT, PowerModel
 from mirolib.workbench import compare as comparison
 from mirolib.workbench.compare import MixedEnergyWarning, over_seeds, select
-from mirolib.workbench.folder import load_run
-from mirolib.workbench.run import _NUMBERS, _TEXTS as _TEXT_COLUMNS, Run, open_run
+from mirolib.workbench.run import _NUMBERS, _TEXTS as _TEXT_COLUMNS, Run, load_run, open_run
 from mirolib.workbench.sweep_plan import read_plan
 
 NUMBERS = st.recursive(

@@ -24,7 +24,6 @@ from mirolib import (
     load_runs,
     run,
     run_experiment,
-    workbench,
 )
 from mirolib.controller import RandomController
 from mirolib.experiment.checkpoint import Checkpoints
@@ -165,7 +164,7 @@ def test_a_run_killed_while_it_loads_its_data_goes_on(tmp_path, monkeypatch, ste
     if steps:
         stopped(QUICK, tmp_path, "cut", steps)
     begun = RunFolder("10_run", asdict(QUICK), results=tmp_path, run_id="cut", resume=bool(steps))
-    monkeypatch.setattr(workbench, "_ALIVE", set())
+    monkeypatch.setattr("mirolib.workbench.process.LIVING", set())
     assert load_runs(tmp_path)["status"].tolist() == ["died"] and begun.path.exists()
     with pytest.raises(InputError, match="seed 0, now 7"):
         run_experiment(replace(QUICK, seed=7), results=tmp_path, run_id="cut", resume=True, progress=False)

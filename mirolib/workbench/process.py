@@ -1,0 +1,81 @@
+"""Which process a run belongs to, on which machine, and whether that process still lives."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")
+"""Packages whose version may change a run's numbers."""
+
+LIVING: set[Path] = set()
+"""Folders of this process's runs that have not ended."""
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def has_died(environment: dict[str, Any], path: Path) -> bool:
+    """Whether a run of this machine has lost its process, whatever was done to the clock since.
+
+    Args:
+        environment: What `process_stamp` gave the run, and its `host`.
+        path: The run's folder.
+    """
+    if environment["host"] != socket.gethostname():
+        return False  # no one can tell from here
+    if environment["pid"] == os.getpid():
+        return path not in LIVING
+    try:
+        started_s = _started_s(int(environment["pid"]))
+    except psutil.NoSuchProcess:
+        return True
+    # after a restart, or by wrapping around, another process may have got its number
+    return environment.get("boot") != _boot() or abs(started_s - environment["process_started"]) > 1
+
+
+def process_stamp() -> dict[str, object]:
+    """What `has_died` needs to know this process again.
+
+    Returns:
+        `pid`; `boot`, which start of the system this is; `process_started`, seconds of it when the process began. A
+        system that tells no such thing leaves `boot` empty, and the seconds are those of its wall clock.
+    """
+    return {"pid": os.getpid(), "boot": _boot(), "process_started": _started_s(os.getpid())}
+
+
+def _boot() -> str:
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _started_s(pid: int) -> float:
+    try:
+        # not psutil's: it adds the wall clock of now, which a board without a battery sets late
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name may hold anything
+        return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return float(psutil.Process(pid).create_time())
+
+
+def environment_stamp(device: str) -> dict[str, object]:
+    """Versions and machine of a run; the device is named once it is known to work."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "host": socket.gethostname(),
+        **process_stamp(),
+        **{package: version(package) for package in PACKAGES},
+    }
