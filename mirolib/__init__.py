@@ -29,9 +29,8 @@ from mirolib.experiment import injectors as injectors
 from mirolib.experiment.experiment import Experiment as Experiment
 from mirolib.experiment.loop import Loop as Loop, run as run
 from mirolib.experiment.settings import RunSettings as RunSettings
-from mirolib.experiment.study import check_study as check_study, run_all as run_all
+from mirolib.experiment.study import check_study as check_study, run_all as run_all, swapping_cost as swapping_cost
 from mirolib.experiment.summary import summarise as summarise
-from mirolib.experiment.swap_cost import swapping_cost as swapping_cost
 from mirolib.learning.bic import BiC as BiC
 from mirolib.learning.learner import (
     ExperienceReplay as ExperienceReplay,

@@ -1,4 +1,4 @@
-"""What `mirolib.experiment.injectors.DiskCompetitor` runs: a program of its own that needs nothing but Python.
+"""What `mirolib.experiment.injectors.disk_competitors` runs: a program of its own that needs nothing but Python.
 
 It writes a file, syncs each piece, drops it from the page cache and reads it back, until its standard input is closed,
 as happens when the process that started it is gone.

@@ -2,7 +2,7 @@
 
 `BudgetSchedule` (in `budgets`) is the one for memory. For I/O there is a throttle, which slows the real store in a
 known way, and a real competitor: a process that writes and reads the same disk. A store that lies in the system's page
-cache feels no disk; `ColdCache` keeps it out, as on a device whose memory is needed for other things. `During` lets
+cache feels no disk; `cold_cache` keeps it out, as on a device whose memory is needed for other things. `During` lets
 one of them act for some epochs of a run.
 """
 
@@ -16,8 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -25,7 +25,7 @@ from mirolib.base.errors import InputError, StorageError
 from mirolib.experiment import disk_competitor
 from mirolib.memory.storage import Storage
 
-_MADV_DONTNEED = 4
+_MADV_DONTNEED = 4  # of Linux' <sys/mman.h>; ctypes has no name for it
 
 
 class TokenBucket:
@@ -112,81 +112,61 @@ class Throttle(AbstractContextManager["Throttle"]):
         self.set_rate(self._rate)
 
 
-class DiskCompetitor(AbstractContextManager["DiskCompetitor"]):
-    """Processes that write, sync and read back files beside a store, without the page cache, until the block ends."""
+@contextmanager
+def disk_competitors(folder: str | os.PathLike[str], processes: int = 1) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes that write, sync and read back files beside a store, without the page cache, until the block ends.
 
-    def __init__(self, folder: str | os.PathLike[str], processes: int = 1) -> None:
-        """Competitors on the disk that holds `folder`; each takes 64 MiB of it."""
-        self._folder, self._processes = Path(folder), processes
+    Each takes 64 MiB of the disk that holds `folder`.
 
-    def __enter__(self) -> DiskCompetitor:
-        """Starts the processes."""
-        self._work = tempfile.TemporaryDirectory(prefix="miro-competitor-", dir=self._folder)
-        command = [sys.executable, "-S", disk_competitor.__file__]
-        self._running = [
-            subprocess.Popen([*command, str(Path(self._work.name) / f"{number}")], stdin=subprocess.PIPE)
-            for number in range(self._processes)
-        ]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Ends them and deletes their files.
-
-        Raises:
-            StorageError: If one had ended by itself, so that there was less competition than was asked for.
-        """
-        ended = [process for process in self._running if process.poll() is not None]
-        for process in self._running:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.kill()
-            process.wait()
-        self._work.cleanup()
-        if ended and error is None:
-            raise StorageError(
-                f"A disk competitor in {self._folder} ended early; see its message, perhaps a full disk."
-            )
+    Raises:
+        StorageError: If one had ended by itself, so that there was less competition than was asked for.
+    """
+    command = [sys.executable, "-S", disk_competitor.__file__]
+    with tempfile.TemporaryDirectory(prefix="miro-competitor-", dir=folder) as work:
+        running = [subprocess.Popen([*command, f"{work}/{n}"], stdin=subprocess.PIPE) for n in range(processes)]
+        try:
+            yield running
+            if any(process.poll() is not None for process in running):
+                raise StorageError(f"A disk competitor in {folder} ended early; see its message, perhaps a full disk.")
+        finally:
+            for process in running:
+                assert process.stdin is not None
+                process.stdin.close()
+                process.kill()
+                process.wait()  # it must be gone before its files are deleted
 
 
-class ColdCache(AbstractContextManager["ColdCache"]):
-    """Drops a store's pages from memory again and again until the block ends, so that reads go to the disk (Linux)."""
+@contextmanager
+def cold_cache(storage: Storage, every_s: float = 0.02) -> Iterator[None]:
+    """Drops a store's pages from memory again and again until the block ends, so that reads go to the disk (Linux).
 
-    def __init__(self, storage: Storage, every_s: float = 0.02) -> None:
-        """Drops the pages of `storage` every `every_s` seconds."""
-        self._file, self._every_s = storage.path.absolute() / "data.mdb", every_s
-        self._stop = threading.Event()
+    Raises:
+        InputError: If this is not Linux.
+    """
+    if not Path("/proc/self/maps").exists():
+        raise InputError("A cold cache needs Linux; use Throttle instead.")
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=_drop, args=(storage.path.absolute() / "data.mdb", every_s, stop), name="miro-cold-cache", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
-    def __enter__(self) -> ColdCache:
-        """Starts a thread.
 
-        Raises:
-            InputError: If this is not Linux.
-        """
-        if not Path("/proc/self/maps").exists():
-            raise InputError("ColdCache needs Linux; use Throttle instead.")
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._drop, name="miro-cold-cache", daemon=True)
-        self._thread.start()
-        return self
-
-    def _drop(self) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        with self._file.open("rb") as file:
-            while not self._stop.wait(self._every_s):
-                for line in Path("/proc/self/maps").read_text().splitlines():
-                    if line.endswith(str(self._file)):
-                        start, end = (int(part, 16) for part in line.split()[0].split("-"))
-                        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Ends the thread."""
-        self._stop.set()
-        self._thread.join()
+def _drop(path: Path, every_s: float, stop: threading.Event) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    with path.open("rb") as file:
+        while not stop.wait(every_s):
+            # pages that this process has mapped are not dropped with the file's: they are let go of first
+            for line in Path("/proc/self/maps").read_text().splitlines():
+                if line.endswith(str(path)):
+                    start, end = (int(part, 16) for part in line.split()[0].split("-"))
+                    libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class During(AbstractContextManager["During"]):
@@ -237,5 +217,5 @@ def throttling(first: int, last: int, rate_bytes_s: float) -> Callable[[Storage]
 def competing(first: int, last: int, processes: int = 1) -> Callable[[Storage], During]:
     """A disturbance for `run_experiment`: a cold cache and real competitors for the store's disk meanwhile."""
     return lambda storage: During(
-        first, last, ColdCache(storage), DiskCompetitor(storage.path.absolute().parent, processes)
+        first, last, cold_cache(storage), disk_competitors(storage.path.absolute().parent, processes)
     )

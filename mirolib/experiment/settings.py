@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
@@ -58,23 +58,21 @@ def _seed(name: str, value: int) -> None:
         raise InputError(f"{name} is {value}; choose 0 or more.")
 
 
-def _one_of(allowed: Iterable[str]) -> Check:
-    """Looks the names up when it checks: a registry may have grown by then."""
-
-    def check(name: str, value: str) -> None:
-        if value not in allowed:
-            raise InputError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
-
-    return check
-
-
 def _device(name: str, value: str) -> None:
-    _one_of(("auto", "cpu", "cuda", "mps"))(name, value.partition(":")[0])
+    _check_choice(name, value.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
 
 
-def _setting(default: Any, means: str, check: Check | None = None) -> Any:
-    """A parameter: its default, what it means in one line, and what refuses a value out of range."""
-    return field(default=default, metadata={"means": means, "check": check})
+def _check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
+
+
+def _setting(default: Any, means: str, check: Check | None = None, choices: Collection[str] = ()) -> Any:
+    """A parameter: its default, what it means in one line, what refuses a value out of range, the names it may have.
+
+    Choices are looked up when a value is checked: a registry may have grown by then.
+    """
+    return field(default=default, metadata={"means": means, "check": check, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -86,27 +84,27 @@ class RunSettings:
     data: str = _setting("", 'folder of the data sets; "" for the repository\'s data, or MIRO_DATA')
     tasks: int | None = _setting(None, "tasks the classes are split into; None: the preset's", _above_0)
     model: str | None = _setting(
-        None, "linear, mlp, small-cnn, cnn1d, preact-resnet32, resnet18; None: the preset's", _one_of(MODELS)
+        None, "linear, mlp, small-cnn, cnn1d, preact-resnet32, resnet18; None: the preset's", choices=MODELS
     )
     method: str = _setting(
-        "er", "er (experience replay), bic (bias correction) or finetuning (no replay)", _one_of(METHODS)
+        "er", "er (experience replay), bic (bias correction) or finetuning (no replay)", choices=METHODS
     )
     loss: str = _setting("bce", "bce (binary cross-entropy, the paper's) or ce (cross-entropy); bic has its own")
     memory: str = _setting(
-        "tiered", "tiered, or single-level: an episodic memory without storage below it", _one_of(MEMORIES)
+        "tiered", "tiered, or single-level: an episodic memory without storage below it", choices=MEMORIES
     )
     controller: str = _setting(
-        "miro", "who chooses sizes and swap ratio: miro, fixed, whole-budget, random", _one_of(CONTROLLERS)
+        "miro", "who chooses sizes and swap ratio: miro, fixed, whole-budget, random", choices=CONTROLLERS
     )
     profiler: str = _setting(
         "probe",
         "how Miro scores candidates: probe, trial (the paper's short trainings), oracle (trains each)",
-        _one_of(PROFILERS),
+        choices=PROFILERS,
     )
     selector: str = _setting(
         "gain-per-joule",
         "what Miro picks: also accuracy-per-joule, cheapest-within, highest-accuracy, ...",
-        _one_of(SELECTORS),
+        choices=SELECTORS,
     )
     cutline: float = _setting(0.5, "top share of the candidates by accuracy, for selectors that use it", _top_share)
     points: float = _setting(
@@ -156,9 +154,13 @@ class RunSettings:
             InputError: If a value is of another type, out of range, or does not go with another.
         """
         for one in fields(self):
-            value, check = getattr(self, one.name), one.metadata["check"]
+            value, check, choices = getattr(self, one.name), one.metadata["check"], one.metadata["choices"]
             _check_type(one.name, value, str(one.type))
-            if check and value is not None:
+            if value is None:
+                continue
+            if choices:
+                _check_choice(one.name, value, choices)
+            if check:
                 check(one.name, value)
         METHODS[self.method](self.loss)
         if self.controller == "miro" and not self.validation_share > 0:

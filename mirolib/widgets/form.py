@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import ipywidgets as ipw
 
 from mirolib.base.errors import InputError
-from mirolib.controller import SELECTORS
 from mirolib.data import Dataset, DatasetSpec, available_datasets, dataset_spec
-from mirolib.experiment.settings import CONTROLLERS, MEMORIES, RunSettings
-from mirolib.learning.methods import METHODS
+from mirolib.experiment.settings import MEMORIES, RunSettings
 
 _NUMBERS = ("tasks", "epochs", "stream_size", "episodic_size")
+_FIELDS = {one.name: one for one in fields(RunSettings)}
+# short enough for a column of the form
+_LABELS = {"dataset": "data set", "stream_size": "stream", "episodic_size": "episodic", "memory_budget": "budget"}
 _LAYOUT = {"width": "auto", "min_width": "0"}
 _STYLE = {"description_width": "84px"}
 
@@ -41,19 +42,12 @@ class SettingsForm:
         names = [dataset.spec.name] if dataset else available_datasets(settings.data or None)
         if not dataset and settings.dataset not in names:
             names.append(settings.dataset)  # its absence is told when it is loaded
-        self._choices = {
-            "dataset": _choice("data set", names, dataset.spec.name if dataset else settings.dataset),
-            "preset": _choice("preset", [""], ""),
-            "method": _choice("method", list(METHODS), settings.method),
-            "memory": _choice("memory", list(MEMORIES), settings.memory),
-            "controller": _choice("controller", list(CONTROLLERS), settings.controller),
-            "selector": _choice("selector", list(SELECTORS), settings.selector),
-        }
-        self._texts = {
-            name: _text(name.replace("_size", "").replace("_", " "), getattr(settings, name), "")
-            for name in (*_NUMBERS, "seed")
-        }
-        self._texts["memory_budget"] = _text("budget", settings.memory_budget, "none")
+        dataset_name = dataset.spec.name if dataset else settings.dataset
+        self._choices = {"dataset": _choice("dataset", names, dataset_name), "preset": _choice("preset", [""], "")}
+        for name in ("method", "memory", "controller", "selector"):
+            self._choices[name] = _choice(name, list(_FIELDS[name].metadata["choices"]), getattr(settings, name))
+        self._texts = {name: _text(name, getattr(settings, name), "") for name in (*_NUMBERS, "seed")}
+        self._texts["memory_budget"] = _text("memory_budget", settings.memory_budget, "none")
         self._show_presets(settings.preset)
         self._show_defaults()
         self._choices["dataset"].observe(lambda _: self._show_presets(""), "value")
@@ -115,13 +109,18 @@ class SettingsForm:
             self._show_defaults()
 
 
-def _choice(description: str, options: Sequence[str], value: str) -> ipw.Dropdown:
-    return ipw.Dropdown(options=options, value=value, description=description, layout=_LAYOUT, style=_STYLE)
+def _choice(name: str, options: Sequence[str], value: str) -> ipw.Dropdown:
+    return ipw.Dropdown(options=options, value=value, **_looks(name))
 
 
-def _text(description: str, value: object, placeholder: str) -> ipw.Text:
-    shown = "" if value is None else str(value)
-    return ipw.Text(shown, description=description, placeholder=placeholder, layout=_LAYOUT, style=_STYLE)
+def _text(name: str, value: object, placeholder: str) -> ipw.Text:
+    return ipw.Text("" if value is None else str(value), placeholder=placeholder, **_looks(name))
+
+
+def _looks(name: str) -> dict[str, Any]:
+    """What a parameter is called and, when the pointer rests on it, what it means."""
+    label = _LABELS.get(name, name.replace("_", " "))
+    return {"description": label, "tooltip": _FIELDS[name].metadata["means"], "layout": _LAYOUT, "style": _STYLE}
 
 
 def _size(text: str) -> int | str | None:

@@ -154,23 +154,6 @@ class _LogLines(io.TextIOBase):
         return len(text)
 
 
-def _failed(notebook: str, parameters: dict[str, Any], results: Path, sentence: str) -> RunError:
-    """The error of a launch, which is also left as a failed run where the notebook ended before it had made one."""
-    path = results / notebook / parameters["run_id"]
-    if not (path / "run.json").exists():
-        RunFolder(notebook, parameters, results=results, run_id=parameters["run_id"]).end("failed", sentence)
-    return RunError(f"{notebook} failed: {sentence} (executed notebook: {path / 'notebook.ipynb'})")
-
-
-def _drop_torn(notebook: Path) -> None:
-    """Deletes a notebook that papermill, which writes in place, has left half-written."""
-    try:
-        json.loads(notebook.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError):
-            notebook.unlink(missing_ok=True)
-
-
 def launch(notebook: str, *, progress: bool = True, resume: bool = False, **parameters: Any) -> Launched:
     """Runs a notebook of the repository with papermill, from any folder; what it prints is logged as it comes.
 
@@ -190,28 +173,7 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
         StorageError: If the results folder can't be written, or is taken away meanwhile.
         RunError: If the run failed; the sentence is its own.
     """
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
-
-    declared = declared_parameters(notebook)
-    if not {"run_id", "results"} <= set(declared):
-        raise InputError(
-            f"Notebook {notebook} is not made to be launched (no parameter run_id); open it in JupyterLab."
-        )
-    if resume:
-        if "resume" not in declared or not parameters.get("run_id"):
-            raise InputError(
-                f"To resume a run of {notebook}, name it by run_id; the notebook must have a parameter resume."
-            )
-        parameters |= {"resume": True}
-    checked = check_parameters(notebook, parameters)
-    for name in _PATHS & set(checked):  # the kernel works in the notebooks' folder, the caller in another
-        path = Path(str(checked[name])).expanduser()
-        if checked[name] and path.exists():
-            checked[name] = str(path.absolute())
-        elif path.suffix == ".csv":
-            raise InputError(f"There is no file {path}; name one that is there.")
+    checked = _launchable(notebook, parameters | ({"resume": True} if resume else {}))
     folder = results_folder(checked.get("results"))
     run_id = checked.get("run_id") or new_run_id(checked.get("seed", 0))
     output = folder / plain_name(notebook) / plain_name(run_id) / "notebook.ipynb"
@@ -223,7 +185,48 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
         stopped_run(output.parent)
     else:
         make_run_folder(output.parent)
-    checked |= {"run_id": run_id, "results": str(folder)}
+    _execute(notebook, output, checked | {"run_id": run_id, "results": str(folder)}, progress)
+    done = _finished(output.parent)
+    if done is None:
+        raise RunError(f"{notebook} ended without a finished run in {output.parent}; see {output}.")
+    if done.get("diverged_epochs"):
+        logger.warning("Run %s has diverged: its training loss was not finite; choose a lower lr.", run_id)
+    return Launched(output, done)
+
+
+def _launchable(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters, checked, of a notebook that is made to be launched; paths are absolute."""
+    declared = declared_parameters(notebook)
+    if not {"run_id", "results"} <= set(declared):
+        raise InputError(
+            f"Notebook {notebook} is not made to be launched (no parameter run_id); open it in JupyterLab."
+        )
+    if parameters.get("resume") is True and ("resume" not in declared or not parameters.get("run_id")):
+        raise InputError(
+            f"To resume a run of {notebook}, name it by run_id; the notebook must have a parameter resume."
+        )
+    checked = check_values(notebook, declared, parameters)
+    for name in _PATHS & set(checked):  # the kernel works in the notebooks' folder, the caller in another
+        path = Path(str(checked[name])).expanduser()
+        if checked[name] and path.exists():
+            checked[name] = str(path.absolute())
+        elif path.suffix == ".csv":
+            raise InputError(f"There is no file {path}; name one that is there.")
+    return checked
+
+
+def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: bool) -> None:
+    """Runs a notebook in a kernel of its own.
+
+    Raises:
+        StorageError: If what it leaves can't be written.
+        RunError: If a cell fails or the kernel dies.
+    """
+    # imported here: papermill and what it needs take longer to import than all else
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+
     logger.info("running %s into %s", notebook, output.parent)
     try:
         # sockets of its own, so that launches side by side don't take each other's
@@ -231,30 +234,42 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
             papermill.execute_notebook(
                 str(notebook_path(notebook)),
                 str(output),
-                parameters=checked,
+                parameters=parameters,
                 # not `cwd`, for which papermill moves the whole process, and with it other launches
                 resources={"metadata": {"path": str(NOTEBOOKS)}},
                 progress_bar=progress,
-                stdout_file=_LogLines(run_id),
+                stdout_file=_LogLines(parameters["run_id"]),
                 store_widget_state=False,
                 config=Config(KernelManager={"transport": "ipc", "ip": str(Path(sockets) / "k")}),
             )
     except papermill.PapermillExecutionError as error:
-        raise _failed(notebook, checked, folder, f"{error.ename}: {error.evalue}") from error
+        raise _failed(notebook, output, parameters, f"{error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
-        raise _failed(notebook, checked, folder, "its kernel died, perhaps for want of memory") from error
+        raise _failed(notebook, output, parameters, "its kernel died, perhaps for want of memory") from error
     except OSError as error:
-        _drop_torn(output)
+        with contextlib.suppress(OSError):
+            if not _is_json(output):  # papermill writes in place, and has left half of it
+                output.unlink(missing_ok=True)
         raise StorageError(
             f"The run in {output.parent} can't be written any more ({error.strerror}); "
             "leave the results folder in place and free space, then run again."
         ) from error
-    done = _finished(output.parent)
-    if done is not None and done.get("diverged_epochs"):
-        logger.warning("Run %s has diverged: its training loss was not finite; choose a lower lr.", run_id)
-    if done is None:
-        raise RunError(f"{notebook} ended without a finished run in {output.parent}; see {output}.")
-    return Launched(output, done)
+
+
+def _failed(notebook: str, output: Path, parameters: dict[str, Any], sentence: str) -> RunError:
+    """The error of a launch, which is also left as a failed run where the notebook ended before it had made one."""
+    if not (output.parent / "run.json").exists():
+        folder = RunFolder(notebook, parameters, results=parameters["results"], run_id=parameters["run_id"])
+        folder.end("failed", sentence)
+    return RunError(f"{notebook} failed: {sentence} (executed notebook: {output})")
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def _finished(run: Path) -> pd.Series | None:

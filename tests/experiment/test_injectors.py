@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from mirolib import InputError, MemoryConfig, ResourceMonitor
-from mirolib.experiment.injectors import ColdCache, DiskCompetitor, During, Throttle, TokenBucket, throttling
+from mirolib.experiment.injectors import During, Throttle, TokenBucket, cold_cache, disk_competitors, throttling
 
 
 def test_a_token_bucket_lets_the_rate_pass():
@@ -64,12 +64,12 @@ def test_a_throttle_whose_rate_changes_lets_go_of_what_waits(make_memory, stream
 
 
 def test_a_competitor_works_on_the_disk_and_leaves_nothing(tmp_path):
-    with DiskCompetitor(tmp_path, processes=2) as competitor:
+    with disk_competitors(tmp_path, processes=2) as competitor:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and len(list(tmp_path.glob("*/[01]"))) < 2:
             time.sleep(0.02)
         assert len(list(tmp_path.glob("*/[01]"))) == 2
-        pids = [process.pid for process in competitor._running]
+        pids = [process.pid for process in competitor]
         assert all(psutil.pid_exists(pid) for pid in pids)
     assert not any(psutil.pid_exists(pid) for pid in pids) and not list(tmp_path.iterdir())
 
@@ -77,7 +77,7 @@ def test_a_competitor_works_on_the_disk_and_leaves_nothing(tmp_path):
 def test_a_cold_cache_takes_nothing_away(make_memory, stream):
     memory = make_memory(stream, MemoryConfig(5, 5))
     memory.receive(stream[0])
-    with ColdCache(memory.storage, every_s=0.001):
+    with cold_cache(memory.storage, every_s=0.001):
         for _ in range(300):
             np.testing.assert_array_equal(memory.storage.read(stream[0].train_ids), stream[0].train.read(slice(None)))
 
