@@ -1,12 +1,11 @@
 import ast
-import dataclasses
+import inspect
 import json
-import re
 from pathlib import Path
 
 import pytest
 
-from mirolib import RunSettings
+from mirolib import RunSettings, run_experiment
 from mirolib.workbench.launch import declared_parameters
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -55,24 +54,16 @@ def is_check(node):
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "check_study"
 
 
-def test_10_run_takes_exactly_the_run_settings():
-    declared = declared_parameters("10_run")
-    # papermill reads no `int | None`
-    of_type = {f.type: re.sub(r"(.+) \| None", r"Optional[\1]", f.type) for f in dataclasses.fields(RunSettings)}
-    of_type["int | str | None"] = "Union[int, str, None]"
-    fields = {f.name: of_type[f.type] for f in dataclasses.fields(RunSettings)}
-    assert {name: declared[name] for name in fields} == fields
-    assert set(declared) - set(fields) == {"keep_store", "checkpoint_minutes", "resume", "run_id", "results"}
-
-
-def test_10_run_has_the_defaults_of_the_run_settings_and_explains_each():
-    (cell,) = (
-        c for c in code_cells(NOTEBOOKS[0].parent / "10_run.ipynb") if c["metadata"].get("tags") == ["parameters"]
-    )
-    defaults = {field.name: field.default for field in dataclasses.fields(RunSettings)}
-    for line in cell["source"]:
+def test_the_parameters_cell_of_10_run_is_generated_from_the_run_settings():
+    path = NOTEBOOKS[0].parent / "10_run.ipynb"
+    (cell,) = (cell for cell in code_cells(path) if cell["metadata"].get("tags") == ["parameters"])
+    lines = "".join(cell["source"]).split("\n")
+    settings = RunSettings.cell().split("\n")
+    assert lines[: len(settings)] == settings, "take the cell from RunSettings.cell()"
+    options = inspect.signature(run_experiment).parameters
+    for line in lines[len(settings) :]:
         assignment = ast.parse(line).body[0]
         assert "  # " in line and isinstance(assignment, ast.AnnAssign)
-        name = assignment.target.id
-        if name in defaults:
-            assert ast.literal_eval(assignment.value) == defaults[name]
+        default = ast.literal_eval(assignment.value)
+        assert (options[assignment.target.id].default or "") == (default or "")
+    assert len(lines) == len(settings) + 5

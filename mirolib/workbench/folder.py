@@ -247,7 +247,8 @@ class RunFolder:
             self.writes.add(result_bytes=append(path, lines))
             return
         if begun is not None:  # the header has become another
-            rows = pd.concat([pd.read_csv(path, float_precision="round_trip"), rows])
+            # as texts: read as numbers they might come out otherwise
+            rows = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False), rows])
         self.write_table(name, rows)
         self._columns[name] = list(map(str, rows))
 

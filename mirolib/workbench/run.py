@@ -19,7 +19,8 @@ from mirolib.energy.ledger import Reading
 from mirolib.experiment.settings import RunSettings
 from mirolib.experiment.summary import summarise
 from mirolib.records import TaskRecord, events_of, trials_of
-from mirolib.workbench.folder import checked_bytes, has_died, read_run, results_folder
+from mirolib.workbench.folder import SUMS, checked_bytes, read_run, results_folder
+from mirolib.workbench.process import has_died
 
 _NUMBERS = {
     "tasks": ("task", "stream_size", "episodic_size", "swap_ratio", "memory_bytes", "average_accuracy"),
@@ -218,7 +219,10 @@ def _read_table(file: Path, name: str) -> pd.DataFrame:
     """A table of a run, with its checksum, where the run has ended, and its columns checked."""
     if file.stat().st_size > _MOST_BYTES:
         raise ValueError(f"it has more than {_MOST_BYTES >> 20} MiB")
-    table = pd.read_csv(io.BytesIO(checked_bytes(file)))
+    content = checked_bytes(file)
+    if not (file.parent / SUMS).exists():
+        content = content[: content.rfind(b"\n") + 1]  # a power cut may have left half a row of a run under way
+    table = pd.read_csv(io.BytesIO(content))
     if missing := [column for column in (*_NUMBERS[name], *_TEXTS.get(name, ())) if column not in table]:
         raise ValueError(f"it lacks the column {missing[0]}")
     numbers = [str(c) for c in table if c in _NUMBERS[name] or str(c).startswith("accuracy_")]

@@ -13,7 +13,6 @@ from mirolib import (
     Decision,
     EnergyMeter,
     EpochRecord,
-    Experiment,
     Finetuning,
     FixedController,
     InputError,
@@ -23,13 +22,9 @@ from mirolib import (
     MiroController,
     NullSource,
     ResourceMonitor,
-    RunSettings,
     Storage,
     TaskStream,
-    check_study,
     run,
-    run_all,
-    summarise,
 )
 from mirolib.controller.selectors import HighestAccuracy
 from mirolib.memory.swapper import SwapCounts
@@ -193,115 +188,6 @@ def test_resource_monitor_reads_the_stall_share_of_the_last_epoch(make_memory):
     assert (first.stall_share, second.stall_share) == (0.25, 0.0)
     assert first.after_epoch and not second.after_epoch
     assert first.memory_budget_bytes == 10_000 and first.memory_used_bytes == (20 + 18) * (16 + 16)
-
-
-def test_settings_fill_in_the_preset(tmp_path):
-    experiment = Experiment.build(RunSettings(controller="fixed", epochs=2, seed=3), tmp_path)
-    filled = experiment.settings
-    assert (filled.preset, filled.tasks, filled.model, filled.epochs) == ("small", 5, "small-cnn", 2)
-    assert filled.swap_ratio == 0.2 and filled.device in ("cpu", "cuda")
-    experiment.memory.close()
-    single = Experiment.build(RunSettings(controller="fixed", memory="single-level"), tmp_path / "single")
-    assert single.settings.swap_ratio == 0.0 and not single.memory.hierarchical
-    single.memory.close()
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"dataset": "mnist"}, "no data set 'mnist'"),
-        ({"preset": "vast"}, "no preset 'vast'"),
-        ({"method": "magic"}, "method is 'magic'; choose one of er, finetuning"),
-        ({"memory": "endless"}, "choose one of tiered, single-level"),
-        ({"controller": "oracle"}, "choose one of miro, fixed, whole-budget, random"),
-        ({"profiler": "guess"}, "choose one of probe, trial, oracle"),
-        ({"selector": "best"}, "choose one of gain-per-joule"),
-        ({"selector": "within-budget"}, "needs energy_budget"),
-        ({"cutline": 0.0}, "cutline is 0.0"),
-        ({"points": -1.0}, "points is -1.0"),
-        ({"memory_budget": "plenty"}, "memory budget 'plenty' can't be read"),
-        ({"controller": "miro", "stream_size": 50}, "sizes are for|are for the fixed controller"),
-        ({"loss": "l2"}, "no loss 'l2'"),
-        ({"model": "gpt"}, "model is 'gpt'"),
-        ({"tasks": 11}, "11 tasks cannot share 10 classes"),
-        ({"seed": -1}, "seed is -1"),
-        ({"epochs": 0}, "epochs is 0"),
-        ({"epochs": 1.5}, r"epochs is 1.5; give a value of type int \| None"),
-        ({"epochs": "3"}, "give a value of type int"),
-        ({"seed": "a"}, "give a value of type int"),
-        ({"controller": "fixed", "episodic_size": True}, "give a value of type int"),
-        ({"swap_ratio": "0.5"}, "give a value of type float"),
-        ({"lr": float("inf")}, "lr is inf"),
-        ({"dataset": None}, "give a value of type str"),
-        ({"lr": float("nan")}, "lr is nan"),
-        ({"controller": "fixed", "swap_ratio": 2.0}, "swap_ratio is 2.0"),
-        ({"controller": "fixed", "stream_size": 0}, "stream_size is 0"),
-        ({"controller": "fixed", "stream_size": 5000}, "no task has more than"),
-        ({"controller": "fixed", "episodic_size": 5000}, "only 1260 training samples"),
-        ({"controller": "fixed", "stream_size": "64MB"}, "no task has more than"),
-        ({"controller": "fixed", "stream_size": "much"}, "The size 'much' can't be read; write a whole number"),
-        ({"controller": "fixed", "episodic_size": "60 B"}, "60 B does not hold one sample, which takes 80 bytes"),
-        ({"controller": "fixed", "episodic_size": 1.5}, r"give a value of type int \| str \| None"),
-        ({"controller": "miro", "stream_size": "8 kB"}, "are for the fixed controller"),
-        ({"memory": "single-level", "swap_ratio": 0.5}, "single-level memory can't swap"),
-        ({"energy": "nowhere.csv"}, "no power trace"),
-        ({"device": "tpu:9"}, "choose one of auto, cpu, cuda, mps"),
-    ],
-)
-def test_bad_settings_are_refused_and_leave_no_store(tmp_path, options, sentence):
-    with pytest.raises(InputError, match=sentence):
-        Experiment.build(RunSettings(**options), tmp_path / "store")
-    assert not (tmp_path / "store" / "data.mdb").exists()
-
-
-def test_a_part_that_is_replaced_takes_part(tmp_path):
-    built = Experiment.build(RunSettings(epochs=1, tasks=2, energy="none", controller="fixed"), tmp_path)
-    ours = FixedController(MemoryConfig(30, 7, 0.0))
-    records = list(replace(built, controller=ours).run(progress=False))
-    assert [record.config.episodic_size for record in records] == [7, 7]
-
-
-def test_sizes_in_bytes_become_samples_of_the_data_set(tmp_path):
-    settings = RunSettings(controller="fixed", stream_size="8 kB", episodic_size="30 samples", epochs=1)
-    experiment = Experiment.build(settings, tmp_path / "store")
-    assert (experiment.settings.stream_size, experiment.settings.episodic_size) == (100, 30)
-    assert experiment.memory.allocated_bytes == 8000 + 30 * 80
-    experiment.memory.close()
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "sentence"),
-    [
-        (int, {"seeds": 0}, "seeds is 0; give a whole number, 1 or more."),
-        (int, {"seeds": True}, "seeds is True; give a whole number"),
-        (int, {"seeds": 1, "budgets": []}, r"budgets is \[\]; give a list of 1 or more different values, each a whole"),
-        (int, {"budgets": [40, "x"]}, r"budgets is \[40, 'x'\]; give a list"),
-        (int, {"budgets": [40, 40], "least": 2}, "give a list of 2 or more different values"),
-        (float, {"shares": [0.5, 1.5]}, "each a number from 0 to 1"),
-        (float, {"shares": [math.nan]}, "each a number from 0 to 1"),
-        (str, {"datasets": [""]}, "each a name"),
-        (tuple, {"fixed": [60, 30]}, "each a pair of sizes"),
-        (tuple, {"fixed": [[60]]}, "each a pair of sizes"),
-    ],
-)
-def test_what_a_study_can_not_compare_is_refused(kind, options, sentence):
-    with pytest.raises(InputError, match=sentence):
-        check_study(kind, **options)
-
-
-def test_what_a_study_can_compare_passes():
-    check_study(int, seeds=np.int64(1), episodic_sizes=[20, 100])
-    check_study(float, swap_ratios=[0, 0.2, 1.0])
-    check_study(str, datasets=["digits"])
-    check_study(tuple, fixed=[[60, 30], ("64 MB", 30)])
-
-
-def test_run_all_gives_one_row_a_run():
-    table = run_all([RunSettings(controller="fixed", epochs=1, seed=seed) for seed in (0, 1)], progress=False)
-    assert table["seed"].tolist() == [0, 1]
-    assert table["final_accuracy"].between(0, 1).all()
-    assert (table["train_visits"] > 0).all() and (table["profile_visits"] == 0).all()
-    assert summarise([]) == {}
 
 
 class ShortAtTheEnd(LiveBudget):

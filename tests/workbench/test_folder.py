@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from samples import make_dataset
 from mirolib import InputError, RunFolder, RunSettings, StorageError, load_runs, run_experiment
 from mirolib.base.files import write_atomic
 from mirolib.workbench.folder import new_run_id
+from mirolib.workbench.run import open_run
 
 QUICK = RunSettings(epochs=1)
 
@@ -167,3 +169,53 @@ def test_energy_of_a_replayed_trace_reaches_the_summary(tmp_path):
     summary = result.summary
     assert summary["energy_kind"] == "replayed"
     assert summary["train_energy_j"] == pytest.approx(3 * summary["train_s"], rel=1e-6)
+
+
+def rows(start, stop, **more):
+    return pd.DataFrame([{"task": k, "value": k / 3, **more} for k in range(start, stop)])
+
+
+def test_tables_grow_by_their_new_rows_alone(tmp_path):
+    with RunFolder("10_run", {}, results=tmp_path) as folder:
+        sizes = []
+        for k in range(40):
+            before = folder.writes.read(0).result_bytes
+            folder.append_rows("tasks", rows(k, k + 1))
+            sizes.append(folder.writes.read(0).result_bytes - before)
+    assert max(sizes[1:]) < 30, "a row each, however many there are"
+    pd.testing.assert_frame_equal(pd.read_csv(folder.path / "tasks.csv"), rows(0, 40))
+
+
+def test_a_table_gets_another_header_where_rows_bring_one(tmp_path):
+    with RunFolder("10_run", {}, results=tmp_path) as folder:
+        folder.append_rows("trials", rows(0, 2))
+        folder.append_rows("trials", rows(2, 3, unit="visits"))
+    table = pd.read_csv(folder.path / "trials.csv")
+    assert table["value"].tolist() == [0, 1 / 3, 2 / 3] and table["unit"].tolist()[2] == "visits"
+
+
+def test_a_full_disk_leaves_a_table_as_it_was(tmp_path, monkeypatch):
+    folder = RunFolder("10_run", {}, results=tmp_path)
+    folder.append_rows("tasks", rows(0, 1))
+    before = (folder.path / "tasks.csv").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full_disk)
+        with pytest.raises(StorageError, match=r"tasks.csv could not be written: .* Free space"):
+            folder.append_rows("tasks", rows(1, 2))
+    assert (folder.path / "tasks.csv").read_bytes() == before
+    folder.append_rows("tasks", rows(1, 2))
+    assert len(pd.read_csv(folder.path / "tasks.csv")) == 2
+
+
+def full_disk(descriptor):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_half_a_row_of_a_run_under_way_is_no_row(tmp_path):
+    folder = RunFolder("10_run", {}, results=tmp_path)
+    columns = ("task", "stream_size", "episodic_size", "swap_ratio", "memory_bytes", "average_accuracy", "classes")
+    folder.append_rows("tasks", pd.DataFrame([dict.fromkeys(columns, 1)] * 2))
+    with (folder.path / "tasks.csv").open("a") as file:
+        file.write("1,1,")
+    assert len(open_run(folder.path).tasks) == 2
+    folder.end("failed", "stopped")
