@@ -18,7 +18,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page.relative_to(ROOT) for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
 )
-RUNNABLE = [Path("README.md"), Path("docs/energy.md"), *(page for page in PAGES if page.parent.name == "howto")]
+RUNNABLE = [
+    Path("README.md"),
+    Path("docs/energy.md"),
+    Path("docs/all_of_miro.md"),
+    *(page for page in PAGES if page.parent.name == "howto"),
+]
 REGISTRIES = (
     mirolib.data.LOADERS, mirolib.learning.models.MODELS, mirolib.learning.methods.METHODS,
     mirolib.controller.SELECTORS,
