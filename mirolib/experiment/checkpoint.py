@@ -24,7 +24,7 @@ from mirolib.base.files import make_folder, remove, write_atomic
 from mirolib.base.state import State
 
 CHECKPOINT_FORMAT = 1
-_KEEP = 2
+_KEEP = 2  # the last may be the one that a failing card has damaged
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{32})\.safetensors")
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class Checkpoints:
         path = self.folder / f"{number:06d}-{xxhash.xxh3_128_hexdigest(content)}.safetensors"
         make_folder(self.folder)
         write_atomic(path, content)
+        # only once the new one is whole on disk
         for old in files[_KEEP - 1 :]:
             remove(old)
         return path

@@ -174,7 +174,7 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
 def _swap_ratio(settings: RunSettings, preset: Preset) -> float:
     """The ratio where none is given: as high as possible where a controller may lower it (P3)."""
     if not MEMORIES[settings.memory]:
-        return 0.0
+        return 0.0  # there is nothing to swap with
     return preset.swap_ratio if settings.controller == "fixed" else 1.0
 
 

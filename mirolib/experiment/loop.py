@@ -111,6 +111,7 @@ class Loop:
         Raises:
             InputError: If learner or memory are used already, or sizes exceed what the stream holds.
         """
+        # a second run over the same parts would be tested on what it has not been taught
         if learner.num_classes or memory.stored:
             raise InputError("A run needs a learner and a memory that have learnt nothing yet; make both anew.")
         check_sizes(memory.config, stream)
@@ -132,6 +133,7 @@ class Loop:
     @property
     def events(self) -> list[Event]:
         """The controller's decisions so far, those of the task under way included; any thread may ask."""
+        # copied first: the training thread appends while a dashboard reads
         now, done = self._now, self.records.copy()
         current = now.events if now is not None and now.index == len(done) else []
         return [*(event for record in done for event in record.events), *current]
@@ -161,6 +163,7 @@ class Loop:
                         now.epochs.append(self._train(now, epoch))
                         bar.update()
                         yield now.epochs[-1]
+                    # exchanges under way are committed, not dropped: the run is the same however late the disk is
                     memory.settle()
                     learner.method.finish(learner, task, memory)
                 record = self._leave(task, now)
@@ -172,6 +175,7 @@ class Loop:
         learner, memory = self._learner, self._memory
         with self.meter.window("receive", task.index):
             memory.receive(task)
+            # the head before the method and the choice, which look at logits of the new classes
             learner.grow(task.classes)
             learner.method.begin(learner, task, memory)
         with self.meter.window("profile", task.index):
@@ -282,6 +286,7 @@ class Loop:
             self._now = loaded(TaskProgress | None, state["now"])
             for record in self.records:
                 self._matrix.append(list(record.accuracies))
+            # storage before memory, whose buffers are read back by their ids
             for index in range(len(self.records) + bool(self._now)):
                 self._memory.store(self._stream[index])
             self._learner.restore(state["learner"])

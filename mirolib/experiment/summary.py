@@ -59,8 +59,10 @@ def _cost_error(records: list[TaskRecord]) -> float:
     for record in records:
         chosen = record.trials[record.trials["chosen"]] if len(record.trials) else record.trials
         train = during(record.readings, "train")
+        # a task whose sizes were changed under way did not cost what was chosen
         if len(chosen) == 1 and len({(e.config.stream_size, e.config.episodic_size) for e in record.epochs}) == 1:
             visits, joules = float(sum(reading.work.visits for reading in train)), total_energy_j(train)
             cost = visits if chosen["cost_unit"].iloc[0] == "visits" else joules
             errors.append(abs(float(chosen["cost"].iloc[0]) - cost) / cost)
+    # the median: one task that was disturbed would stand for all
     return float(np.nanmedian(errors)) if errors else float("nan")

@@ -77,6 +77,7 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     for name in MEASURES:
         table[name] = pd.to_numeric(table[name], errors="coerce").replace([np.inf, -np.inf], np.nan)
     table = table[(table["status"] == "finished") & table["final_accuracy"].notna()].copy()
+    # joules only where all of a run was measured; work says the same on every machine
     joules = ~table["energy_kind"].isin(NO_JOULES) & table["learning_energy_j"].notna()
     table["cost"] = table["learning_energy_j"].where(joules, table["learning_work"])
     table["cost_kind"] = (table["energy_kind"] + ": " + table["energy_scope"]).where(joules, "work")
@@ -120,6 +121,7 @@ def over_seeds(runs: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFr
 def _name_of(setting: Mapping[str, Any]) -> str:
     """A setting in one line, without what it leaves open."""
     said = {name: value for name, value in setting.items() if pd.notna(value)}
+    # short texts: they are legends and rows of a report
     texts = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in said.items()]
     return ", ".join(texts) or "all"
 
@@ -127,6 +129,7 @@ def _name_of(setting: Mapping[str, Any]) -> str:
 def pareto(cost: pd.Series, value: pd.Series) -> pd.Series:
     """Which points no other beats: none is as cheap and better, nor as good and cheaper."""
     c, v = cost.to_numpy(float), value.to_numpy(float)
+    # each against each; a few thousand runs take a few million comparisons
     as_good = (c <= c[:, None]) & (v >= v[:, None])
     beaten = as_good & ((c < c[:, None]) | (v > v[:, None]))
     return pd.Series(~beaten.any(axis=1) & ~np.isnan(c) & ~np.isnan(v), index=cost.index)

@@ -55,6 +55,7 @@ def plain_name(name: str) -> str:
         InputError: If it is no text, holds anything but letters, digits, dot, hyphen and underscore, or begins with a
             dot.
     """
+    # 128: with the dot and the random end of a file being written it stays below the 255 bytes of file systems
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", name):
         raise InputError(
             f"{name!r:.200} can't name a run; use up to 128 letters, digits, dots, hyphens and underscores."
@@ -64,6 +65,7 @@ def plain_name(name: str) -> str:
 
 def new_run_id(seed: int = 0) -> str:
     """A name for a run: its time, its seed, and a random part, so that no two are the same."""
+    # the time first, so that names sort by age; UTC, so that they do so through the end of summer time
     return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-seed{seed}-{secrets.token_hex(3)}"
 
 
@@ -153,6 +155,7 @@ def refuse_changes(run_id: str, then: dict[str, Any], now: dict[str, Any]) -> No
     Raises:
         InputError: If a parameter has changed; the sentence names each with both values.
     """
+    # as they come back from JSON, where a tuple is a list and a NumPy number a number
     now = {name: value for name, value in _plain(now).items() if name in then and name not in _MAY_CHANGE}
     changed = [f"{name} {then[name]!r}, now {value!r}" for name, value in now.items() if then[name] != value]
     if changed:
@@ -199,6 +202,7 @@ class RunFolder:
             make_run_folder(self.path)
         for litter in (*self.path.glob(".*"), self.path / SUMS):  # what a process left that was killed while writing
             remove(litter)
+        # the monotonic clock: a board without a battery sets its wall clock while a run goes on
         self._start = time.monotonic() - self._earlier.get("duration_s", 0.0)
         self.writes = WriteMeter(self.path)
         self._columns: dict[str, list[str]] = {}  # of the tables begun by this process
@@ -211,12 +215,13 @@ class RunFolder:
             "started": self._earlier.get("started", _now()),
             "resumed": [*self._earlier.get("resumed", []), _now()] if self._earlier else [],
             "asked": parameters,
-            "parameters": parameters,
+            "parameters": parameters,  # filled in once the data are loaded
             "environment": environment_stamp(""),
             "summary": {},
             **{name: self._earlier[name] for name in _TAKEN_UP if name in self._earlier},
             "writes": [*self._earlier.get("writes", []), {}],
         }
+        # before the first word on disk: a reader in another thread must not find a run without a process
         LIVING.add(self.path)
         try:
             self._write()
@@ -226,6 +231,7 @@ class RunFolder:
 
     def _write(self) -> None:
         self._run["duration_s"] = round(time.monotonic() - self._start, 3)
+        # JSON knows no NaN, though Python's would write one: other programs could not read the file
         text = json.dumps(_plain(self._run), indent=1, allow_nan=False) + "\n"
         self.writes.add(result_bytes=write_atomic(self.path / "run.json", text))
 
@@ -335,6 +341,7 @@ class RunFolder:
             yield
         except BaseException as error:
             if self._earlier:
+                # nothing was done yet: it can be resumed as before, with the right parameters
                 self._run = self._earlier
                 with last_words():
                     self.end(self._earlier["status"], self._earlier.get("error"))
@@ -362,6 +369,7 @@ class RunFolder:
         LIVING.discard(self.path)
         self._run |= {"status": status, "ended": _now(), "error": error}
         self._write()
+        # last: while a run goes on its files change, and sums of them would call it damaged
         files = sorted([*self.path.glob("*.csv"), self.path / "run.json"])
         lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
         write_atomic(self.path / SUMS, "".join(lines))

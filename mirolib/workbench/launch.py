@@ -107,6 +107,7 @@ def check_values(notebook: str, declared: dict[str, str], parameters: dict[str, 
     if checked.get("checkpoint_minutes", 0) < 0:
         raise InputError(f"checkpoint_minutes is {checked['checkpoint_minutes']}; choose 0 (after each epoch) or more.")
     settings = {field.name for field in fields(RunSettings)}
+    # a notebook with only some of them gives them another meaning
     if settings <= set(declared):
         _check_run(RunSettings(**{name: value for name, value in checked.items() if name in settings}))
     return checked
@@ -127,6 +128,7 @@ def _converted(name: str, value: Any, declared: str) -> Any:
     if "None" in types and value in ("None", "null"):
         return None
     text = value.strip() if isinstance(value, str) else ""
+    # a text is read as a number only where it can be nothing else: a run may be named 10
     if text and ("str" not in types or ("int" in types and text.isdigit())):
         with contextlib.suppress(ValueError, RecursionError):
             value = _LITERALS[text] if text in _LITERALS else json.loads(text)

@@ -58,10 +58,12 @@ class RecordedRun:
         self.folder = RunFolder(notebook, asdict(settings), results=results, run_id=run_id, resume=resume)
         self._checkpoints = Checkpoints(self.folder.path / "checkpoint")
         with self.folder.failing():
+            # before anything is written: a damaged or foreign checkpoint leaves the run as it was
             state = self._checkpoints.latest()
             stream, filled = prepared(settings, dataset)
             self.folder.check_same(asdict(settings), asdict(filled), stream.dataset.fingerprint)
-            if state is None:  # there is nothing to go on from
+            if state is None:
+                # a store without a checkpoint holds samples of a run that begins anew
                 shutil.rmtree(self._store, ignore_errors=True)
             self.experiment = Experiment.of(stream, filled, self._store, disturb)
             self.folder.set_parameters(asdict(filled), stream.dataset.fingerprint)
@@ -78,8 +80,10 @@ class RecordedRun:
             self.experiment.loop.restore(state)
             trace = read_trace(self.folder.path)
         except BaseException:
+            # or the store's lock keeps out whoever tries again in this process
             self.experiment.memory.close()
             raise
+        # one line of time: the meter of this process counts from its own start
         self._earlier_trace = trace.assign(time_s=trace["time_s"] + self.experiment.meter.shift_s)
 
     def steps(self, *, progress: bool = True) -> Generator[EpochRecord | TaskRecord, None, None]:
@@ -94,19 +98,23 @@ class RecordedRun:
                 for step in self.experiment.steps(progress=progress):
                     ended = isinstance(step, TaskRecord)
                     if ended:
+                        # first what was written, then the tables: run.json, which is written last, says both
                         self.folder.account(self.experiment.memory.storage.bytes_written)
                         self.folder.write_records(loop.records, loop.meter)
                     if ended or time.monotonic() - saved >= self._period_s:
+                        # after the tables: who resumes from this checkpoint writes its tasks' rows anew
                         with loop.meter.interlude("checkpoint"):
                             size_bytes = self._checkpoints.save(loop.state()).stat().st_size
                         self.folder.writes.add(checkpoint_bytes=size_bytes)
                         saved = time.monotonic()
                     yield step
             except BaseException:
+                # the error that ended the run is what is told, not a full disk that keeps its last rows out
                 with last_words():
                     self._close()
                 raise
             self._close()
+        # outside the folder's block: the run is finished once its files say so, whatever becomes of the store
         if not self._keep_store:
             shutil.rmtree(self._store, ignore_errors=True)
             shutil.rmtree(self._checkpoints.folder, ignore_errors=True)

@@ -30,7 +30,8 @@ _NUMBERS = {
     "trials": ("task", "stream_size", "episodic_size", "accuracy", "cost"),
 }
 _TEXTS = {"energy": ("window", "kind", "scope"), "events": ("reason",), "tasks": ("classes",)}
-_OPTIONAL = ("events", "trials")
+_OPTIONAL = ("events", "trials")  # a fixed controller has none
+# a table of a million rows fits; a file that someone has filled does not take the memory of a board
 _MOST_BYTES = 64 << 20
 
 logger = logging.getLogger(__name__)
