@@ -13,6 +13,14 @@ from mirolib.memory.config import MemoryConfig
 from mirolib.memory.swapper import SwapCounts
 
 
+def _flat(record: EpochRecord | Event) -> dict[str, object]:
+    """The fields of a record in their order, those of a record within it in its place."""
+    row: dict[str, object] = {}
+    for name, value in asdict(record).items():
+        row |= value if isinstance(value, dict) else {name: value}
+    return row
+
+
 @dataclass(frozen=True)
 class EpochRecord:
     """One epoch of training.
@@ -40,15 +48,8 @@ class EpochRecord:
 
     def row(self) -> dict[str, object]:
         """The epoch as one flat row."""
-        return {
-            "task": self.task,
-            "epoch": self.epoch,
-            **asdict(self.config),
-            "loss": self.loss,
-            **asdict(self.swaps),
-            "stall_share": self.stall_share,
-            "duration_s": self.duration_s,
-        }
+        row = _flat(self)
+        return row | {"stall_share": self.stall_share, "duration_s": row.pop("duration_s")}
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,7 @@ class Event:
 
     def row(self) -> dict[str, object]:
         """The event as one flat row."""
-        return {
-            "task": self.task,
-            "epoch": self.epoch,
-            **asdict(self.config),
-            "memory_bytes": self.memory_bytes,
-            "memory_budget_bytes": self.memory_budget_bytes,
-            "stall_share": self.stall_share,
-            "reason": self.reason,
-        }
+        return _flat(self)
 
 
 @dataclass(frozen=True)
