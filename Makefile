@@ -52,7 +52,7 @@ controller: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[test,png]'
 	for set in digits $${MIRO_SHARED_DATA:+cifar100 dsads}; do for seed in 30 31 32; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.controller measure $$set $$seed || exit 1; done; done
-	$(BIN)/python -W ignore -m benchmarks.controller report
+	$(BIN)/python -W ignore -m benchmarks.controller_report
 
 generality: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[test,png,audio]'
@@ -61,7 +61,7 @@ generality: $(READY)
 		OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.generality measure $$set $$seed $$word || exit 1; done; done; done
 	for set in dsads urbansound8k cifar100; do for seed in 13 14 15; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.oracle $$set $$seed 4 || exit 1; done; done
-	$(BIN)/python -W ignore -m benchmarks.generality report
+	$(BIN)/python -W ignore -m benchmarks.generality_report
 
 adaptation: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[test,png]'

@@ -209,9 +209,7 @@ def _stream(name: str, settings: RunSettings) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["measure"]:
-        measure(sys.argv[2], int(sys.argv[3]))
-    else:
-        from benchmarks.controller_report import report
-
-        report()
+    _, command, *words = sys.argv
+    if command != "measure":
+        sys.exit(f"{command} is no command; write measure, or python -m benchmarks.controller_report for the page")
+    measure(words[0], int(words[1]))

@@ -188,7 +188,7 @@ def report() -> None:
     candidates, runs = read("candidates"), read("streams")
     parts = [
         "# How well the Miro controller chooses",
-        "Written by `python -m benchmarks.controller report` from what `python -m benchmarks.controller measure "
+        "Written by `python -m benchmarks.controller_report` from what `python -m benchmarks.controller measure "
         "DATASET SEED` left; the method stands at the head of `benchmarks/controller.py`. Accuracies here are on the "
         "test sets; the controller itself sees validation samples only. Cost is work, in sample visits (a forward pass "
         "alone counts as a third): no machine with an energy sensor was at hand.",
@@ -239,3 +239,7 @@ of both sizes, on tables of this kind of CIFAR-100 and the sensor data (seeds 40
 UrbanSound8K (40 to 42), digits and CIFAR-100 with 15 epochs (40), from runs that the probe led as it was before:
 penalty 0.01, size weight 0.5, the stream size counting half, swapping left out. These here are from runs that it leads
 as it is now; on digits and the sensor data they do not show that taking swapping into account pays."""
+
+
+if __name__ == "__main__":
+    report()

@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-from tests.boards import write_board
 
 from benchmarks.common import row, seconds, table
 from mirolib import EnergyMeter, NullSource
 from mirolib.energy import SampledSource
 from mirolib.energy.sensors.jetson import JetsonSource
+from tests.support.boards import write_board
 
 DURATION_S, ROUNDS, WINDOWS = 4.0, 5, 300
 # A window's first slots are a quarter of the period, for a quarter of 24 s; this makes them 50 ms.

@@ -60,9 +60,7 @@ def measure(name: str, seed: int, word: str = "") -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["measure"]:
-        measure(sys.argv[2], int(sys.argv[3]), *sys.argv[4:5])
-    else:
-        from benchmarks.generality_report import report
-
-        report()
+    _, command, *words = sys.argv
+    if command != "measure":
+        sys.exit(f"{command} is no command; write measure, or python -m benchmarks.generality_report for the page")
+    measure(words[0], int(words[1]), *words[2:3])

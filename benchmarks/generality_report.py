@@ -92,7 +92,7 @@ def report() -> None:
 
 _INTRODUCTION = f"""# Five data sets
 
-Written by `python -m benchmarks.generality report`; the method stands at the head of `benchmarks/generality.py`.
+Written by `python -m benchmarks.generality_report`; the method stands at the head of `benchmarks/generality.py`.
 Accuracy in percent on the test sets, mean ± standard deviation over the seeds {", ".join(map(str, SEEDS))}, on which
 nothing was set; but the probe was set anew, on held-out training samples of other seeds (see
 [controller](controller.md)), after earlier tables of these seeds had been seen. The test samples are the same for all
@@ -104,3 +104,7 @@ _ORACLE = f"""## Choices against an oracle's
 {(oracle.__doc__ or "").partition(chr(10) * 2)[2].strip()}
 
 Measured by `python -m benchmarks.oracle DATASET SEED [TASKS]`."""
+
+
+if __name__ == "__main__":
+    report()

@@ -1,4 +1,4 @@
-"""Miro's choices against an oracle's: `python -m benchmarks.oracle DATASET SEED [TASKS]`, then `generality report`.
+"""Miro's choices against an oracle's: `python -m benchmarks.oracle DATASET SEED [TASKS]`, then `generality_report`.
 
 At each task of a data set's preset `small` (the first TASKS of them; all by default) every candidate of a grid of eight
 is trained in full, twice with other draws, from a copy of the live model and memory, and scored on the test set, for

@@ -14,6 +14,7 @@ import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -323,7 +324,7 @@ def test_offline(monkeypatch, tmp_path):
 
 def test_silence_and_bad_addresses(monkeypatch, tmp_path):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("mirolib.data.fetch.TIMEOUT_S", (1.0, 0.1))
+    monkeypatch.setattr(import_module("mirolib.data.fetch"), "TIMEOUT_S", (1.0, 0.1))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/set.zip"
         with pytest.raises(InputError, match="does not answer"):

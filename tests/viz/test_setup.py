@@ -4,6 +4,7 @@ from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
+import pandas as pd
 import plotly.io as pio
 import pytest
 import torch
@@ -61,7 +62,8 @@ def test_a_run_says_how_it_ended(tmp_path):
     text, page = repr(result), Tags(result._repr_html_()).text
     final = f"{result.summary['final_accuracy']:.1%}"
     assert f"final accuracy: {final}" in text and final in page and "no sensor" in page and str(result.path) in page
-    begun = replace(result, records=())
+    parameters = {name: result.row[name] for name in ("dataset", "preset", "controller", "method", "tasks")}
+    begun = replace(result, row=parameters, tables={"tasks": pd.DataFrame()})
     assert "tasks: 0 of 5" in repr(begun) and "accuracy" not in repr(begun)
 
 
