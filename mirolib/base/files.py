@@ -84,7 +84,7 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def last_words() -> Iterator[None]:
+def log_storage_errors() -> Iterator[None]:
     """For what is still written of a run that an error has ended: where it can't be, that error is what is told."""
     try:
         yield

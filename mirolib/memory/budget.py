@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mirolib.base.errors import InputError
 from mirolib.data.stream import TaskStream
-from mirolib.memory.room import available_bytes
+from mirolib.memory.available_memory import available_bytes
 from mirolib.memory.store_file import CHECKSUM_BYTES, Fingerprint, footprint
 
 _UNITS = {"b": 1, "bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}

@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 
 from mirolib.base.errors import InputError, StorageError
-from mirolib.base.files import last_words, remove, write_atomic
+from mirolib.base.files import log_storage_errors, remove, write_atomic
 from mirolib.energy import EnergyMeter
 from mirolib.experiment.summary import summarise
 from mirolib.memory.wear import WriteMeter
@@ -292,7 +292,7 @@ class RunFolder:
         except BaseException as error:
             if self._earlier:
                 self._run = self._earlier
-                with last_words():
+                with log_storage_errors():
                     self.end(self._earlier["status"], self._earlier.get("error"))
             else:
                 self.__exit__(type(error), error, None)
@@ -310,7 +310,7 @@ class RunFolder:
             self.end("finished")
             return
         status = "failed" if isinstance(error, Exception) else "interrupted"
-        with last_words():
+        with log_storage_errors():
             self.end(status, f"{type(error).__name__}: {error}".removesuffix(": "))
 
     def end(self, status: str, error: str | None = None) -> None:

@@ -72,7 +72,7 @@ def _membership(controller: str) -> str:
     return next((path for _, names, path in lines if controller in names.split(",")), "")
 
 
-def check_room(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
+def check_available(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
     """Sees to it that memory is there before it is filled: later the system would end the process without a word.
 
     Args:
@@ -89,7 +89,7 @@ def check_room(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
 
 
 @contextmanager
-def telling(what: str) -> Iterator[None]:
+def explain_memory_errors(what: str) -> Iterator[None]:
     """Turns an allocation that fails, NumPy's or PyTorch's, into a sentence.
 
     Raises:
