@@ -14,8 +14,8 @@ UNDER_A_LIMIT = """
 import resource
 import psutil
 from mirolib import InputError, SystemBudget
-from mirolib.buffers import SampleArray
-from mirolib.limits import available_bytes
+from mirolib.memory.buffers import SampleArray
+from mirolib.memory.available_memory import available_bytes
 
 used = psutil.Process().memory_info().data
 resource.setrlimit(resource.RLIMIT_DATA, (used + (600 << 20),) * 2)
@@ -45,7 +45,7 @@ from pathlib import Path
 import numpy as np
 from mirolib import Dataset, InputError, RunSettings, run_experiment
 from mirolib.datasets import DatasetSpec, Preset, Samples
-from mirolib.limits import available_bytes
+from mirolib.memory.available_memory import available_bytes
 
 group, results, shape = Path(sys.argv[1]), sys.argv[2], (3, 64, 64)
 spec = DatasetSpec("big", shape, "uint8", {"": Preset("mlp", 2, 1, 128, 0.01, 10, 10, 0)})
@@ -99,8 +99,8 @@ def test_a_run_in_a_control_group_adapts_or_says_what_does_not_fit_before_it_is_
 FILLED = """
 from pathlib import Path
 import numpy as np
-from mirolib.buffers import SampleArray
-from mirolib.budgets import parse_size
+from mirolib.memory.buffers import SampleArray
+from mirolib.memory.budget import parse_size
 
 def resident_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -143,9 +143,9 @@ def test_the_narrowest_group_above_the_process_counts(tmp_path, monkeypatch, fol
     group(tmp_path / folder, names, str(10**6), "0")
     group(tmp_path / folder / "a" / "b", names, "max" if folder == "" else str(1 << 62), "0")
     group(tmp_path / folder / place, names, "5000", "1000")
-    assert available_bytes(tmp_path) == 4000
+    assert available_bytes() == 4000
     group(tmp_path / folder / place, names, "5000", "9000")
-    assert available_bytes(tmp_path) == 0
+    assert available_bytes() == 0
 
 
 @pytest.mark.parametrize(("folder", "names", "prefix"), [("memory", V1, "total_"), ("", V2, "")])
@@ -156,9 +156,9 @@ def test_pages_of_files_that_a_group_has_read_are_still_available(tmp_path, monk
     group(tmp_path / folder / "a", names, "5000", "4800")
     stat = tmp_path / folder / "a" / "memory.stat"
     stat.write_text(f"anon 800\n{prefix}active_file 1000\n{prefix}inactive_file 3000\n{prefix}shmem 7\n")
-    assert available_bytes(tmp_path) == 4200
+    assert available_bytes() == 4200
     stat.write_text("no such thing\n")
-    assert available_bytes(tmp_path) == 200
+    assert available_bytes() == 200
 
 
 def test_buffers_that_fit_one_by_one_but_not_together_are_refused(make_memory, stream, monkeypatch):
