@@ -84,8 +84,8 @@ def _breakdown(experiment: Experiment) -> dict[str, float]:
 
     timed(learner._transform, "train", "transform")
     timed(learner, "step", "step")
-    timed(memory._exchanger, "_request", "swap: request")
-    timed(memory._exchanger, "_commit", "swap: commit")
+    timed(memory._swapper, "_request", "swap: request")
+    timed(memory._swapper, "_commit", "swap: commit")
     epochs = []
     for _ in range(EPOCHS * ROUNDS // 2):
         spent.clear()

@@ -18,6 +18,7 @@ except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 _NOT_WRITTEN = "{} could not be written: {}. Free space or make the folder writable, then run again."
+_PROCESS_LOCK = "process.lock"
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def last_words() -> Iterator[None]:
+def log_storage_errors() -> Iterator[None]:
     """For what is still written of a run that an error has ended: where it can't be, that error is what is told."""
     try:
         yield
@@ -134,6 +135,38 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     with path.open("ab") as stream:
         if fcntl is not None:  # Windows has no such lock; there nothing is kept apart
             fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+@contextlib.contextmanager
+def folder_held(folder: Path, *, may_write: bool = True) -> Iterator[None]:
+    """Holds a store's folder for this process.
+
+    Args:
+        folder: The folder.
+        may_write: False writes nothing and makes no file: without one no process has the folder.
+
+    Raises:
+        OSError: If the lock file can't be made or written.
+        StorageError: If a process, perhaps this one, has the folder; the sentence names it.
+    """
+    path = folder / _PROCESS_LOCK
+    with contextlib.ExitStack() as lock:
+        if may_write or path.exists():
+            try:
+                lock.enter_context(locked(path, wait=False))
+            except BlockingIOError as error:
+                holder = path.read_text(errors="replace").strip() or "unknown"
+                own = holder == str(os.getpid())
+                where = "is already open in this process" if own else f"is in use by process {holder:.20}"
+                raise StorageError(
+                    f"The store {folder} {where}; wait until it is closed, or name another folder."
+                ) from error
+            except OSError:
+                if may_write:  # else who can't write here has no rival who can
+                    raise
+        if may_write:  # for people only: a dead process leaves its number, which may be another's by now
+            path.write_text(str(os.getpid()))
         yield
 
 

@@ -19,27 +19,34 @@ _RENAMED = {
     "budgets": "memory.budget",
     "comparison": "workbench.compare",
     "comparison_plots": "viz.compare",
+    "controller.calibration": "controller.expectation",
     "datasets": "data",
     "datasets.base": "data.dataset",
     "datasets.download": "data.fetch",
+    "energy.badge": "energy.ledger",
     "energy.boards": "energy.sensors.boards",
+    "energy.calibration": "energy.calibrate",
     "energy.discovery": "energy.doctor",
     "energy.marginal": "energy.compare",
     "energy.power": "energy.sampled",
     "energy.reading": "energy.ledger",
+    "exchanger": "memory.swapper",
     "launcher": "workbench.launch",
     "learner": "learning.learner",
-    "limits": "memory.room",
+    "limits": "memory.available_memory",
+    "locks": "base.files",
     "memory_config": "memory.config",
+    "mending": "memory.replace_damaged",
     "plots": "viz.figures",
     "report": "viz.report",
-    "reprs": "base.show",
+    "reprs": "base.display",
     "run_file": "workbench.folder",
     "start": "viz.setup",
     "store_records": "memory.store_file",
     "swap_cost": "experiment.study",
     "sweeps": "workbench.sweep",
 }
+_FOLDERS = {"": "*", "datasets": "data", "energy": "energy/sensors"}  # of version 0.1, and where their files went
 
 
 def place_now(name: str) -> str | None:
@@ -50,15 +57,13 @@ def place_now(name: str) -> str | None:
     if old in _RENAMED:
         return f"mirolib.{_RENAMED[old]}"
     folder, _, file = old.rpartition(".")
-    if folder not in ("", "datasets", "energy"):
+    # what stands where it stood is left to Python; this finder is asked first, since under a moved package's old name
+    # Python would find the files of the new one and import each a second time
+    here = _ROOT / old.replace(".", "/")
+    if folder not in _FOLDERS or here.with_suffix(".py").exists() or (here / "__init__.py").exists():
         return None
-    rooms = {"": "*", "datasets": "data", "energy": "energy/sensors"}
-    found = [] if _stands(old) else sorted(_ROOT.glob(f"{rooms[folder]}/{file}.py"))
-    return "mirolib." + ".".join(found[0].relative_to(_ROOT).with_suffix("").parts) if found else None
-
-
-def _stands(old: str) -> bool:
-    return any((_ROOT / f"{old.replace('.', '/')}{end}").exists() for end in (".py", "/__init__.py"))
+    found = sorted(_ROOT.glob(f"{_FOLDERS[folder]}/{file}.py"))
+    return ".".join(["mirolib", *found[0].relative_to(_ROOT).with_suffix("").parts]) if found else None
 
 
 class MovedFinder(MetaPathFinder, Loader):
@@ -72,8 +77,6 @@ class MovedFinder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Puts the module that was asked for in the place of the empty one."""
-        now = place_now(module.__name__)
-        assert now is not None, "only found where it has a place"
+        now = str(place_now(module.__name__))
         warnings.warn(f"{module.__name__} is {now} now.", DeprecationWarning, stacklevel=2)
-        # import hands back what stands in sys.modules after this
-        sys.modules[module.__name__] = import_module(now)
+        sys.modules[module.__name__] = import_module(now)  # import hands back what stands there after this

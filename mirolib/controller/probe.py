@@ -13,8 +13,8 @@ from mirolib.base.errors import InputError
 from mirolib.controller.profiler import Profiler, Situation, smoothed
 from mirolib.data.stream import Task, labels_of
 from mirolib.learning.learner import Learner
+from mirolib.memory.available_memory import check_available
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.room import check_room
 from mirolib.memory.tiered import TieredMemory
 
 _LEAST_SHARE = 0.25  # at a quarter it still ranks nearly as well as on all samples (docs/controller.md)
@@ -92,7 +92,7 @@ class ProbeProfiler(Profiler):
         memory = situation.memory
         width = situation.validation_features.shape[1] + 1
         what = f"Probing {len(sizes)} candidates on {width - 1} features"
-        check_room(6 * len(sizes) * width**2 * 8, what, "a model with fewer features, or profiler='trial'")
+        check_available(6 * len(sizes) * width**2 * 8, what, "a model with fewer features, or profiler='trial'")
         scaling = _Scaling(situation.validation_features)
         streamed = _Prefixes(situation, scaling, memory.stream_buffer.first(max(s for s, _ in sizes)))
         gram, moment = streamed.sums([s for s, _ in sizes])

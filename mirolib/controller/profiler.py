@@ -14,7 +14,7 @@ from torch import Tensor
 from mirolib.data.stream import Task, labels_of
 from mirolib.learning.learner import Learner
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.mending import read_all
+from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
 
 

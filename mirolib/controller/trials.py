@@ -12,7 +12,7 @@ from mirolib.controller.profiler import Profiler, Situation
 from mirolib.data.stream import Task
 from mirolib.learning.learner import Learner, train_epoch
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.mending import read_all
+from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from mirolib.base.display import facts
 from mirolib.base.errors import InputError
-from mirolib.base.show import facts
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mirolib.base.display import grid
 from mirolib.base.errors import InputError
-from mirolib.base.show import grid
 from mirolib.data.dataset import Dataset, Samples
 
 ORDINAL_BITS = 32

@@ -27,9 +27,9 @@ from mirolib.experiment.loop import Loop, check_sizes
 from mirolib.experiment.settings import MEMORIES, PROFILERS, RunSettings, default
 from mirolib.learning.learner import Learner
 from mirolib.learning.methods import METHODS
+from mirolib.memory.available_memory import explain_memory_errors
 from mirolib.memory.budget import parse_budget, parse_size, store_budget
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.room import telling
 from mirolib.memory.storage import Storage
 from mirolib.memory.store_file import Fingerprint
 from mirolib.memory.tiered import TieredMemory
@@ -132,7 +132,12 @@ class Experiment:
         Where there is a sensor the machine's power at rest is measured first.
         """
         loop = self.loop  # made first: it tells the meter what work to count
-        with telling("Training"), self.memory, self.disturbance or nullcontext(), closing(self.meter.source):
+        with (
+            explain_memory_errors("Training"),
+            self.memory,
+            self.disturbance or nullcontext(),
+            closing(self.meter.source),
+        ):
             if self.meter.source.kind.startswith("measured"):
                 self.meter.measure_idle(_IDLE_S)
             yield from loop.steps(progress=progress)

@@ -25,7 +25,7 @@ from mirolib.base.state import State, dumped, loaded
 from mirolib.data.stream import ORDINAL_MASK, Task, labels_of
 from mirolib.learning.learner import Learner, Method
 from mirolib.learning.models import ExpandingHead
-from mirolib.memory.mending import read_all
+from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
 
 _CHUNK = 512

@@ -7,11 +7,10 @@ import mmap
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 
 from mirolib.base.errors import InputError
 from mirolib.data.stream import TaskStream
-from mirolib.memory.room import available_bytes
+from mirolib.memory.available_memory import available_bytes
 from mirolib.memory.store_file import CHECKSUM_BYTES, Fingerprint, footprint
 
 _UNITS = {"b": 1, "bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
@@ -82,20 +81,13 @@ class LiveBudget(MemoryBudget):
 class SystemBudget(MemoryBudget):
     """What the system can spare: available memory, or what the control group leaves, whichever is less."""
 
-    def __init__(
-        self,
-        share: float = 0.5,
-        reserve_bytes: int = 256 << 20,
-        least_bytes: int = 1 << 20,
-        root: str | Path = "/sys/fs/cgroup",
-    ) -> None:
+    def __init__(self, share: float = 0.5, reserve_bytes: int = 256 << 20, least_bytes: int = 1 << 20) -> None:
         """A budget that follows the system.
 
         Args:
             share: Share of the memory that is free or taken by the buffers, in (0, 1].
             reserve_bytes: Bytes that must stay available; below half of it, memory is short.
             least_bytes: The budget never falls below this: a run goes on with small buffers rather than end.
-            root: Where control groups are mounted.
 
         Raises:
             InputError: If a value is out of range.
@@ -104,15 +96,12 @@ class SystemBudget(MemoryBudget):
             raise InputError(
                 f"A share of {share} with {reserve_bytes} bytes in reserve can't be; use 0 to 1, and 0 up."
             )
-        self._share, self._reserve, self._least, self._root = share, reserve_bytes, least_bytes, Path(root)
+        self._share, self._reserve, self._least = share, reserve_bytes, least_bytes
 
     def read(self, epochs_done: int, used_bytes: int) -> int | None:
-        """The share of what is available beyond the reserve, the buffers' own memory counted as available.
-
-        Half of what the buffers take is the least, so that they shrink step by step.
-        """
+        """The share of what is available beyond the reserve, the buffers' own memory counted as available."""
         room = int(self._share * (self.available_bytes() - self._reserve + used_bytes))
-        return max(room, used_bytes // 2, self._least)
+        return max(room, used_bytes // 2, self._least)  # buffers shrink step by step
 
     def is_short(self) -> bool:
         """Whether less than half of the reserve is left."""
@@ -120,7 +109,7 @@ class SystemBudget(MemoryBudget):
 
     def available_bytes(self) -> int:
         """Bytes that this process could still take without swapping."""
-        return available_bytes(self._root)
+        return available_bytes()
 
 
 def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
@@ -135,18 +124,22 @@ def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
         InputError: If the text is none of these.
     """
     text = text.strip()
+    refusal = (
+        f"The memory budget {text!r} can't be read; write an amount such as '2000 samples' or '64 MiB', 'system', or "
+        "a schedule by epochs such as '0: 64 MiB, 100: 32 MiB'."
+    )
     if text == "system":
         return SystemBudget()
     if ":" not in text:
-        return BudgetSchedule({0: _amount(text, slot_bytes)} if text else {})
+        return BudgetSchedule({0: _amount(text, slot_bytes, refusal)} if text else {})
     steps: dict[int, int | None] = {}
     for entry in text.split(","):
         epoch, _, amount = entry.partition(":")
         if not re.fullmatch(r"[0-9]{1,9}", epoch.strip()):
-            raise _unreadable(text)
+            raise InputError(refusal)
         if int(epoch) in steps:
             raise InputError(f"The memory budget {text!r} names epoch {int(epoch)} twice; keep one amount for it.")
-        steps[int(epoch)] = _amount(amount.strip(), slot_bytes)
+        steps[int(epoch)] = _amount(amount.strip(), slot_bytes, refusal)
     return BudgetSchedule(steps)
 
 
@@ -160,12 +153,8 @@ def parse_amount(text: str, sample_bytes: int) -> int | None:
     Raises:
         InputError: If the text is none of these.
     """
-    try:
-        return _amount(text.strip(), sample_bytes) if text.strip() else None
-    except InputError as error:
-        raise InputError(
-            f"The amount {text!r} can't be read; write '2 GB', '500 MiB' or, for a budget, '20000 samples'."
-        ) from error
+    refusal = f"The amount {text!r} can't be read; write '2 GB', '500 MiB' or, for a budget, '20000 samples'."
+    return _amount(text.strip(), sample_bytes, refusal) if text.strip() else None
 
 
 def store_budget(text: str, stream: TaskStream) -> int | None:
@@ -213,26 +202,16 @@ def parse_size(size: int | str | None, slot_bytes: int) -> int | None:
     return size_bytes // slot_bytes
 
 
-def _amount(text: str, slot_bytes: int) -> int | None:
-    if text == "none":
-        return None
-    size_bytes = _bytes(text, slot_bytes)
-    if not size_bytes:
-        raise _unreadable(text)
+def _amount(text: str, slot_bytes: int, refusal: str) -> int | None:
+    size_bytes = None if text == "none" else _bytes(text, slot_bytes)
+    if size_bytes == 0:
+        raise InputError(refusal)
     return size_bytes
 
 
-def _bytes(text: str, slot_bytes: int) -> int | None:
-    """The bytes in an amount with its unit; None if it is none."""
+def _bytes(text: str, slot_bytes: int) -> int:
+    """The bytes in an amount with its unit; 0 if it is none."""
     found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]+)", text)
-    factor = {**_UNITS, "samples": slot_bytes, "sample": slot_bytes}.get(found[2].lower()) if found else None
-    if not found or factor is None or not math.isfinite(float(found[1]) * factor):
-        return None
-    return int(float(found[1]) * factor)
-
-
-def _unreadable(text: str) -> InputError:
-    return InputError(
-        f"The memory budget {text!r} can't be read; write an amount such as '2000 samples' or '64 MiB', 'system', or "
-        "a schedule by epochs such as '0: 64 MiB, 100: 32 MiB'."
-    )
+    factor = {**_UNITS, "samples": slot_bytes, "sample": slot_bytes}.get(found[2].lower(), 0) if found else 0
+    size_bytes = float(found[1]) * factor if found else 0.0
+    return int(size_bytes) if math.isfinite(size_bytes) else 0  # so many digits are infinite

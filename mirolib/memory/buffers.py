@@ -6,15 +6,21 @@ Both keep raw samples in one contiguous array, allocated once per size; a batch 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 
 from mirolib.data.stream import ORDINAL_MASK, labels_of, make_ids, rank_in_class
-from mirolib.memory.room import check_room, telling
+from mirolib.memory.available_memory import check_available, explain_memory_errors
 
-_CHUNK = 256  # samples moved at a time, so that moving needs no second buffer
+CHUNK = 256  # samples moved at a time, so that moving needs no second buffer
 OBJECT_BYTES, POINTER_BYTES = sys.getsizeof(b""), 8  # what Python adds to bytes in an array of objects
-_DRAWS = 8  # rounds of rejection before what is left is listed
+_DRAWS = 8  # rounds of rejection before what is left is listed: listing takes time with the size of the class
+
+
+def in_chunks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array in pieces of `CHUNK` entries, the last one shorter."""
+    return (array[start : start + CHUNK] for start in range(0, len(array), CHUNK))
 
 
 def balanced_quotas(capacity: int, available: np.ndarray) -> np.ndarray:
@@ -31,7 +37,7 @@ def balanced_quotas(capacity: int, available: np.ndarray) -> np.ndarray:
     """
     quotas = np.zeros_like(available)
     left = min(capacity, int(available.sum()))
-    while left:
+    while left:  # each turn fills a class or ends, so that there are no more turns than classes
         open_ = np.flatnonzero(quotas < available)
         share, extra = divmod(left, len(open_))
         if share == 0:
@@ -53,21 +59,21 @@ class SampleArray:
     """Samples, labels and ids in arrays of fixed capacity; the first `len` slots are taken."""
 
     def __init__(self, capacity: int, sample_shape: tuple[int, ...], sample_dtype: str) -> None:
-        """Allocates the arrays; the system backs them with memory as slots are filled.
+        """Allocates the arrays.
 
         Raises:
             InputError: If the process may not take as much.
         """
         self._slot_bytes = int(np.prod(sample_shape)) * np.dtype(sample_dtype).itemsize + 16
-        check_room(capacity * self._slot_bytes, f"A buffer of {capacity} samples")
-        with telling(f"A buffer of {capacity} samples"):
+        check_available(capacity * self._slot_bytes, f"A buffer of {capacity} samples")
+        with explain_memory_errors(f"A buffer of {capacity} samples"):
+            # empty, not zeros: the system backs them with memory only as slots are filled
             self._samples = np.empty((capacity, *sample_shape), dtype=sample_dtype)
             self._labels = np.empty(capacity, dtype=np.int64)
             self._ids = np.empty(capacity, dtype=np.int64)
         self._count = 0
 
     def __len__(self) -> int:
-        """Number of slots taken."""
         return self._count
 
     @property
@@ -95,12 +101,9 @@ class SampleArray:
 
     def gather(self, slots: np.ndarray, out_samples: np.ndarray, out_labels: np.ndarray) -> None:
         """Copies the samples and labels of some slots into arrays of the caller."""
+        # "clip": with "raise", NumPy fills a copy first and then copies that into `out`
         np.take(self._samples, slots, axis=0, out=out_samples, mode="clip")
         np.take(self._labels, slots, out=out_labels, mode="clip")
-
-    def labels_at(self, slots: np.ndarray) -> np.ndarray:
-        """Labels of some taken slots."""
-        return self._labels[slots]
 
     def ids_at(self, slots: np.ndarray) -> np.ndarray:
         """Ids of some taken slots."""
@@ -111,10 +114,10 @@ class SampleArray:
         return self._samples[slots], self._ids[slots]
 
     def copy(self) -> SampleArray:
-        """The same samples in an array of its own."""
+        """The same samples in an array of their own."""
         other = SampleArray(self.capacity, self._samples.shape[1:], str(self._samples.dtype))
-        for start in range(0, self._count, _CHUNK):
-            other.append(*self.copy_of(np.arange(start, min(start + _CHUNK, self._count))))
+        for slots in in_chunks(np.arange(self._count)):  # the free slots are left alone: no memory backs them yet
+            other.append(*self.copy_of(slots))
         return other
 
     def append(self, samples: np.ndarray, ids: np.ndarray) -> None:
@@ -137,8 +140,7 @@ class SampleArray:
         dropped[slots] = True
         holes = np.flatnonzero(dropped[:count])
         movers = count + np.flatnonzero(~dropped[count:])
-        for start in range(0, len(holes), _CHUNK):
-            to, source = holes[start : start + _CHUNK], movers[start : start + _CHUNK]
+        for to, source in zip(in_chunks(holes), in_chunks(movers), strict=True):
             self.write(to, self._samples[source], self._ids[source])
         if self._samples.dtype.hasobject:
             self._samples[count : self._count] = None  # lets go of the bytes
@@ -156,9 +158,9 @@ class SampleArray:
             InputError: If the process may not take as much.
         """
         assert self._count <= capacity, "more samples than slots"
-        check_room((capacity - self.capacity) * self._slot_bytes, f"A buffer of {capacity} samples")
+        check_available((capacity - self.capacity) * self._slot_bytes, f"A buffer of {capacity} samples")
         # No view of these arrays leaves this class, so a moved allocation can dangle nowhere.
-        with telling(f"A buffer of {capacity} samples"):
+        with explain_memory_errors(f"A buffer of {capacity} samples"):
             self._samples.resize((capacity, *self._samples.shape[1:]), refcheck=False)
             self._labels.resize(capacity, refcheck=False)
             self._ids.resize(capacity, refcheck=False)
@@ -168,58 +170,52 @@ class StreamBuffer:
     """Samples of the task at hand: a class-balanced prefix of a random order of all of them.
 
     Because it is a prefix, a smaller buffer holds a subset of what a larger one holds.
+
+    Attributes:
+        array: The samples.
+        order: `(n,) int64` ids of the task's samples in that order; `missing` says which of them are to come.
     """
 
     def __init__(self, array: SampleArray) -> None:
         """An empty stream buffer over `array`."""
         self.array = array
-        self._order = np.empty(0, dtype=np.int64)
+        self.order = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
-        """Number of samples held."""
         return len(self.array)
 
     def clear(self) -> None:
         """Empties the buffer."""
         self.array.discard(np.arange(len(self.array)))
-        self._order = self._order[:0]
+        self.order = self.order[:0]
 
     def copy(self) -> StreamBuffer:
         """The same buffer with an array of its own."""
         other = StreamBuffer(self.array.copy())
-        other._order = self._order
+        other.order = self.order
         return other
-
-    @property
-    def order(self) -> np.ndarray:
-        """Ids of the task's samples in the order of which the buffer holds a prefix, `(n,) int64`."""
-        return self._order
-
-    def follow(self, order: np.ndarray) -> None:
-        """Takes on such an order; `missing` then says what the buffer is to hold."""
-        self._order = order
 
     def first(self, count: int) -> np.ndarray:
         """Ids that a buffer of `count` samples holds, `(count,) int64`."""
-        return self._order[:count]
+        return self.order[:count]
 
     def begin(self, ids: np.ndarray, rng: np.random.Generator) -> None:
         """Empties the buffer for a task whose training samples have these ids."""
         self.clear()
-        self._order = ids[balanced_order(labels_of(ids), rng)]
+        self.order = ids[balanced_order(labels_of(ids), rng)]
 
     def missing(self) -> np.ndarray:
         """Ids that the buffer has room for and does not hold yet, in order."""
-        return self._order[len(self.array) : self.array.capacity]
+        return self.order[len(self.array) : self.array.capacity]
 
     def drop(self, ids: np.ndarray) -> None:
         """Takes samples that are not held yet out of the order; the later ones of their classes move up."""
         for id_ in ids:
-            same = np.flatnonzero(labels_of(self._order) == labels_of(id_))
-            same = same[np.flatnonzero(self._order[same] == id_)[0] :]
-            order = self._order.copy()
+            same = np.flatnonzero(labels_of(self.order) == labels_of(id_))
+            same = same[np.flatnonzero(self.order[same] == id_)[0] :]
+            order = self.order.copy()
             order[same[:-1]] = order[same[1:]]
-            self._order = np.delete(order, same[-1])
+            self.order = np.delete(order, same[-1])
 
     def resize(self, capacity: int) -> None:
         """Changes the capacity; what no longer fits is dropped from the end of the order."""
@@ -232,19 +228,18 @@ class EpisodicMemory:
 
     Attributes:
         array: The samples.
-        lost: `(n,) int64` ids of stored samples that were found damaged; they are not drawn again.
+        damaged: `(n,) int64` ids of stored samples that were found damaged; they are not drawn again.
     """
 
     def __init__(self, array: SampleArray) -> None:
         """An empty episodic memory over `array`."""
         self.array = array
-        self.lost = np.zeros(0, dtype=np.int64)
+        self.damaged = np.zeros(0, dtype=np.int64)
         self._stored = np.zeros(0, dtype=np.int64)
         self._starts = np.zeros(1, dtype=np.int64)
         self._held = np.zeros(0, dtype=bool)
 
     def __len__(self) -> int:
-        """Number of samples held."""
         return len(self.array)
 
     @property
@@ -254,7 +249,8 @@ class EpisodicMemory:
 
     def extend(self, stored: np.ndarray) -> None:
         """Learns how many samples of each label there are in storage, `(labels,) int64`: ids run up to that."""
-        ids = np.concatenate([self.array.ids, self.lost])
+        # what was found damaged may lie beyond what a budget has left on storage since
+        ids = np.concatenate([self.array.ids, self.damaged])
         ends = stored.copy()
         np.maximum.at(ends, labels_of(ids), (ids & ORDINAL_MASK) + 1)
         self._stored = stored.copy()
@@ -262,9 +258,9 @@ class EpisodicMemory:
         self._held = np.zeros(self._starts[-1], dtype=bool)
         self._held[self._places(ids)] = True
 
-    def lose(self, ids: np.ndarray) -> None:
+    def mark_damaged(self, ids: np.ndarray) -> None:
         """Marks stored samples that can't be read: they are never drawn again."""
-        self.lost = np.concatenate([self.lost, ids])
+        self.damaged = np.concatenate([self.damaged, ids])
         self._held[self._places(ids)] = True
 
     def _places(self, ids: np.ndarray) -> np.ndarray:
@@ -294,7 +290,7 @@ class EpisodicMemory:
         """The same memory with an array of its own."""
         other = EpisodicMemory(self.array.copy())
         other._stored, other._starts, other._held = self._stored, self._starts, self._held.copy()
-        other.lost = self.lost
+        other.damaged = self.damaged
         return other
 
     def add(self, samples: np.ndarray, ids: np.ndarray) -> None:
@@ -310,7 +306,7 @@ class EpisodicMemory:
 
     def exchange(self, slots: np.ndarray, samples: np.ndarray, ids: np.ndarray) -> None:
         """Puts reserved samples into slots of the same class."""
-        assert np.array_equal(labels_of(ids), self.array.labels_at(slots)), "an exchange across classes"
+        assert np.array_equal(labels_of(ids), labels_of(self.array.ids_at(slots))), "an exchange across classes"
         self._held[self._places(self.array.ids_at(slots))] = False
         self.array.write(slots, samples, ids)
 
@@ -331,10 +327,10 @@ class EpisodicMemory:
             ids = make_ids(labels[open_], rng.integers(0, stored[labels[open_]]))
             places = self._places(ids)
             fresh = np.zeros(len(open_), dtype=bool)
-            fresh[np.unique(places, return_index=True)[1]] = True
+            fresh[np.unique(places, return_index=True)[1]] = True  # of equal draws, the first
             fresh &= ~self._held[places]
             drawn[open_[fresh]] = ids[fresh]
-            self._held[places[fresh]] = True
+            self._held[places[fresh]] = True  # for the next rounds only: who draws may still not take it in
             open_ = open_[~fresh]
             if not len(open_):
                 break

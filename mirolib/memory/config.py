@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from numbers import Integral, Real
 
+from mirolib.base.display import facts
 from mirolib.base.errors import InputError
-from mirolib.base.show import facts
 
 
 @dataclass(frozen=True)

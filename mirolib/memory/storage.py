@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import lmdb
 import numpy as np
 
 from mirolib.base.errors import CorruptRecordError, InputError, StorageError
-from mirolib.base.locks import FolderLock
+from mirolib.base.files import folder_held
 from mirolib.data.stream import ORDINAL_BITS, ORDINAL_MASK, labels_of
 from mirolib.memory.store_check import DATA, FINGERPRINT, StoreReport, inspect, reason, salvage, verify
 from mirolib.memory.store_file import CHECKSUM_BYTES, PARTS, Fingerprint, checksums, encode, footprint, key_of, keys_of
@@ -68,15 +68,16 @@ class Storage:
         self.before_read: Callable[[int], None] | None = None  # for experiments: is told the bytes, and may wait
         self._limit = 1 << ORDINAL_BITS  # ordinals from here on are not kept
         self._reading = threading.Lock()  # the map must not grow under a reader
+        self._lock = ExitStack()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = FolderLock(self.path)
+            self._lock.enter_context(folder_held(self.path))
         except OSError as error:
             raise self._unopened(error) from error
         try:
             self._env = self._open()
         except BaseException:
-            self._lock.release()
+            self._lock.close()
             raise
         try:
             self._page_size = self._env.stat()["psize"]
@@ -372,7 +373,7 @@ class Storage:
     def close(self) -> None:
         """Closes the store; a closed store may be closed again."""
         self._env.close()
-        self._lock.release()
+        self._lock.close()
 
 
 def _last_keys(cursor: lmdb.Cursor) -> Iterator[tuple[int, int]]:

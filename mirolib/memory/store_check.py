@@ -7,7 +7,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from mirolib.base.errors import StorageError
-from mirolib.base.locks import FolderLock
+from mirolib.base.files import folder_held
 from mirolib.data.stream import ORDINAL_BITS, ORDINAL_MASK
 from mirolib.memory.store_file import PARTS, footprint, is_sound, key_of
 from mirolib.memory.store_pages import Snapshot, Tree, snapshots
@@ -211,7 +211,13 @@ def _alone(path: Path, *, may_write: bool = True) -> Iterator[None]:
     """Holds a store for this process; where there is none, nothing is left behind."""
     with _states(path):
         pass
-    with FolderLock.held(path, may_write=may_write):
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(folder_held(path, may_write=may_write))
+        except OSError as error:
+            raise StorageError(
+                f"The store {path} can't be locked: {error.strerror}; free space, or make the folder writable."
+            ) from error
         yield
 
 

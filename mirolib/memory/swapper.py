@@ -1,43 +1,39 @@
-"""The swapper: a thread reads storage ahead, the training thread commits.
+"""Which replayed samples go back to storage for others of their class, and when (paper: data swapping, Fig. 1).
 
-Asynchronous fetch, synchronous commit: what is asked for at step `t` is handed back at step `t + lag`, neither
-earlier nor later. Which samples are exchanged when is therefore independent of how fast the disk is, and a fetch
-that is late shows as stall time, the sign of I/O congestion (paper: principle P4).
+Asynchronous fetch, synchronous commit: what is asked for at step `t` is taken in at step `t + lag`, neither earlier
+nor later. Which samples are exchanged when is therefore independent of how fast the disk is, and a fetch that is late
+shows as stall time, the sign of I/O congestion (paper: principle P4).
 """
 
 from __future__ import annotations
 
-import threading
+import math
+import operator
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from queue import SimpleQueue
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, astuple, dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from mirolib.base.state import State
+from mirolib.base.state import Ids, State, generator_of, loaded
 from mirolib.data.stream import ORDINAL_MASK, labels_of
+from mirolib.memory.buffers import EpisodicMemory
+from mirolib.memory.replace_damaged import replaced
 from mirolib.memory.storage import Storage
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """Samples from storage and the slots of the episodic memory they go to.
+class Exchange(NamedTuple):
+    """Samples on their way from storage into slots of the episodic memory, which take them in at step `due`."""
 
-    Attributes:
-        slots: `(n,) int64` slots.
-        ids: `(n,) int64` ids of the incoming samples.
-        samples: `(k, *sample_shape)` the incoming samples that storage could give back.
-        sound: `(n,) bool` which ones they are.
-    """
-
+    due: int
     slots: np.ndarray
     ids: np.ndarray
-    samples: np.ndarray
-    sound: np.ndarray
+    fetch: Future[tuple[np.ndarray, np.ndarray]]  # gives the samples that could be read, and `(n,) bool` which they are
 
 
 @dataclass(frozen=True)
@@ -58,15 +54,11 @@ class SwapCounts:
     unavailable: int = 0
     stall_s: float = 0.0
 
+    def __add__(self, more: SwapCounts) -> SwapCounts:
+        return SwapCounts(*map(operator.add, astuple(self), astuple(more)))
+
     def __sub__(self, earlier: SwapCounts) -> SwapCounts:
-        """What was added since `earlier`."""
-        return SwapCounts(
-            self.steps - earlier.steps,
-            self.replayed - earlier.replayed,
-            self.swapped - earlier.swapped,
-            self.unavailable - earlier.unavailable,
-            self.stall_s - earlier.stall_s,
-        )
+        return SwapCounts(*map(operator.sub, astuple(self), astuple(earlier)))
 
 
 class SwapPolicy(ABC):
@@ -89,81 +81,142 @@ class UniformSwap(SwapPolicy):
 
     def choose(self, slots: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
         """Picks uniformly, without repetition."""
+        # no draw where all go: a ratio of 1 costs no permutation a step
         return slots if count == len(slots) else rng.permutation(slots)[:count]
 
 
-class Swapper:
-    """Fetches samples in one background thread and hands them back at a fixed lag."""
+@dataclass(frozen=True)
+class _Kept:
+    """What `Swapper.state` gives, with the types it must have."""
 
-    def __init__(self, storage: Storage, lag: int) -> None:
-        """Starts the thread, with nothing under way.
+    owed: float
+    counts: SwapCounts
+    under_way: list[tuple[int, Ids, Ids]]
+    generator: State
+    policy: State
+
+
+class Swapper:
+    """Exchanges a share of the replayed samples, each for a random stored sample of its class.
+
+    Attributes:
+        policy: Which replayed samples make room.
+        counts: Swapping so far.
+    """
+
+    def __init__(
+        self, storage: Storage, lag: int, policy: SwapPolicy | None = None, rng: np.random.Generator | None = None
+    ) -> None:
+        """Nothing exchanged yet.
 
         Args:
-            storage: Where samples are read.
-            lag: Steps between a request and its commit, at least 1.
+            storage: Where samples come from; those that go are there already.
+            lag: Steps between asking storage for a sample and taking it in, at least 1.
+            policy: Which replayed samples make room; uniform by default.
+            rng: Draws slots and samples.
         """
-        self.stall_s = 0.0
-        self._storage = storage
-        self._lag = lag
-        self._pending: deque[tuple[int, np.ndarray, np.ndarray]] = deque()
-        self._asked: SimpleQueue[np.ndarray | None] = SimpleQueue()
-        self._fetched: SimpleQueue[tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | Exception]] = SimpleQueue()
-        self._thread = threading.Thread(target=self._fetch, name="miro-swapper", daemon=True)
-        self._thread.start()
+        self.policy = policy or UniformSwap()
+        self.counts = SwapCounts()
+        self._storage, self._lag = storage, lag
+        self._rng = rng or np.random.default_rng(0)
+        self._owed = 0.0  # exchanges that the ratio asks for beyond those made: small batches owe fractions
+        self._pending: deque[Exchange] = deque()
+        # one thread: reads come back in the order they were asked for, and it only reads; a thread that wrote into
+        # the memory itself would tear samples under the batch that is being gathered
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="miro-swapper")
 
-    def _fetch(self) -> None:
-        """The thread: reads what is asked for, in order, until it is asked for None."""
-        while (ids := self._asked.get()) is not None:
-            try:
-                self._fetched.put((ids, self._storage.read_sound(ids)))
-            except Exception as error:  # handed to the training thread, which raises it
-                self._fetched.put((ids, error))
+    def swap(self, memory: EpisodicMemory, replayed: np.ndarray, ratio: float) -> None:
+        """Commits the exchanges that are due, then asks for those of a batch.
+
+        Args:
+            memory: The episodic memory.
+            replayed: Its slots that the batch was made of.
+            ratio: Share of the replayed samples that is exchanged over time.
+
+        Raises:
+            StorageError: If storage can't be read.
+        """
+        step = self.counts.steps
+        self._commit(memory, self.due(step))
+        # drawn after the commit: what has just come in is no longer absent, what has just gone is
+        requested, unavailable = self._request(memory, step, replayed, ratio)
+        self.counts += SwapCounts(1, len(replayed), requested, unavailable)
+
+    def settle(self, memory: EpisodicMemory) -> None:
+        """Commits every exchange under way.
+
+        Raises:
+            StorageError: If storage can't be read.
+        """
+        self._commit(memory, self.due(math.inf))
 
     def request(self, step: int, slots: np.ndarray, ids: np.ndarray) -> None:
         """Asks for samples `ids`, to be put into `slots` at step `step + lag`."""
-        self.ask(step + self._lag, slots, ids)
+        fetch = self._reader.submit(self._storage.read_sound, ids)
+        self._pending.append(Exchange(step + self._lag, slots, ids, fetch))
 
-    def ask(self, due: int, slots: np.ndarray, ids: np.ndarray) -> None:
-        """Asks for samples `ids`, to be put into `slots` at step `due`."""
-        self._pending.append((due, slots, ids))
-        self._asked.put(ids)
+    def due(self, step: float) -> Iterator[Exchange]:
+        """Yields what is to be committed up to `step`, waiting (and counting the wait) for what is late."""
+        while self._pending and self._pending[0].due <= step:
+            start = time.monotonic()
+            wait([self._pending[0].fetch])
+            self.counts += SwapCounts(stall_s=time.monotonic() - start)
+            # taken off the list after the wait, so that an interrupt while waiting loses nothing
+            yield self._pending.popleft()
 
-    def under_way(self) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        """What has been asked for and not been handed back: the step it is due at, slots and ids."""
-        return list(self._pending)
+    def _request(self, memory: EpisodicMemory, step: int, replayed: np.ndarray, ratio: float) -> tuple[int, int]:
+        """Asks storage for exchanges of some replayed slots; how many were asked for and how many can't be had."""
+        if ratio == 0 or not len(replayed):
+            return 0, 0
+        self._owed += ratio * len(replayed)
+        owed = int(self._owed + 1e-9)  # ten steps of 0.1 owe one, though their floats sum to less
+        self._owed -= owed
+        slots = self.policy.choose(replayed, min(owed, len(replayed)), self._rng)
+        ids = memory.draw_absent(labels_of(memory.array.ids_at(slots)), self._rng)
+        found = ids >= 0
+        if found.any():
+            # reserved before it is here, or the next steps could draw it a second time
+            memory.reserve(ids[found])
+            self.request(step, slots[found], ids[found])
+        return int(found.sum()), int((~found).sum())
 
-    def due(self, step: int) -> Iterator[Exchange]:
-        """Yields what is to be committed at `step`, waiting (and counting the wait) for what is late.
+    def _commit(self, memory: EpisodicMemory, exchanges: Iterator[Exchange]) -> None:
+        """Puts fetched samples into their slots; a slot keeps its sample where storage has no sound one for it."""
+        for exchange in exchanges:
+            samples, ids = replaced(self._storage, memory, exchange.ids, *exchange.fetch.result())
+            memory.exchange(exchange.slots[ids >= 0], samples, ids[ids >= 0])
+
+    def state(self) -> State:
+        """What is owed and under way, the counts, and the generator."""
+        return {
+            "owed": self._owed,
+            "counts": asdict(self.counts),
+            "under_way": [[one.due, one.slots, one.ids] for one in self._pending],
+            "generator": self._rng.bit_generator.state,
+            "policy": self.policy.state(),
+        }
+
+    def restore(self, state: State, memory: EpisodicMemory) -> None:
+        """Goes on from a state that `state` gave, asking again for what was under way.
+
+        Args:
+            state: That state.
+            memory: The episodic memory as it was then.
 
         Raises:
-            StorageError: If storage can't be read.
+            InputError: If it is no such state.
         """
-        while self._pending and self._pending[0][0] <= step:
-            yield self._finish()
-
-    def drain(self) -> Iterator[Exchange]:
-        """Yields everything under way, so that nothing is lost when slots are about to move.
-
-        Raises:
-            StorageError: If storage can't be read.
-        """
-        while self._pending:
-            yield self._finish()
-
-    def _finish(self) -> Exchange:
-        start = time.monotonic()
-        fetched, found = self._fetched.get()
-        self.stall_s += time.monotonic() - start
-        _, slots, ids = self._pending.popleft()
-        assert fetched is ids, "a fetch was lost, as by an interrupt: the memory must be made anew"
-        if isinstance(found, Exception):
-            raise found
-        return Exchange(slots, ids, *found)
+        kept = loaded(_Kept, state)
+        self._owed, self.counts = kept.owed, kept.counts
+        self._rng = generator_of(kept.generator)
+        self.policy.restore(kept.policy)
+        for due, slots, ids in kept.under_way:
+            memory.reserve(ids)
+            self.request(due - self._lag, slots, ids)  # due when it was, whatever the lag is now
 
     def close(self) -> None:
         """Ends the thread; what is under way is dropped."""
-        self._asked.put(None)
-        self._thread.join()
+        self._reader.shutdown(cancel_futures=True)
         self._pending.clear()
 
 

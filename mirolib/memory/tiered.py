@@ -9,23 +9,34 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from types import TracebackType
 
 import numpy as np
 
+from mirolib.base.display import grid, size_text
 from mirolib.base.errors import InputError
-from mirolib.base.show import grid, size_text
 from mirolib.base.state import Flags, Ids, State, generator_of, loaded
 from mirolib.data.stream import ORDINAL_MASK, Task, labels_of, make_ids, rank_in_class
-from mirolib.memory.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas
+from mirolib.memory.available_memory import check_available
+from mirolib.memory.buffers import CHUNK, EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas, in_chunks
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.exchanger import Exchanger
-from mirolib.memory.mending import fill_episodic, fill_stream, no_sample_left, take_back
-from mirolib.memory.room import check_room
+from mirolib.memory.replace_damaged import fill_episodic, fill_stream, no_sample_left, refill_stream
 from mirolib.memory.storage import Storage
-from mirolib.memory.swapper import SwapCounts, SwapPolicy, UniformSwap
+from mirolib.memory.swapper import SwapCounts, Swapper, SwapPolicy
 
-_CHUNK = 256  # samples moved between tiers at a time
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one training step: those of the stream buffer first, then the replayed ones.
+
+    Attributes:
+        samples: `(n, *sample_shape)` raw samples.
+        labels: `(n,) int64`.
+        replayed: Slots in the episodic memory of the last `len(replayed)` samples.
+    """
+
+    samples: np.ndarray
+    labels: np.ndarray
+    replayed: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -44,19 +55,9 @@ class _Kept:
     exchanger: State
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Samples of one training step: those of the stream buffer first, then the replayed ones.
-
-    Attributes:
-        samples: `(n, *sample_shape)` raw samples.
-        labels: `(n,) int64`.
-        replayed: Slots in the episodic memory of the last `len(replayed)` samples.
-    """
-
-    samples: np.ndarray
-    labels: np.ndarray
-    replayed: np.ndarray
+def _generators(seed: int) -> Iterator[np.random.Generator]:
+    """A generator for each kind of draw: how often one is asked must not change what another gives."""
+    return (np.random.default_rng(child) for child in np.random.SeedSequence([seed, 2]).spawn(3))
 
 
 class TieredMemory:
@@ -91,61 +92,263 @@ class TieredMemory:
         """
         if lag < 1:
             raise InputError(f"lag is {lag}; choose 1 step or more between fetch and commit.")
-        self.storage = storage
-        self.config = config
-        self.hierarchical = hierarchical
+        self.storage, self.config, self.hierarchical = storage, config, hierarchical
+        self._check_ratio(config)
+        self._check_available(config, held=0)
         shape, dtype = storage.fingerprint.sample_shape, storage.fingerprint.sample_dtype
-        self._check_room(config, held=0)
         self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, shape, dtype))
         self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, shape, dtype))
-        self._check(config)
-        self._batch_rng, swap_rng, self._select_rng = (
-            np.random.default_rng(child) for child in np.random.SeedSequence([seed, 2]).spawn(3)
-        )
+        self._batch_rng, swap_rng, self._select_rng = _generators(seed)
         self._lag = lag
-        self._exchanger = Exchanger(storage, lag, policy or UniformSwap(), swap_rng)
+        self._swapper = Swapper(storage, lag, policy, swap_rng)
         self._stored = np.zeros(num_classes, dtype=np.int64)
         self._old_classes = np.zeros(num_classes, dtype=bool)
         self._layout = 0  # counts what makes the slots of a batch stale
         self._owns_storage = True
 
-    def _tiers(self) -> list[dict[str, object]]:
-        """What each tier holds, one row each; encoded samples count with their mean size."""
-        sizes, slot = self.config, self.slot_bytes
-        tiers = (
-            ("stream buffer", len(self.stream_buffer), sizes.stream_size, slot),
-            ("episodic memory", len(self.episodic_memory), sizes.episodic_size, slot),
-            ("storage", self.stored, None, self.storage.fingerprint.sample_bytes),
-        )
-        return [
-            {
-                "tier": tier,
-                "samples": f"{count:,}" + (f" of {most:,}" if most is not None else ""),
-                "size": size_text(count * size) + (f" of {size_text(most * size)}" if most is not None else ""),
-            }
-            for tier, count, most, size in tiers
-        ]
+    def receive(self, task: Task) -> None:
+        """Buffering: writes the samples of a new task to storage and fills the stream buffer.
 
-    def __repr__(self) -> str:
-        """What each tier holds, and the swap ratio."""
-        tiers = "; ".join(f"{row['tier']} {row['samples']} samples ({row['size']})" for row in self._tiers())
-        return f"TieredMemory({tiers}; swap ratio {self.config.swap_ratio:g})"
+        Under a budget storage keeps some of them only, and the stream buffer takes its samples from these.
 
-    def _repr_html_(self) -> str:
-        return grid(f"Tiered memory, swap ratio {self.config.swap_ratio:g}", self._tiers())
+        Raises:
+            InputError: If the store's budget does not hold a training sample of each class.
+            StorageError: If storage can't take them.
+        """
+        self.store(task)
+        shrunk = [] if self.storage.size_budget is None else np.flatnonzero(self._old_classes).tolist()
+        for label in (*shrunk, *task.classes):
+            self._stored[label] = self.storage.count(label)
+        self._drop_evicted()
+        kept = (task.train_ids & ORDINAL_MASK) < self._stored[labels_of(task.train_ids)]
+        self.stream_buffer.begin(task.train_ids[kept], self._select_rng)
+        # from the data set, which is at hand, rather than from the store that has just been written
+        order = np.argsort(task.train_ids)
+        for wanted in in_chunks(self.stream_buffer.missing()):
+            positions = order[np.searchsorted(task.train_ids, wanted, sorter=order)]
+            self.stream_buffer.array.append(task.train.read(positions), wanted)
 
-    def _check(self, config: MemoryConfig) -> None:
+    def batches(self, batch_size: int, *, replay: bool = True) -> Iterator[Batch]:
+        """One epoch over stream buffer and episodic memory, shuffled together.
+
+        The samples are spread evenly over the batches, so that none is much smaller than the others.
+
+        Args:
+            batch_size: Most samples in a batch.
+            replay: False leaves the episodic memory out.
+
+        Raises:
+            InputError: If the buffers are resized or flushed before the epoch is over.
+        """
+        layout, kind = self._layout, self.storage.fingerprint
+        streamed = len(self.stream_buffer)
+        total = streamed + (len(self.episodic_memory) if replay else 0)
+        order = self._batch_rng.permutation(total)
+        for part in np.array_split(order, max(1, -(-total // batch_size))):
+            new, replayed = part[part < streamed], part[part >= streamed] - streamed
+            samples = np.empty((len(part), *kind.sample_shape), kind.sample_dtype)
+            labels = np.empty(len(part), dtype=np.int64)
+            self.stream_buffer.array.gather(new, samples[: len(new)], labels[: len(new)])
+            self.episodic_memory.array.gather(replayed, samples[len(new) :], labels[len(new) :])
+            yield Batch(samples, labels, replayed)
+            if self._layout != layout:
+                raise InputError("The buffers changed size during an epoch; call batches again after a resize.")
+
+    def swap(self, batch: Batch) -> None:
+        """Swapping: commits the exchanges that are due, then asks for those of this batch.
+
+        Over time, `swap_ratio` of the replayed samples are exchanged, each for a random stored sample of its class.
+        """
+        self._swapper.swap(self.episodic_memory, batch.replayed, self.config.swap_ratio)
+
+    def settle(self) -> None:
+        """Commits every exchange under way: before slots move, and at the end of a task's training.
+
+        Raises:
+            StorageError: If a sample could not be read.
+        """
+        self._swapper.settle(self.episodic_memory)
+
+    def retain(self, task: Task) -> None:
+        """Flushing: the episodic memory takes samples of the stream buffer, and old classes make room."""
+        self.settle()
+        self._layout += 1
+        self._old_classes[list(task.classes)] = True
+        self._balance_episodic(self.config.episodic_size)
+        self.stream_buffer.clear()
+
+    def resize(self, config: MemoryConfig) -> None:
+        """Applies a configuration between two epochs.
+
+        What fits is kept; new room in the stream buffer, and in a hierarchical episodic memory, is filled from storage.
+
+        Raises:
+            InputError: If the process may not take as much; nothing is changed then.
+        """
+        if config == self.config:
+            return
+        self._check_ratio(config)
+        # smaller buffers are never refused: where memory is short, they are the remedy
+        if config.stream_size + config.episodic_size > self.config.stream_size + self.config.episodic_size:
+            self._check_available(config, len(self.stream_buffer) + len(self.episodic_memory))
+        self.settle()
+        self._layout += 1
+        if config.stream_size != self.config.stream_size:
+            self.stream_buffer.resize(config.stream_size)
+            fill_stream(self.storage, self.stream_buffer)
+        if config.episodic_size != self.config.episodic_size:
+            self._balance_episodic(config.episodic_size)
+        self.config = config
+
+    def _balance_episodic(self, capacity: int) -> None:
+        """Brings the episodic memory to a capacity, class-balanced over the old classes.
+
+        Classes that have too few samples are filled from the stream buffer (when its task has just ended) and then,
+        in a hierarchical memory, from storage.
+        """
+        memory, buffer = self.episodic_memory, self.stream_buffer.array
+        num_labels = len(self._stored)
+        flushed = np.where(self._old_classes, np.bincount(buffer.labels, minlength=num_labels), 0)
+        quotas = balanced_quotas(capacity, self._reachable(flushed))
+        memory.rebalance(capacity, quotas, self._select_rng)
+        lacking = quotas - memory.class_counts(num_labels)
+        slots = self._select_rng.permutation(np.flatnonzero(flushed[buffer.labels]))
+        slots = slots[rank_in_class(buffer.labels[slots]) < lacking[buffer.labels[slots]]]
+        for chunk in in_chunks(slots):
+            memory.add(*buffer.copy_of(chunk))
+        if not self.hierarchical:
+            return
+        lacking = quotas - memory.class_counts(num_labels)
+        ids = memory.draw_absent(np.repeat(np.arange(num_labels), lacking), self._select_rng)
+        fill_episodic(self.storage, memory, ids[ids >= 0])
+        if (empty := np.flatnonzero((quotas > 0) & (memory.class_counts(num_labels) == 0))).size:
+            raise no_sample_left(self.storage, int(empty[0]))
+
+    def _drop_evicted(self) -> None:
+        """Drops from RAM what storage has evicted, so that ids are enough to say in a checkpoint what RAM holds."""
+        memory, ids = self.episodic_memory, self.episodic_memory.array.ids
+        evicted = np.flatnonzero((ids & ORDINAL_MASK) >= self._stored[labels_of(ids)])
+        memory.array.discard(evicted)
+        memory.extend(self._stored)
+        if len(evicted):
+            self._layout += 1
+            self._balance_episodic(self.config.episodic_size)
+
+    def store(self, task: Task) -> None:
+        """Writes the samples of a task to storage; those that are there and sound are left as they are.
+
+        Raises:
+            InputError: If the store's budget does not hold a training sample of each class.
+            StorageError: If storage can't take them.
+        """
+        for part, samples, ids in (  # validation first: under a budget, training samples get what it leaves
+            ("validation", task.validation, task.validation_ids),
+            ("train", task.train, task.train_ids),
+        ):
+            # a store that was rebuilt may lack samples below its last: each has to be looked at
+            if not self.storage.rebuilt and sum(self.storage.count(label, part) for label in task.classes) == len(ids):
+                continue
+            for chunk in samples.chunks(CHUNK):
+                self.storage.put(ids[chunk], samples.read(chunk), part)
+
+    def _check_ratio(self, config: MemoryConfig) -> None:
         if config.swap_ratio > 0 and not self.hierarchical:
             raise InputError("A single-level memory can't swap; set swap_ratio to 0 or make the memory hierarchical.")
 
-    def _check_room(self, config: MemoryConfig, held: int) -> None:
+    def _check_available(self, config: MemoryConfig, held: int) -> None:
         """Sees to it that both buffers together will find room when they fill up; `held` samples are in them already.
 
-        Raises:
-            InputError: If they would not.
+        Each may fit alone, and the system gives memory only as slots are filled: too late for a sentence.
         """
         size_bytes = (config.stream_size + config.episodic_size - held) * self.slot_bytes
-        check_room(size_bytes, f"A memory of {config.stream_size} + {config.episodic_size} samples")
+        check_available(size_bytes, f"A memory of {config.stream_size} + {config.episodic_size} samples")
+
+    def __enter__(self) -> TieredMemory:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the swapper's thread and closes storage."""
+        self._swapper.close()
+        if self._owns_storage:
+            self.storage.close()
+
+    def fork(self, seed: int) -> TieredMemory:
+        """A copy to try something on: buffers and draws of its own over the same storage.
+
+        It takes as much RAM as this memory until it is closed, which leaves storage open. Exchanges under way are
+        not copied.
+
+        Args:
+            seed: Seed of the copy's draws.
+        """
+        other = copy.copy(self)
+        other.stream_buffer, other.episodic_memory = self.stream_buffer.copy(), self.episodic_memory.copy()
+        other._stored, other._old_classes = self._stored.copy(), self._old_classes.copy()
+        other._batch_rng, swap_rng, other._select_rng = _generators(seed)
+        other._swapper = Swapper(self.storage, self._lag, copy.deepcopy(self._swapper.policy), swap_rng)
+        other._owns_storage = False
+        return other
+
+    def state(self) -> State:
+        """Which samples are where, by their ids, what is under way, and the generators; the samples are in storage."""
+        return {
+            "config": asdict(self.config),
+            "stream_ids": self.stream_buffer.array.ids,
+            "stream_order": self.stream_buffer.order,
+            "episodic_ids": self.episodic_memory.array.ids,
+            "lost": self.episodic_memory.damaged,
+            "damaged": [np.array(sorted(ids), dtype=np.int64) for ids in self.storage.damaged.values()],
+            "stored": self._stored,
+            "old_classes": self._old_classes,
+            "generators": [rng.bit_generator.state for rng in (self._batch_rng, self._select_rng)],
+            "exchanger": self._swapper.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Brings a new memory to a state that `state` gave: the samples are read from storage.
+
+        Raises:
+            InputError: If the state is not that of such a memory.
+            StorageError: If a sample can't be read.
+        """
+        kept = loaded(_Kept, state)
+        self._check_ratio(kept.config)
+        self.config, self._stored, self._old_classes = kept.config, kept.stored, kept.old_classes
+        self._batch_rng, self._select_rng = map(generator_of, kept.generators)
+        for ids, found in zip(kept.damaged, self.storage.damaged.values(), strict=True):
+            found.update(ids.tolist())
+        self.stream_buffer.order = kept.stream_order
+        self.stream_buffer.array.reset(kept.config.stream_size)
+        refill_stream(self.storage, self.stream_buffer, kept.stream_ids)
+        self.episodic_memory.array.reset(kept.config.episodic_size)
+        self.episodic_memory.damaged = kept.lost
+        self.episodic_memory.extend(self._stored)
+        fill_episodic(self.storage, self.episodic_memory, kept.episodic_ids)
+        # last: what is under way is marked as held, which the memory must not hold yet
+        self._swapper.restore(kept.exchanger, self.episodic_memory)
+
+    @property
+    def counts(self) -> SwapCounts:
+        """Swapping so far."""
+        return self._swapper.counts
+
+    @property
+    def stored(self) -> int:
+        """Training samples on storage."""
+        return int(self._stored.sum())
+
+    @property
+    def replayable(self) -> int:
+        """Old samples that training can see: those on storage, or only those held where none is taken from it."""
+        return int(self._reachable().sum())
+
+    def _reachable(self, flushed: np.ndarray | int = 0) -> np.ndarray:
+        """Old samples that training can see, by class, `(num_classes,) int64`, with those about to be flushed."""
+        held = self.episodic_memory.class_counts(len(self._stored))
+        return np.where(self._old_classes, self._stored if self.hierarchical else held + flushed, 0)
 
     @property
     def allocated_bytes(self) -> int:
@@ -162,29 +365,11 @@ class TieredMemory:
         """Bytes of RAM that one sample takes in either buffer, label and id included; the mean of encoded samples."""
         return self.storage.fingerprint.slot_bytes
 
-    def fork(self, seed: int) -> TieredMemory:
-        """A copy to try something on: buffers and draws of its own over the same storage.
-
-        It takes as much RAM as this memory until it is closed, which leaves storage open. Exchanges under way are
-        not copied.
-
-        Args:
-            seed: Seed of the copy's draws.
-        """
-        other = TieredMemory(
-            self.storage,
-            MemoryConfig(1, 1, self.config.swap_ratio),
-            len(self._stored),
-            seed=seed,
-            hierarchical=self.hierarchical,
-            lag=self._lag,
-            policy=copy.deepcopy(self._exchanger.policy),
-        )
-        other.config = self.config
-        other.stream_buffer, other.episodic_memory = self.stream_buffer.copy(), self.episodic_memory.copy()
-        other._stored, other._old_classes = self._stored.copy(), self._old_classes.copy()
-        other._owns_storage = False
-        return other
+    def validation_ids(self) -> np.ndarray:
+        """Ids of the validation samples of every class seen so far, `(n,) int64`."""
+        # After a resume, storage may know more classes than have been received.
+        counts = np.where(self._stored > 0, self.storage.counts(len(self._stored), "validation"), 0)
+        return make_ids(np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(n) for n in counts]))
 
     def old_ids(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Ids of old samples in an order of which every prefix is class-balanced: those held first, then of storage.
@@ -207,179 +392,6 @@ class TieredMemory:
         ids = np.concatenate([kept, absent[absent >= 0]])
         return ids[np.argsort(rank_in_class(labels_of(ids)), kind="stable")]
 
-    def _reachable(self) -> np.ndarray:
-        """Old samples that training can see, by class, `(num_classes,) int64`."""
-        reachable = self._stored if self.hierarchical else self.episodic_memory.class_counts(len(self._stored))
-        return np.where(self._old_classes, reachable, 0)
-
-    @property
-    def replayable(self) -> int:
-        """Old samples that training can see: those on storage, or only those held where none is taken from it."""
-        return int(self._reachable().sum())
-
-    def validation_ids(self) -> np.ndarray:
-        """Ids of the validation samples of every class seen so far, `(n,) int64`."""
-        # After a resume, storage may know more classes than have been received.
-        counts = np.where(self._stored > 0, self.storage.counts(len(self._stored), "validation"), 0)
-        return make_ids(np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(n) for n in counts]))
-
-    @property
-    def stored(self) -> int:
-        """Training samples on storage."""
-        return int(self._stored.sum())
-
-    @property
-    def counts(self) -> SwapCounts:
-        """Swapping so far."""
-        return self._exchanger.counts
-
-    def receive(self, task: Task) -> None:
-        """Buffering: writes the samples of a new task to storage and fills the stream buffer.
-
-        Under a budget storage keeps some of them only, and the stream buffer takes its samples from these.
-
-        Raises:
-            InputError: If the store's budget does not hold a training sample of each class.
-            StorageError: If storage can't take them.
-        """
-        self.store(task)
-        shrunk = [] if self.storage.size_budget is None else np.flatnonzero(self._old_classes).tolist()
-        for label in (*shrunk, *task.classes):
-            self._stored[label] = self.storage.count(label)
-        self._let_go_of_evicted()
-        kept = (task.train_ids & ORDINAL_MASK) < self._stored[labels_of(task.train_ids)]
-        self.stream_buffer.begin(task.train_ids[kept], self._select_rng)
-        wanted = self.stream_buffer.missing()
-        order = np.argsort(task.train_ids)
-        positions = order[np.searchsorted(task.train_ids, wanted, sorter=order)]
-        for start in range(0, len(wanted), _CHUNK):
-            piece = slice(start, start + _CHUNK)
-            self.stream_buffer.array.append(task.train.read(positions[piece]), wanted[piece])
-
-    def _let_go_of_evicted(self) -> None:
-        """Drops from RAM what storage has evicted, so that ids are enough to say in a checkpoint what RAM holds."""
-        memory, ids = self.episodic_memory, self.episodic_memory.array.ids
-        evicted = np.flatnonzero((ids & ORDINAL_MASK) >= self._stored[labels_of(ids)])
-        memory.array.discard(evicted)
-        memory.extend(self._stored)
-        if len(evicted):
-            self._layout += 1
-            self._balance_episodic(self.config.episodic_size)
-
-    def store(self, task: Task) -> None:
-        """Writes the samples of a task to storage; those that are there and sound are left as they are.
-
-        Raises:
-            InputError: If the store's budget does not hold a training sample of each class.
-            StorageError: If storage can't take them.
-        """
-        for part, samples, ids in (  # validation first: under a budget, training samples get what it leaves
-            ("validation", task.validation, task.validation_ids),
-            ("train", task.train, task.train_ids),
-        ):
-            if not self.storage.rebuilt and sum(self.storage.count(label, part) for label in task.classes) == len(ids):
-                continue
-            for chunk in samples.chunks(_CHUNK):
-                self.storage.put(ids[chunk], samples.read(chunk), part)
-
-    def resize(self, config: MemoryConfig) -> None:
-        """Applies a configuration between two epochs.
-
-        What fits is kept; new room in the stream buffer, and in a hierarchical episodic memory, is filled from storage.
-
-        Raises:
-            InputError: If the process may not take as much; nothing is changed then.
-        """
-        if config == self.config:
-            return
-        self._check(config)
-        if config.stream_size + config.episodic_size > self.config.stream_size + self.config.episodic_size:
-            self._check_room(config, len(self.stream_buffer) + len(self.episodic_memory))
-        self.settle()
-        self._layout += 1
-        if config.stream_size != self.config.stream_size:
-            self.stream_buffer.resize(config.stream_size)
-            fill_stream(self.storage, self.stream_buffer)
-        if config.episodic_size != self.config.episodic_size:
-            self._balance_episodic(config.episodic_size)
-        self.config = config
-
-    def batches(self, batch_size: int, *, replay: bool = True) -> Iterator[Batch]:
-        """One epoch over stream buffer and episodic memory, shuffled together.
-
-        The samples are spread evenly over the batches, so that none is much smaller than the others.
-
-        Args:
-            batch_size: Most samples in a batch.
-            replay: False leaves the episodic memory out.
-
-        Raises:
-            InputError: If the buffers are resized or flushed before the epoch is over.
-        """
-        layout = self._layout
-        streamed = len(self.stream_buffer)
-        total = streamed + (len(self.episodic_memory) if replay else 0)
-        order = self._batch_rng.permutation(total)
-        for part in np.array_split(order, max(1, -(-total // batch_size))):
-            new, replayed = part[part < streamed], part[part >= streamed] - streamed
-            samples = np.empty(
-                (len(part), *self.storage.fingerprint.sample_shape), self.storage.fingerprint.sample_dtype
-            )
-            labels = np.empty(len(part), dtype=np.int64)
-            self.stream_buffer.array.gather(new, samples[: len(new)], labels[: len(new)])
-            self.episodic_memory.array.gather(replayed, samples[len(new) :], labels[len(new) :])
-            yield Batch(samples, labels, replayed)
-            if self._layout != layout:
-                raise InputError("The buffers changed size during an epoch; call batches again after a resize.")
-
-    def swap(self, batch: Batch) -> None:
-        """Swapping: commits the exchanges that are due, then asks for those of this batch.
-
-        Over time, `swap_ratio` of the replayed samples are exchanged, each for a random stored sample of its class.
-        """
-        self._exchanger.swap(self.episodic_memory, batch.replayed, self.config.swap_ratio)
-
-    def settle(self) -> None:
-        """Commits every exchange under way: before slots move, and at the end of a task's training.
-
-        Raises:
-            StorageError: If a sample could not be read.
-        """
-        self._exchanger.settle(self.episodic_memory)
-
-    def retain(self, task: Task) -> None:
-        """Flushing: the episodic memory takes samples of the stream buffer, and old classes make room."""
-        self.settle()
-        self._layout += 1
-        self._old_classes[list(task.classes)] = True
-        self._balance_episodic(self.config.episodic_size)
-        self.stream_buffer.clear()
-
-    def _balance_episodic(self, capacity: int) -> None:
-        """Brings the episodic memory to a capacity, class-balanced over the old classes.
-
-        Classes that have too few samples are filled from the stream buffer (when its task has just ended) and then,
-        in a hierarchical memory, from storage.
-        """
-        memory, buffer = self.episodic_memory, self.stream_buffer.array
-        num_labels = len(self._stored)
-        flushed = np.where(self._old_classes, np.bincount(buffer.labels, minlength=num_labels), 0)
-        reachable = self._stored if self.hierarchical else memory.class_counts(num_labels) + flushed
-        quotas = balanced_quotas(capacity, np.where(self._old_classes, reachable, 0))
-        memory.rebalance(capacity, quotas, self._select_rng)
-        lacking = quotas - memory.class_counts(num_labels)
-        slots = self._select_rng.permutation(np.flatnonzero(flushed[buffer.labels]))
-        slots = slots[rank_in_class(buffer.labels[slots]) < lacking[buffer.labels[slots]]]
-        for start in range(0, len(slots), _CHUNK):
-            memory.add(*buffer.copy_of(slots[start : start + _CHUNK]))
-        if not self.hierarchical:
-            return
-        lacking = quotas - memory.class_counts(num_labels)
-        ids = memory.draw_absent(np.repeat(np.arange(num_labels), lacking), self._select_rng)
-        fill_episodic(self.storage, memory, ids[ids >= 0])
-        if (empty := np.flatnonzero((quotas > 0) & (memory.class_counts(num_labels) == 0))).size:
-            raise no_sample_left(self.storage, int(empty[0]))
-
     def fill(self) -> list[dict[str, object]]:
         """Samples and bytes of each tier by class, one row each, ready for a DataFrame."""
         size = self.storage.fingerprint.sample_bytes
@@ -394,55 +406,21 @@ class TieredMemory:
             for label, count in enumerate(counts)
         ]
 
-    def state(self) -> State:
-        """Which samples are where, by their ids, what is under way, and the generators; the samples are in storage."""
-        return {
-            "config": asdict(self.config),
-            "stream_ids": self.stream_buffer.array.ids,
-            "stream_order": self.stream_buffer.order,
-            "episodic_ids": self.episodic_memory.array.ids,
-            "lost": self.episodic_memory.lost,
-            "damaged": [np.array(sorted(ids), dtype=np.int64) for ids in self.storage.damaged.values()],
-            "stored": self._stored,
-            "old_classes": self._old_classes,
-            "generators": [rng.bit_generator.state for rng in (self._batch_rng, self._select_rng)],
-            "exchanger": self._exchanger.state(),
-        }
+    def _tiers(self) -> list[dict[str, str]]:
+        """What each tier holds, one row each; encoded samples count with their mean size."""
+        rows = []
+        for tier, counts, size_bytes in (
+            ("stream buffer", (len(self.stream_buffer), self.config.stream_size), self.slot_bytes),
+            ("episodic memory", (len(self.episodic_memory), self.config.episodic_size), self.slot_bytes),
+            ("storage", (self.stored,), self.storage.fingerprint.sample_bytes),
+        ):
+            samples, sizes = (f"{count:,}" for count in counts), (size_text(count * size_bytes) for count in counts)
+            rows.append({"tier": tier, "samples": " of ".join(samples), "size": " of ".join(sizes)})
+        return rows
 
-    def restore(self, state: State) -> None:
-        """Brings a new memory to a state that `state` gave: the samples are read from storage.
+    def __repr__(self) -> str:
+        tiers = "; ".join(f"{row['tier']} {row['samples']} samples ({row['size']})" for row in self._tiers())
+        return f"TieredMemory({tiers}; swap ratio {self.config.swap_ratio:g})"
 
-        Raises:
-            InputError: If the state is not that of such a memory.
-            StorageError: If a sample can't be read.
-        """
-        kept = loaded(_Kept, state)
-        self._check(kept.config)
-        self.config, self._stored, self._old_classes = kept.config, kept.stored, kept.old_classes
-        self._batch_rng, self._select_rng = map(generator_of, kept.generators)
-        for ids, found in zip(kept.damaged, self.storage.damaged.values(), strict=True):
-            found.update(ids.tolist())
-        self.stream_buffer.follow(kept.stream_order)
-        self.stream_buffer.array.reset(kept.config.stream_size)
-        take_back(self.storage, self.stream_buffer, kept.stream_ids)
-        self.episodic_memory.array.reset(kept.config.episodic_size)
-        self.episodic_memory.lost = kept.lost
-        self.episodic_memory.extend(self._stored)
-        fill_episodic(self.storage, self.episodic_memory, kept.episodic_ids)
-        self._exchanger.restore(kept.exchanger, self.episodic_memory)
-
-    def __enter__(self) -> TieredMemory:
-        """Lets a `with` block close the memory."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes the memory."""
-        self.close()
-
-    def close(self) -> None:
-        """Ends the swapper's thread and closes storage."""
-        self._exchanger.close()
-        if self._owns_storage:
-            self.storage.close()
+    def _repr_html_(self) -> str:
+        return grid(f"Tiered memory, swap ratio {self.config.swap_ratio:g}", self._tiers())

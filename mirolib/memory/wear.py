@@ -10,27 +10,26 @@ is one). Writes are seen at three places: what the library hands over, what the 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pandas as pd
 
 from mirolib.base.errors import InputError, StorageError
-from mirolib.base.files import write_atomic
+from mirolib.base.files import locked, write_atomic
 
-DEFAULT_CYCLES = 1000
+DEFAULT_CYCLES = 1000  # the least of the ratings above: a card whose kind nobody told is better thought too old
 _LONGEST_NAME = 128
-_MOST = 10**18  # of bytes, an exabyte
-_FORMAT = 1
-_SECTOR = 512
+_MOST = 10**18  # of bytes, an exabyte; what is beyond would not fit into the table's 64-bit columns
 _NEW = {"capacity_bytes": None, "cycles": DEFAULT_CYCLES, "written_bytes": 0, "runs": 0}
+_SECTOR = 512  # the kernel counts in these, whatever the sectors of the device (Documentation/block/stat.rst)
 
 logger = logging.getLogger(__name__)
 
@@ -83,18 +82,14 @@ class WriteMeter:
             folder: A folder on the medium.
         """
         self._folder = folder
-        self._written = Writes()
+        self._checkpoint_bytes = self._result_bytes = 0
         self._start = _process_bytes(), _device_bytes(folder)
         self._charged = 0
 
     def add(self, *, checkpoint_bytes: int = 0, result_bytes: int = 0) -> None:
         """Counts a file."""
-        written = self._written
-        self._written = replace(
-            written,
-            checkpoint_bytes=written.checkpoint_bytes + checkpoint_bytes,
-            result_bytes=written.result_bytes + result_bytes,
-        )
+        self._checkpoint_bytes += checkpoint_bytes
+        self._result_bytes += result_bytes
 
     def read(self, store_bytes: int) -> Writes:
         """What was written so far.
@@ -103,10 +98,8 @@ class WriteMeter:
             store_bytes: Bytes that the store has counted itself.
         """
         now = _process_bytes(), _device_bytes(self._folder)
-        process, device = (
-            None if then is None or at is None else at - then for then, at in zip(self._start, now, strict=True)
-        )
-        return replace(self._written, store_bytes=store_bytes, process_bytes=process, device_bytes=device)
+        sent = (None if then is None or at is None else at - then for then, at in zip(self._start, now, strict=True))
+        return Writes(store_bytes, self._checkpoint_bytes, self._result_bytes, *sent)
 
     def charge(self, medium: str, written: Writes) -> None:
         """Books what was written since the last charge to a medium; a ledger that can't be written is only warned of.
@@ -118,7 +111,8 @@ class WriteMeter:
         if not medium:
             return
         try:
-            charge(medium, written.worn_bytes - self._charged, _capacity(self._folder), begun=not self._charged)
+            capacity_bytes = shutil.disk_usage(self._folder).total
+            charge(medium, written.worn_bytes - self._charged, capacity_bytes, begun=not self._charged)
             self._charged = written.worn_bytes
         except (OSError, StorageError) as error:
             logger.warning("The wear of %s was not booked: %s", medium, error)
@@ -148,7 +142,7 @@ def charge(medium: str, written_bytes: int, capacity_bytes: int, *, begun: bool 
     """
     with _ledger() as media:
         found = media.setdefault(medium, dict(_NEW))
-        found["capacity_bytes"] = found["capacity_bytes"] or capacity_bytes
+        found["capacity_bytes"] = found["capacity_bytes"] or capacity_bytes or None  # some file systems say 0
         found["written_bytes"] += written_bytes
         found["runs"] += begun
         found["last"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -162,13 +156,13 @@ def describe(medium: str, capacity_bytes: int | None, cycles: int | None) -> Non
         StorageError: If the ledger can't be written, or is damaged.
     """
     medium_name(medium)
-    given = {"capacity_bytes": capacity_bytes, "cycles": cycles}
+    told = (("capacity_bytes", capacity_bytes), ("cycles", cycles))
+    given = {name: value for name, value in told if value is not None}
     for name, value in given.items():
-        if value is not None and not 0 < value <= _MOST:
+        if not 0 < value <= _MOST:
             raise InputError(f"{name} of {medium} is {value}; give a number above 0, up to {_MOST:,}.")
     with _ledger() as media:
-        known = media.setdefault(medium, dict(_NEW))
-        known |= {name: value for name, value in given.items() if value is not None}
+        media.setdefault(medium, dict(_NEW)).update(given)
 
 
 def forget(medium: str) -> None:
@@ -214,13 +208,8 @@ def medium_name(name: str) -> str:
     Raises:
         InputError: If it is empty, too long, or begins, ends or is filled with what can't be seen.
     """
-    if (
-        not isinstance(name, str)
-        or not name
-        or name != name.strip()
-        or not name.isprintable()
-        or len(name) > _LONGEST_NAME
-    ):
+    text = name if isinstance(name, str) else ""
+    if not 0 < len(text) <= _LONGEST_NAME or text != text.strip() or not text.isprintable():
         raise InputError(f"{name!r:.200} can't name a medium; use up to {_LONGEST_NAME} letters and digits.")
     return name
 
@@ -234,44 +223,33 @@ def _unknown(medium: str, media: dict[str, dict]) -> InputError:
 
 @contextmanager
 def _ledger() -> Iterator[dict[str, dict]]:
-    """The ledger's media, written back in the end; no other process can come between."""
+    """The ledger's media, written back in the end."""
     path = ledger_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_suffix(".lock").open("w")
+        # not on the ledger itself: each write puts a new file in its place, which nobody would hold
+        with locked(path.with_suffix(".lock")):
+            media = _read(path)
+            yield media
+            write_atomic(path, json.dumps({"format": 1, "media": media}, indent=1) + "\n")
     except OSError as error:
         raise StorageError(
             f"The wear ledger {path} can't be written: {error.strerror}; make its folder writable, or let MIRO_STATE "
             "name another."
         ) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        media = _read(path)
-        yield media
-        write_atomic(path, json.dumps({"format": _FORMAT, "media": media}, indent=1) + "\n")
 
 
 def _read(path: Path) -> dict[str, dict]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
-            raise ValueError(f"format {content['format']}")
-        for about in content["media"].values():
-            numbers = {name: int(about[name] or 0) for name in _NEW}
-            if not all(0 <= number <= _MOST for number in numbers.values()):
-                raise ValueError("a number out of range")
-            about |= numbers | {"capacity_bytes": numbers["capacity_bytes"] or None}
+        numbers = [about[name] or 0 for about in content["media"].values() for name in _NEW]
+        if content["format"] != 1 or not all(0 <= number <= _MOST for number in numbers):
+            raise ValueError("another format, or a number out of range")
         return content["media"]
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(f"The wear ledger {path} is unreadable ({error}); repair or delete it.") from error
-
-
-def _capacity(folder: Path) -> int:
-    """Bytes of the file system that holds a folder."""
-    about = os.statvfs(folder)
-    return about.f_frsize * about.f_blocks
 
 
 def _process_bytes() -> int | None:

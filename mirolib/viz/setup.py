@@ -10,8 +10,8 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
+from mirolib.base.display import facts
 from mirolib.base.errors import InputError
-from mirolib.base.show import facts
 from mirolib.energy import doctor
 from mirolib.viz import figures as plots
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from IPython.display import HTML
 
+from mirolib.base.display import size_text
 from mirolib.base.errors import InputError, MiroError
-from mirolib.base.show import size_text
 from mirolib.data import Dataset
 from mirolib.experiment.experiment import Disturbance, Experiment
 from mirolib.experiment.settings import RunSettings

@@ -9,8 +9,8 @@ from contextlib import closing
 
 import pandas as pd
 
+from mirolib.base.display import size_text
 from mirolib.base.errors import InputError, MiroError
-from mirolib.base.show import size_text
 from mirolib.controller import least_samples
 from mirolib.experiment.experiment import Disturbance, Experiment
 from mirolib.experiment.injectors import During, Throttle

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from mirolib.base.show import size_text
+from mirolib.base.display import size_text
 from mirolib.memory.config import MemoryConfig
 from mirolib.records import EpochRecord, Event, TaskRecord
 from mirolib.viz.figures import OKABE_ITO

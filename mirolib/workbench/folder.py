@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from mirolib.base.errors import InputError, StorageError
-from mirolib.base.files import append, last_words, remove, write_atomic
+from mirolib.base.files import append, log_storage_errors, remove, write_atomic
 from mirolib.energy import EnergyMeter
 from mirolib.experiment.summary import summarise
 from mirolib.memory.wear import WriteMeter
@@ -343,7 +343,7 @@ class RunFolder:
             if self._earlier:
                 # nothing was done yet: it can be resumed as before, with the right parameters
                 self._run = self._earlier
-                with last_words():
+                with log_storage_errors():
                     self.end(self._earlier["status"], self._earlier.get("error"))
             else:
                 self.__exit__(type(error), error, None)
@@ -361,7 +361,7 @@ class RunFolder:
             self.end("finished")
             return
         status = "failed" if isinstance(error, Exception) else "interrupted"
-        with last_words():
+        with log_storage_errors():
             self.end(status, f"{type(error).__name__}: {error}".removesuffix(": "))
 
     def end(self, status: str, error: str | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from mirolib.base.errors import InputError
-from mirolib.base.files import last_words
+from mirolib.base.files import log_storage_errors
 from mirolib.base.state import State
 from mirolib.data import Dataset
 from mirolib.experiment.checkpoint import Checkpoints
@@ -110,7 +110,7 @@ class RecordedRun:
                     yield step
             except BaseException:
                 # the error that ended the run is what is told, not a full disk that keeps its last rows out
-                with last_words():
+                with log_storage_errors():
                     self._close()
                 raise
             self._close()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mirolib.base.show import facts
+from mirolib.base.display import facts
 from mirolib.energy.ledger import Reading
 from mirolib.experiment.settings import RunSettings
 from mirolib.experiment.summary import summarise

@@ -109,11 +109,12 @@ def group(root, limit, used, version=2):
 def test_the_system_budget_is_the_lesser_of_machine_and_control_group(tmp_path, monkeypatch, limit, version, expected):
     machine(monkeypatch, [1000])
     group(tmp_path, limit, 100, version)
-    budget = SystemBudget(share=0.5, reserve_bytes=200, least_bytes=1, root=tmp_path)
+    monkeypatch.setattr("mirolib.memory.available_memory._GROUPS", tmp_path)
+    budget = SystemBudget(share=0.5, reserve_bytes=200, least_bytes=1)
     assert budget.available_bytes() == expected
     assert budget.read(0, 400) == max((expected - 200 + 400) // 2, 200)
     assert budget.is_short() == (expected < 100)
-    assert SystemBudget(share=0.5, reserve_bytes=200, least_bytes=999, root=tmp_path).read(0, 400) == 999
+    assert SystemBudget(share=0.5, reserve_bytes=200, least_bytes=999).read(0, 400) == 999
 
 
 def test_a_system_budget_out_of_range_is_refused():

@@ -79,7 +79,7 @@ def test_sample_array_keeps_samples_ids_and_labels_together(data):
 
 
 def test_discarding_more_than_a_chunk_moves_every_sample(monkeypatch):
-    monkeypatch.setattr("mirolib.memory.buffers._CHUNK", 3)
+    monkeypatch.setattr("mirolib.memory.buffers.CHUNK", 3)
     array = SampleArray(20, SHAPE, "uint8")
     ids = make_ids(np.zeros(20), np.arange(20))
     array.append(tagged(ids), ids)

@@ -1,3 +1,4 @@
+import math
 import threading
 import time
 
@@ -35,7 +36,7 @@ def test_a_request_is_due_after_the_lag_and_not_before(lag):
     time.sleep(0.05)  # the samples have long arrived
     assert list(swapper.due(10 + lag - 1)) == []
     (exchange,) = swapper.due(10 + lag)
-    np.testing.assert_array_equal(exchange.samples, tagged(exchange.ids))
+    np.testing.assert_array_equal(exchange.fetch.result()[0], tagged(exchange.ids))
     assert exchange.slots.tolist() == [3, 4] and list(swapper.due(99)) == []
     swapper.close()
 
@@ -44,7 +45,7 @@ def test_a_late_fetch_shows_as_stall_time():
     swapper = Swapper(FakeStorage(lambda: 0.1), 1)
     swapper.request(0, np.array([0]), ids_of(1))
     assert len(list(swapper.due(1))) == 1
-    assert 0.05 < swapper.stall_s < 0.2
+    assert 0.05 < swapper.counts.stall_s < 0.2
     swapper.close()
 
 
@@ -54,7 +55,7 @@ def test_a_fetch_in_time_is_no_stall():
     swapper.request(0, np.array([0]), ids_of(1))
     time.sleep(0.1)
     assert len(list(swapper.due(1))) == 1
-    assert swapper.stall_s < 0.01
+    assert swapper.counts.stall_s < 0.01
     assert threading.get_ident() not in storage.threads
     swapper.close()
 
@@ -63,7 +64,7 @@ def test_draining_yields_everything_in_order():
     swapper = Swapper(FakeStorage(lambda: 0.002), 50)
     for step in range(20):
         swapper.request(step, np.array([step]), ids_of(step))
-    assert [int(exchange.slots[0]) for exchange in swapper.drain()] == list(range(20))
+    assert [int(exchange.slots[0]) for exchange in swapper.due(math.inf)] == list(range(20))
     swapper.close()
 
 
@@ -73,8 +74,8 @@ def test_a_failed_read_is_raised_where_it_would_be_committed():
         swapper.request(step, np.array([step]), ids_of(step))
     assert len(list(swapper.due(2))) == 2
     with pytest.raises(StorageError, match="Record 2"):
-        list(swapper.due(3))
-    assert len(list(swapper.drain())) == 1
+        [exchange.fetch.result() for exchange in swapper.due(3)]
+    assert len(list(swapper.due(math.inf))) == 1
     swapper.close()
 
 

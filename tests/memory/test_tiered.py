@@ -65,7 +65,7 @@ class Memory(RuleBasedStateMachine):
         assert sorted(seen) == sorted(expected)
         assert sorted(np.concatenate([b.replayed for b in batches])) == list(range(len(self.memory.episodic_memory)))
         for batch in batches:
-            replayed = self.memory.episodic_memory.array.labels_at(batch.replayed)
+            replayed = labels_of(self.memory.episodic_memory.array.ids_at(batch.replayed))
             np.testing.assert_array_equal(batch.labels[len(batch.labels) - len(replayed) :], replayed)
 
     @rule(config=CONFIGS)

@@ -13,7 +13,7 @@ from samples import make_dataset
 
 import mirolib
 from mirolib import InputError, MemoryConfig, RunSettings, TaskStream, plots, run_experiment
-from mirolib.base.show import facts, grid, size_text
+from mirolib.base.display import facts, grid, size_text
 
 
 @pytest.mark.parametrize(

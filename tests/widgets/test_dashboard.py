@@ -12,7 +12,7 @@ from pages import EVIL, Tags
 from samples import make_dataset
 
 from mirolib import InputError, RecordedRun, RunSettings
-from mirolib.base.show import size_text
+from mirolib.base.display import size_text
 from mirolib.widgets import Dashboard, panels
 from mirolib.widgets.live import LiveRun
 from mirolib.widgets.pace import Pace, PaceKeeper

@@ -6,7 +6,7 @@ from samples import make_dataset
 
 from mirolib import MemoryConfig, StorageError, TaskStream
 from mirolib.data.stream import labels_of
-from mirolib.memory.mending import read_all
+from mirolib.memory.replace_damaged import read_all
 
 STREAM = TaskStream(make_dataset(per_class=20), num_tasks=3, seed=0)
 TASKS = list(STREAM)
@@ -60,7 +60,7 @@ def test_damaged_records_are_replaced_counted_and_never_taken_in(make_memory, ca
     seen = trained(memory, after_receive=lambda: gone.update(damage(memory, lambda id_: id_ % 3 == 0)))
     late = [id_ for id_ in seen if id_ in gone]
     found = memory.storage.damaged["train"]
-    assert found and found <= gone and set(memory.episodic_memory.lost.tolist()) <= found
+    assert found and found <= gone and set(memory.episodic_memory.damaged.tolist()) <= found
     assert len(memory.episodic_memory) == 12  # nothing was left out
     assert set(late) <= {int(id_) for task in TASKS for id_ in task.train_ids}  # from RAM, before the damage
     assert all(f"Record {id_ & 0xFFFFFFFF} of label {id_ >> 32} (train)" in caplog.text for id_ in found)
@@ -86,7 +86,6 @@ def test_a_larger_stream_buffer_passes_over_damage(make_memory):
     check(memory)
     ids = memory.stream_buffer.array.ids
     assert len(ids) == 20 and not (set(ids.tolist()) - held) & gone
-    np.testing.assert_array_equal(memory.stream_buffer.first(20), memory.stream_buffer._order[:20])
     assert set(memory.stream_buffer.first(20).tolist()) == set(ids.tolist())
     counts = np.bincount(labels_of(ids))
     assert counts.max() - counts.min() <= 1

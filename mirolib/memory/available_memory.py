@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,14 +21,10 @@ _FILES = (  # folder, limit, usage, and the pages of files that are counted in i
 _SMALLER = "smaller buffers or batches, or memory_budget='system', which adapts"
 
 
-def available_bytes(root: Path = _GROUPS) -> int:
-    """Bytes that this process could still take: of the machine, of its control groups and of its own limits.
-
-    Args:
-        root: Where control groups are mounted.
-    """
+def available_bytes() -> int:
+    """Bytes that this process could still take: of the machine, of its control groups and of its own limits."""
     process = psutil.Process().memory_info()
-    available = [psutil.virtual_memory().available, *_left_in_groups(root)]
+    available = [psutil.virtual_memory().available, *_left_in_groups()]
     for kind, used in ((resource.RLIMIT_AS, process.vms), (resource.RLIMIT_DATA, getattr(process, "data", 0))):
         most = resource.getrlimit(kind)[0]
         if most != resource.RLIM_INFINITY:
@@ -35,22 +32,19 @@ def available_bytes(root: Path = _GROUPS) -> int:
     return min(available)
 
 
-def _left_in_groups(root: Path) -> Iterator[int]:
-    """What each control group that this process is in leaves, those above it included.
-
-    A group's usage counts the pages of the files it has read and written, such as the store, which the system takes
-    back when it needs room: they are left too.
-    """
+def _left_in_groups() -> Iterator[int]:
+    """What each control group that this process is in leaves, those above it included: the narrowest counts."""
     for folder, limit, usage, cache in _FILES:
-        own = root / folder / _membership(folder).lstrip("/")
+        own = _GROUPS / folder / _membership(folder).lstrip("/")
         for group in (own, *own.parents):
             try:
                 most, used = int((group / limit).read_text()), int((group / usage).read_text())
             except (OSError, ValueError):  # not this version of control groups, or "max"
                 most = _UNLIMITED
             if most < _UNLIMITED:
+                # usage counts pages of files read and written, such as the store: the system takes those back
                 yield max(0, most - max(0, used - _cached(group / "memory.stat", cache)))
-            if group == root / folder:
+            if group == _GROUPS / folder:
                 break
 
 
@@ -72,8 +66,8 @@ def _membership(controller: str) -> str:
     return next((path for _, names, path in lines if controller in names.split(",")), "")
 
 
-def check_room(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
-    """Sees to it that memory is there before it is filled: later the system would end the process without a word.
+def check_available(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
+    """Sees to it that memory is there before it is filled.
 
     Args:
         size_bytes: Bytes that are about to be taken.
@@ -83,13 +77,14 @@ def check_room(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
     Raises:
         InputError: If there is less.
     """
+    # later is too late: the system ends the process that fills it without a word
     if size_bytes > (1 << 20) and size_bytes > (available := available_bytes()):
         need = f"{size_bytes / 1e6:,.0f} MB, and {available / 1e6:,.0f} MB are available"
         raise InputError(_sentence(what, need, advice))
 
 
 @contextmanager
-def telling(what: str) -> Iterator[None]:
+def explain_memory_errors(what: str) -> Iterator[None]:
     """Turns an allocation that fails, NumPy's or PyTorch's, into a sentence.
 
     Raises:
@@ -97,10 +92,8 @@ def telling(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except MemoryError as error:
-        raise InputError(_sentence(what, "more memory than this process may have")) from error
-    except RuntimeError as error:  # PyTorch has no class of its own for the CPU
-        if not any(sign in str(error) for sign in ("can't allocate memory", "out of memory")):
+    except (MemoryError, RuntimeError) as error:  # PyTorch has no class of its own for the CPU
+        if isinstance(error, RuntimeError) and not re.search("can't allocate memory|out of memory", str(error)):
             raise
         raise InputError(_sentence(what, "more memory than this process may have")) from error
 

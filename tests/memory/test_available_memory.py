@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from mirolib import InputError, MemoryConfig, RunSettings, run_experiment
+from mirolib.memory.available_memory import available_bytes, check_available, explain_memory_errors
 from mirolib.memory.buffers import SampleArray
-from mirolib.memory.room import available_bytes, check_room, telling
 from mirolib.memory.storage import Storage
 
 UNDER_A_LIMIT = """
 import resource
 import psutil
 from mirolib import InputError, SystemBudget
-from mirolib.buffers import SampleArray
-from mirolib.limits import available_bytes
+from mirolib.memory.buffers import SampleArray
+from mirolib.memory.available_memory import available_bytes
 
 used = psutil.Process().memory_info().data
 resource.setrlimit(resource.RLIMIT_DATA, (used + (600 << 20),) * 2)
@@ -45,7 +45,7 @@ from pathlib import Path
 import numpy as np
 from mirolib import Dataset, InputError, RunSettings, run_experiment
 from mirolib.datasets import DatasetSpec, Preset, Samples
-from mirolib.limits import available_bytes
+from mirolib.memory.available_memory import available_bytes
 
 group, results, shape = Path(sys.argv[1]), sys.argv[2], (3, 64, 64)
 spec = DatasetSpec("big", shape, "uint8", {"": Preset("mlp", 2, 1, 128, 0.01, 10, 10, 0)})
@@ -99,8 +99,8 @@ def test_a_run_in_a_control_group_adapts_or_says_what_does_not_fit_before_it_is_
 FILLED = """
 from pathlib import Path
 import numpy as np
-from mirolib.buffers import SampleArray
-from mirolib.budgets import parse_size
+from mirolib.memory.buffers import SampleArray
+from mirolib.memory.budget import parse_size
 
 def resident_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -137,29 +137,33 @@ V1, V2 = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "mem
 
 @pytest.mark.parametrize(("folder", "names", "place"), [("memory", V1, "a/b"), ("", V2, "a/b"), ("", V2, "a")])
 def test_the_narrowest_group_above_the_process_counts(tmp_path, monkeypatch, folder, names, place):
-    monkeypatch.setattr("mirolib.memory.room._membership", lambda controller: "/a/b" if controller == folder else "")
+    monkeypatch.setattr(
+        "mirolib.memory.available_memory._membership", lambda controller: "/a/b" if controller == folder else ""
+    )
     group(tmp_path / folder, names, str(10**6), "0")
     group(tmp_path / folder / "a" / "b", names, "max" if folder == "" else str(1 << 62), "0")
     group(tmp_path / folder / place, names, "5000", "1000")
-    assert available_bytes(tmp_path) == 4000
+    assert available_bytes() == 4000
     group(tmp_path / folder / place, names, "5000", "9000")
-    assert available_bytes(tmp_path) == 0
+    assert available_bytes() == 0
 
 
 @pytest.mark.parametrize(("folder", "names", "prefix"), [("memory", V1, "total_"), ("", V2, "")])
 def test_pages_of_files_that_a_group_has_read_are_still_available(tmp_path, monkeypatch, folder, names, prefix):
-    monkeypatch.setattr("mirolib.memory.room._membership", lambda controller: "/a" if controller == folder else "")
+    monkeypatch.setattr(
+        "mirolib.memory.available_memory._membership", lambda controller: "/a" if controller == folder else ""
+    )
     group(tmp_path / folder / "a", names, "5000", "4800")
     stat = tmp_path / folder / "a" / "memory.stat"
     stat.write_text(f"anon 800\n{prefix}active_file 1000\n{prefix}inactive_file 3000\n{prefix}shmem 7\n")
-    assert available_bytes(tmp_path) == 4200
+    assert available_bytes() == 4200
     stat.write_text("no such thing\n")
-    assert available_bytes(tmp_path) == 200
+    assert available_bytes() == 200
 
 
 def test_buffers_that_fit_one_by_one_but_not_together_are_refused(make_memory, stream, monkeypatch):
     memory, large = make_memory(stream, MemoryConfig(5, 5)), MemoryConfig(10**6, 10**6)
-    monkeypatch.setattr("mirolib.memory.room.available_bytes", lambda: 40 << 20)
+    monkeypatch.setattr("mirolib.memory.available_memory.available_bytes", lambda: 40 << 20)
     with pytest.raises(
         InputError, match=r"A memory of 1000000 \+ 1000000 samples needs 64 MB, and 42 MB are available"
     ):
@@ -175,13 +179,13 @@ def test_a_run_that_was_refused_for_want_of_memory_leaves_its_store_free(tmp_pat
     opening = Storage.__init__
     monkeypatch.setattr(Storage, "__init__", lambda self, *a, **k: (opening(self, *a, **k), storage.append(self))[0])
     with monkeypatch.context() as patch, pytest.raises(InputError, match="A memory of"):
-        patch.setattr("mirolib.memory.tiered.check_room", lambda size, what: check_room(1 << 60, what))
+        patch.setattr("mirolib.memory.tiered.check_available", lambda size, what: check_available(1 << 60, what))
         run_experiment(settings, results=tmp_path, run_id="mine", progress=False)
     Storage(storage[0].path, storage[0].fingerprint).close()
 
 
 def test_a_probe_that_does_not_fit_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("mirolib.memory.room.available_bytes", lambda: 1 << 20)
+    monkeypatch.setattr("mirolib.memory.available_memory.available_bytes", lambda: 1 << 20)
     with pytest.raises(
         InputError, match="Probing .* candidates on 64 features needs .*; choose a model with fewer fea"
     ):
@@ -191,12 +195,15 @@ def test_a_probe_that_does_not_fit_is_refused(tmp_path, monkeypatch):
 def test_what_does_not_fit_is_refused_before_it_is_taken():
     with pytest.raises(InputError, match="needs .* MB, and .* are available"):
         SampleArray(1 << 40, (3, 32, 32), "uint8")
-    check_room(1 << 19, "little")
+    check_available(1 << 19, "little")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
 def test_a_failed_allocation_becomes_a_sentence(error):
-    with pytest.raises(InputError, match="Training needs more memory than this process may have"), telling("Training"):
+    with (
+        pytest.raises(InputError, match="Training needs more memory than this process may have"),
+        explain_memory_errors("Training"),
+    ):
         raise error
-    with pytest.raises(RuntimeError, match="another"), telling("Training"):
+    with pytest.raises(RuntimeError, match="another"), explain_memory_errors("Training"):
         raise RuntimeError("another")

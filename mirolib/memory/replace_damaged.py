@@ -10,10 +10,8 @@ import numpy as np
 
 from mirolib.base.errors import StorageError
 from mirolib.data.stream import ORDINAL_BITS, ORDINAL_MASK, labels_of
-from mirolib.memory.buffers import EpisodicMemory, StreamBuffer
+from mirolib.memory.buffers import CHUNK, EpisodicMemory, StreamBuffer, in_chunks
 from mirolib.memory.storage import Storage
-
-_CHUNK = 256  # samples read at a time
 
 
 def read_all(storage: Storage, ids: np.ndarray, part: str = "train") -> np.ndarray:
@@ -33,11 +31,17 @@ def read_all(storage: Storage, ids: np.ndarray, part: str = "train") -> np.ndarr
     samples, sound = storage.read_sound(ids, part)
     if sound.all():
         return samples
-    mended = np.empty((len(ids), *samples.shape[1:]), dtype=samples.dtype)
-    mended[sound] = samples
+    complete = _spread(samples, sound)
     for place in np.flatnonzero(~sound):
-        mended[place] = _next_sound(storage, int(ids[place]), part)
-    return mended
+        complete[place] = _next_sound(storage, int(ids[place]), part)
+    return complete
+
+
+def _spread(samples: np.ndarray, sound: np.ndarray) -> np.ndarray:
+    """Sound samples in their places among all that were asked for; the others are left open."""
+    spread = np.empty((len(sound), *samples.shape[1:]), dtype=samples.dtype)
+    spread[sound] = samples
+    return spread
 
 
 def _next_sound(storage: Storage, id_: int, part: str) -> np.ndarray:
@@ -76,8 +80,7 @@ def replaced(
     """
     if sound.all():
         return samples, ids
-    ids, together = ids.copy(), np.empty((len(ids), *samples.shape[1:]), dtype=samples.dtype)
-    together[sound] = samples
+    ids, together = ids.copy(), _spread(samples, sound)
     for place in np.flatnonzero(~sound):
         ids[place] = _another(storage, memory, ids[place], together[place : place + 1])
     return together[ids >= 0], ids
@@ -85,24 +88,24 @@ def replaced(
 
 def _another(storage: Storage, memory: EpisodicMemory, id_: np.int64, out: np.ndarray) -> int:
     """Puts a sound sample of the class that the memory does not hold into `out`; its id, -1 where there is none."""
+    # a generator of its own: without damage nothing is drawn, and the run's other draws must stay what they are then
     rng = np.random.default_rng([int(id_) >> ORDINAL_BITS, int(id_) & ORDINAL_MASK])
     ids = np.array([id_])
     label = labels_of(ids)
     while ids[0] >= 0:
-        memory.lose(ids)
+        memory.mark_damaged(ids)
         ids = memory.draw_absent(label, rng)
-        if ids[0] >= 0:
-            samples, sound = storage.read_sound(ids)
-            if sound[0]:
-                memory.reserve(ids)
-                out[:] = samples
-                break
+        samples, sound = storage.read_sound(ids[ids >= 0])
+        if sound.any():
+            memory.reserve(ids)
+            out[:] = samples
+            break
     return int(ids[0])
 
 
 def fill_stream(storage: Storage, buffer: StreamBuffer) -> None:
     """Fills the room in a stream buffer from storage; the next sample of the class replaces one that is damaged."""
-    while len(missing := buffer.missing()[:_CHUNK]):
+    while len(missing := buffer.missing()[:CHUNK]):
         samples, sound = storage.read_sound(missing)
         if sound.all():
             buffer.array.append(samples, missing)
@@ -110,21 +113,19 @@ def fill_stream(storage: Storage, buffer: StreamBuffer) -> None:
             buffer.drop(missing[~sound])
 
 
-def take_back(storage: Storage, buffer: StreamBuffer, ids: np.ndarray) -> None:
+def refill_stream(storage: Storage, buffer: StreamBuffer, ids: np.ndarray) -> None:
     """Fills an empty stream buffer with what it held before, in the same slots; without damage, that is."""
-    for start in range(0, len(ids), _CHUNK):
-        chunk = ids[start : start + _CHUNK]
+    for chunk in in_chunks(ids):
         samples, sound = storage.read_sound(chunk)
         buffer.array.append(samples, chunk[sound])
-    if len(buffer) < len(ids):
+    if len(buffer) < len(ids):  # damage since: what is left need no longer be a prefix of the order
         buffer.array.reset(buffer.array.capacity)
         fill_stream(storage, buffer)
 
 
 def fill_episodic(storage: Storage, memory: EpisodicMemory, ids: np.ndarray) -> None:
     """Adds samples of storage to an episodic memory that has room for them."""
-    memory.reserve(ids)
-    for start in range(0, len(ids), _CHUNK):
-        chunk = ids[start : start + _CHUNK]
+    memory.reserve(ids)  # all of them first, so that no replacement is drawn that comes anyway
+    for chunk in in_chunks(ids):
         samples, kept = replaced(storage, memory, chunk, *storage.read_sound(chunk))
         memory.array.append(samples, kept[kept >= 0])
