@@ -9,11 +9,9 @@ from distributed import Client, LocalCluster
 
 from mirolib import InputError, RunError, RunFolder, StorageError, load_sweep, sweep
 from mirolib.workbench import fleet
-from mirolib.workbench.sweep_plan import Member
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # dask's own, of sockets that it closes late
 SMALL = {"tasks": 2, "epochs": 1, "controller": "fixed", "energy": "none"}
-MEMBER = Member("mine-1", SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +61,7 @@ def test_a_run_whose_kernel_died_there_has_died_here(tmp_path, monkeypatch):
         raise RunError("its kernel died")
 
     monkeypatch.setattr(fleet, "launch", dying)
-    files = fleet.run_member("10_run", MEMBER, fleet.versions("10_run"))
+    files = fleet.run_on_worker("10_run", "mine-1", SMALL, fleet.versions("10_run"))
     assert json.loads(files["run.json"])["status"] == "died"
 
 
@@ -75,7 +73,7 @@ def test_another_version_is_refused_by_name(client, tmp_path, monkeypatch, what)
     with pytest.raises(InputError, match=rf"has {what} .*another.*; install the same on both"):
         sweep("10_run", parameters=SMALL, name="mine", results=tmp_path, client=client)
     with pytest.raises(InputError, match="has torch"):  # a worker that came later looks for itself
-        fleet.run_member("10_run", MEMBER, true("10_run") | {"torch": "0.1"})
+        fleet.run_on_worker("10_run", "mine-1", SMALL, true("10_run") | {"torch": "0.1"})
     assert load_sweep("mine", tmp_path).runs["status"].tolist() == ["not started"]
 
 
@@ -113,23 +111,18 @@ def test_no_worker_and_no_scheduler(client, tmp_path, monkeypatch):
         {"run.json": b"{}", "/root/out.csv": b""},
         {"run.json": b"{}", "a/b.csv": b""},
         {"run.json": b"{}", ".csv": b""},
-        {"run.json": b"{}", "model.pt": b""},
-        {"run.json": b"{}"} | {f"{k}.csv": b"" for k in range(50)},
     ],
 )
 def test_files_that_lead_elsewhere_or_are_no_run_s_are_refused(tmp_path, files):
     with pytest.raises(InputError, match="What came back as mine-1"):
-        fleet.receive(files, tmp_path / "10_run" / "mine-1", tmp_path)
+        fleet.write_run(files, tmp_path / "10_run" / "mine-1", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_too_much_is_refused_and_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(fleet, "_MOST_BYTES", 10)
-    with pytest.raises(InputError, match="is no run of at most 50 files, 10 bytes"):
-        fleet.receive({"run.json": b"x" * 11}, tmp_path / "10_run" / "mine-1", tmp_path)
+def test_a_folder_that_can_not_be_written_leaves_nothing(tmp_path):
     (tmp_path / "10_run").write_text("")
     with pytest.raises(StorageError, match="could not be written"):
-        fleet.receive({"run.json": b"{}"}, tmp_path / "10_run" / "mine-1", tmp_path)
+        fleet.write_run({"run.json": b"{}"}, tmp_path / "10_run" / "mine-1", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["10_run"]
 
 

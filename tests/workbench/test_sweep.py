@@ -84,17 +84,17 @@ def test_a_failed_run_does_not_stop_the_others_and_is_rerun_on_request(tmp_path,
     ("status", "resumed"), [("interrupted", True), ("died", True), ("failed", False), ("unreadable", False)]
 )
 def test_what_broke_off_goes_on_or_is_run_again(tmp_path, launches, status, resumed):
-    member = make_plan("10_run", GRID, 2, SMALL, "mine").members[0]
-    folder = RunFolder("10_run", {}, results=tmp_path, run_id=member.run_id)
+    run_id = next(iter(make_plan("10_run", GRID, 2, SMALL, "mine").members))
+    folder = RunFolder("10_run", {}, results=tmp_path, run_id=run_id)
     (folder.path / "store").mkdir()
     folder.end(status)
     if status == "unreadable":
         (folder.path / "run.json").write_text("{")
-        with pytest.raises(InputError, match=f"Run {member.run_id} of this sweep is damaged or of another version"):
+        with pytest.raises(InputError, match=f"Run {run_id} of this sweep is damaged or of another version"):
             again(tmp_path)
     done = again(tmp_path, rerun="failed")
     assert done.runs["status"].tolist() == ["finished"] * 4 and len(load_runs(tmp_path)) == 4
-    assert launches.resumed == [member.run_id] * resumed
+    assert launches.resumed == [run_id] * resumed
     assert len(list(tmp_path.glob("sweeps/mine/attempts/*"))) == 1 - resumed
     assert len(list(tmp_path.glob("sweeps/mine/attempts/*/store"))) == (status == "unreadable")
 
@@ -109,16 +109,16 @@ def test_an_error_of_the_disk_ends_the_sweep_and_the_next_call_goes_on(tmp_path,
 
 def test_a_run_that_someone_else_is_at_is_left_alone(tmp_path, launches, monkeypatch):
     monkeypatch.setattr(sweeps, "_ORPHAN_S", 0.1)
-    member = make_plan("10_run", GRID, 2, SMALL, "mine").members[0]
-    RunFolder("10_run", {}, results=tmp_path, run_id=member.run_id)
-    with pytest.raises(InputError, match=rf"{member.run_id} of this sweep is still running; wait for it"):
+    run_id = next(iter(make_plan("10_run", GRID, 2, SMALL, "mine").members))
+    RunFolder("10_run", {}, results=tmp_path, run_id=run_id)
+    with pytest.raises(InputError, match=rf"{run_id} of this sweep is still running; wait for it"):
         again(tmp_path)
 
 
 def test_two_sweeps_in_one_folder(tmp_path, launches):
     (tmp_path / "sweeps" / "mine").mkdir(parents=True)
     refused = pytest.raises(InputError, match="mine is being run by another process; wait")
-    with sweeps._alone(tmp_path / "sweeps" / "mine", "mine"), refused:
+    with sweeps._lock(tmp_path / "sweeps" / "mine"), refused:
         again(tmp_path)
     assert again(tmp_path).runs["status"].eq("finished").all()
     with pytest.raises(InputError, match="mine runs 10_run, not 16_generality; choose another name"):
