@@ -188,26 +188,16 @@ def _when(event: Event) -> str:
     return f"task {event.task + 1}" + (f", before epoch {event.epoch + 1}" if event.epoch >= 0 else ", on arrival")
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One part of the dashboard.
-
-    Attributes:
-        draw: From a run's state to HTML.
-        inputs: The parts of the state that it shows: it need not be drawn again while they are the same.
-    """
-
-    draw: Callable[[Snapshot], str]
-    inputs: tuple[str, ...]
-
-
-PANELS = {
-    "accuracy": Panel(accuracy, ("tasks",)),
-    "pace": Panel(pace, ("pace",)),
-    "sizes": Panel(sizes, ("epochs", "events", "budget_bytes")),
-    "swapping": Panel(swapping, ("epochs",)),
-    "memory": Panel(memory, ("epochs", "config", "fill", "stored", "budget_bytes")),
-    "candidates": Panel(candidates, ("trials", "budget_bytes")),
-    "log": Panel(log, ("events",)),
+PANELS: dict[str, tuple[Callable[[Snapshot], str], tuple[str, ...]]] = {
+    "accuracy": (accuracy, ("tasks",)),
+    "pace": (pace, ("pace",)),
+    "sizes": (sizes, ("epochs", "events", "budget_bytes")),
+    "swapping": (swapping, ("epochs",)),
+    "memory": (memory, ("epochs", "config", "fill", "stored", "budget_bytes")),
+    "candidates": (candidates, ("trials", "budget_bytes")),
+    "log": (log, ("events",)),
 }
-"""What is drawn, by name."""
+"""What is drawn, by name: from a run's state to HTML, and the parts of the state that it shows.
+
+It need not be drawn again while these are the same.
+"""
