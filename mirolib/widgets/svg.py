@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-WIDTH, HEIGHT = 460, 175  # two panels side by side in a page of JupyterLab
+WIDTH, HEIGHT = 460, 175  # of the drawing; the page scales it to its cell
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 34  # room for tick labels and titles
-_MOST_POINTS = 300  # a line's: closer than two pixels they look the same, and all are sent four times a second
+_MOST_POINTS = 300  # of a line: more can't be told apart on 400 pixels, and all are sent at each drawing
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _scale(axis: Axis, values: Sequence[np.ndarray], start: float, end: float) -
     low, high = float(found.min()), float(found.max())
     if high <= low:  # nothing yet, or all the same
         high = low + 1.0
-    step = _nice((high - low) / 4, axis.whole)
+    step = _nice((high - low) / 4, axis.whole)  # four at most: labels don't touch
     # 1e-9: a tick at the very end is one in spite of rounding
     ticks = step * np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     return lambda some: start + (np.asarray(some) - low) / (high - low) * (end - start), ticks
@@ -148,19 +148,17 @@ def _shade(band: Band, across: _Place) -> str:
 
 def _draw(line: Line, across: _Place, up: _Place) -> str:
     keep = np.unique(np.linspace(0, len(line.x) - 1, min(len(line.x), _MOST_POINTS)).round().astype(int))
-    path, dots, on, to = "", "", *("HV" if line.step else "L ")
-    pen = False  # lifted over a gap
+    (on, to), path, dots, pen = ("H", "V") if line.step else ("L", " "), "", "", False
     for px, py in zip(across(line.x[keep]).tolist(), up(line.y[keep]).tolist(), strict=True):
         if math.isfinite(py):
             path += f"{on}{px:.1f}{to}{py:.1f}" if pen else f"M{px:.1f} {py:.1f}"
             dots += f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{line.colour}"/>' if line.markers else ""
-        pen = math.isfinite(py)
+        pen = math.isfinite(py)  # lifted over a gap
     dash = f' stroke-dasharray="{line.dash}"' if line.dash else ""
     return f'<path d="{path}" fill="none" stroke="{line.colour}" stroke-width="{line.width}"{dash}/>{dots}'
 
 
 def _legend(lines: Sequence[Line], bands: Sequence[Band]) -> str:
-    """Names with a swatch each: a stroke for a line, a square for a band."""
     named = {line.name: f'<i style="border-top:3px {"dashed" if line.dash else "solid"} {line.colour}"></i>'
              for line in lines if line.name}  # fmt: skip
     named |= {band.name: f'<i class="band" style="background:{band.colour}"></i>' for band in bands}

@@ -43,22 +43,17 @@ class View:
         self.start = _button("Start", "play", "Begin a run with these settings")
         self.pause = _button("Pause", "pause", "Pause when the epoch under way is over")
         self.stop = _button("Stop", "stop", "End the run when the epoch under way is over; rows are kept")
-        self.budget = ipw.FloatLogSlider(
-            1000.0, min=0, max=3, step=0.01, description="budget, samples", readout_format=",.0f",
-            continuous_update=False, layout=_WIDE, style=_LABEL,
-        )  # fmt: skip
-        self.cap = ipw.FloatSlider(
-            1.0, min=0, max=1, step=0.05, description="swap ratio cap", readout_format=".2f",
-            continuous_update=False, layout=_WIDE, style=_LABEL,
-        )  # fmt: skip
-        self.congestion = ipw.SelectionSlider(
-            options=_SPEEDS, value=math.inf, description="I/O congestion", continuous_update=False, layout=_WIDE,
-            style=_LABEL,
-        )  # fmt: skip
+        # a knob acts when it is let go: each value that it passes would be a change of its own
+        look = {"continuous_update": False, "layout": _WIDE, "style": _LABEL}
+        self.budget = ipw.FloatLogSlider(1000.0, min=0, max=3, step=0.01, description="budget, samples",
+                                         readout_format=",.0f", **look)  # fmt: skip
+        self.cap = ipw.FloatSlider(1.0, min=0, max=1, step=0.05, description="swap ratio cap", readout_format=".2f",
+                                   **look)  # fmt: skip
+        self.congestion = ipw.SelectionSlider(options=_SPEEDS, value=math.inf, description="I/O congestion", **look)
         self._status, self._note = ipw.HTML(), ipw.HTML()
         self._drawn: Snapshot | None = None
         self._panels = {name: ipw.HTML() for name in PANELS}
-        for name in ("candidates", "log"):
+        for name in ("candidates", "log"):  # they grow, and would push the rest off the page
             self._panels[name].add_class("miro-scroll")
         knobs = ipw.GridBox([self.budget, self.cap, self.congestion]).add_class("miro-knobs")
         panels = ipw.GridBox(list(self._panels.values())).add_class("miro-panels")
@@ -103,7 +98,7 @@ class View:
             most_samples: What the buffers hold at most; the knob's upper end means no budget.
             samples: Where it stands at first; None for no budget.
         """
-        self.budget.max = math.log10(most_samples) + self.budget.step
+        self.budget.max = math.log10(most_samples) + self.budget.step  # a step beyond what is of use: no budget
         self.show_budget(samples)
 
     def show_budget(self, samples: int | None) -> None:
@@ -126,7 +121,7 @@ def _said(sentence: str, role: str, before: str = "") -> str:
 
 
 def _same(now: object, then: object) -> bool:
-    """Whether a part of the state is as it was; a table counts as the same only if it is the same object."""
+    # == of tables is a table: one counts as the same only if it is the same object
     return now is then or (not isinstance(now, pd.DataFrame) and now == then)
 
 
