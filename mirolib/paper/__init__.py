@@ -1,8 +1,8 @@
 """The paper's figures beside ours: its numbers, the studies that reproduce each, and what of those has been run.
 
-`make paper PRESET=smoke|small|paper` launches the studies that are missing (`studies`, `plan`) and then the notebook
+`make paper PRESET=smoke|small|paper` launches the studies that are missing (`studies`, `fill`) and then the notebook
 `20_paper_figures`, which reads results alone and draws `FIGURES`. A new figure is a `PaperFigure` entered there and an
-entry in `plan`.
+entry in `plan.yaml`.
 """
 
 from __future__ import annotations
@@ -15,28 +15,11 @@ from typing import Any
 import pandas as pd
 
 from mirolib.base.errors import MiroError
-from mirolib.paper.base import Line, Panel, PaperFigure, beside
-from mirolib.paper.configurations import AccuracyForEnergy, BestOverTime, SwapRatio, TieredAgainstSingle
-from mirolib.paper.plan import Study
-from mirolib.paper.studies import State, paper_numbers, states, studies
-from mirolib.paper.systems import Adaptation, EndToEnd, Generality, Scalability
+from mirolib.paper.figures import FIGURES, Panel, PaperFigure, beside, line as Line, paper_numbers
+from mirolib.paper.plan import State, Study, states, studies
 from mirolib.workbench.launch import launch
 
-__all__ = [
-    "FIGURES", "Line", "Panel", "PaperFigure", "State", "Study", "beside", "fill", "overview", "paper_numbers",
-    "states", "studies",
-]  # fmt: skip
-
 logger = logging.getLogger(__name__)
-
-FIGURES: dict[str, PaperFigure] = {
-    one.key: one
-    for one in (
-        TieredAgainstSingle(), AccuracyForEnergy(), SwapRatio(), BestOverTime(), EndToEnd(), Generality(),
-        Scalability(), Adaptation(),
-    )
-}  # fmt: skip
-"""The figures by key, in the paper's order."""
 
 
 def overview(found: Sequence[State]) -> pd.DataFrame:
@@ -49,15 +32,10 @@ def overview(found: Sequence[State]) -> pd.DataFrame:
     for state in found:
         for key in state.study.figures:
             problem = FIGURES[key].problem(state) if state.path else state.note
-            rows.append({
-                "figure": key,
-                "data_set": state.study.dataset or "generated",
-                "notebook": state.study.notebook,
-                "status": "unusable" if state.path and problem else state.status,
-                "note": problem,
-                "command": state.command if usable(state) else state.study.command(state.next_run_id),
-            })  # fmt: skip
-    return pd.DataFrame(rows)
+            status = "unusable" if state.path and problem else state.status
+            command = state.study.command(state.path.name if state.path and usable(state) else state.next_run_id)
+            rows.append([key, state.study.dataset or "generated", state.study.notebook, status, problem, command])
+    return pd.DataFrame(rows, columns=["figure", "data_set", "notebook", "status", "note", "command"])
 
 
 def usable(state: State) -> bool:
@@ -83,13 +61,12 @@ def fill(preset: str, results: str | os.PathLike[str] | None = None) -> list[Sta
     where: dict[str, Any] = {"results": os.fspath(results)} if results else {}
     before = states(preset, results)
     for number, state in enumerate(before, 1):
-        study = state.study
-        if usable(state) or state.status in ("running", "no data set"):
-            logger.info("%d of %d: %s: %s", number, len(before), study.name, state.note or state.status)
+        study, is_left = state.study, usable(state) or state.status in ("running", "no data set")
+        logger.info("%d of %d: %s (%s)", number, len(before), study.name, state.note or state.status)
+        if is_left:
             continue
-        logger.info("%d of %d: %s", number, len(before), study.name)
         try:
             launch(study.notebook, progress=False, **study.parameters, **where, run_id=state.next_run_id)
-        except MiroError as error:
+        except MiroError as error:  # a night's studies are not lost to the first of them
             logger.warning("%s", error)
     return states(preset, results)

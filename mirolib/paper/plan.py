@@ -1,19 +1,28 @@
-"""Which studies fill which of the paper's figures, by preset.
-
-Sizes are in samples. `smoke` takes the notebooks' own smoke sizes; `small` scales the paper's sweeps to the data sets'
-presets `small`; `paper` takes the sizes on the figures' axes as far as the data allow (a tenth of the training samples
-is held out, so that no stream buffer holds a whole CIFAR-100 task of 5,000).
-"""
+"""The studies behind the paper's figures, as `plan.yaml` lists them, and how far each has got."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import xxhash
+import pandas as pd
+import yaml
+
+from mirolib.base.errors import InputError
+from mirolib.data import available_datasets
+from mirolib.workbench.folder import checked_bytes
+from mirolib.workbench.run import load_runs
+from mirolib.workbench.sweep_plan import make_plan
+
+# columns of names; any other that a figure needs must hold numbers
+_TEXTS = {"setting", "memory", "run", "dataset", "method", "energy_kind"}
 
 
 @dataclass(frozen=True)
@@ -21,107 +30,115 @@ class Study:
     """A notebook and the parameters with which it fills a figure or two.
 
     Attributes:
+        preset: The preset it belongs to.
         name: A short name for the run.
         figures: What it fills; keys of `mirolib.paper.FIGURES`.
         notebook: The notebook that is launched.
         dataset: The data set it needs; empty where it makes its own.
         parameters: Values for the notebook's parameters cell.
-        preset: The preset it belongs to.
     """
 
+    preset: str
     name: str
-    figures: tuple[str, ...]
+    figures: list[str]
     notebook: str
     dataset: str
     parameters: Mapping[str, Any]
-    preset: str = ""
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """The run's name; other parameters give another, so that an old plan's run is not taken for this one's."""
-        text = json.dumps([self.notebook, dict(self.parameters)], sort_keys=True)
-        digest = xxhash.xxh3_64_hexdigest(text.encode())[:8]
-        return f"paper-{self.preset}-{self.name}-{digest}"
+        name = f"paper-{self.preset}-{self.name}"
+        return next(iter(make_plan(self.notebook, parameters=self.parameters, name=name).members))
 
     def command(self, run_id: str) -> str:
         """The command that runs it under a name."""
         values = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in self.parameters.items()]
-        words = ["python", "-m", "mirolib", "launch", self.notebook, *values, f"run_id={run_id}"]
-        return shlex.join(words)
+        return shlex.join(["python", "-m", "mirolib", "launch", self.notebook, *values, f"run_id={run_id}"])
 
-
-def _swapping(dataset: str, method: str, figures: tuple[str, ...], parameters: dict[str, Any]) -> Study:
-    chosen = {"dataset": dataset, "method": method, **parameters}
-    return Study(f"swapping-{method}-{dataset}", figures, "13_swap_ratio", dataset, chosen)
-
-
-def _allocation(dataset: str, parameters: dict[str, Any]) -> Study:
-    chosen = {"dataset": dataset, **parameters}
-    return Study(f"allocation-{dataset}", ("5",), "11_buffer_allocation", dataset, chosen)
-
-
-def _generality(dataset: str, parameters: dict[str, Any]) -> Study:
-    chosen = {"datasets": [dataset], **parameters}
-    return Study(f"generality-{dataset}", ("generality",), "16_generality", dataset, chosen)
-
-
-_SETS = ("cifar100", "tiny-imagenet", "dsads", "urbansound8k", "imagenet1k")
-_PAPER = {"data_preset": "paper"}
 
 PLAN: dict[str, list[Study]] = {
-    "smoke": [
-        _swapping("digits", "er", ("2c", "6"), {"episodic_sizes": [20, 50, 100, 400],
-                                                "swap_ratios": [0.0, 0.05, 0.2, 1.0]}),
-        _swapping("digits", "bic", ("6",), {"episodic_sizes": [20], "swap_ratios": [0.0, 0.05, 0.2, 1.0]}),
-        _allocation("digits", {}),
-        Study("over-time-digits", ("best-over-time",), "12_best_over_time", "digits", {}),
-        Study("baselines-digits", ("end-to-end",), "14_miro_vs_baselines", "digits", {}),
-        _generality("digits", {}),
-        Study("scalability", ("scalability",), "17_scalability", "", {}),
-        Study("adaptation-digits", ("adaptation",), "15_adaptation", "digits", {}),
-    ],
-    "small": [
-        _swapping("cifar100", "er", ("2c", "6"), {"seeds": 3, "epochs": 60, "episodic_sizes": [25, 50, 100, 400],
-                                             "swap_ratios": [0.0, 0.05, 0.2, 1.0], "ratio_sizes": [25]}),
-        _swapping("cifar100", "bic", ("6",), {"seeds": 3, "epochs": 60, "episodic_sizes": [25],
-                                           "swap_ratios": [0.0, 0.05, 0.2, 1.0], "ratio_sizes": [25]}),
-        _swapping("tiny-imagenet", "er", ("2c", "6"), {"seeds": 3, "epochs": 60, "episodic_sizes": [25, 100],
-                                                  "swap_ratios": [0.0, 0.05, 0.2, 1.0], "ratio_sizes": [25]}),
-        _allocation("cifar100", {"epochs": 60, "budgets": [150, 450, 900, 1800]}),
-        _allocation("tiny-imagenet", {"epochs": 60, "budgets": [120, 360, 720, 1440]}),
-        Study("over-time-cifar100", ("best-over-time",), "12_best_over_time", "cifar100",
-         {"dataset": "cifar100", "epochs": 20}),
-        Study("baselines-cifar100", ("end-to-end",), "14_miro_vs_baselines", "cifar100",
-         {"dataset": "cifar100", "seeds": 3, "fixed": [[112, 37], [225, 150], [450, 150], [450, 750]]}),
-        *(_generality(name, {"seeds": 3, "epochs": None}) for name in _SETS),
-        Study("scalability", ("scalability",), "17_scalability", "", {"per_class": 200}),
-        Study("adaptation-cifar100", ("adaptation",), "15_adaptation", "cifar100",
-         {"dataset": "cifar100", "epochs": 15, "memory": "1200 samples",
-          "budget": "0: 1200 samples, 35: 300 samples, 65: 1200 samples", "first": 30, "last": 60,
-          "rate_bytes_s": 500000.0}),
-    ],
-    "paper": [
-        *(_swapping("cifar100", method, figures, _PAPER | {
-            "epochs": 70, "episodic_sizes": sizes, "swap_ratios": [0.0, 0.01, 0.05, 0.1, 0.2, 1.0],
-            "ratio_sizes": [2000]})
-          for method, figures, sizes in (
-              ("er", ("2c", "6"), [1000, 2000, 3000, 5000, 10000, 20000, 30000]), ("bic", ("6",), [2000]))),
-        _swapping("tiny-imagenet", "er", ("6",), _PAPER | {
-            "epochs": 70, "episodic_sizes": [2000], "swap_ratios": [0.0, 0.05, 0.2, 1.0], "ratio_sizes": [2000]}),
-        _allocation("cifar100", _PAPER | {"epochs": 70, "budgets": [1500, 3000, 6000, 12000, 24000]}),
-        _allocation("tiny-imagenet", _PAPER | {"epochs": 70, "budgets": [3000, 6000, 12000, 24000]}),
-        Study("over-time-cifar100", ("best-over-time",), "12_best_over_time", "cifar100",
-         _PAPER | {"dataset": "cifar100", "epochs": 70}),
-        Study("baselines-cifar100", ("end-to-end",), "14_miro_vs_baselines", "cifar100",
-         _PAPER | {"dataset": "cifar100", "seeds": 3,
-                   "fixed": [[1000, 500], [2000, 2000], [4500, 2000], [4500, 5000], [4500, 20000]]}),
-        *(_generality(name, _PAPER | {"epochs": None}) for name in _SETS),
-        Study("scalability-imagenet1k", ("scalability",), "10_run", "imagenet1k",
-         {"dataset": "imagenet1k", "preset": "paper", "controller": "fixed"}),
-        Study("adaptation-cifar100", ("adaptation",), "15_adaptation", "cifar100",
-         _PAPER | {"dataset": "cifar100", "epochs": 70, "memory": "10000 samples",
-                   "budget": "0: 10000 samples, 245: 2500 samples, 385: 10000 samples", "first": 210, "last": 350,
-                   "rate_bytes_s": 5000000.0}),
-    ],
-}  # fmt: skip
-"""Entries by preset."""
+    preset: [Study(preset, **entry) for entry in entries]
+    for preset, entries in yaml.safe_load(Path(__file__).with_name("plan.yaml").read_text("utf-8")).items()
+}
+"""Studies by preset."""
+
+
+def studies(preset: str) -> list[Study]:
+    """What fills the paper's figures.
+
+    Args:
+        preset: `smoke` (the bundled digits, minutes), `small` (parts of the paper's data sets, hours on two cores) or
+            `paper` (the paper's settings; days, with a GPU).
+
+    Raises:
+        InputError: If there is no such preset.
+    """
+    if preset not in PLAN:
+        raise InputError(f"There is no preset {preset!r} of the paper's figures; choose one of {', '.join(PLAN)}.")
+    return PLAN[preset]
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a study has got.
+
+    Attributes:
+        study: The study.
+        status: `finished`, `not run`, `no data set`, or how its last attempt ended.
+        path: Folder of the finished run; None where there is none.
+        note: What went wrong or what is wanting, in a sentence; empty where nothing is.
+        next_run_id: Name for a further attempt.
+    """
+
+    study: Study
+    status: str
+    path: Path | None
+    note: str
+    next_run_id: str
+
+    def table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        """A table of the finished run.
+
+        Args:
+            name: Its name, such as `runs` for `runs.csv`.
+            columns: Columns it must have; all but names must hold numbers.
+
+        Raises:
+            InputError: If it can't be read, or lacks a column.
+        """
+        assert self.path is not None
+        file = self.path / f"{name}.csv"
+        try:
+            table = pd.read_csv(io.BytesIO(checked_bytes(file)))
+            # only a trial: a column of numbers and text would fail later, inside a figure
+            table[list(columns)].astype({column: float for column in columns if column not in _TEXTS})
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{file} can't be used: {error}. Run the study anew.") from error
+        return table
+
+
+def states(preset: str, results: str | os.PathLike[str] | None = None) -> list[State]:
+    """How far each study of a preset has got, from the results folder alone.
+
+    Raises:
+        InputError: If there is no such preset.
+    """
+    plan, runs, found = studies(preset), load_runs(results), available_datasets()
+    return [_state(study, runs, study.dataset in ("", *found)) for study in plan]
+
+
+def _state(study: Study, runs: pd.DataFrame, found: bool) -> State:
+    if len(runs):  # without any there are no columns either
+        attempt = runs["run_id"].str.fullmatch(rf"{study.run_id}(-again\d+)?")
+        runs = runs[(runs["notebook"] == study.notebook) & attempt]
+    if not len(runs):
+        where = "is not in the data folder; data/README.md says where it is got."
+        note = "" if found else f"Data set {study.dataset} {where}"
+        return State(study, "not run" if found else "no data set", None, note, study.run_id)
+    finished = runs[runs["status"] == "finished"]
+    last = (finished if len(finished) else runs).iloc[-1]
+    note = str(last["error"]) if pd.notna(last["error"]) else ""
+    # a further name, since a launch refuses that of a run that is there, and what failed is left to be looked at
+    path = Path(last["path"]) if len(finished) else None
+    return State(study, last["status"], path, note, f"{study.run_id}-again{len(runs)}")

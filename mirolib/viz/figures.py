@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -19,17 +20,15 @@ from mirolib.workbench.run import Run
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 """Colours that people with colour-blindness can tell apart (Okabe and Ito, 2008)."""
+SYMBOLS = ("circle", "diamond", "square", "cross", "star", "x")
+THEMES = {"auto": ("rgba(0, 0, 0, 0)", "#888888"), "light": ("#FFFFFF", "#333333"), "dark": ("#111111", "#CCCCCC")}
+"""Colours of background and text by theme; that of `auto` reads on light and dark pages alike."""
 
 _GREY, _RED = "#888888", "#D55E00"
-_GRID = "rgba(128, 128, 128, 0.25)"
+_GRID = "rgba(128, 128, 128, 0.25)"  # half transparent, to be seen on either page
 _AXIS = {"gridcolor": _GRID, "zeroline": False, "linecolor": _GRID, "automargin": True}
 _TEMPLATE = "miro"
-THEMES = {
-    "auto": ("rgba(0, 0, 0, 0)", _GREY),
-    "light": ("#FFFFFF", "#333333"),
-    "dark": ("#111111", "#CCCCCC"),
-}
-"""Colours of background and text by theme; that of `auto` reads on light and dark pages alike."""
+_MOST_RUNS, _LONGEST_NAME = 6, 40  # narrower panels have no room for their numbers, nor for longer titles
 
 
 def set_theme(name: str) -> None:
@@ -41,32 +40,22 @@ def set_theme(name: str) -> None:
     Raises:
         InputError: If there is no such theme.
     """
+    if name not in THEMES:
+        raise InputError(f"theme is {name!r}; choose one of {', '.join(THEMES)}.")
     _register(name)
     pio.templates.default = _TEMPLATE
 
 
 def _register(theme: str) -> None:
-    """Makes plotly know the house style in a theme."""
-    if theme not in THEMES:
-        raise InputError(f"theme is {theme!r}; choose one of {', '.join(THEMES)}.")
     background, text = THEMES[theme]
-    pio.templates[_TEMPLATE] = go.layout.Template(
-        layout={
-            "paper_bgcolor": background,
-            "plot_bgcolor": background,
-            "font": {"color": text, "size": 13},
-            "colorway": OKABE_ITO,
-            "xaxis": _AXIS,
-            "yaxis": _AXIS,
-            "legend": {"bgcolor": "rgba(0, 0, 0, 0)"},
-            "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
-            "height": 380,
-            "width": 780,
-        }
-    )
+    pio.templates[_TEMPLATE] = go.layout.Template(layout={
+        "paper_bgcolor": background, "plot_bgcolor": background, "font": {"color": text, "size": 13},
+        "colorway": OKABE_ITO, "xaxis": _AXIS, "yaxis": _AXIS, "legend": {"bgcolor": "rgba(0, 0, 0, 0)"},
+        "margin": {"l": 60, "r": 20, "t": 50, "b": 50}, "height": 380, "width": 780,
+    })  # fmt: skip
 
 
-_register("auto")
+_register("auto")  # not as plotly's default: importing the library leaves the user's own plots alone
 
 
 def figure(title: str, x: str = "", y: str = "") -> go.Figure:
@@ -80,20 +69,48 @@ def figure(title: str, x: str = "", y: str = "") -> go.Figure:
     return go.Figure(layout={"template": _TEMPLATE, "title": title, "xaxis": {"title": x}, "yaxis": {"title": y}})
 
 
-def accuracy_matrix(result: Run) -> go.Figure:
-    """R[i, j] in percent: test accuracy on task j after task i; a column that pales downwards is forgotten."""
-    size = result.records[0].num_tasks
-    values = np.full((size, size), np.nan)
-    for record in result.records:
-        values[record.task, : record.task + 1] = record.accuracies
-    names = [f"task {task + 1}" for task in range(size)]
-    text = [["" if np.isnan(value) else f"{100 * value:.0f}" for value in row] for row in values]
-    plot = figure("Test accuracy after each task, %", "tested on", "after")
-    plot.add_heatmap(z=100 * values, x=names, y=names, zmin=0, zmax=100, colorscale="Blues", hoverongaps=False,
-                     text=text, texttemplate="%{text}", colorbar={"title": "%"})  # fmt: skip
-    plot.update_yaxes(autorange="reversed", showgrid=False)
-    plot.update_xaxes(showgrid=False)
-    return plot
+def short(name: object) -> str:
+    """A name from outside, escaped, since plotly draws HTML in texts, and not too long for a figure."""
+    text = str(name)
+    return html.escape(text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…")
+
+
+def check_number(runs: Mapping[str, Run]) -> None:
+    """Refuses more runs than can be looked at side by side, and none."""
+    if not 1 <= len(runs) <= _MOST_RUNS:
+        raise InputError(f"{len(runs)} runs don't fit side by side; choose 1 to {_MOST_RUNS}.")
+
+
+def panels(names: Sequence[object], title: str) -> go.Figure:
+    """Panels side by side, with names from outside, in the house style."""
+    plot = make_subplots(rows=1, cols=len(names), subplot_titles=[short(name) for name in names], shared_yaxes="rows",
+                         horizontal_spacing=0.06)  # fmt: skip
+    width = {1: 780, 2: 900}.get(len(names), 300 * len(names))
+    return plot.update_layout(template=_TEMPLATE, title=title, width=width, height=400, margin={"t": 80})
+
+
+def accuracy_matrix(runs: Run | Mapping[str, Run]) -> go.Figure:
+    """Test accuracy on each task after each task, in percent; a column that pales downwards is forgotten.
+
+    Args:
+        runs: A run, or at most six by the name of their panel.
+
+    Raises:
+        InputError: If there are none or too many.
+    """
+    title, shown = "Test accuracy after each task, %", {"": runs} if isinstance(runs, Run) else runs
+    check_number(shown)
+    plot = figure(title) if isinstance(runs, Run) else panels(list(shown), title)
+    for column, run in enumerate(shown.values(), 1):
+        row, col = (None, None) if isinstance(runs, Run) else (1, column)
+        values = 100 * run.accuracies
+        text = [["" if np.isnan(value) else f"{value:.0f}" for value in row] for row in values]
+        plot.add_heatmap(z=values, x=[f"task {k + 1}" for k in range(values.shape[1])],
+                         y=[f"task {task + 1:g}" for task in run.tasks["task"]], zmin=0, zmax=100, colorscale="Blues",
+                         hoverongaps=False, text=text, texttemplate="%{text}", showscale=column == len(shown),
+                         colorbar={"title": "%"}, row=row, col=col)  # fmt: skip
+    plot.update_xaxes(title_text="tested on", showgrid=False).update_yaxes(autorange="reversed", showgrid=False)
+    return plot.update_layout(yaxis_title_text="after")
 
 
 def accuracy_by_task(results: Mapping[str, Run]) -> go.Figure:
@@ -103,55 +120,44 @@ def accuracy_by_task(results: Mapping[str, Run]) -> go.Figure:
         results: Runs by the name they get in the legend.
     """
     plot = figure("Accuracy on everything learnt so far", "tasks learnt", "average test accuracy, %")
-    for name, result in results.items():
-        table = result.tasks
-        plot.add_scatter(x=table["task"] + 1, y=100 * table["average_accuracy"], name=name, mode="lines+markers")
-    plot.update_yaxes(range=[0, 102])
-    plot.update_xaxes(dtick=1)
-    return plot
+    for name, run in results.items():
+        x, y = run.tasks["task"] + 1, 100 * run.tasks["average_accuracy"]
+        plot.add_scatter(x=x, y=y, name=name, mode="lines+markers")
+    return plot.update_yaxes(range=[0, 102]).update_xaxes(dtick=1)  # 102: a marker at 100 % is not cut in half
 
 
 def task_stream(stream: TaskStream) -> go.Figure:
     """One test image of each class, by the task in which the class arrives (image data sets only)."""
     tasks, tests = list(stream), stream.tests(len(stream) - 1)
     columns = max(len(task.classes) for task in tasks)
-    plot = make_subplots(
-        rows=len(tasks), cols=columns, horizontal_spacing=0.02, vertical_spacing=0.06,
-        subplot_titles=[stream.class_names[task.classes[c]] if c < len(task.classes) else ""
-                        for task in tasks for c in range(columns)],
-    )  # fmt: skip
+    names = [[stream.class_names[label] for label in task.classes] for task in tasks]
+    titles = [name for row in names for name in [*row, *[""] * (columns - len(row))]]
+    plot = make_subplots(len(tasks), columns, horizontal_spacing=0.02, vertical_spacing=0.06, subplot_titles=titles)
     for row, (task, test) in enumerate(zip(tasks, tests, strict=True), 1):
         for column, label in enumerate(task.classes, 1):
-            image = test.read(np.flatnonzero(test.labels == label)[:1])[0].mean(axis=0)
-            plot.add_heatmap(z=image[::-1], colorscale="gray", showscale=False, row=row, col=column)
+            image = test.read(np.flatnonzero(test.labels == label)[:1])[0].mean(axis=0)[::-1]  # plotly draws upwards
+            plot.add_heatmap(z=image, colorscale="gray", showscale=False, row=row, col=column)
         plot.update_yaxes(title_text=f"task {row}", row=row, col=1)
-    plot.update_xaxes(visible=False)
-    plot.update_yaxes(showticklabels=False, scaleanchor=None)
-    plot.update_layout(template=_TEMPLATE, title="Classes in their order of arrival",
-                       width=180 * columns, height=150 * len(tasks))  # fmt: skip
-    return plot
+    plot.update_xaxes(visible=False).update_yaxes(showticklabels=False, scaleanchor=None)
+    return plot.update_layout(template=_TEMPLATE, title="Classes in their order of arrival",
+                              width=180 * columns, height=150 * len(tasks))  # fmt: skip
 
 
 def memory_fill(memory: TieredMemory, class_names: Sequence[str]) -> go.Figure:
     """Samples of each class in stream buffer, episodic memory and storage, one panel a tier."""
-    table = pd.DataFrame(memory.fill())
-    capacities = {"stream buffer": memory.config.stream_size, "episodic memory": memory.config.episodic_size}
-    tiers = list(dict.fromkeys(table["tier"]))
-    titles = []
-    for tier in tiers:
-        ours = table[table["tier"] == tier]
-        of = f" of {capacities[tier]}" if tier in capacities else ""
-        titles.append(f"{tier}<br>{ours['samples'].sum():,}{of} samples, {ours['size_bytes'].sum() / 1024:,.1f} KiB")
+    tiers = dict(list(pd.DataFrame(memory.fill()).groupby("tier", sort=False)))
+    of = {"stream buffer": f" of {memory.config.stream_size}", "episodic memory": f" of {memory.config.episodic_size}"}
+    titles = [
+        f"{tier}<br>{rows['samples'].sum():,}{of.get(tier, '')} samples, {rows['size_bytes'].sum() / 1024:,.1f} KiB"
+        for tier, rows in tiers.items()
+    ]
     plot = make_subplots(rows=1, cols=len(tiers), subplot_titles=titles)
-    for column, tier in enumerate(tiers, 1):
-        ours = table[table["tier"] == tier]
-        names = [class_names[label] for label in ours["label"]]
-        plot.add_bar(x=names, y=ours["samples"], marker_color=OKABE_ITO[column - 1], row=1, col=column)
-    plot.update_xaxes(type="category", title="class")
-    plot.update_yaxes(rangemode="tozero")
+    for column, rows in enumerate(tiers.values(), 1):
+        names = [class_names[label] for label in rows["label"]]
+        plot.add_bar(x=names, y=rows["samples"], marker_color=OKABE_ITO[column - 1], row=1, col=column)
+    plot.update_xaxes(type="category", title="class").update_yaxes(rangemode="tozero")
     plot.update_yaxes(title_text="samples", row=1, col=1)
-    plot.update_layout(template=_TEMPLATE, showlegend=False, margin={"t": 70}, width=900, height=330)
-    return plot
+    return plot.update_layout(template=_TEMPLATE, showlegend=False, margin={"t": 70}, width=900, height=330)
 
 
 def slot_history(ids: np.ndarray) -> go.Figure:
@@ -163,8 +169,7 @@ def slot_history(ids: np.ndarray) -> go.Figure:
     exchanged = np.cumsum(np.diff(ids, axis=0, prepend=ids[:1]) != 0, axis=0)
     plot = figure("Exchanges with storage so far, by slot of the episodic memory", "slot", "training step")
     plot.add_heatmap(z=exchanged, colorscale="Viridis", colorbar={"title": "exchanges"})
-    plot.update_yaxes(autorange="reversed", showgrid=False)
-    return plot
+    return plot.update_yaxes(autorange="reversed", showgrid=False)
 
 
 def accuracy_against(table: pd.DataFrame, x: str, x_title: str, line: str, *, log: bool = False) -> go.Figure:
@@ -184,10 +189,9 @@ def accuracy_against(table: pd.DataFrame, x: str, x_title: str, line: str, *, lo
         spread = 100 * rows.groupby(x)["final_accuracy"].agg(["mean", "std"])
         plot.add_scatter(x=spread.index, y=spread["mean"], name=str(name), mode="lines+markers",
                          error_y={"type": "data", "array": spread["std"].fillna(0), "thickness": 1})  # fmt: skip
-    if log:
-        plot.update_xaxes(
-            type="log", tickvals=sorted(table[x].unique()), ticktext=[str(v) for v in sorted(table[x].unique())]
-        )
+    if log:  # plotly would name powers of ten alone
+        ticks = sorted(table[x].unique())
+        plot.update_xaxes(type="log", tickvals=ticks, ticktext=[str(tick) for tick in ticks])
     return plot
 
 
@@ -197,18 +201,17 @@ def trials(table: pd.DataFrame) -> go.Figure:
     Args:
         table: `Run.trials` or `trials.csv`, or some tasks of it.
     """
-    tasks = [(task, rows) for task, rows in table.groupby("task") if rows["accuracy"].notna().any()]
+    # a profiler that needs a past gives the first task's candidates no accuracy
+    tasks = {int(rows["task"].iloc[0]): rows for _, rows in table.groupby("task") if rows["accuracy"].notna().any()}
     columns = min(3, len(tasks))
-    plot = make_subplots(
-        rows=-(-len(tasks) // columns), cols=columns, horizontal_spacing=0.09, vertical_spacing=0.16,
-        subplot_titles=[f"task {rows['task'].iloc[0] + 1}" for _, rows in tasks],
-    )  # fmt: skip
-    largest = table["stream_size"].max()
-    for number, (_, rows) in enumerate(tasks):
+    height = -(-len(tasks) // columns)
+    plot = make_subplots(rows=height, cols=columns, horizontal_spacing=0.09, vertical_spacing=0.16,
+                         subplot_titles=[f"task {task + 1}" for task in tasks])  # fmt: skip
+    for number, rows in enumerate(tasks.values()):
         place = {"row": number // columns + 1, "col": number % columns + 1}
         sizes = [f"stream {s}, episodic {e}" for s, e in zip(rows["stream_size"], rows["episodic_size"], strict=True)]
-        marker = {"color": rows["stream_size"], "cmin": 0, "cmax": largest, "colorscale": "Viridis", "size": 9,
-                  "showscale": number == 0, "colorbar": {"title": "stream<br>buffer"}}  # fmt: skip
+        marker = {"color": rows["stream_size"], "cmin": 0, "cmax": table["stream_size"].max(), "colorscale": "Viridis",
+                  "size": 9, "showscale": number == 0, "colorbar": {"title": "stream<br>buffer"}}  # fmt: skip
         plot.add_scatter(x=rows["cost"], y=100 * rows["accuracy"], mode="markers", marker=marker, text=sizes,
                          name="candidate", showlegend=False, **place)  # fmt: skip
         chosen = rows[rows["chosen"]]
@@ -217,13 +220,9 @@ def trials(table: pd.DataFrame) -> go.Figure:
                          showlegend=False, **place)  # fmt: skip
         plot.add_hline(y=100 * rows.loc[rows["above_cutline"], "accuracy"].min(), line_dash="dot", **place)
     first = table.iloc[0]
-    plot.update_xaxes(type="log", title=f"cost, {first['cost_unit']}")
-    plot.update_yaxes(title_text="accuracy, %", col=1)
-    plot.update_layout(
-        template=_TEMPLATE, width=900, height=110 + 290 * -(-len(tasks) // columns), margin={"t": 90},
-        title=f"Candidates by the {first['profiler']} profiler; ring: picked by {first['selector']}, dotted: cutline",
-    )  # fmt: skip
-    return plot
+    title = f"Candidates by the {first['profiler']} profiler; ring: picked by {first['selector']}, dotted: cutline"
+    plot.update_xaxes(type="log", title=f"cost, {first['cost_unit']}").update_yaxes(title_text="accuracy, %", col=1)
+    return plot.update_layout(template=_TEMPLATE, width=900, height=110 + 290 * height, margin={"t": 90}, title=title)
 
 
 def decisions(result: Run) -> go.Figure:
@@ -232,7 +231,7 @@ def decisions(result: Run) -> go.Figure:
     Thin vertical lines are the controller's decisions within a task; hover over one for its reason.
     """
     epochs, events = result.epochs, result.events
-    slot = result.records[-1].memory_bytes / (epochs["stream_size"] + epochs["episodic_size"]).iloc[-1]
+    slot_bytes = result.tasks["memory_bytes"].iloc[-1] / (epochs["stream_size"] + epochs["episodic_size"]).iloc[-1]
     x = np.arange(len(epochs))
     plot = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.5, 0.25, 0.25])
     for column, name in (("episodic_size", "episodic memory"), ("stream_size", "stream buffer")):
@@ -244,75 +243,60 @@ def decisions(result: Run) -> go.Figure:
         per_task = epochs.groupby("task").size().max()
         at = events["task"] * per_task + events["epoch"].clip(lower=0)
         limited = events["memory_budget_bytes"].notna()
-        plot.add_scatter(x=at[limited], y=events.loc[limited, "memory_budget_bytes"] / slot, name="memory budget",
+        plot.add_scatter(x=at[limited], y=events.loc[limited, "memory_budget_bytes"] / slot_bytes, name="memory budget",
                          line={"shape": "hv", "dash": "dash", "color": _RED}, row=1, col=1)  # fmt: skip
         within = events["epoch"] >= 0
         plot.add_scatter(x=at[within], y=np.zeros(int(within.sum())), name="decision", mode="markers",
                          marker={"symbol": "triangle-up", "size": 10, "color": _RED},
                          text=events.loc[within, "reason"], row=1, col=1)  # fmt: skip
-    for task in range(1, len(result.records)):
+    for task in range(1, len(result.tasks)):
         plot.add_vline(x=int((epochs["task"] < task).sum()) - 0.5, line_dash="dot", line_width=1)
     plot.update_yaxes(title_text="samples", rangemode="tozero", row=1, col=1)
     plot.update_yaxes(title_text="ratio", range=[0, 1.05], row=2, col=1)
     plot.update_yaxes(title_text="wait, %", rangemode="tozero", row=3, col=1)
     plot.update_xaxes(title_text="epoch (dotted: a new task)", row=3, col=1)
-    plot.update_layout(template=_TEMPLATE, width=900, height=560, title="What the controller did")
-    return plot
+    return plot.update_layout(template=_TEMPLATE, width=900, height=560, title="What the controller did")
 
 
-def accuracy_over_cost(table: pd.DataFrame, label: str, cost: str = "learning_work") -> go.Figure:
+def accuracy_over_cost(table: pd.DataFrame, label: str, reference: str = "", cost: str = "learning_work") -> go.Figure:
     """Average incremental accuracy against the cost of a run, a point a setting, mean and deviation over seeds.
 
     Args:
         table: One row a run, with columns `label`, `average_incremental_accuracy` and `cost`.
         label: Column that names the settings; those whose name begins with `fixed` are drawn alike, with their front.
+        reference: The setting whose cost is 1 in each `dataset`, which get a symbol each; by default costs stay.
         cost: Column with the cost.
     """
-    points = table.groupby(label, sort=False)[[cost, "average_incremental_accuracy"]].agg(["mean", "std"]).fillna(0.0)
-    x, y = points[cost], 100 * points["average_incremental_accuracy"]
+    table = table if reference else table.assign(dataset="")
+    groups = table.groupby(["dataset", label], sort=False)[[cost, "average_incremental_accuracy"]]
+    points = (groups.mean() * [1, 100]).set_axis(["x", "y"], axis=1)
+    points["sd"] = 100 * groups.std()["average_incremental_accuracy"].fillna(0.0)
     unit = "sample visits, profiling included" if cost == "learning_work" else cost
+    if reference:  # work of data sets of different sizes has no other scale in common
+        points["x"] /= points.xs(reference, level=label)["x"].reindex(points.index, level="dataset")
+        unit = f"sample visits ÷ those of: {reference}"
     plot = figure("Accuracy and what it cost", unit, "average incremental accuracy, %")
-    fixed = points.index.str.startswith("fixed")
-    for name in points.index[~fixed]:
-        plot.add_scatter(x=[x.loc[name, "mean"]], y=[y.loc[name, "mean"]], name=name, mode="markers",
-                         marker={"size": 12}, error_y={"type": "data", "array": [y.loc[name, "std"]]})  # fmt: skip
-    if fixed.any():
-        some = y[fixed].assign(cost=x[fixed]["mean"]).sort_values("cost")
-        plot.add_scatter(x=some["cost"], y=some["mean"], name="fixed sizes", mode="markers", text=list(some.index),
-                         marker={"color": _GREY, "symbol": "x"})  # fmt: skip
-        front = some[some["mean"] >= some["mean"].cummax()]
-        plot.add_scatter(x=front["cost"], y=front["mean"], name="their front, in hindsight", mode="lines",
-                         line={"color": _GREY, "dash": "dot"})  # fmt: skip
-    plot.update_xaxes(type="log")
-    return plot
-
-
-def accuracy_over_relative_cost(table: pd.DataFrame, label: str, reference: str) -> go.Figure:
-    """Average incremental accuracy of several data sets against cost, that of one setting being 1; mean over seeds.
-
-    Args:
-        table: One row a run, with columns `dataset`, `label`, `average_incremental_accuracy` and `learning_work`.
-        label: Column that names the settings.
-        reference: The setting whose cost is 1.
-    """
-    points = table.groupby(["dataset", label], sort=False)[["learning_work", "average_incremental_accuracy"]].mean()
-    plot = figure(
-        "Accuracy and what it cost", f"sample visits ÷ those of: {reference}", "average incremental accuracy, %"
-    )
-    settings, symbols = table[label].unique(), itertools.cycle(("circle", "diamond", "square", "cross", "star", "x"))
-    for name, symbol in zip(table["dataset"].unique(), symbols, strict=False):
-        part = points.loc[name].reindex(settings)
-        x = part["learning_work"] / part.loc[reference, "learning_work"]
-        colours = [OKABE_ITO[k % len(OKABE_ITO)] for k in range(len(settings))]
-        plot.add_scatter(x=x, y=100 * part["average_incremental_accuracy"], mode="markers", name=name, showlegend=False,
-                         text=list(settings), marker={"symbol": symbol, "size": 12, "color": colours})  # fmt: skip
+    symbols = dict(zip(table["dataset"].unique(), itertools.cycle(SYMBOLS), strict=False))
+    fixed = points.index.get_level_values(label).str.startswith("fixed") & (not reference)
+    for name, part in points[~fixed].groupby(label, sort=False):
+        look = {"symbol": [symbols[dataset] for dataset, _ in part.index]} if reference else {}
+        plot.add_scatter(x=list(part["x"]), y=list(part["y"]), name=name, mode="markers", marker={"size": 12} | look,
+                         error_y=None if reference else {"type": "data", "array": list(part["sd"])})  # fmt: skip
+    for name, symbol in symbols.items() if reference else ():
         plot.add_scatter(x=[None], y=[None], mode="markers", name=name,
                          marker={"symbol": symbol, "size": 12, "color": _GREY})  # fmt: skip
-    for k, setting in enumerate(settings):
-        plot.add_scatter(x=[None], y=[None], mode="markers", name=setting,
-                         marker={"symbol": "square", "size": 12, "color": OKABE_ITO[k % len(OKABE_ITO)]})  # fmt: skip
-    plot.update_xaxes(type="log")
-    return plot
+    if fixed.any():
+        some = points[fixed].sort_values("x")
+        plot.add_scatter(x=some["x"], y=some["y"], name="fixed sizes", mode="markers",
+                         text=[setting for _, setting in some.index],
+                         marker={"color": _GREY, "symbol": "x"})  # fmt: skip
+        front = some[some["y"] >= some["y"].cummax()]
+        plot.add_scatter(x=front["x"], y=front["y"], name="their front, in hindsight", mode="lines",
+                         line={"color": _GREY, "dash": "dot"})  # fmt: skip
+    return plot.update_xaxes(type="log")
+
+
+accuracy_over_relative_cost = accuracy_over_cost
 
 
 def power_over_time(trace: pd.DataFrame, energy: pd.DataFrame, rails: Sequence[str] = ()) -> go.Figure:
@@ -324,49 +308,59 @@ def power_over_time(trace: pd.DataFrame, energy: pd.DataFrame, rails: Sequence[s
         rails: Rails to stack instead of drawing the total: those that add up to it (`total_rails` in `run.json`), never
             a rail together with what lies inside it.
     """
-    plot = figure("Power over time", "time, s", "power, W")
+    plot = figure("Power over time", "time, s", "power, W").update_yaxes(rangemode="tozero")
     start = min(trace["time_s"].min(), energy["start_s"].min())
     colours = dict(zip(dict.fromkeys(energy["window"]), itertools.cycle(OKABE_ITO)))
     for window, colour in colours.items():
         plot.add_scatter(x=[None], y=[None], mode="markers", name=window, legendgroup="phases",
                          marker={"symbol": "square", "size": 12, "color": colour, "opacity": 0.35})  # fmt: skip
-    shapes = [
+    plot.update_layout(shapes=[
+        # in one update: three hundred calls of add_vrect take forty seconds, since each copies all shapes
         {"type": "rect", "xref": "x", "yref": "paper", "x0": begin - start, "x1": begin - start + duration, "y0": 0,
          "y1": 1, "fillcolor": colours[window], "opacity": 0.2, "line_width": 0, "layer": "below"}
         for window, begin, duration in zip(energy["window"], energy["start_s"], energy["duration_s"], strict=True)
-    ]  # fmt: skip
-    plot.update_layout(shapes=shapes)
+    ])  # fmt: skip
     if rails:  # all on one time base, or they could not be stacked
-        stacked = trace[trace["rail"].isin(rails)].pivot_table(index="time_s", columns="rail", values="power_w")
-        stacked = stacked.interpolate(method="index", limit_direction="both")
-        for rail in rails:
-            plot.add_scatter(x=stacked.index - start, y=stacked[rail], name=rail, mode="lines", line={"width": 1},
+        sampled = trace[trace["rail"].isin(rails)].pivot_table(index="time_s", columns="rail", values="power_w")
+        for rail, power_w in sampled.interpolate(method="index", limit_direction="both")[list(rails)].items():
+            plot.add_scatter(x=power_w.index - start, y=power_w, name=rail, mode="lines", line={"width": 1},
                              stackgroup="rails")  # fmt: skip
     else:
         total = trace[trace["rail"] == "total"]
         plot.add_scatter(x=total["time_s"] - start, y=total["power_w"], name="total", mode="lines",
                          line={"width": 1.5, "color": _GREY})  # fmt: skip
-    plot.update_yaxes(rangemode="tozero")
     return plot
 
 
-def energy_by_phase(energy: pd.DataFrame) -> go.Figure:
-    """Joules of each task by phase, stacked, with what they cover; work where there are no joules.
+def energy_by_phase(energy: pd.DataFrame | Mapping[str, Run]) -> go.Figure:
+    """Joules of each phase, stacked, with what they cover; work where there are none of one kind for all.
 
     Args:
-        energy: Rows of the ledger, as in `energy.csv`.
+        energy: Rows of a ledger, as in `energy.csv`, for a bar a task; or at most six runs, by name, for a bar a run.
+
+    Raises:
+        InputError: If there are no runs or too many.
     """
-    joules = energy["energy_j"].where(energy["coverage"] >= ENOUGH_COVERAGE)
-    measured = joules.notna().any()
-    value = joules if measured else energy["visits"] + energy["forward_visits"] / 3
-    how = f"{energy['kind'].iloc[0]}: {energy['scope'].iloc[0]}" if measured else "no joules: work stands in"
+    if by_task := isinstance(energy, pd.DataFrame):
+        ledger = energy.assign(bar=energy["task"] + 1)
+    else:
+        check_number(energy)
+        ledger = pd.concat([run.energy.assign(bar=short(name)) for name, run in energy.items()], ignore_index=True)
+    seen = ledger["coverage"] >= ENOUGH_COVERAGE
+    joules = ledger["energy_j"].where(seen)
+    hows = (ledger["kind"] + ": " + ledger["scope"])[joules.notna()].unique()
+    # a run of which nothing was measured would look free beside the others
+    measured = len(hows) == 1 and (by_task or set(ledger.loc[seen, "bar"]) == set(map(short, energy)))
+    # a step is a forward pass and a backward one, which takes twice as long
+    value = joules if measured else ledger["visits"] + ledger["forward_visits"] / 3
+    none = "no joules: work stands in" if by_task else "work stands in, as there are no joules of one kind for all"
+    how = short(hows[0]) if measured else none
     if measured and joules.isna().any():
-        how += f"; not seen: {', '.join(energy['window'][joules.isna()].unique())}"
-    plot = figure(f"Energy by phase and task ({how})", "task", "energy, J" if measured else "work, sample visits")
-    table = energy.assign(value=value, task=energy["task"] + 1)
-    for window, part in table.groupby("window", sort=False):
-        sums = part.groupby("task")["value"].sum(min_count=1)
-        plot.add_bar(x=sums.index, y=sums, name=str(window))
+        how += f"; not seen: {', '.join(map(short, ledger['window'][joules.isna()].unique()))}"
+    title, x = ("Energy by phase and task", "task") if by_task else ("Energy by phase", "")
+    plot = figure(f"{title} ({how})", x, "energy, J" if measured else "work, sample visits")
+    for window, part in ledger.assign(value=value).groupby("window", sort=False):
+        sums = part.groupby("bar", sort=False)["value"].sum(min_count=1)  # a phase that was not seen is no bar of zero
+        plot.add_bar(x=sums.index, y=sums, name=short(window))
     plot.update_layout(barmode="stack")
-    plot.update_xaxes(dtick=1)
-    return plot
+    return plot.update_xaxes(dtick=1) if by_task else plot.update_xaxes(type="category")

@@ -14,23 +14,15 @@ from plotly.offline import get_plotlyjs
 
 from mirolib.base.errors import InputError
 from mirolib.base.files import write_atomic
-from mirolib.viz import compare as comparison_plots
+from mirolib.viz.compare import accuracy_matrices, accuracy_over_energy, configurations, energy_of_phases
 from mirolib.workbench.compare import MEASURES, comparable, over_seeds, varied, warn_of_mixed_energy
 from mirolib.workbench.run import open_run
 
-_SIDE_BY_SIDE = 4
-_MOST_ROWS = 1000
+_SIDE_BY_SIDE = 4  # runs; their panels fill the page's 1,240 pixels
+_MOST_ROWS = 1000  # of a table on the page; the .csv has all
 # plotly.js draws without eval, workers or anything from elsewhere
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2em auto; padding: 0 1em; }
-section { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; }
-th, td { padding: 0.2em 0.7em; border-bottom: 1px solid #8884; text-align: right; }
-td { max-width: 36em; }
-.warning { border-left: 4px solid #D55E00; padding-left: 1em; }
-"""
+_STYLE = Path(__file__).with_name("report.css").read_text("utf-8")
 
 
 def write_report(path: str | Path, runs: pd.DataFrame, unread: pd.DataFrame | None = None) -> Path:
@@ -57,20 +49,25 @@ def write_report(path: str | Path, runs: pd.DataFrame, unread: pd.DataFrame | No
         raise InputError(f"There is no folder {path.parent}; make it, or name another for the report.")
     if not len(runs):
         raise InputError("There are no such runs; leave out a condition, or name another results folder.")
-    if path.suffix == ".csv":
-        write_atomic(path, runs.to_csv(index=False, lineterminator="\n"))
-    else:
-        write_atomic(path, _page(runs, pd.DataFrame() if unread is None else unread))
+    unread = pd.DataFrame() if unread is None else unread
+    write_atomic(path, _page(runs, unread) if path.suffix == ".html" else runs.to_csv(index=False, lineterminator="\n"))
     return path
 
 
 def _page(runs: pd.DataFrame, unread: pd.DataFrame) -> str:
-    """The page."""
     finished = comparable(runs).sort_values("average_incremental_accuracy", ascending=False)
     counts = ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items())
-    parts = [f"<h1>Runs compared</h1><p>{html.escape(f'{len(runs)} runs: {counts}')}. Written {_today()}.</p>"]
+    today = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    parts = [f"<h1>Runs compared</h1><p>{html.escape(f'{len(runs)} runs: {counts}')}. Written {today}.</p>"]
     if len(finished):
-        parts += _comparison(runs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # who opens the page sees no warnings: it says them itself
+            points, plot = over_seeds(runs), accuracy_over_energy(runs)
+            warning = warn_of_mixed_energy(points)
+        parts += [f'<p class="warning">{html.escape(warning)}</p>'] if warning else []
+        note = "Points: rows of the next table, with standard deviations; dotted: the best at each cost."
+        numbered = points.drop(columns="setting").rename_axis("point").reset_index()
+        parts += [_figure(plot, note), *_table("Settings, mean and standard deviation (sd) over n seeds", numbered)]
         parts += _side_by_side(finished.drop_duplicates(varied(finished) or ["dataset"]).head(_SIDE_BY_SIDE))
     unfinished = runs[runs["status"] != "finished"]
     parts += _table("Runs that did not finish", unfinished.reindex(columns=["notebook", "run_id", "status", "error"]))
@@ -84,29 +81,13 @@ def _page(runs: pd.DataFrame, unread: pd.DataFrame) -> str:
     )
 
 
-def _comparison(runs: pd.DataFrame) -> list[str]:
-    """Accuracy against cost, and the settings with seeds averaged."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        points, plot = over_seeds(runs), comparison_plots.accuracy_over_energy(runs)
-        warning = warn_of_mixed_energy(points)
-    parts = [f'<p class="warning">{html.escape(warning)}</p>'] if warning else []
-    note = "Points: rows of the next table, with standard deviations; dotted: the best at each cost."
-    numbered = points.drop(columns="setting").rename_axis("point").reset_index()
-    return [*parts, _figure(plot, note), *_table("Settings, mean and standard deviation (sd) over n seeds", numbered)]
-
-
 def _side_by_side(table: pd.DataFrame) -> list[str]:
-    """Runs in detail."""
     runs = {row["run_id"]: open_run(row["path"]) for row in table.to_dict("records")}
     shown = table[["run_id", "dataset", *varied(table), "seed", *MEASURES]].dropna(axis=1, how="all")
     parts = _table("The best run of each of the most accurate settings", shown.loc[:, ~shown.columns.duplicated()])
     parts += [f'<p class="warning">{html.escape(problem)}</p>' for run in runs.values() for problem in run.problems]
-    for draw in (
-        comparison_plots.configurations, comparison_plots.accuracy_matrices, comparison_plots.energy_of_phases,
-    ):  # fmt: skip
-        parts.append(_figure(draw(runs)))
-    events = [run.tables["events"].assign(run=name) for name, run in runs.items() if len(run.tables["events"])]
+    parts += [_figure(draw(runs)) for draw in (configurations, accuracy_matrices, energy_of_phases)]
+    events = [run.events.assign(run=name) for name, run in runs.items() if len(run.events)]
     columns = ["run", "task", "epoch", "stream_size", "episodic_size", "swap_ratio", "reason"]
     return parts + (_table("What the controllers decided", pd.concat(events)[columns]) if events else [])
 
@@ -124,7 +105,3 @@ def _table(title: str, table: pd.DataFrame) -> list[str]:
     more = f"<p>… and {len(table) - len(head)} more; the .csv has all.</p>" if len(table) > len(head) else ""
     grid = head.to_html(index=False, float_format="%.4g", na_rep="", border=0)
     return [f"<h2>{html.escape(title)}</h2><section>{grid}</section>{more}"]
-
-
-def _today() -> str:
-    return f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"

@@ -18,7 +18,7 @@ from mirolib.viz import figures as plots
 _PACKAGES = ("mirolib", "torch", "numpy", "pandas", "plotly", "lmdb", "jupyterlab")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Setup:
     """What a notebook works with.
 
@@ -48,12 +48,8 @@ class Setup:
             "plots": f"{self.theme} theme",
         }
 
-    def __str__(self) -> str:
-        """The same, a line each."""
+    def __repr__(self) -> str:
         return "\n".join(f"{name}: {text}" for name, text in self._facts().items())
-
-    def _repr_pretty_(self, printer: object, cycle: bool) -> None:
-        printer.text(str(self))  # type: ignore[attr-defined]
 
     def _repr_html_(self) -> str:
         return facts("Miro workbench", self._facts())
@@ -63,10 +59,8 @@ def setup(*, theme: str = "auto", seed: int | None = None, threads: int | None =
     """Prepares a notebook and says what it works with.
 
     Args:
-        theme: Of the plots: `auto` reads on light and dark pages alike, `light` and `dark` have a background of their
-            own.
-        seed: Seeds the generators of Python, NumPy and PyTorch for the notebook's own code; the library never draws
-            from them.
+        theme: Of the plots: `auto` reads on light and dark pages alike, `light` and `dark` have their own background.
+        seed: Seeds Python, NumPy and PyTorch for the notebook's own code; the library never draws from them.
         threads: Threads that PyTorch computes with; by default as many as it likes.
 
     Raises:

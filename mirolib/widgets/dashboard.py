@@ -72,8 +72,8 @@ class Dashboard:
         self._view.pause.on_click(lambda _: self.pause())
         self._view.stop.on_click(lambda _: self.stop())
         self._view.budget.observe(lambda _: self._turn_budget(), "value")
-        self._view.cap.observe(lambda _: self._turn_others(), "value")
-        self._view.congestion.observe(lambda _: self._turn_others(), "value")
+        for knob in (self._view.cap, self._view.congestion):
+            knob.observe(lambda _: self._turn_others(), "value")
         _stop_latest()
         self._enable(form=True, buttons=False, knobs=True)
         self._view.draw(Snapshot())
@@ -139,11 +139,9 @@ class Dashboard:
         """A run with the settings of the form and the knobs as they stand, in place of the kernel's latest."""
         settings = self._form.read()
 
-        def make(disturb: Disturbance) -> RecordedRun:
-            return RecordedRun(
-                settings, dataset=self._dataset, notebook=self._notebook, run_id=run_id, results=self._results,
-                disturb=disturb,
-            )  # fmt: skip
+        def make(disturb: Disturbance) -> RecordedRun:  # in the run's thread: loading data takes a while
+            return RecordedRun(settings, dataset=self._dataset, notebook=self._notebook, run_id=run_id,
+                               results=self._results, disturb=disturb)  # fmt: skip
 
         run = LiveRun(make, after=_stop_latest())
         Dashboard._latest = self._run = run
@@ -179,8 +177,8 @@ class Dashboard:
             self._view.show_budget(self._budget)
             return
         self._budget = samples
-        text = "No memory budget." if samples is None else f"Memory budget: {samples:,} samples, "
-        text += "" if samples is None else f"{size_text(samples * run.experiment.memory.slot_bytes)}."
+        size = None if samples is None else size_text(samples * run.experiment.memory.slot_bytes)
+        text = "No memory budget." if samples is None else f"Memory budget: {samples:,} samples, {size}."
         self._view.note(f"{text} {_HEEDS.get(run.experiment.settings.controller, _HEEDS_LATER)}")
 
     def _pump(self, run: LiveRun) -> None:
@@ -198,9 +196,8 @@ class Dashboard:
                 self._view.pause.description = "Resume" if run.is_held else "Pause"
         except Exception as error:  # training goes on whatever becomes of the pictures
             logger.exception("The dashboard can't be drawn.")
-            self._view.say(
-                f"The dashboard can't be drawn ({type(error).__name__}: {error}); training goes on.", error=True
-            )
+            sentence = f"The dashboard can't be drawn ({type(error).__name__}: {error}); training goes on."
+            self._view.say(sentence, error=True)
             run.ended.wait()
         if self._run is run:
             self._enable(form=True, buttons=False, knobs=True)
@@ -223,17 +220,15 @@ class Dashboard:
 
 
 def _train(run: LiveRun) -> None:
-    """Trains in the background; an error is said on the page, and logged where it is not meant for the user."""
     try:
         run.train()
-    except MiroError:
+    except MiroError:  # the page says it
         pass
     except Exception:
         logger.exception("The run failed.")
 
 
 def _stop_latest() -> LiveRun | None:
-    """Ends the run that goes on in this kernel, if one does, and returns it."""
     latest = Dashboard._latest
     if latest is None or latest.ended.is_set():
         return None

@@ -50,6 +50,7 @@ class LiveRun:
         self._rate_bytes_s: float | None = None
         self._throttle: Throttle | None = None
         self._trials, self._trials_at = pd.DataFrame(), 0
+        # events, not flags: the training thread sleeps on them while it is paused
         self._goes, self._is_stopped = threading.Event(), threading.Event()
         self._goes.set()
 
@@ -61,10 +62,10 @@ class LiveRun:
             StorageError: If the disk is full or can't be written.
         """
         try:
-            if self._after is not None:
+            if self._after is not None:  # two runs at once would share the cores and each other's joules
                 self._after.ended.wait()
             self._recorded = self._make(self._throttled)
-            self.set_swap_ratio_cap(self._swap_ratio_cap)
+            self.set_swap_ratio_cap(self._swap_ratio_cap)  # the knob may have been turned while it was made
             self._train(self._recorded)
             return self._recorded.result
         except BaseException as error:
@@ -72,13 +73,12 @@ class LiveRun:
             self.error = error if isinstance(error, Exception) else None
             raise
         finally:
-            self._after = None
+            self._after = None  # or each run would keep all those before it in RAM
             self.ended.set()
 
     def _train(self, recorded: RecordedRun) -> None:
-        """Takes step after step."""
         experiment = recorded.experiment
-        with closing(recorded.steps(progress=False)) as steps:
+        with closing(recorded.steps(progress=False)) as steps:  # a stop writes the folder's end now
             self.state = "training"
             for step in steps:
                 if isinstance(step, EpochRecord):
@@ -93,7 +93,7 @@ class LiveRun:
 
     def _throttled(self, storage: Storage) -> During:
         self._throttle = Throttle(storage, self._rate_bytes_s)
-        return During(0, sys.maxsize, self._throttle)
+        return During(0, sys.maxsize, self._throttle)  # for the whole run: its rate is what changes
 
     def _may_go_on(self, experiment: Experiment) -> bool:
         """Waits while the run is paused, which counts as a pause and not as training; whether it is to go on."""
@@ -130,13 +130,13 @@ class LiveRun:
     @property
     def sentence(self) -> str:
         """How the run stands, for people."""
-        if self.experiment is None:
+        if (recorded := self._recorded) is None:
             return self._problem or "Loading the data set and making the parts of the run."
-        tasks, epochs = len(self.experiment.stream), self.experiment.learner.epochs
-        records = self.experiment.loop.records
+        tasks, epochs = len(recorded.experiment.stream), recorded.experiment.learner.epochs
+        records = recorded.experiment.loop.records
         task, epoch = divmod(len(self._epochs), epochs)
         here = f"task {min(task + 1, tasks)} of {tasks}, {epoch} of {epochs} epochs done"
-        kept = f"what the {len(records)} finished tasks left is in {self._folder}"
+        kept = f"what the {len(records)} finished tasks left is in {recorded.folder.path}"
         if self.state == "finished":
             return f"Finished: average accuracy {records[-1].average_accuracy:.1%} over {tasks} tasks; {kept}."
         if self.state in ("failed", "stopped"):
@@ -148,15 +148,10 @@ class LiveRun:
         return f"Training: {here}."
 
     @property
-    def _folder(self) -> str:
-        return str(self._recorded.folder.path) if self._recorded else ""
-
-    @property
     def _problem(self) -> str:
-        """What ended the run before its time; empty for nothing."""
-        if isinstance(self.error, MiroError):
-            return str(self.error)
-        return f"{type(self.error).__name__}: {self.error}" if self.error else ""
+        if self.error is None or isinstance(self.error, MiroError):
+            return str(self.error or "")
+        return f"{type(self.error).__name__}: {self.error}"
 
     def pause(self) -> None:
         """Makes the run wait when the epoch under way is over."""
@@ -169,7 +164,7 @@ class LiveRun:
     def stop(self) -> None:
         """Ends the run when the epoch under way is over; what the finished tasks left is kept."""
         self._is_stopped.set()
-        self._goes.set()
+        self._goes.set()  # in this order, or a paused run would begin another epoch
 
     def set_swap_ratio_cap(self, cap: float) -> None:
         """Sets the highest swap ratio that is allowed, in [0, 1]."""
@@ -204,7 +199,7 @@ class LiveRun:
         if self.experiment is None:
             return Snapshot(pace=pace)
         memory, loop = self.experiment.memory, self.experiment.loop
-        epochs, events = tuple(self._epochs), tuple(loop.events)
+        epochs, events = tuple(self._epochs), tuple(loop.events)  # copies: the run goes on while they are drawn
         if len(events) != self._trials_at:  # the table changes with decisions alone
             self._trials_at, self._trials = len(events), self.experiment.controller.trials
         return Snapshot(

@@ -13,7 +13,7 @@ from mirolib.energy import EnergyMeter
 from mirolib.learning.learner import Tally
 
 _MOST_LOOKS = 1200  # five minutes at 4 Hz; then every other is dropped
-_WINDOW_S, _WINDOW_PERIODS = 1.0, 6  # power is the mean of so long, and of so many readings of the sensor
+_WINDOW_S, _WINDOW_PERIODS = 1.0, 6  # power is the mean of so long, and of so many readings of a slow sensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class Pace:
     @property
     def rate(self) -> np.ndarray:
         """`(n,)` sample visits a second over the four looks before each instant; NaN at the first."""
+        # four: between two looks there may be a step or none
         before = np.maximum(np.arange(len(self.time_s)) - 4, 0)
         elapsed = self.time_s - self.time_s[before]
         return np.divide(self.work - self.work[before], elapsed, out=np.full(len(elapsed), np.nan), where=elapsed > 0)
@@ -59,7 +60,7 @@ class PaceKeeper:
         work = tally.visits + FORWARD_SHARE * tally.forward_visits
         self._looks.append((now - self._start, work, self._power_w(now)))
         if len(self._looks) > _MOST_LOOKS:
-            del self._looks[::2]
+            del self._looks[::2]  # the whole run stays on the chart, at half the resolution
         time_s, works, power_w = np.array(self._looks).T
         return Pace(time_s, works, power_w, self._meter.source.kind, self._phases(now))
 

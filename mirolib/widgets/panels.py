@@ -21,7 +21,7 @@ _PHASES = {
     "receive": OKABE_ITO[4], "profile": OKABE_ITO[3], "train": OKABE_ITO[2], "retain": OKABE_ITO[0],
     "evaluate": OKABE_ITO[6], "pause": "#999999", "idle": "#999999",
 }  # fmt: skip
-_LATEST_EVENTS = 50
+_LATEST_EVENTS = 50  # all of them would be sent anew at each decision
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def accuracy(state: Snapshot) -> str:
     learnt = np.arange(1, len(state.tasks) + 1)
     matrix = [record.accuracies for record in state.tasks]
     lines = [
-        Line(f"task {task + 1}" if len(state.tasks) <= 10 else "", learnt[task:],
+        Line(f"task {task + 1}" if len(state.tasks) <= 10 else "", learnt[task:],  # or the legend fills the panel
              100 * np.array([row[task] for row in matrix[task:]]),
-             OKABE_ITO[task % len(OKABE_ITO)], width=1.2, markers=True)
+             OKABE_ITO[task % len(OKABE_ITO)], width=1.2, markers=True)  # a task has one point at first, no line
         for task in range(len(state.tasks))
     ]  # fmt: skip
     average = 100 * np.array([record.average_accuracy for record in state.tasks])
@@ -102,9 +102,8 @@ def sizes(state: Snapshot) -> str:
 
 
 def _epochs_before(state: Snapshot, event: Event) -> int:
-    """Epochs of the run before an event."""
     earlier = sum(epoch.task < event.task for epoch in state.epochs)
-    return earlier + max(0, event.epoch)
+    return earlier + max(0, event.epoch)  # -1: on arrival of its task
 
 
 def swapping(state: Snapshot) -> str:
@@ -126,17 +125,15 @@ def memory(state: Snapshot) -> str:
     config = state.config
     if config is None:
         return '<p class="miro-empty">The buffers are shown here once a run has begun.</p>'
-    bars = [
-        _bar("stream buffer", state.fill[0], config.stream_size, state.slot_bytes, _STREAM),
-        _bar("episodic memory", state.fill[1], config.episodic_size, state.slot_bytes, _EPISODIC),
-    ]
+    bars = _bar("stream buffer", state.fill[0], config.stream_size, state.slot_bytes, _STREAM)
+    bars += _bar("episodic memory", state.fill[1], config.episodic_size, state.slot_bytes, _EPISODIC)
     last = state.epochs[-1] if state.epochs else None
     rate = f"{last.swaps.swapped / last.duration_s:,.0f}" if last else "0"
     stall = f"{last.stall_share:.1%}" if last else "0 %"
     size = (config.stream_size + config.episodic_size) * state.slot_bytes
     budget = "no budget" if state.budget_bytes is None else f"budget {size_text(state.budget_bytes)}"
     return (
-        "".join(bars) + f"<p>In all {size_text(size)} ({budget}); {state.stored:,} samples on storage. "
+        f"{bars}<p>In all {size_text(size)} ({budget}); {state.stored:,} samples on storage. "
         f"Last epoch: {rate} samples swapped a second, {stall} of the time spent waiting for storage.</p>"
     )
 
@@ -168,7 +165,7 @@ def _candidate(row: Mapping[Hashable, object], budget_bytes: int | None) -> str:
     size, reached = int(str(row["memory_bytes"])), float(str(row["accuracy"]))
     over = budget_bytes is not None and size > budget_bytes
     state = "chosen" if row["chosen"] else "over" if over else ""
-    mark = {"chosen": "► chosen", "over": "✕ too large", "": ""}[state]
+    mark = {"chosen": "► chosen", "over": "✕ too large", "": ""}[state]  # in words and signs, not in colour alone
     values = (
         mark, row["rank"], row["stream_size"], row["episodic_size"], size_text(size),
         "" if np.isnan(reached) else f"{reached:.1%}", number(float(str(row["cost"]))), f"{row['utility']:.3g}",
@@ -188,26 +185,16 @@ def _when(event: Event) -> str:
     return f"task {event.task + 1}" + (f", before epoch {event.epoch + 1}" if event.epoch >= 0 else ", on arrival")
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One part of the dashboard.
-
-    Attributes:
-        draw: From a run's state to HTML.
-        inputs: The parts of the state that it shows: it need not be drawn again while they are the same.
-    """
-
-    draw: Callable[[Snapshot], str]
-    inputs: tuple[str, ...]
-
-
-PANELS = {
-    "accuracy": Panel(accuracy, ("tasks",)),
-    "pace": Panel(pace, ("pace",)),
-    "sizes": Panel(sizes, ("epochs", "events", "budget_bytes")),
-    "swapping": Panel(swapping, ("epochs",)),
-    "memory": Panel(memory, ("epochs", "config", "fill", "stored", "budget_bytes")),
-    "candidates": Panel(candidates, ("trials", "budget_bytes")),
-    "log": Panel(log, ("events",)),
+PANELS: dict[str, tuple[Callable[[Snapshot], str], tuple[str, ...]]] = {
+    "accuracy": (accuracy, ("tasks",)),
+    "pace": (pace, ("pace",)),
+    "sizes": (sizes, ("epochs", "events", "budget_bytes")),
+    "swapping": (swapping, ("epochs",)),
+    "memory": (memory, ("epochs", "config", "fill", "stored", "budget_bytes")),
+    "candidates": (candidates, ("trials", "budget_bytes")),
+    "log": (log, ("events",)),
 }
-"""What is drawn, by name."""
+"""What is drawn, by name: from a run's state to HTML, and the parts of the state that it shows.
+
+It need not be drawn again while these are the same.
+"""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-WIDTH, HEIGHT = 460, 175
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 34
-_MOST_POINTS = 300
+WIDTH, HEIGHT = 460, 175  # of the drawing; the page scales it to its cell
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 34  # room for tick labels and titles
+_MOST_POINTS = 300  # of a line: more can't be told apart on 400 pixels, and all are sent at each drawing
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,19 @@ def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line], bands: Sequence[B
         lines: What is drawn; long lines are thinned out.
         bands: What is shaded behind.
     """
-    across = _Scale.over(x, [line.x for line in lines], _LEFT, WIDTH - _RIGHT)
-    up = _Scale.over(y, [line.y for line in lines], HEIGHT - _BOTTOM, _TOP)
+    across, columns = _scale(x, [line.x for line in lines], _LEFT, WIDTH - _RIGHT)
+    up, rows = _scale(y, [line.y for line in lines], HEIGHT - _BOTTOM, _TOP)  # pixels are counted from above
     parts = [_shade(band, across) for band in bands]
-    parts += _grid(across, up, x, y)
-    parts += [_draw(line, across, up) for line in lines]
+    for value, place in zip(rows, up(rows), strict=True):
+        parts.append(f'<path class="grid" d="M{_LEFT} {place:.1f}H{WIDTH - _RIGHT}"/>')
+        parts.append(f'<text x="{_LEFT - 5}" y="{place + 4:.1f}" text-anchor="end">{number(value)}</text>')
+    for value, place in zip(columns, across(columns), strict=True):
+        parts.append(f'<text x="{place:.1f}" y="{HEIGHT - _BOTTOM + 15}" text-anchor="middle">{number(value)}</text>')
+    middle, centre = (_LEFT + WIDTH - _RIGHT) / 2, (_TOP + HEIGHT - _BOTTOM) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{html.escape(x.title)}</text>')
+    turned = f'transform="translate(12 {centre}) rotate(-90)"'
+    parts.append(f'<text {turned} text-anchor="middle">{html.escape(y.title)}</text>')
+    parts += [_draw(line, across, up) for line in lines]  # last, over bands and grid
     label = html.escape(title, quote=True)
     return (
         f'<figure class="miro-chart"><figcaption>{label}</figcaption>{_legend(lines, bands)}'
@@ -99,33 +107,20 @@ def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line], bands: Sequence[B
     )
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """From values to pixels."""
+_Place = Callable[[np.ndarray], np.ndarray]
 
-    low: float
-    high: float
-    start: float
-    end: float
-    step: float
 
-    @classmethod
-    def over(cls, axis: Axis, values: Sequence[np.ndarray], start: float, end: float) -> _Scale:
-        """A scale that holds the axis's own range and all finite values, ending at a tick where it grows."""
-        found = np.concatenate([np.array([axis.least, axis.most]), *values])
-        found = found[np.isfinite(found)]
-        low, high = float(found.min()), float(found.max())
-        if high <= low:
-            high = low + 1.0
-        step = _nice((high - low) / 4, axis.whole)
-        return cls(low, high, start, end, step)
-
-    def __call__(self, values: np.ndarray | float) -> np.ndarray:
-        return self.start + (np.asarray(values) - self.low) / (self.high - self.low) * (self.end - self.start)
-
-    def ticks(self) -> np.ndarray:
-        first = math.ceil(self.low / self.step - 1e-9)
-        return self.step * np.arange(first, math.floor(self.high / self.step + 1e-9) + 1)
+def _scale(axis: Axis, values: Sequence[np.ndarray], start: float, end: float) -> tuple[_Place, np.ndarray]:
+    """From values to pixels, over the axis's own range and all finite values; and where its ticks are."""
+    found = np.concatenate([np.array([axis.least, axis.most]), *values])
+    found = found[np.isfinite(found)]
+    low, high = float(found.min()), float(found.max())
+    if high <= low:  # nothing yet, or all the same
+        high = low + 1.0
+    step = _nice((high - low) / 4, axis.whole)  # four at most: labels don't touch
+    # 1e-9: a tick at the very end is one in spite of rounding
+    ticks = step * np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    return lambda some: start + (np.asarray(some) - low) / (high - low) * (end - start), ticks
 
 
 def _nice(step: float, whole: bool) -> float:
@@ -143,22 +138,7 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _grid(across: _Scale, up: _Scale, x: Axis, y: Axis) -> list[str]:
-    """Grid lines, tick labels and axis titles."""
-    parts = []
-    for value, place in zip(up.ticks(), up(up.ticks()), strict=True):
-        parts.append(f'<path class="grid" d="M{_LEFT} {place:.1f}H{WIDTH - _RIGHT}"/>')
-        parts.append(f'<text x="{_LEFT - 5}" y="{place + 4:.1f}" text-anchor="end">{number(value)}</text>')
-    for value, place in zip(across.ticks(), across(across.ticks()), strict=True):
-        parts.append(f'<text x="{place:.1f}" y="{HEIGHT - _BOTTOM + 15}" text-anchor="middle">{number(value)}</text>')
-    middle, centre = (_LEFT + WIDTH - _RIGHT) / 2, (_TOP + HEIGHT - _BOTTOM) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{html.escape(x.title)}</text>')
-    turned = f'transform="translate(12 {centre}) rotate(-90)"'
-    parts.append(f'<text {turned} text-anchor="middle">{html.escape(y.title)}</text>')
-    return parts
-
-
-def _shade(band: Band, across: _Scale) -> str:
+def _shade(band: Band, across: _Place) -> str:
     start, end = np.clip(across(np.array([band.start, band.end])), _LEFT, WIDTH - _RIGHT)
     return (
         f'<rect x="{start:.1f}" y="{_TOP}" width="{max(end - start, 0):.1f}" height="{HEIGHT - _BOTTOM - _TOP}" '
@@ -166,29 +146,19 @@ def _shade(band: Band, across: _Scale) -> str:
     )
 
 
-def _draw(line: Line, across: _Scale, up: _Scale) -> str:
-    """A line as a path, with its dots."""
+def _draw(line: Line, across: _Place, up: _Place) -> str:
     keep = np.unique(np.linspace(0, len(line.x) - 1, min(len(line.x), _MOST_POINTS)).round().astype(int))
-    points = [(px, py) for px, py in zip(across(line.x[keep]).tolist(), up(line.y[keep]).tolist(), strict=True)]
-    path, pen = [], False
-    for px, py in points:
+    (on, to), path, dots, pen = ("H", "V") if line.step else ("L", " "), "", "", False
+    for px, py in zip(across(line.x[keep]).tolist(), up(line.y[keep]).tolist(), strict=True):
         if math.isfinite(py):
-            path.append(f"{'H' if line.step else 'L'}{px:.1f}{'V' if line.step else ' '}{py:.1f}" if pen
-                        else f"M{px:.1f} {py:.1f}")  # fmt: skip
-        pen = math.isfinite(py)
+            path += f"{on}{px:.1f}{to}{py:.1f}" if pen else f"M{px:.1f} {py:.1f}"
+            dots += f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{line.colour}"/>' if line.markers else ""
+        pen = math.isfinite(py)  # lifted over a gap
     dash = f' stroke-dasharray="{line.dash}"' if line.dash else ""
-    drawn = f'<path d="{"".join(path)}" fill="none" stroke="{line.colour}" stroke-width="{line.width}"{dash}/>'
-    if line.markers:
-        drawn += "".join(
-            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{line.colour}"/>'
-            for px, py in points
-            if math.isfinite(py)
-        )
-    return drawn
+    return f'<path d="{path}" fill="none" stroke="{line.colour}" stroke-width="{line.width}"{dash}/>{dots}'
 
 
 def _legend(lines: Sequence[Line], bands: Sequence[Band]) -> str:
-    """Names with a swatch each: a stroke for a line, a square for a band."""
     named = {line.name: f'<i style="border-top:3px {"dashed" if line.dash else "solid"} {line.colour}"></i>'
              for line in lines if line.name}  # fmt: skip
     named |= {band.name: f'<i class="band" style="background:{band.colour}"></i>' for band in bands}

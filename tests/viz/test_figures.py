@@ -109,5 +109,6 @@ def test_relative_costs_have_a_reference_of_one():
     )
     figure = plots.accuracy_over_relative_cost(table, "setting", "whole")
     data = [part for part in figure.data if part.x[0] is not None]
-    assert [list(part.x) for part in data] == [[1.0, 0.25], [1.0, 0.5]]
-    assert list(data[0].y) == pytest.approx([90, 85]) and list(data[1].y) == pytest.approx([70, 60])
+    assert {part.name: list(part.x) for part in data} == {"whole": [1.0, 1.0], "ours": [0.25, 0.5]}
+    assert list(data[0].y) == pytest.approx([90, 70]) and list(data[1].y) == pytest.approx([85, 60])
+    assert len({*data[0].marker.symbol}) == 2 and data[0].marker.symbol == data[1].marker.symbol, "one a data set"
