@@ -5,29 +5,20 @@ A new data set is a file with a `DatasetSpec` and a function `load(root)`, enter
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from mirolib.base.errors import InputError
-from mirolib.data import cifar100, digits, dsads, imagenet1k, tiny_imagenet, urbansound8k
-from mirolib.data.dataset import Dataset, DatasetSpec, Preset, Samples
-from mirolib.data.digits import DIGITS
-from mirolib.data.fetch import ARCHIVES, fetch
+from mirolib.data import cifar100, digits, dsads, fetch, imagenet1k, tiny_imagenet, urbansound8k
+from mirolib.data.dataset import Dataset as Dataset, DatasetSpec as DatasetSpec, Preset as Preset, Samples as Samples
+from mirolib.data.digits import DIGITS as DIGITS
+from mirolib.data.fetch import ARCHIVES as ARCHIVES
 from mirolib.data.files import data_folder
 
-__all__ = [
-    "DIGITS",
-    "LOADERS",
-    "Dataset",
-    "DatasetSpec",
-    "Preset",
-    "Samples",
-    "available_datasets",
-    "dataset_spec",
-    "load_dataset",
-]
+logger = logging.getLogger(__name__)
 
 LOADERS: dict[str, tuple[DatasetSpec, Callable[[Path], Dataset]]] = {
     "digits": (DIGITS, digits.load),
@@ -82,8 +73,11 @@ def load_dataset(
     spec, load = _entry(name)
     chosen = spec.preset(preset)
     if download and name in ARCHIVES:
-        fetch(ARCHIVES[name], data_folder(root))
-    dataset = load(data_folder(root)).subset(chosen.per_class, chosen.test_per_class, chosen.classes)
+        fetch.fetch(ARCHIVES[name], data_folder(root))
+    found = load(data_folder(root))
+    counts = len(found.class_names), len(found.train), len(found.test)
+    logger.info("%s: %d classes, %d training and %d test samples found", name, *counts)
+    dataset = found.subset(chosen.per_class, chosen.test_per_class, chosen.classes)
     if not chosen.image_size:
         return dataset
     shape = (spec.sample_shape[0], chosen.image_size, chosen.image_size)

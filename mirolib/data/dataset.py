@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -125,11 +125,9 @@ class Samples:
         return int(self.data.size_bytes[self.rows].mean())
 
     def __repr__(self) -> str:
-        """How many there are."""
         return f"Samples({len(self)} of {len(np.unique(self.labels))} classes)"
 
     def __len__(self) -> int:
-        """Number of samples in this view."""
         return len(self.rows)
 
     def read(self, positions: np.ndarray | slice) -> np.ndarray:
@@ -157,7 +155,6 @@ class Dataset:
     fingerprint: str = field(repr=False)
 
     def __repr__(self) -> str:
-        """Name, samples, classes and shape."""
         shape = "x".join(map(str, self.spec.sample_shape))
         return (
             f"Dataset({self.spec.name}: {len(self.train)} training and {len(self.test)} test samples, "
@@ -205,10 +202,11 @@ class Dataset:
         """
         train_samples, train_labels = _checked(train_samples, train_labels, "training")
         test_samples, test_labels = _checked(test_samples, test_labels, "test")
-        if train_samples.shape[1:] != test_samples.shape[1:] or train_samples.dtype != test_samples.dtype:
+        kind, test_kind = ((part.shape[1:], str(part.dtype)) for part in (train_samples, test_samples))
+        if kind != test_kind:
             raise InputError(
-                f"Training samples are {train_samples.shape[1:]} {train_samples.dtype} but test samples are "
-                f"{test_samples.shape[1:]} {test_samples.dtype}; give both the same shape and type."
+                f"Training samples are {kind[0]} {kind[1]} but test samples are {test_kind[0]} {test_kind[1]}; give "
+                "both the same shape and type."
             )
         values, train_classes = np.unique(train_labels, return_inverse=True)
         unknown = np.setdiff1d(test_labels, values)
@@ -221,23 +219,20 @@ class Dataset:
         if len(names) != len(values):
             raise InputError(f"There are {len(values)} classes but {len(names)} class names; give one name a class.")
         spec = spec or _derived_spec(train_samples, len(values))
-        if (spec.sample_shape, spec.sample_dtype) != (train_samples.shape[1:], str(train_samples.dtype)):
+        if (spec.sample_shape, spec.sample_dtype) != kind:
             raise InputError(
                 f"The spec says samples are {spec.sample_shape} {spec.sample_dtype} but the arrays hold "
-                f"{train_samples.shape[1:]} {train_samples.dtype}; make them agree."
+                f"{kind[0]} {kind[1]}; make them agree."
             )
         digest = xxhash.xxh3_128()
         for part in (train_samples, train_labels, test_samples, test_labels):
             digest.update(np.ascontiguousarray(part).data)
-        train_classes = train_classes.astype(np.int64)
-        test_classes = np.searchsorted(values, test_labels).astype(np.int64)
-        return cls(
-            spec,
-            Samples(train_samples, train_classes, np.arange(len(train_classes))),
-            Samples(test_samples, test_classes, np.arange(len(test_classes))),
-            names,
-            digest.hexdigest(),
+        test_classes = np.searchsorted(values, test_labels)
+        train, test = (
+            Samples(samples, classes.astype(np.int64), np.arange(len(classes)))
+            for samples, classes in ((train_samples, train_classes), (test_samples, test_classes))
         )
+        return cls(spec, train, test, names, digest.hexdigest())
 
     def subset(self, per_class: int = 0, test_per_class: int = 0, classes: int = 0) -> Dataset:
         """A class-balanced part of this data set, the same every time.
@@ -250,14 +245,13 @@ class Dataset:
         if not (per_class or test_per_class or classes):
             return self
         classes = min(classes or len(self.class_names), len(self.class_names))
-        parts = [
+        train, test = (
             part.select(rows := _spread(part.labels, most, classes), part.labels[rows])
             for part, most in ((self.train, per_class), (self.test, test_per_class))
-        ]
-        fingerprint = f"{self.fingerprint}/{per_class}/{test_per_class}/{classes}"
-        return replace(
-            self, train=parts[0], test=parts[1], class_names=self.class_names[:classes], fingerprint=fingerprint
         )
+        # another one than the whole set's, so that a store of one is never taken for the other's
+        fingerprint = f"{self.fingerprint}/{per_class}/{test_per_class}/{classes}"
+        return Dataset(self.spec, train, test, self.class_names[:classes], fingerprint)
 
 
 def _spread(labels: np.ndarray, most: int, classes: int) -> np.ndarray:
@@ -266,6 +260,7 @@ def _spread(labels: np.ndarray, most: int, classes: int) -> np.ndarray:
     for label in range(classes):
         places = np.flatnonzero(labels == label)
         count = min(most or len(places), len(places))
+        # spread, since neighbours in a file are often of one person, place or time
         found.append(places[np.linspace(0, len(places) - 1, count).round().astype(int)] if count else places)
     return np.sort(np.concatenate(found))
 
@@ -274,7 +269,7 @@ def _checked(samples: np.ndarray, labels: np.ndarray, which: str) -> tuple[np.nd
     """Samples as uint8 or float32 with a channel axis, labels as int64, or a sentence on what is wrong."""
     try:
         samples, labels = np.asarray(samples), np.asarray(labels)
-    except ValueError as error:
+    except ValueError as error:  # NumPy makes no array of rows of several lengths
         raise InputError(f"The {which} samples or labels are ragged; give every sample the same shape.") from error
     if samples.ndim < 2 or len(samples) == 0:
         raise InputError(f"The {which} samples have shape {samples.shape}; give an array (n, ...) with n > 0.")
@@ -292,6 +287,7 @@ def _checked(samples: np.ndarray, labels: np.ndarray, which: str) -> tuple[np.nd
                 f"{int(bad.sum())} {which} samples hold NaN or infinite values, first at row "
                 f"{int(bad.argmax())}; remove or repair them."
             )
+    # with channels first, an image may be 1, 3 or 4 pixels wide
     if samples.ndim == 4 and samples.shape[3] in (1, 3, 4) and samples.shape[1] not in (1, 3, 4):
         raise InputError(
             f"The {which} images have shape {samples.shape[1:]}, channels last; give channels first, "
@@ -308,17 +304,13 @@ def _derived_spec(samples: np.ndarray, num_classes: int) -> DatasetSpec:
     axes = tuple(axis for axis in range(samples.ndim) if axis != 1) if samples.ndim == 4 else None
     mean = np.atleast_1d(samples.mean(axis=axes, dtype=np.float64)) / scale
     std = np.atleast_1d(samples.std(axis=axes, dtype=np.float64)) / scale
-    tasks = max(1, min(5, num_classes // 2))
-    per_task = max(1, len(samples) // tasks)
+    std = np.maximum(std, 1e-6)  # samples that are all alike are divided by it
+    tasks = max(1, min(5, num_classes // 2))  # of two classes at least, where there are as many
+    model = "small-cnn" if samples.ndim == 4 else "mlp"
+    # the paper's sizes for CIFAR-100 at most, and one sample of each class in memory at least
+    stream, episodic = min(5000, max(1, len(samples) // tasks)), max(num_classes, min(2000, len(samples) // 10))
     preset = Preset(
-        model="small-cnn" if samples.ndim == 4 else "mlp",
-        tasks=tasks,
-        epochs=10,
-        batch_size=32,
-        lr=0.1,
-        stream_size=min(5000, per_task),
-        episodic_size=max(num_classes, min(2000, len(samples) // 10)),
-        swap_ratio=0.2,
+        model, tasks, epochs=10, batch_size=32, lr=0.1, stream_size=stream, episodic_size=episodic, swap_ratio=0.2
     )
     return DatasetSpec(
         name="arrays",
@@ -327,5 +319,5 @@ def _derived_spec(samples: np.ndarray, num_classes: int) -> DatasetSpec:
         presets={"small": preset},
         scale=scale,
         mean=tuple(mean.tolist()),
-        std=tuple(np.maximum(std, 1e-6).tolist()),
+        std=tuple(std.tolist()),
     )

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError
 from mirolib.data.dataset import Dataset, DatasetSpec, Preset
-from mirolib.data.files import cached_array, find_folder, list_files, read_file, stamp_of
-
-logger = logging.getLogger(__name__)
+from mirolib.data.fetch import ARCHIVES
+from mirolib.data.files import cached_samples, check_classes, list_files, read_file, stamp_of
 
 DSADS = DatasetSpec(
     name="dsads",
@@ -35,38 +30,20 @@ DSADS = DatasetSpec(
 )  # fmt: skip
 
 ACTIVITIES = (
-    "sitting",
-    "standing",
-    "lying on back",
-    "lying on right side",
-    "ascending stairs",
-    "descending stairs",
-    "standing still in an elevator",
-    "moving around in an elevator",
-    "walking in a parking lot",
-    "walking on a flat treadmill at 4 km/h",
-    "walking on an inclined treadmill at 4 km/h",
-    "running on a treadmill at 8 km/h",
-    "exercising on a stepper",
-    "exercising on a cross trainer",
-    "cycling in horizontal position",
-    "cycling in vertical position",
-    "rowing",
-    "jumping",
-    "playing basketball",
-)
+    "sitting", "standing", "lying on back", "lying on right side", "ascending stairs", "descending stairs",
+    "standing still in an elevator", "moving around in an elevator", "walking in a parking lot",
+    "walking on a flat treadmill at 4 km/h", "walking on an inclined treadmill at 4 km/h",
+    "running on a treadmill at 8 km/h", "exercising on a stepper", "exercising on a cross trainer",
+    "cycling in horizontal position", "cycling in vertical position", "rowing", "jumping", "playing basketball",
+)  # fmt: skip
 """What a01 to a19 are, after the data set's description."""
 
-_WHERE = (
-    "Get https://archive.ics.uci.edu/static/public/256/daily+and+sports+activities.zip and unpack it to "
-    "data/a01/p1/s01.txt and so on."
-)
-_FOLDERS = ("data", "dsads/data", "dsads", "daily+and+sports+activities/data", "daily+and+sports+activities")
+_ARCHIVE = ARCHIVES["dsads"]
+_ANEW = "unpack the archive anew."
 _PEOPLE = range(1, 9)
 _ROWS, _COLUMNS = 125, 45
-_MOST_BYTES = 1 << 20
-_MOST_ROW_BYTES = 2000
-"""Lengths that no original file or row comes near to: 48,000 and 500 bytes."""
+# no original file or row comes near to these: they have 48,000 and 500 bytes
+_MOST_BYTES, _MOST_ROW_BYTES = 1 << 20, 2000
 
 
 def load(root: Path) -> Dataset:
@@ -83,70 +60,47 @@ def load(root: Path) -> Dataset:
         InputError: If a file holds anything but 125 rows of 45 numbers, an activity has a folder but no training or no
             test segment, or the cache can't be written.
     """
-    folder = find_folder(root, _FOLDERS, _WHERE, holding="a[0-9][0-9]")
-    segments = _listed(folder)
+    folder = _ARCHIVE.find(root)
+    names = {label: f"a{label + 1:02d}" for label in range(len(ACTIVITIES))}
+    present = {label: name for label, name in names.items() if (folder / name).is_dir()}
+    segments = [
+        (f"{activity}/p{person}/{name}", label, rank, size_bytes, changed)
+        for label, activity in present.items()
+        for person in _PEOPLE
+        for rank, (name, size_bytes, changed) in enumerate(
+            list_files(folder / activity / f"p{person}", r"s[0-9]{2}\.txt")
+        )
+    ]
     if not segments:
-        raise InputError(f"There is no segment a01/p1/s01.txt or the like in {folder}. {_WHERE}")
-    labels = np.array([entry[1] for entry in segments], dtype=np.int64)
-    test = np.array([entry[2] % 5 == 2 for entry in segments])
-    present = [label for label in range(len(ACTIVITIES)) if (folder / f"a{label + 1:02d}").is_dir()]
-    for part, rows in (("training", ~test), ("test", test)):
-        missing = np.setdiff1d(present, labels[rows])
-        if len(missing):
-            raise InputError(
-                f"{folder / f'a{missing[0] + 1:02d}'} has no {part} segment, which takes three of a person at least; "
-                "add some or remove the folder."
-            )
-    logger.info("dsads: %d of 19 activities, %d training and %d test segments", len(present), *np.bincount(test))
-    raw = cached_array(
-        root,
-        DSADS.name,
-        stamp_of(segments),
-        (len(segments), *DSADS.sample_shape),
-        "float32",
-        partial(_parsed, folder, [entry[0] for entry in segments]),
-    )
+        raise InputError(f"There is no segment a01/p1/s01.txt or the like in {folder}. {_ARCHIVE.advice}")
+    labels = np.array([label for _, label, *_ in segments], dtype=np.int64)
+    test = np.array([rank % 5 == 2 for _, _, rank, *_ in segments])
+    check_classes(folder, present, labels[~test], labels[test], ", which takes three segments of a person at least")
+    raw = cached_samples(root, DSADS, stamp_of(segments), [folder / path for path, *_ in segments], _segment)
     train_samples, test_samples = raw[~test], raw[test]
     mean = train_samples.mean(axis=(0, 1, 2), dtype=np.float64)
+    # a sensor that stood still would divide by zero
     std = np.maximum(train_samples.std(axis=(0, 1, 2), dtype=np.float64), 1e-6)
     for samples in (train_samples, test_samples):
         samples -= mean.astype(np.float32)
         samples /= std.astype(np.float32)
-    names = [ACTIVITIES[label] for label in present]
-    return Dataset.from_arrays(train_samples, labels[~test], test_samples, labels[test], spec=DSADS, class_names=names)
-
-
-def _listed(folder: Path) -> list[tuple[str, int, int, int, int]]:
-    """Path, label, rank among the person's segments of the activity, size and time of change of each segment."""
-    return [
-        (f"a{label + 1:02d}/p{person}/{name}", label, rank, size_bytes, changed)
-        for label in range(len(ACTIVITIES))
-        for person in _PEOPLE
-        for rank, (name, size_bytes, changed) in enumerate(
-            list_files(folder / f"a{label + 1:02d}" / f"p{person}", r"s[0-9]{2}\.txt")
-        )
-    ]
-
-
-def _parsed(folder: Path, paths: list[str]) -> Iterator[np.ndarray]:
-    """The segments one by one, `(1, 125, 45) float32`."""
-    for path in tqdm(paths, desc="reading segments", unit="segment", disable=len(paths) < 5000):
-        yield _segment(folder / path)[None]
+    parts = train_samples, labels[~test], test_samples, labels[test]
+    return Dataset.from_arrays(*parts, spec=DSADS, class_names=[ACTIVITIES[label] for label in present])
 
 
 def _segment(path: Path) -> np.ndarray:
-    """The numbers of a segment, `(125, 45) float32`."""
+    """The numbers of a segment, `(1, 125, 45) float32`."""
     rows = read_file(path, _MOST_BYTES, "Unpack the archive anew.").rstrip().splitlines()
     if len(rows) != _ROWS:
-        raise InputError(f"{path} has {len(rows)} lines where a segment has {_ROWS}; unpack the archive anew.")
+        raise InputError(f"{path} has {len(rows)} lines where a segment has {_ROWS}; {_ANEW}")
     try:
         if all(row.count(b",") == _COLUMNS - 1 and len(row) <= _MOST_ROW_BYTES for row in rows):
-            return _numbers(b",".join(rows)).reshape(_ROWS, _COLUMNS)
+            return _numbers(b",".join(rows)).reshape(1, _ROWS, _COLUMNS)
     except ValueError:
-        pass
+        pass  # which of them it is takes a second look, since numbers one by one are slow
     for line, row in enumerate(rows, start=1):
         _check_row(row, f"{path}, line {line},")
-    raise InputError(f"{path} holds something other than numbers; unpack the archive anew.")
+    raise InputError(f"{path} holds something other than numbers; {_ANEW}")
 
 
 def _numbers(text: bytes) -> np.ndarray:
@@ -156,6 +110,7 @@ def _numbers(text: bytes) -> np.ndarray:
         ValueError: If one is no number, NaN or too large.
     """
     values = np.array(text.split(b","), dtype=np.float64)
+    # NumPy drops zero bytes at a text's end, and no comparison is true for NaN
     if b"\0" in text or not (np.abs(values) < np.finfo(np.float32).max).all():
         raise ValueError("no finite number")
     return values.astype(np.float32)
@@ -165,8 +120,7 @@ def _check_row(row: bytes, place: str) -> None:
     """Raises a sentence on what is wrong with a row, if anything is."""
     values = row.split(b",") if len(row) <= _MOST_ROW_BYTES else []
     if len(values) != _COLUMNS:
-        count = len(values) or "far more"
-        raise InputError(f"{place} has {count} values where there are {_COLUMNS} columns; unpack the archive anew.")
+        raise InputError(f"{place} has {len(values) or 'far more'} values where there are {_COLUMNS} columns; {_ANEW}")
     for value in values:
         try:
             _numbers(value)

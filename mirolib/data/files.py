@@ -5,37 +5,28 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import xxhash
+from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError
+from mirolib.data.dataset import DatasetSpec
 
 logger = logging.getLogger(__name__)
 
 _PROJECT = Path(__file__).resolve().parents[2]
+_THREADS = 2  # Pillow and SciPy let go of the interpreter's lock while they work
+_BATCH = 64  # files read before they are written: Tiny-ImageNet's take 0.8 MB
 
 
 def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
     """The folder that holds the data sets: the one given, what `MIRO_DATA` names, or `data` in the repository."""
     return Path(root or os.environ.get("MIRO_DATA") or _PROJECT / "data").expanduser().absolute()
-
-
-def cache_folder(root: Path) -> Path:
-    """The folder for what is computed once from the data sets under a root.
-
-    Raises:
-        InputError: If it can't be written.
-    """
-    folder = root / "cache"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"The cache {folder} can't be written ({error.strerror}); make {root} writable.") from error
-    return folder
 
 
 def find_folder(root: Path, names: Sequence[str], what: str, holding: str = "") -> Path:
@@ -54,8 +45,10 @@ def find_folder(root: Path, names: Sequence[str], what: str, holding: str = "") 
     for folder in (root, *(root / name for name in names)):
         if folder.name in last and folder.is_dir() and (not holding or any(folder.glob(holding))):
             return folder
-    also = " Another folder of data sets is named with root=, the parameter data, or MIRO_DATA."
-    raise InputError(f"There is no folder {names[0]} in {root}. {what}{also}")
+    raise InputError(
+        f"There is no folder {names[0]} in {root}. {what} Another folder of data sets is named with root=, the "
+        "parameter data, or MIRO_DATA."
+    )
 
 
 def read_file(path: Path, most_bytes: int, what: str) -> bytes:
@@ -94,11 +87,27 @@ def list_files(folder: Path, pattern: str) -> list[tuple[str, int, int]]:
     try:
         with os.scandir(folder) as entries:
             found = [(entry.name, entry.stat()) for entry in entries if matches(entry.name) and entry.is_file()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise InputError(f"The folder {folder} can't be read ({error.strerror}); repair it.") from error
     return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+
+
+def check_classes(
+    folder: Path, names: Mapping[int, str], train_labels: np.ndarray, test_labels: np.ndarray, needs: str = ""
+) -> None:
+    """Refuses a data set with a class of which there is nothing to train on or nothing to test; `needs` is what it takes.
+
+    Raises:
+        InputError: If a label does not occur in both.
+    """
+    for part, labels in (("training", train_labels), ("test", test_labels)):
+        missing = np.setdiff1d(list(names), labels)
+        if len(missing):
+            raise InputError(
+                f"Class {names[int(missing[0])]} has no {part} sample in {folder}{needs}; add some or remove the class."
+            )
 
 
 def stamp_of(*facts: object) -> str:
@@ -128,24 +137,24 @@ def cached_array(
     Raises:
         InputError: If the cache can't be written; and what `compute` raises.
     """
-    folder = cache_folder(root)
+    folder = root / "cache"
     path = folder / f"{name}-{stamp}.npy"
-    found = _mapped(path, shape, dtype)
-    if found is not None:
+    if (found := _mapped(path, shape, dtype)) is not None:
         return found
-    temporary = folder / f".{path.stem}.{os.getpid()}.tmp"
+    temporary = folder / f".{path.stem}.{os.getpid()}.tmp"  # one a process, since several may begin at once
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for part in compute():
                 file.write(np.ascontiguousarray(part, dtype=dtype).data)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # else a power cut could leave a file of its full length that holds zeros
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(
-            f"The cache {path} can't be written ({error.strerror}); make {folder} writable and see to free space."
+            f"The cache {folder} can't be written ({error.strerror}); make it writable and see to free space."
         ) from error
     finally:
         with suppress(OSError):
@@ -154,8 +163,7 @@ def cached_array(
         if old != path:
             with suppress(OSError):  # another run may hold it open
                 old.unlink()
-    found = _mapped(path, shape, dtype)
-    if found is None:
+    if (found := _mapped(path, shape, dtype)) is None:
         raise InputError(f"The cache {path} can't be read back; remove it and look after the disk.")
     return found
 
@@ -170,3 +178,26 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray | None
         logger.warning("The cache %s is damaged and is made anew", path)
         return None
     return np.asarray(array) if (array.shape, array.dtype) == (shape, np.dtype(dtype)) else None
+
+
+def cached_samples(
+    root: Path, spec: DatasetSpec, stamp: str, paths: Sequence[Path], read: Callable[[Path], np.ndarray]
+) -> np.ndarray:
+    """The samples in some files, read once and kept by `cached_array`.
+
+    Args:
+        root: The folder of the data sets.
+        spec: Their shape and type.
+        stamp: What they were computed from; see `stamp_of`.
+        paths: The files, in order.
+        read: Reads the sample in one; called from several threads.
+    """
+
+    def compute() -> Iterator[np.ndarray]:
+        # what takes less than two seconds needs no bar
+        with ThreadPoolExecutor(_THREADS) as pool, tqdm(total=len(paths), desc=spec.name, unit="file", delay=2) as bar:
+            for start in range(0, len(paths), _BATCH):
+                yield np.stack(list(pool.map(read, paths[start : start + _BATCH])))
+                bar.update(min(_BATCH, len(paths) - start))
+
+    return cached_array(root, spec.name, stamp, (len(paths), *spec.sample_shape), spec.sample_dtype, compute)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
@@ -12,9 +11,8 @@ from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError
 from mirolib.data.dataset import Dataset, DatasetSpec, Preset, Samples
-from mirolib.data.files import find_folder
-
-logger = logging.getLogger(__name__)
+from mirolib.data.fetch import ARCHIVES
+from mirolib.data.files import check_classes, list_files
 
 IMAGENET1K = DatasetSpec(
     name="imagenet1k",
@@ -37,11 +35,7 @@ IMAGENET1K = DatasetSpec(
     "doi:10.1007/s11263-015-0816-y",
 )  # fmt: skip
 
-_WHERE = (
-    "ImageNet can't be fetched for you, since its terms must be accepted: get the training and validation images at "
-    "image-net.org and unpack them to imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG."
-)
-_SUFFIXES = (".jpeg", ".jpg")
+_ARCHIVE = ARCHIVES["imagenet1k"]
 
 
 class ImageFiles:
@@ -52,17 +46,10 @@ class ImageFiles:
     """
 
     def __init__(self, folder: Path, names: np.ndarray, size_bytes: np.ndarray) -> None:
-        """Images below a folder.
-
-        Args:
-            folder: The folder.
-            names: Path of each below it, `(n,)` byte strings.
-            size_bytes: Their lengths.
-        """
+        """Images at the paths `names` below a folder, `(n,)` byte strings."""
         self._folder, self._names, self.size_bytes = folder, names, size_bytes
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self._names)
 
     def identity(self) -> bytes:
@@ -93,26 +80,22 @@ def load(root: Path) -> Dataset:
     Raises:
         InputError: If there is no folder, no class or a class without images.
     """
-    folder = find_folder(root, ("imagenet", "ILSVRC2012", "ilsvrc", "imagenet1k"), _WHERE)
+    folder = _ARCHIVE.find(root)
     if not (folder / "train").is_dir():
-        raise InputError(f"{folder} has no folder train. {_WHERE}")
+        raise InputError(f"{folder} has no folder train. {_ARCHIVE.advice}")
     wnids = sorted(entry.name for entry in os.scandir(folder / "train") if entry.is_dir())
     images, labels = _listed(folder, "train", wnids)
-    rows = np.arange(len(images))
+    train = Samples(images, labels, np.arange(len(images)))
     if (folder / "val").is_dir():
         test_images, test_labels = _listed(folder, "val", wnids)
-        train, test = Samples(images, labels, rows), Samples(test_images, test_labels, np.arange(len(test_images)))
+        test = Samples(test_images, test_labels, np.arange(len(test_images)))
     else:
         tenth = np.concatenate([np.arange(count) % 10 == 9 for count in np.bincount(labels)])
-        kept, held_out = rows[~tenth], rows[tenth]
-        train, test = Samples(images, labels[kept], kept), Samples(images, labels[held_out], held_out)
-    digest = xxhash.xxh3_128()
-    for part, name in ((train, "training"), (test, "test")):
-        empty = np.flatnonzero(np.bincount(part.labels, minlength=len(wnids)) == 0)
-        if len(empty):
-            raise InputError(f"Class {wnids[empty[0]]} has no {name} image in {folder}; add some or remove its folder.")
+        train, test = (train.select(rows, labels[rows]) for rows in map(np.flatnonzero, (~tenth, tenth)))
+    check_classes(folder, dict(enumerate(wnids)), train.labels, test.labels)
+    digest = xxhash.xxh3_128()  # of names and lengths, which stand for the 144 GB of content
+    for part in (train, test):
         digest.update(part.data.identity() + part.rows.tobytes())
-    logger.info("imagenet1k: %d classes, %d training and %d test images", len(wnids), len(train), len(test))
     return Dataset(IMAGENET1K, train, test, tuple(wnids), digest.hexdigest())
 
 
@@ -120,18 +103,11 @@ def _listed(folder: Path, part: str, wnids: list[str]) -> tuple[ImageFiles, np.n
     """The images of a part and their labels."""
     names, sizes, labels = [], [], []
     for label, wnid in enumerate(tqdm(wnids, desc=f"listing {part}", unit="class", disable=len(wnids) < 100)):
-        path = folder / part / wnid
-        if not path.is_dir():
-            continue
-        with os.scandir(path) as entries:
-            found = sorted(
-                (os.fsencode(f"{part}/{wnid}/{entry.name}"), entry.stat().st_size)
-                for entry in entries
-                if entry.name.lower().endswith(_SUFFIXES)
-            )
-        names += [name for name, _ in found]
-        sizes += [size for _, size in found]
+        found = list_files(folder / part / wnid, r".*\.jpe?g")
+        # as bytes, since a character of NumPy's texts takes four
+        names += [os.fsencode(f"{part}/{wnid}/{name}") for name, *_ in found]
+        sizes += [size_bytes for _, size_bytes, _ in found]
         labels += [label] * len(found)
     if not names:
-        raise InputError(f"There are no images in {folder / part}. {_WHERE}")
+        raise InputError(f"There are no images in {folder / part}. {_ARCHIVE.advice}")
     return ImageFiles(folder, np.array(names), np.array(sizes, dtype=np.int32)), np.array(labels, dtype=np.int64)

@@ -19,7 +19,7 @@ from torch import Tensor
 from mirolib.base.errors import InputError
 
 _THREADS = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="miro-decoder")
-_LEAST_AREA, _WIDEST = 0.08, 4 / 3
+_LEAST_AREA, _WIDEST = 0.08, 4 / 3  # torchvision's
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 
 def _rgb(image: Image.Image) -> Image.Image:
     image.load()
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy one that is RGB
 
 
 def decode(data: bytes) -> Image.Image:
@@ -65,7 +65,7 @@ def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -
         width, height = image.size
         window = _window(width, height, size, draw)
         enough = size[1] / (window[2] - window[0]), size[0] / (window[3] - window[1])
-        # A JPEG decodes faster at a half, a quarter or an eighth of its size.
+        # a JPEG decodes faster at a half, a quarter or an eighth of its size
         drafted = image.draft("RGB", (int(enough[0] * width) + 1, int(enough[1] * height) + 1))
         scale = drafted[1][2] / width if drafted else 1.0
         image = _rgb(image)

@@ -16,7 +16,7 @@ from mirolib.base.display import grid
 from mirolib.base.errors import InputError
 from mirolib.data.dataset import Dataset, Samples
 
-ORDINAL_BITS = 32
+ORDINAL_BITS = 32  # half of an id: both halves then have room for more than any set has
 ORDINAL_MASK = (1 << ORDINAL_BITS) - 1
 
 
@@ -32,7 +32,7 @@ def labels_of(ids: np.ndarray) -> np.ndarray:
 
 def rank_in_class(labels: np.ndarray) -> np.ndarray:
     """How many earlier entries have the same label, `(n,) int64`."""
-    order = np.argsort(labels, kind="stable")
+    order = np.argsort(labels, kind="stable")  # which keeps the order of arrival within a class
     ordered = labels[order]
     starts = np.searchsorted(ordered, ordered)
     ranks = np.empty(len(labels), dtype=np.int64)
@@ -81,7 +81,6 @@ class TaskStream:
     validation_share: float = 0.1
 
     def __post_init__(self) -> None:
-        """Checks that every task gets a class and every class keeps training samples."""
         if not 1 <= self.num_tasks <= self.num_classes:
             raise InputError(
                 f"{self.num_tasks} tasks cannot share {self.num_classes} classes; "
@@ -89,18 +88,14 @@ class TaskStream:
             )
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; choose 0 or more.")
-        if not 0 <= self.validation_share < 1:
-            raise InputError(
-                f"validation_share is {self.validation_share}; choose a value from 0 up to, not including, 1."
-            )
+        share = self.validation_share
+        if not 0 <= share < 1:
+            raise InputError(f"validation_share is {share}; choose a value from 0 up to, not including, 1.")
         smallest = int(np.bincount(self.dataset.train.labels).min())
         if smallest - self._held_out(smallest) < 1:
-            raise InputError(
-                f"validation_share {self.validation_share} leaves a class of {smallest} nothing to train on; lower it."
-            )
+            raise InputError(f"validation_share {share} leaves a class of {smallest} nothing to train on; lower it.")
 
     def __repr__(self) -> str:
-        """Data set, classes, tasks and seed."""
         name = self.dataset.spec.name
         return f"TaskStream({name}: {self.num_classes} classes in {self.num_tasks} tasks, seed {self.seed})"
 
@@ -130,21 +125,19 @@ class TaskStream:
 
     def _held_out(self, count: int) -> int:
         """Validation samples of a class with `count` samples: the share, and one at least if there are two."""
+        # one at least, since a class without any would not count in the choice of sizes
         return max(round(count * self.validation_share), int(self.validation_share > 0 and count > 1))
 
     def most_samples(self) -> tuple[int, int]:
         """Training samples, held-out ones excluded, of the largest task and of all tasks together."""
-        counts = np.bincount(self.dataset.train.labels, minlength=self.num_classes)
-        counts = counts[list(self.class_order)]
+        counts = np.bincount(self.dataset.train.labels, minlength=self.num_classes)[list(self.class_order)]
         kept = np.array([n - self._held_out(n) for n in counts.tolist()])
         return max(int(kept[list(classes)].sum()) for classes in self.task_classes), int(kept.sum())
 
     def __len__(self) -> int:
-        """Number of tasks."""
         return self.num_tasks
 
     def __iter__(self) -> Iterator[Task]:
-        """Yields the tasks in order."""
         return (self[index] for index in range(self.num_tasks))
 
     def __getitem__(self, index: int) -> Task:
@@ -184,15 +177,15 @@ class TaskStream:
         the classes mingle on arrival depends on the task. A sample's id is therefore the same for any number of tasks.
         """
         samples = self._of(self.dataset.train, classes)
-        parts: list[list[np.ndarray]] = [[], []]
+        train, validation = [], []
         for label in classes:
+            # a generator a class, since one for all would draw by the classes that happen to share the task
             order = np.random.default_rng([self.seed, 1, label]).permutation(np.flatnonzero(samples.labels == label))
             held_out = self._held_out(len(order))
-            parts[0].append(order[held_out:])
-            parts[1].append(order[:held_out])
+            train.append(order[held_out:])
+            validation.append(order[:held_out])
         rng = np.random.default_rng([self.seed, 2, *classes])
-        train, validation = (self._mingled(samples, part, rng) for part in parts)
-        return train, validation
+        return self._mingled(samples, train, rng), self._mingled(samples, validation, rng)
 
     @staticmethod
     def _mingled(samples: Samples, by_class: list[np.ndarray], rng: np.random.Generator) -> Samples:

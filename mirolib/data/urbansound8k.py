@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import logging
 import math
 import os
 import struct
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import xxhash
-from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError
 from mirolib.data.dataset import Dataset, DatasetSpec, Preset
-from mirolib.data.files import cached_array, find_folder
+from mirolib.data.fetch import ARCHIVES
+from mirolib.data.files import cached_samples, list_files, read_file, stamp_of
 
 logger = logging.getLogger(__name__)
 
@@ -78,25 +75,13 @@ class MelSettings:
 
 MEL = MelSettings()
 
-_WHERE = (
-    "Get UrbanSound8K.tar.gz (about 6 GB) at https://urbansounddataset.weebly.com/urbansound8k.html and unpack it to "
-    "UrbanSound8K/audio/fold1/*.wav to fold10 and UrbanSound8K/metadata/UrbanSound8K.csv."
-)
+_ARCHIVE = ARCHIVES["urbansound8k"]
 _REPAIR = "unpack it again from the original archive"
 _COLUMNS = ("slice_file_name", "fold", "classID")
-_RATES = range(1_000, 192_001)
-_MOST_CHUNKS = 1_000
-_THREADS = 2
-_BATCH = 64
-
-
-class _Clip(NamedTuple):
-    """A wav that is there: its place in the set and its length in bytes."""
-
-    fold: int
-    name: str
-    label: int
-    size: int
+_FOLDS, _LABELS = ({str(number): number for number in numbers} for numbers in (range(1, 11), range(10)))
+_MOST_TABLE_BYTES = 1 << 24
+_RATES = range(1_000, 192_001)  # for the 2 GHz that a header may claim, the resampling filter would fill memory
+_MOST_CHUNKS = 1_000  # else a file of empty chunks would be read to its end, eight bytes at a time
 
 
 def load(root: Path) -> Dataset:
@@ -110,106 +95,61 @@ def load(root: Path) -> Dataset:
         InputError: If files are missing, damaged or no wavs, if fewer than two folds are there, if no class has clips
             in both parts, if the cache can't be written, or if the library soundfile is missing.
     """
-    folder = find_folder(root, ("UrbanSound8K",), _WHERE)
-    clips = _clips(folder)
-    folds = np.array([clip.fold for clip in clips])
-    labels = np.array([clip.label for clip in clips])
+    folder = _ARCHIVE.find(root)
+    audio = folder / "audio"
+    rows = _rows(folder / "metadata" / "UrbanSound8K.csv")
+    clips = _clips(audio, rows)
+    folds = np.array([fold for fold, *_ in clips])
+    labels = np.array([rows[fold, name] for fold, name, _ in clips])
     tests = folds == folds.max()
     if tests.all():
-        raise InputError(
-            f"Only fold {folds.max()} has wavs in {folder / 'audio'}; add one more, one is kept for testing."
-        )
+        raise InputError(f"Only fold {folds.max()} has wavs in {audio}; add one more, one is kept for testing.")
     both = np.intersect1d(labels[tests], labels[~tests])
     if not len(both):
         raise InputError(
-            f"No class has wavs both in fold {folds.max()} (the test fold) and in another fold of {folder / 'audio'}; "
-            "add more of them."
+            f"No class has wavs both in fold {folds.max()}, for testing, and in another of {audio}; add some."
         )
     left_out = [CLASS_NAMES[label] for label in np.setdiff1d(labels, both)]
     if left_out:
         logger.warning("Left out, for want of a clip to train or to test: %s.", ", ".join(left_out))
-    images = _images(root, folder, clips)
+    wavs = [audio / f"fold{fold}" / name for fold, name, _ in clips]
+    images = cached_samples(root, URBANSOUND8K, stamp_of(astuple(MEL), clips), wavs, log_mel)
     train, test = (np.flatnonzero(part & np.isin(labels, both)) for part in (~tests, tests))
-    return Dataset.from_arrays(
-        images[train],
-        labels[train],
-        images[test],
-        labels[test],
-        spec=URBANSOUND8K,
-        class_names=[CLASS_NAMES[label] for label in both],
-    )
+    parts = images[train], labels[train], images[test], labels[test]
+    return Dataset.from_arrays(*parts, spec=URBANSOUND8K, class_names=[CLASS_NAMES[label] for label in both])
 
 
-def _clips(folder: Path) -> list[_Clip]:
-    """The rows of the csv whose wav is there, by fold and name."""
-    table = folder / "metadata" / "UrbanSound8K.csv"
-    rows = _rows(table)
-    sizes = {fold: _wavs(folder / "audio" / f"fold{fold}") for fold in sorted({fold for fold, _ in rows})}
-    clips = [
-        _Clip(fold, name, label, sizes[fold][name])
-        for (fold, name), label in sorted(rows.items())
-        if name in sizes[fold]
-    ]
+def _clips(audio: Path, rows: dict[tuple[int, str], int]) -> list[tuple[int, str, int]]:
+    """Fold, name and length in bytes of the clips whose wav is there."""
+    folds = sorted({fold for fold, _ in rows})
+    sizes = {(fold, name): size for fold in folds for name, size, _ in list_files(audio / f"fold{fold}", r".*")}
+    clips = [(*clip, sizes[clip]) for clip in sorted(rows) if clip in sizes]
     if not clips:
-        raise InputError(f"None of the wavs that {table} lists is in {folder / 'audio'}/fold1 to fold10. {_WHERE}")
-    found = ", ".join(str(fold) for fold in sorted({clip.fold for clip in clips}))
-    logger.info(
-        "UrbanSound8K: %d of the %d clips that %s lists are there, in folds %s.", len(clips), len(rows), table, found
-    )
+        raise InputError(f"None of the wavs that the csv lists is in {audio}/fold1 to fold10. {_ARCHIVE.advice}")
+    there = ", ".join(str(fold) for fold in folds if any(clip[0] == fold for clip in clips))
+    logger.info("UrbanSound8K: %d of the %d clips listed are there, in folds %s.", len(clips), len(rows), there)
     return clips
 
 
 def _rows(table: Path) -> dict[tuple[int, str], int]:
     """The class of each `(fold, name)` that the csv lists."""
+    content = read_file(table, _MOST_TABLE_BYTES, _ARCHIVE.advice)
     rows: dict[tuple[int, str], int] = {}
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            for row in reader:
-                values = [row.get(column) or "" for column in _COLUMNS]
-                name, fold, label = values[0], *(int(value) if value.isdecimal() else -1 for value in values[1:])
-                if not name or not 1 <= fold <= 10 or not 0 <= label < len(CLASS_NAMES) or (fold, name) in rows:
-                    raise InputError(
-                        f"Line {reader.line_num} of {table} is no clip of its own with the columns "
-                        f"{', '.join(_COLUMNS)} (fold 1 to 10, classID 0 to 9); {_REPAIR}."
-                    )
-                rows[fold, name] = label
-    except FileNotFoundError:
-        raise InputError(f"There is no file {table}. {_WHERE}") from None
-    except InputError:
-        raise
-    except (OSError, ValueError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        for row in reader:
+            name, fold, label = (row.get(column) or "" for column in _COLUMNS)
+            if not name or fold not in _FOLDS or label not in _LABELS or (_FOLDS[fold], name) in rows:
+                raise InputError(
+                    f"Line {reader.line_num} of {table} is no clip of its own with the columns "
+                    f"{', '.join(_COLUMNS)} (fold 1 to 10, classID 0 to 9); {_REPAIR}."
+                )
+            rows[_FOLDS[fold], name] = _LABELS[label]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table} can't be read as a table ({error}); {_REPAIR}.") from error
     if not rows:
         raise InputError(f"{table} lists no clips; {_REPAIR}.")
     return rows
-
-
-def _wavs(fold: Path) -> dict[str, int]:
-    """Length in bytes of each file in a fold's folder; none if there is no such folder."""
-    try:
-        with os.scandir(fold) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise InputError(f"The folder {fold} can't be listed ({error.strerror}); make it readable.") from error
-
-
-def _images(root: Path, folder: Path, clips: Sequence[_Clip]) -> np.ndarray:
-    """The clips as images `(n, 1, bands, frames) uint8`, from the cache if they are there."""
-    of_clips = [(clip.fold, clip.name, clip.size) for clip in clips]
-    stamp = xxhash.xxh3_128_hexdigest(repr((astuple(MEL), of_clips)).encode())
-    wavs = [folder / "audio" / f"fold{clip.fold}" / clip.name for clip in clips]
-
-    def computed() -> Iterator[np.ndarray]:
-        with ThreadPoolExecutor(_THREADS) as pool, tqdm(total=len(wavs), desc="spectrograms", unit="clip") as bar:
-            for start in range(0, len(wavs), _BATCH):
-                batch = wavs[start : start + _BATCH]
-                yield np.stack(list(pool.map(log_mel, batch)))
-                bar.update(len(batch))
-
-    return cached_array(root, "urbansound8k", stamp, (len(clips), 1, MEL.bands, MEL.frames), "uint8", computed)
 
 
 def log_mel(path: Path) -> np.ndarray:
@@ -254,7 +194,12 @@ def mel_bands(settings: MelSettings) -> np.ndarray:
 
 def _read(path: Path) -> tuple[np.ndarray, int]:
     """The first seconds of a wav, channels averaged, `(n,) float64`, and its sampling rate in Hz."""
-    soundfile = _soundfile()
+    try:
+        soundfile = importlib.import_module("soundfile")
+    except (ImportError, OSError) as error:  # OSError where the package is there and libsndfile is not
+        raise InputError(
+            f"UrbanSound8K needs the library soundfile ({error}); install it by pip install 'mirolib[audio]'."
+        ) from error
     try:
         _check_whole(path)
         with soundfile.SoundFile(path) as file:
@@ -275,7 +220,7 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
         raise InputError(f"{path} holds no samples, only a header; {_REPAIR}.")
     if len(sound) < wanted:
         raise InputError(f"{path} is truncated: {len(sound):,} of {wanted:,} samples are there; {_REPAIR}.")
-    if not np.isfinite(sound).all() or np.abs(sound).max() > 1e100:
+    if not np.isfinite(sound).all() or np.abs(sound).max() > 1e100:  # whose square is still a finite number
         raise InputError(f"{path} holds samples that are NaN, infinite or beyond any sound; {_REPAIR}.")
     return sound, rate
 
@@ -299,13 +244,3 @@ def _check_whole(path: Path) -> None:
                 return
             file.seek(length + length % 2, os.SEEK_CUR)
     raise InputError(f"{path} is a wav file without sound, truncated or damaged; {_REPAIR}.")
-
-
-def _soundfile() -> Any:
-    """The library that reads wavs, which is an optional one."""
-    try:
-        return importlib.import_module("soundfile")
-    except (ImportError, OSError) as error:
-        raise InputError(
-            f"UrbanSound8K needs the library soundfile ({error}); install it by pip install 'mirolib[audio]'."
-        ) from error
