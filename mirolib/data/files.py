@@ -97,7 +97,7 @@ def list_files(folder: Path, pattern: str) -> list[tuple[str, int, int]]:
 def check_classes(
     folder: Path, names: Mapping[int, str], train_labels: np.ndarray, test_labels: np.ndarray, needs: str = ""
 ) -> None:
-    """Refuses a data set with a class of which there is nothing to train on or nothing to test; `needs` is what it takes.
+    """Refuses a data set with a class that lacks a part; `needs` is what it takes.
 
     Raises:
         InputError: If a label does not occur in both.

@@ -122,7 +122,7 @@ def _unpack_tar(file: Path, room: _Room) -> None:
 
 class _Member(tarfile.TarInfo):
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> _Member:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
         member = super().frombuf(buf, encoding, errors)
         if not member.isreg() and member.size > MAX_HEADER_BYTES:  # which would be read into memory at once
             raise tarfile.ReadError(f"more than {MAX_HEADER_BYTES:,} bytes of headers")
