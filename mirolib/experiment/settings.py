@@ -13,6 +13,7 @@ from mirolib.controller import (
     SELECTORS,
     ProbeProfiler,
     Profiler,
+    SelectionContext,
     TrialProfiler,
     full_training,
 )
@@ -117,7 +118,7 @@ class RunSettings:
         _one_of("controller", self.controller, CONTROLLERS)
         _one_of("profiler", self.profiler, PROFILERS)
         _one_of("selector", self.selector, SELECTORS)
-        SELECTORS["cheapest-within"](self.points, None)
+        SelectionContext(points=self.points)  # which checks its range
         parse_budget(self.memory_budget, 1)
         parse_amount(self.store_budget, 1)
         if self.medium:
