@@ -114,7 +114,7 @@ class Measured(Controller):
         scores, now = {}, self._accuracy(task, learner)
         self.profile[task.index] = {"profile_s": seconds, "profile_work": work}
         for name, profiler in self.others.items():
-            looked_at = profiler.situation(task, learner, memory, candidates, self.seed)
+            looked_at = profiler.request(task, learner, memory, candidates, self.seed)
             scores[name], _, extra = _timed(learner, partial(profiler.scores, looked_at))
             self.profile[task.index][f"{name}_work"] = extra
         for number, (row, config) in enumerate(zip(table.to_dict("records"), candidates, strict=True)):
@@ -154,7 +154,7 @@ class Measured(Controller):
         self.inner.observe(record)
         (train,) = during(record.readings, "train")
         self.profile[record.task] |= {"train_s": train.duration_s, "train_work": train.work.visits}
-        self.profile[record.task]["cost_error"] = self.inner.costs.errors[-1] if self.inner.costs.errors else np.nan
+        self.profile[record.task]["cost_error"] = summarise([record])["cost_error"]
 
 
 def _timed(learner: Learner, action):  # type: ignore[no-untyped-def]

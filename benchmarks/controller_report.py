@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from benchmarks import probe_settings
 from benchmarks.common import machine
 from mirolib import plots
-from mirolib.controller import SELECTORS, Outlook, above_cutline
+from mirolib.controller import SELECTORS, SelectionContext
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "controller"
@@ -119,20 +119,17 @@ def profiling(table: pd.DataFrame) -> dict[str, str]:
 def choices(table: pd.DataFrame) -> pd.DataFrame:
     """Per selector: what was lost against an oracle that knows what full training reaches on the test set."""
     rows = []
-    for name, make in SELECTORS.items():
-        if name == "within-budget":  # needs more than a task's table
+    for name, selector in SELECTORS.items():
+        if selector.plans_ahead:  # needs more than a task's table
             continue
-        selector, found = make(2.0, None), []
+        found = []
         for _, task in table.groupby(["seed", "task"]):
             if not task["score"].notna().any():
                 predicted = task.assign(accuracy=task["stream_size"] / task["stream_size"].max())
             else:
                 predicted = task
-            true, outlook = task.assign(accuracy=_full(task)), Outlook(accuracy_now=_accuracy_now(predicted))
-            picks = [
-                task.loc[selector.pick(one.assign(above_cutline=above_cutline(one["accuracy"], 0.5)), outlook)[0]]
-                for one in (predicted, true)
-            ]
+            true, context = task.assign(accuracy=_full(task)), SelectionContext(accuracy_now=_accuracy_now(predicted))
+            picks = [task.loc[selector.rank(one, context).index[0]] for one in (predicted, true)]
             ours, theirs = (pick[["full_0", "full_1"]].mean() for pick in picks)
             found.append((100 * (theirs - ours), picks[0]["cost"] / picks[1]["cost"]))
         loss, cost = np.array(found, dtype=float).T

@@ -23,8 +23,7 @@ import pandas as pd
 
 from benchmarks.controller import Measured
 from mirolib import RunSettings
-from mirolib.controller import MiroController
-from mirolib.controller.selectors import GainPerJoule, Outlook, above_cutline
+from mirolib.controller import SELECTORS, MiroController, SelectionContext
 from mirolib.experiment.experiment import Experiment
 
 FOLDER = Path(__file__).parents[1] / "results" / "oracle"
@@ -78,10 +77,9 @@ def differences(task: pd.DataFrame) -> tuple[float, float]:
 
 def _judged(task: pd.DataFrame, rerun: int) -> tuple[object, pd.Series]:
     """The oracle's candidate by one training, and the utility of all."""
-    accuracy = task[f"full_{rerun}"]
-    true = task.assign(accuracy=accuracy, above_cutline=above_cutline(accuracy, 0.5))
-    best, utility, _ = GainPerJoule().pick(true, Outlook(accuracy_now=float(task["now"].iloc[0])))
-    return best, utility
+    true = task.assign(accuracy=task[f"full_{rerun}"])
+    ranked = SELECTORS["gain-per-joule"].rank(true, SelectionContext(accuracy_now=float(task["now"].iloc[0])))
+    return ranked.index[0], ranked["utility"]
 
 
 def _share(utility: pd.Series, ours: object, best: object) -> float:

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mirolib.controller.profiler import Profiler, Situation
+from mirolib.controller.profiler import Profiler, ProfileRequest
 from mirolib.controller.trials import _accuracy, _train
 from mirolib.learning.learner import Learner
 
 
-def _seeds(situation: Situation, count: int) -> list[int]:
-    return np.random.SeedSequence(situation.seed).generate_state(count).tolist()
+def _seeds(request: ProfileRequest, count: int) -> list[int]:
+    return np.random.SeedSequence(request.seed).generate_state(count).tolist()
 
 
-def _finished(clone: Learner, situation: Situation) -> float:
+def _finished(clone: Learner, request: ProfileRequest) -> float:
     """Validation accuracy of a clone if its training ended here; it can be trained on."""
-    judged = clone.clone(situation.seed)
-    judged.method.finish(judged, situation.task, situation.memory)
-    return _accuracy(judged, situation)
+    judged = clone.clone(request.seed)
+    judged.method.finish(judged, request.task, request.memory)
+    return _accuracy(judged, request)
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class HalvingProfiler(Profiler):
     epochs: int = 1
     name = "halving"
 
-    def scores(self, situation: Situation) -> np.ndarray:
+    def scores(self, request: ProfileRequest) -> np.ndarray:
         """Accuracy in the last round a candidate took part in, plus the number of that round."""
-        candidates = situation.candidates
-        clones = [situation.learner.clone(seed) for seed in _seeds(situation, len(candidates))]
+        candidates = request.candidates
+        clones = [request.learner.clone(seed) for seed in _seeds(request, len(candidates))]
         found, left, epochs, round_ = np.zeros(len(candidates)), np.arange(len(candidates)), self.epochs, 0
         while True:
             for k in left:
-                _train(clones[k], situation.memory, situation.seed + round_, candidates[k], epochs)
-                found[k] = round_ + _finished(clones[k], situation)
-            if len(left) == 1 or 2 * epochs > situation.learner.epochs:
+                _train(clones[k], request.memory, request.seed + round_, candidates[k], epochs)
+                found[k] = round_ + _finished(clones[k], request)
+            if len(left) == 1 or 2 * epochs > request.learner.epochs:
                 return found
             left = left[np.argsort(-found[left], kind="stable")[: -(-len(left) // 2)]]
             epochs, round_ = 2 * epochs, round_ + 1
@@ -61,15 +61,15 @@ class ExtrapolatingProfiler(Profiler):
     epochs: int = 4
     name = "extrapolated"
 
-    def scores(self, situation: Situation) -> np.ndarray:
+    def scores(self, request: ProfileRequest) -> np.ndarray:
         """Accuracy that each candidate's curve points to."""
-        seeds = _seeds(situation, len(situation.candidates))
-        return np.array([self._end(situation, k, seed) for k, seed in enumerate(seeds)])
+        seeds = _seeds(request, len(request.candidates))
+        return np.array([self._end(request, k, seed) for k, seed in enumerate(seeds)])
 
-    def _end(self, situation: Situation, k: int, seed: int) -> float:
-        clone, errors = situation.learner.clone(seed), []
+    def _end(self, request: ProfileRequest, k: int, seed: int) -> float:
+        clone, errors = request.learner.clone(seed), []
         for epoch in range(self.epochs):
-            _train(clone, situation.memory, seed + epoch, situation.candidates[k], 1)
-            errors.append(max(1 - _finished(clone, situation), 0.005))
+            _train(clone, request.memory, seed + epoch, request.candidates[k], 1)
+            errors.append(max(1 - _finished(clone, request), 0.005))
         slope, intercept = np.polyfit(np.log(np.arange(1, self.epochs + 1)), np.log(errors), 1)
-        return 1 - float(np.exp(intercept + slope * np.log(situation.learner.epochs)))
+        return 1 - float(np.exp(intercept + slope * np.log(request.learner.epochs)))

@@ -1,11 +1,10 @@
-"""Adapting the swap ratio to I/O congestion: halve and recover (paper: P3, P4)."""
+"""Adapting to resources: the swap ratio to I/O congestion, the sizes to the memory budget (paper: P3, P4)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mirolib.base.errors import InputError
-from mirolib.base.state import State, dumped, loaded
 from mirolib.controller.base import cap_sentence
 
 
@@ -36,46 +35,48 @@ class CongestionPolicy:
             raise InputError(f"clean_epochs is {self.clean_epochs}; choose 1 or more.")
 
 
-@dataclass(frozen=True)
-class _Standing:
-    """What a governor remembers; see its attributes."""
-
-    ratio: float
-    clean: int
-    patience: int
-    just_risen: bool
-    waiting: float | None
-    failed_at: float
-
-
+@dataclass
 class SwapGovernor:
     """Halves the swap ratio when training waits for storage and doubles it again after clean epochs.
 
     A rise that brings congestion back doubles the number of clean epochs before the next try, so that under constant
     conditions the ratio changes ever more rarely; that number falls back as soon as a rise has lasted, or there is less
     waiting at the lower ratio than there was when it was last reached.
+
+    Attributes:
+        highest: The ratio without congestion, in [0, 1].
+        policy: Threshold, floor and patience.
+        allowed: The highest ratio that is allowed from outside.
+        uncapped: What congestion leaves, whatever is allowed.
+        clean: Epochs without congestion since the last change.
+        patience: How many of them it takes before the ratio rises; the policy's to begin with.
+        just_risen: Whether the last epoch was the first after a rise.
+        waiting: Share of waiting in the first epoch after a halving.
+        failed_at: The ratio that last brought congestion.
     """
 
-    def __init__(self, highest: float, policy: CongestionPolicy | None = None) -> None:
-        """Begins at the highest ratio.
+    highest: float
+    policy: CongestionPolicy = field(default_factory=CongestionPolicy)
+    allowed: float = 1.0
+    uncapped: float = 1.0
+    clean: int = 0
+    patience: int = 0
+    just_risen: bool = False
+    waiting: float | None = None
+    failed_at: float = float("inf")
 
-        Args:
-            highest: The ratio without congestion, in [0, 1].
-            policy: Threshold, floor and patience.
-        """
-        self.policy = policy or CongestionPolicy()
-        self._highest = self._within = highest  # of itself, and under the cap
-        self._own = highest  # what congestion leaves, whatever the cap
-        self._clean = 0
-        self._patience = self.policy.clean_epochs
-        self._just_risen = False
-        self._waiting: float | None = None  # stall share at the first epoch after a halving
-        self._failed_at = float("inf")  # ratio that last brought congestion
+    def __post_init__(self) -> None:
+        """Begins with the policy's patience."""
+        self.patience = self.patience or self.policy.clean_epochs
 
     @property
     def ratio(self) -> float:
         """The swap ratio for the next epoch, in [0, 1]."""
-        return min(self._own, self._within)
+        return min(self.uncapped, self._within)
+
+    @property
+    def _within(self) -> float:
+        return min(self.highest, self.allowed)
 
     def cap(self, most: float) -> str:
         """Takes in the highest ratio that is allowed from outside, in [0, 1].
@@ -83,21 +84,8 @@ class SwapGovernor:
         Returns:
             Why the ratio changed; empty if it did not.
         """
-        before, self._within = self.ratio, min(self._highest, most)
+        before, self.allowed = self.ratio, most
         return cap_sentence(most, before, self.ratio) if self.ratio != before else ""
-
-    def state(self) -> State:
-        """Where it stands, for a checkpoint."""
-        return dumped(
-            _Standing,
-            _Standing(self._own, self._clean, self._patience, self._just_risen, self._waiting, self._failed_at),
-        )
-
-    def restore(self, state: State) -> None:
-        """Takes back what `state` gave."""
-        s = loaded(_Standing, state)
-        self._own, self._clean, self._patience = s.ratio, s.clean, s.patience
-        self._just_risen, self._waiting, self._failed_at = s.just_risen, s.waiting, s.failed_at
 
     def step(self, stall_share: float, stall_s: float = float("inf")) -> str:
         """Takes in an epoch's wait for storage and sets `ratio` for the next one.
@@ -111,23 +99,72 @@ class SwapGovernor:
         """
         policy, before = self.policy, self.ratio
         if stall_share > policy.threshold and stall_s >= policy.least_wait_s:
-            if self._just_risen:
-                self._patience *= 2
-            self._clean, self._just_risen, self._waiting, self._failed_at = 0, False, None, before
-            self._own = max(before / 2, policy.floor * self._highest)
-            sentence = f"training waited for storage {stall_share:.0%} of the epoch (more than {policy.threshold:.0%})"
-            return f"{sentence}: swap ratio {before:g} to {self.ratio:g}" if self.ratio < before else ""
+            return self._halve(stall_share)
         if before < self._within:
-            if self._waiting is None:
-                self._waiting = stall_share
-            elif self._waiting > policy.threshold / 4 and stall_share < self._waiting / 2:
-                self._patience = policy.clean_epochs  # conditions have changed for the better
-        self._just_risen = False
-        self._clean += 1
-        if before >= self._failed_at and self._clean >= policy.clean_epochs:
-            self._patience, self._failed_at = policy.clean_epochs, float("inf")
-        if before == self._within or self._clean < self._patience:
+            if self.waiting is None:
+                self.waiting = stall_share
+            elif self.waiting > policy.threshold / 4 and stall_share < self.waiting / 2:
+                self.patience = policy.clean_epochs  # conditions have changed for the better
+        self.just_risen = False
+        self.clean += 1
+        if before >= self.failed_at and self.clean >= policy.clean_epochs:
+            # the ratio that once was too high has lasted: what was learnt of the disk holds no more
+            self.patience, self.failed_at = policy.clean_epochs, float("inf")
+        if before == self._within or self.clean < self.patience:
             return ""
-        self._own = min(2 * before, self._highest)
-        epochs, self._clean, self._just_risen, self._waiting = self._clean, 0, True, None
+        self.uncapped = min(2 * before, self.highest)
+        epochs, self.clean, self.just_risen, self.waiting = self.clean, 0, True, None
         return f"{epochs} epochs without congestion: swap ratio {before:g} to {self.ratio:g}"
+
+    def _halve(self, stall_share: float) -> str:
+        policy, before = self.policy, self.ratio
+        if self.just_risen:
+            self.patience *= 2  # else a disk that is always too slow would be tried again every few epochs
+        self.clean, self.just_risen, self.waiting, self.failed_at = 0, False, None, before
+        self.uncapped = max(before / 2, policy.floor * self.highest)
+        sentence = f"training waited for storage {stall_share:.0%} of the epoch (more than {policy.threshold:.0%})"
+        return f"{sentence}: swap ratio {before:g} to {self.ratio:g}" if self.ratio < before else ""
+
+
+@dataclass
+class BudgetGovernor:
+    """Says when sizes must be picked anew because the memory budget has changed.
+
+    A smaller budget takes effect at once, a larger one when it has lasted some epochs, and twice as long each time it
+    is taken back again. Sizes that fit are kept as long as the budget is no larger than when they were picked.
+
+    Attributes:
+        highest_bytes: The highest budget there has been; None for no limit.
+        settled_bytes: The budget under which the sizes in force were picked; None for no limit.
+        larger_for: Epochs that the budget has been larger than that.
+        patience: Epochs that it must be before larger buffers come back.
+        has_returned: Whether they have come back since the budget last fell.
+    """
+
+    highest_bytes: int | None = None
+    settled_bytes: int | None = None
+    larger_for: int = 0
+    patience: int = 2  # growing buffers are filled from storage: not for a budget that is larger for one epoch only
+    has_returned: bool = False
+
+    def begin(self, budget_bytes: int | None) -> None:
+        """A task begins, whose sizes are picked under this budget."""
+        self.highest_bytes = None if budget_bytes is None else max(budget_bytes, self.highest_bytes or 0)
+        self.settled_bytes, self.larger_for = budget_bytes, 0
+
+    def step(self, budget_bytes: int | None, used_bytes: int) -> bool:
+        """Takes in the budget before an epoch; whether sizes must be picked anew.
+
+        Args:
+            budget_bytes: Most bytes of RAM that the buffers may take; None for no limit.
+            used_bytes: What they take at the sizes in force.
+        """
+        over = budget_bytes is not None and used_bytes > budget_bytes
+        risen = self.settled_bytes is not None and (budget_bytes is None or budget_bytes > self.settled_bytes)
+        self.larger_for = self.larger_for + 1 if risen and not over else 0
+        if not over and self.larger_for < self.patience:
+            return False
+        if over and self.has_returned:
+            self.patience *= 2  # they came back in vain, and were filled from storage for that
+        self.settled_bytes, self.larger_for, self.has_returned = budget_bytes, 0, not over
+        return True

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mirolib.base.errors import InputError
-from mirolib.controller.profiler import Profiler, Situation, smoothed
+from mirolib.controller.profiler import Profiler, ProfileRequest, smoothed
 from mirolib.data.stream import Task, labels_of
 from mirolib.learning.learner import Learner
 from mirolib.memory.available_memory import check_available
@@ -54,21 +54,21 @@ class ProbeProfiler(Profiler):
         if not (self.work_share > 0 and self.penalty > 0 and self.size_weight >= 0):
             raise InputError("The probe's work_share and penalty must be above 0, its size_weight 0 or more.")
 
-    def situation(
+    def request(
         self, task: Task, learner: Learner, memory: TieredMemory, candidates: Sequence[MemoryConfig], seed: int
-    ) -> Situation:
+    ) -> ProfileRequest:
         """At most a third of the work goes into validation samples, ten a class at least."""
         most = max(self._affordable(learner, candidates) // 3, 10 * learner.num_classes)
-        return Situation(task, learner, memory, candidates, seed, most)
+        return ProfileRequest(task, learner, memory, candidates, seed, most)
 
-    def _old_samples(self, situation: Situation, candidate: MemoryConfig) -> tuple[float, float]:
+    def _old_samples(self, request: ProfileRequest, candidate: MemoryConfig) -> tuple[float, float]:
         """Old samples that a candidate's episodic memory holds at a time, and that training is expected to see."""
-        stored = situation.memory.replayable if situation.learner.method.replays else 0
+        stored = request.memory.replayable if request.learner.method.replays else 0
         held = min(candidate.episodic_size, stored)
         if not held:
             return 0.0, 0.0
         # After each epoch but the last that share of the memory is exchanged for samples drawn anew.
-        draws = 1 + self.swapping * candidate.swap_ratio * (situation.learner.epochs - 1)
+        draws = 1 + self.swapping * candidate.swap_ratio * (request.learner.epochs - 1)
         return held, stored * (1 - (1 - held / stored) ** draws)
 
     def _affordable(self, learner: Learner, candidates: Sequence[MemoryConfig]) -> int:
@@ -76,33 +76,33 @@ class ProbeProfiler(Profiler):
         middle = float(np.median([c.stream_size + c.episodic_size for c in candidates]))
         return int(3 * self.work_share * learner.epochs * middle)
 
-    def scores(self, situation: Situation) -> np.ndarray:
+    def scores(self, request: ProfileRequest) -> np.ndarray:
         """Validation accuracy of each candidate's head."""
-        new = max(c.stream_size for c in situation.candidates)
-        held, seen = np.array([self._old_samples(situation, c) for c in situation.candidates]).T
-        left = self._affordable(situation.learner, situation.candidates) - len(situation.validation_ids)
+        new = max(c.stream_size for c in request.candidates)
+        held, seen = np.array([self._old_samples(request, c) for c in request.candidates]).T
+        left = self._affordable(request.learner, request.candidates) - len(request.validation_ids)
         share = min(1.0, max(left / (new + held.max()), _LEAST_SHARE))
         old_share = min(1.0, max(left - share * new, share * held.max()) / max(seen.max(), 1))
-        classes, old_classes = len(situation.task.classes), situation.task.classes[0]
+        classes, old_classes = len(request.task.classes), request.task.classes[0]
         sizes = [
             (max(round(share * c.stream_size), classes), max(round(old_share * count), old_classes))
-            for c, count in zip(situation.candidates, seen, strict=True)
+            for c, count in zip(request.candidates, seen, strict=True)
         ]
-        rng = np.random.default_rng(situation.seed)
-        memory = situation.memory
-        width = situation.validation_features.shape[1] + 1
+        rng = np.random.default_rng(request.seed)
+        memory = request.memory
+        width = request.validation_features.shape[1] + 1
         what = f"Probing {len(sizes)} candidates on {width - 1} features"
         check_available(6 * len(sizes) * width**2 * 8, what, "a model with fewer features, or profiler='trial'")
-        scaling = _Scaling(situation.validation_features)
-        streamed = _Prefixes(situation, scaling, memory.stream_buffer.first(max(s for s, _ in sizes)))
+        scaling = _Scaling(request.validation_features)
+        streamed = _Prefixes(request, scaling, memory.stream_buffer.first(max(s for s, _ in sizes)))
         gram, moment = streamed.sums([s for s, _ in sizes])
         if seen.any():
-            replayed = _Prefixes(situation, scaling, memory.old_ids(max(e for _, e in sizes), rng))
+            replayed = _Prefixes(request, scaling, memory.old_ids(max(e for _, e in sizes), rng))
             old_gram, old_moment = replayed.sums([e for _, e in sizes])
             weight = torch.from_numpy(share * held / (old_share * seen))[:, None, None]
             gram, moment = gram + weight * old_gram, moment + weight * old_moment
-        found = self._accuracies(gram, moment, scaling.of(situation.validation_features), situation.validation_labels)
-        return smoothed(situation.candidates, found, self.size_weight) if self.smooth else found
+        found = self._accuracies(gram, moment, scaling.of(request.validation_features), request.validation_labels)
+        return smoothed(request.candidates, found, self.size_weight) if self.smooth else found
 
     def _accuracies(self, gram: Tensor, moment: Tensor, features: Tensor, labels: np.ndarray) -> np.ndarray:
         """Share of the validation samples that each candidate's head gets right.
@@ -141,11 +141,11 @@ class _Scaling:
 class _Prefixes:
     """Gram matrix and moments of every prefix of some samples that is asked for, each sample added once."""
 
-    def __init__(self, situation: Situation, scaling: _Scaling, ids: np.ndarray) -> None:
+    def __init__(self, request: ProfileRequest, scaling: _Scaling, ids: np.ndarray) -> None:
         """Extracts the features of the samples `ids`."""
-        self._features = scaling.of(situation.features(ids))
+        self._features = scaling.of(request.features(ids))
         labels = torch.from_numpy(labels_of(ids))
-        self._targets = torch.full((len(ids), situation.learner.num_classes), -1.0, dtype=torch.float64)
+        self._targets = torch.full((len(ids), request.learner.num_classes), -1.0, dtype=torch.float64)
         self._targets.scatter_(1, labels[:, None], 1.0)
         width = self._features.shape[1]
         zeros = self._features.new_zeros

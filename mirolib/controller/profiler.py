@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirolib.data.stream import Task, labels_of
+from mirolib.data.stream import ORDINAL_MASK, Task, labels_of
 from mirolib.learning.learner import Learner
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
 
+_PIECE = 512  # samples read and sent through a model at a time: as many as evaluation takes
+
 
 @dataclass(frozen=True)
-class Situation:
+class ProfileRequest:
     """What a profiler may look at: a task has arrived, its training has not begun.
 
     Attributes:
@@ -42,7 +44,7 @@ class Situation:
     def validation_ids(self) -> np.ndarray:
         """Ids of the validation samples that are looked at, the same number of each class where there are enough."""
         ids = self.memory.validation_ids()
-        ids = ids[np.argsort(ids & 0xFFFFFFFF, kind="stable")]  # by ordinal: prefixes are balanced
+        ids = ids[np.argsort(ids & ORDINAL_MASK, kind="stable")]  # by ordinal: prefixes are balanced
         return np.sort(ids[: max(self.most_validation, self.learner.num_classes)])
 
     @cached_property
@@ -57,11 +59,12 @@ class Situation:
 
     def features(self, ids: np.ndarray, part: str = "train") -> Tensor:
         """Features by the live model of samples from storage."""
-        parts = [
-            self.learner.features(read_all(self.memory.storage, ids[start : start + 512], part))
-            for start in range(0, len(ids), 512)
-        ]
-        return torch.cat(parts)
+        return torch.cat([self.learner.features(samples) for samples in self._read(ids, part)])
+
+    def accuracy(self, learner: Learner) -> float:
+        """Share of the validation samples that a learner, a clone of the live one say, gets right."""
+        predicted = [learner.predict(samples) for samples in self._read(self.validation_ids, "validation")]
+        return float((np.concatenate(predicted) == self.validation_labels).mean())
 
     def accuracies(self) -> tuple[float, float]:
         """What the live model reaches on the validation samples, each in [0, 1].
@@ -76,6 +79,10 @@ class Situation:
         past = labels < old
         reached = float((logits[past, :old].argmax(axis=1) == labels[past]).mean()) if old else float("nan")
         return reached, float((logits.argmax(axis=1) == labels).mean())
+
+    def _read(self, ids: np.ndarray, part: str) -> Iterator[np.ndarray]:
+        for start in range(0, len(ids), _PIECE):
+            yield read_all(self.memory.storage, ids[start : start + _PIECE], part)
 
 
 class Profiler(ABC):
@@ -92,17 +99,17 @@ class Profiler(ABC):
     exact: bool = False
 
     @abstractmethod
-    def scores(self, situation: Situation) -> np.ndarray:
+    def scores(self, request: ProfileRequest) -> np.ndarray:
         """A validation accuracy in [0, 1] for each candidate, `(candidates,) float64`.
 
         It need only rank them and lie in line with what training reaches; `Calibration` finds the line.
         """
 
-    def situation(
+    def request(
         self, task: Task, learner: Learner, memory: TieredMemory, candidates: Sequence[MemoryConfig], seed: int
-    ) -> Situation:
+    ) -> ProfileRequest:
         """What this profiler looks at; one that must be cheap looks at fewer validation samples."""
-        return Situation(task, learner, memory, candidates, seed)
+        return ProfileRequest(task, learner, memory, candidates, seed)
 
 
 def smoothed(candidates: Sequence[MemoryConfig], accuracies: np.ndarray, size_weight: float = 0.0) -> np.ndarray:
@@ -120,14 +127,16 @@ def smoothed(candidates: Sequence[MemoryConfig], accuracies: np.ndarray, size_we
     Returns:
         Smoothed accuracies; those given where there are fewer than eight.
     """
-    if len(candidates) < 8:
+    if len(candidates) < 8:  # the six coefficients would fit the noise, too
         return accuracies
     sizes = np.log([(c.stream_size, c.episodic_size) for c in candidates])
+    # standardised, or the squares of such logarithms would hardly differ from their first powers; 1e-9: equal sizes
     s, e = ((sizes - sizes.mean(axis=0)) / np.maximum(sizes.std(axis=0), 1e-9)).T
     terms = np.stack([np.ones_like(s), s, e, s * e, s * s, e * e], axis=1)
     log_error = np.log(np.clip(1 - accuracies, 0.005, 1))
     fitted = terms @ np.linalg.lstsq(terms, log_error, rcond=None)[0]
     blended = _standard(fitted) - size_weight * _standard(sizes.sum(axis=1))
+    # mean and spread are put back, since the calibration reads them; an error is at most 1, its logarithm at most 0
     return 1 - np.exp(np.minimum(fitted.mean() + fitted.std() * _standard(blended), 0))
 
 

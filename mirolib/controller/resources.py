@@ -19,14 +19,12 @@ class Resources:
 
     Attributes:
         memory_budget_bytes: Most bytes the two buffers may take; None for no limit.
-        memory_used_bytes: Bytes they take when full.
         stall_s: Seconds of the last epoch that training waited for storage; 0 where no epoch has just ended.
         elapsed_s: Seconds that epoch took; 0 where none has just ended.
         swap_ratio_cap: Highest swap ratio that is allowed, in [0, 1].
     """
 
     memory_budget_bytes: int | None
-    memory_used_bytes: int
     stall_s: float
     elapsed_s: float
     swap_ratio_cap: float = 1.0
@@ -79,10 +77,10 @@ class ResourceMonitor:
         """
         for inject in self._injectors:
             inject(epochs_done)
-        used = self._memory.allocated_bytes
         stall_s, elapsed_s = (last.swaps.stall_s, last.duration_s) if last else (0.0, 0.0)
-        budget = self.budget.read(epochs_done, used)
-        return Resources(budget, used, stall_s, elapsed_s, self.swap_ratio_cap)
+        # a budget of free memory counts in what the buffers have taken of it already
+        budget = self.budget.read(epochs_done, self._memory.allocated_bytes)
+        return Resources(budget, stall_s, elapsed_s, self.swap_ratio_cap)
 
     @property
     def short(self) -> bool:

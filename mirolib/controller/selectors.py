@@ -1,12 +1,12 @@
-"""Selectors pick a row of the ranked table of candidates.
+"""Selectors: a utility for each row of the table of candidates, of which the best is picked.
 
-The table has a row a candidate with `accuracy` (predicted, in [0, 1]) and `cost` (of the task's training).
+The table has a row a candidate with `accuracy` (predicted, in [0, 1]), `cost` (of the task's training), sizes, and
+`above_cutline`.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from mirolib.base.errors import InputError
 
 
 @dataclass(frozen=True)
-class Outlook:
+class SelectionContext:
     """What a selector may know beside the table.
 
     Attributes:
@@ -26,6 +26,12 @@ class Outlook:
         overhead: Cost of a task beside its training.
         tasks_left: Tasks to come, this one included.
         cost_known: Whether the table's cost is in the unit of `spent`.
+        cutline: Top share of the candidates by accuracy, for the selectors that use it, in (0, 1].
+        points: Percentage points below the best predicted accuracy that `cheapest-within` gives away.
+        energy_budget: Joules (sample visits where there is no sensor) that `within-budget` may spend on the stream.
+
+    Raises:
+        InputError: If one of the last three is out of range.
     """
 
     accuracy_now: float = 0.0
@@ -33,6 +39,17 @@ class Outlook:
     overhead: float = 0.0
     tasks_left: int = 1
     cost_known: bool = True
+    cutline: float = 0.5
+    points: float = 2.0
+    energy_budget: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        above_cutline(pd.Series([1.0]), self.cutline)
+        if not 0 <= self.points <= 100:
+            raise InputError(f"points is {self.points}; choose percentage points from 0 to 100.")
+        if self.energy_budget is not None and not self.energy_budget > 0:
+            raise InputError(f"The energy budget is {self.energy_budget}; give a positive number of joules.")
 
 
 def above_cutline(accuracy: pd.Series, cutline: float) -> pd.Series:
@@ -43,155 +60,91 @@ def above_cutline(accuracy: pd.Series, cutline: float) -> pd.Series:
     """
     if not 0 < cutline <= 1:
         raise InputError(f"cutline is {cutline}; choose a share above 0, up to 1.")
+    # 1e-9: a share such as 0.07 of 100 is a hair above 7 in floating point, which must not make it 8
     return accuracy.rank(method="first", ascending=False) <= math.ceil(cutline * len(accuracy) - 1e-9)
 
 
-class Selector(ABC):
-    """Picks the eligible row of highest utility; of equals, the cheapest."""
+@dataclass(frozen=True)
+class Selector:
+    """A rule by which a candidate is picked.
+
+    Attributes:
+        name: Its name in `SELECTORS` and in the table.
+        caption: One sentence on what is picked; `{0.points:g}` stands for the points of the context, and so on.
+        utility: Gives each row's utility, -inf where the row may not be picked.
+        plans_ahead: Whether it needs an energy budget and the length of the stream.
+    """
 
     name: str
     caption: str
+    utility: Callable[[pd.DataFrame, SelectionContext], pd.Series]
+    plans_ahead: bool = False
 
-    @abstractmethod
-    def utility(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        """What is maximised, a value a row."""
-
-    def eligible(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        """Which rows may be picked: those above the cutline."""
-        return table["above_cutline"]
-
-    def pick(self, table: pd.DataFrame, outlook: Outlook) -> tuple[object, pd.Series, pd.Series]:
-        """The index of the row picked, and each row's utility and eligibility."""
-        utility, eligible = self.utility(table, outlook), self.eligible(table, outlook)
-        order = table.assign(utility=utility)[eligible].sort_values(["utility", "cost"], ascending=[False, True])
-        return order.index[0], utility, eligible
+    def rank(self, table: pd.DataFrame, context: SelectionContext) -> pd.DataFrame:
+        """The table with `above_cutline`, `utility` and `eligible`: highest utility first, of equals the cheapest."""
+        table = table.assign(above_cutline=above_cutline(table["accuracy"], context.cutline))
+        utility = self.utility(table, context)
+        # lexsort sorts by its last key first, and is stable: full ties stay in the order they came in
+        order = np.lexsort([table["cost"], -utility])
+        return table.assign(utility=utility, eligible=utility > -np.inf).iloc[order]
 
 
-class AccuracyPerJoule(Selector):
-    """The utility of the authors' code."""
-
-    name = "accuracy-per-joule"
-    caption = "Among the candidates above the cutline, the most accuracy per unit of cost."
-
-    def utility(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        """Accuracy / cost."""
-        return table["accuracy"] / table["cost"]
+def gain_per_joule(table: pd.DataFrame, context: SelectionContext) -> pd.Series:
+    """(Accuracy after - accuracy before training) / cost."""
+    gain = table["accuracy"] - context.accuracy_now
+    # A loss is not divided: divided by the highest cost, it would look smallest.
+    return (gain / table["cost"]).where(gain > 0, gain).where(table["above_cutline"], -np.inf)
 
 
-class GainPerJoule(Selector):
-    """The utility of the paper's text."""
-
-    name = "gain-per-joule"
-    caption = "Among the candidates above the cutline, the most accuracy gained by this training per unit of cost."
-
-    def utility(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        """(Accuracy after - accuracy before training) / cost; a loss is not divided."""
-        gain = table["accuracy"] - outlook.accuracy_now
-        return (gain / table["cost"]).where(gain > 0, gain)
+def accuracy_per_joule(table: pd.DataFrame, context: SelectionContext) -> pd.Series:
+    """Accuracy / cost."""
+    return (table["accuracy"] / table["cost"]).where(table["above_cutline"], -np.inf)
 
 
-class HighestAccuracy(Selector):
-    """Accuracy at any price."""
-
-    name = "highest-accuracy"
-    caption = "The highest predicted accuracy, whatever it costs."
-
-    def utility(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        """Accuracy."""
-        return table["accuracy"]
+def highest_accuracy(table: pd.DataFrame, context: SelectionContext) -> pd.Series:
+    """Accuracy."""
+    return table["accuracy"].where(table["above_cutline"], -np.inf)
 
 
-class LowestEnergy(Selector):
-    """The cheapest that is good enough by rank."""
-
-    name = "lowest-energy"
-    caption = "Among the candidates above the cutline, the lowest cost."
-
-    def utility(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        """-Cost."""
-        return -table["cost"]
+def lowest_energy(table: pd.DataFrame, context: SelectionContext) -> pd.Series:
+    """-Cost."""
+    return (-table["cost"]).where(table["above_cutline"], -np.inf)
 
 
-@dataclass(frozen=True)
-class CheapestWithin(Selector):
-    """The cheapest that is good enough by accuracy.
-
-    Attributes:
-        points: Percentage points below the best predicted accuracy that are given away.
-    """
-
-    points: float = 2.0
-    name = "cheapest-within"
-
-    def __post_init__(self) -> None:
-        """Checks the range."""
-        if not 0 <= self.points <= 100:
-            raise InputError(f"points is {self.points}; choose percentage points from 0 to 100.")
-
-    @property
-    def caption(self) -> str:  # type: ignore[override]
-        """One sentence on what is picked."""
-        return f"The lowest cost within {self.points:g} points of the best predicted accuracy."
-
-    def utility(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        """-Cost."""
-        return -table["cost"]
-
-    def eligible(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        """Rows within the points, cutline or not."""
-        return table["accuracy"] >= table["accuracy"].max() - self.points / 100 - 1e-12
+def cheapest_within(table: pd.DataFrame, context: SelectionContext) -> pd.Series:
+    """-Cost, cutline or not."""
+    # 1e-12: a row that lies just so many points below must not fall out by rounding
+    least = table["accuracy"].max() - context.points / 100 - 1e-12
+    return (-table["cost"]).where(table["accuracy"] >= least, -np.inf)
 
 
-@dataclass(frozen=True)
-class WithinBudget(Selector):
-    """The best that can be afforded to the end of the stream.
-
-    Attributes:
-        budget: Cost that the whole stream may have, in joules, or in sample visits where there is no sensor.
-    """
-
-    budget: float
-    name = "within-budget"
-
-    def __post_init__(self) -> None:
-        """Checks the range."""
-        if not self.budget > 0:
-            raise InputError(f"The energy budget is {self.budget}; give a positive number of joules.")
-
-    @property
-    def caption(self) -> str:  # type: ignore[override]
-        """One sentence on what is picked."""
-        return (
-            f"The highest predicted accuracy at a cost that, spent on each task to come, keeps the stream within "
-            f"{self.budget:g}; the cheapest where none does, or where nothing has been measured yet."
-        )
-
-    def utility(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        """Accuracy where affordable; otherwise less, the more it costs."""
-        return table["accuracy"].where(self._affordable(table, outlook), -table["cost"])
-
-    def eligible(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        """Affordable rows; every row where there is none."""
-        affordable = self._affordable(table, outlook)
-        return affordable if affordable.any() else pd.Series(np.ones(len(table), dtype=bool), table.index)
-
-    def _affordable(self, table: pd.DataFrame, outlook: Outlook) -> pd.Series:
-        return outlook.cost_known & (
-            outlook.spent + outlook.tasks_left * (table["cost"] + outlook.overhead) <= self.budget
-        )
+def within_budget(table: pd.DataFrame, context: SelectionContext) -> pd.Series:
+    """Accuracy of what can be afforded for each task to come; -cost of all rows where that is none."""
+    assert context.energy_budget is not None, "checked by the controller"
+    task = table["cost"] + context.overhead
+    # Before the first measurement in joules a cost says nothing about the budget, so that nothing is affordable.
+    affordable = context.cost_known & (context.spent + context.tasks_left * task <= context.energy_budget)
+    return table["accuracy"].where(affordable, -np.inf) if affordable.any() else -table["cost"]
 
 
-SELECTORS: dict[str, Callable[[float, float | None], Selector]] = {
-    "gain-per-joule": lambda points, budget: GainPerJoule(),
-    "accuracy-per-joule": lambda points, budget: AccuracyPerJoule(),
-    "highest-accuracy": lambda points, budget: HighestAccuracy(),
-    "lowest-energy": lambda points, budget: LowestEnergy(),
-    "cheapest-within": lambda points, budget: CheapestWithin(points),
-    "within-budget": lambda points, budget: WithinBudget(_given(budget)),
-}
-
-
-def _given(budget: float | None) -> float:
-    if budget is None:
-        raise InputError("Selector within-budget needs energy_budget: joules, or sample visits without a sensor.")
-    return budget
+_ABOVE = "Among the candidates above the cutline, the"
+SELECTORS: dict[str, Selector] = {
+    selector.name: selector
+    for selector in (
+        # the paper's text
+        Selector("gain-per-joule", f"{_ABOVE} most accuracy gained by this training per unit of cost.", gain_per_joule),
+        # the authors' code
+        Selector("accuracy-per-joule", f"{_ABOVE} most accuracy per unit of cost.", accuracy_per_joule),
+        Selector("highest-accuracy", "The highest predicted accuracy, whatever it costs.", highest_accuracy),
+        Selector("lowest-energy", f"{_ABOVE} lowest cost.", lowest_energy),
+        Selector(
+            "cheapest-within", "The lowest cost within {0.points:g} points of the best predicted accuracy.",
+            cheapest_within,
+        ),
+        Selector(
+            "within-budget", "The highest predicted accuracy at a cost that, spent on each task to come, keeps the "
+            "stream within {0.energy_budget:g}; the cheapest where none does, or where nothing has been measured yet.",
+            within_budget, plans_ahead=True,
+        ),
+    )
+}  # fmt: skip

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 
 from mirolib.base.errors import InputError
-from mirolib.controller.profiler import Profiler, Situation
+from mirolib.controller.profiler import Profiler, ProfileRequest
 from mirolib.data.stream import Task
 from mirolib.learning.learner import Learner, train_epoch
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
 
 
@@ -47,11 +46,11 @@ class TrialProfiler(Profiler):
         if self.checkpoint_epochs < 0 or (self.trail_epochs is not None and self.trail_epochs < 1):
             raise InputError("A trial needs checkpoint_epochs of 0 or more and trail_epochs of 1 or more.")
 
-    def scores(self, situation: Situation) -> np.ndarray:
+    def scores(self, request: ProfileRequest) -> np.ndarray:
         """Validation accuracy of each candidate's clone."""
-        learner, live = situation.learner, situation.memory
-        seeds = iter(np.random.SeedSequence(situation.seed).generate_state(2 * len(situation.candidates) + 2).tolist())
-        scaled = [self._scaled(situation, config) for config in situation.candidates]
+        learner, live = request.learner, request.memory
+        seeds = iter(np.random.SeedSequence(request.seed).generate_state(2 * len(request.candidates) + 2).tolist())
+        scaled = [self._scaled(request, config) for config in request.candidates]
         # A model with dropout draws from PyTorch's own generator, which must be left as it was.
         with torch.random.fork_rng(devices=[learner.device] if learner.device.type == "cuda" else []):
             checkpoint = learner.clone(next(seeds))
@@ -60,13 +59,13 @@ class TrialProfiler(Profiler):
             found = []
             for config in scaled:
                 clone = checkpoint.clone(next(seeds))
-                _train(clone, live, next(seeds), config, self.trail_epochs or learner.epochs, situation.task)
-                found.append(_accuracy(clone, situation))
+                _train(clone, live, next(seeds), config, self.trail_epochs or learner.epochs, request.task)
+                found.append(request.accuracy(clone))
         return np.array(found)
 
-    def _scaled(self, situation: Situation, config: MemoryConfig) -> MemoryConfig:
+    def _scaled(self, request: ProfileRequest, config: MemoryConfig) -> MemoryConfig:
         """The candidate's sizes times the share, one sample a class at least."""
-        new, old = len(situation.task.classes), max(1, situation.task.classes[0])
+        new, old = len(request.task.classes), max(1, request.task.classes[0])
         return replace(
             config,
             stream_size=min(config.stream_size, max(new, round(self.data_share * config.stream_size))),
@@ -88,16 +87,6 @@ def _train(
             learner.method.finish(learner, finished, memory)
     finally:
         memory.close()
-
-
-def _accuracy(learner: Learner, situation: Situation) -> float:
-    """Share of the validation samples that a clone gets right."""
-    ids, labels, right = situation.validation_ids, situation.validation_labels, 0
-    for start in range(0, len(ids), 512):
-        piece = slice(start, start + 512)
-        predicted = learner.predict(read_all(situation.memory.storage, ids[piece], "validation"))
-        right += int((predicted == labels[piece]).sum())
-    return right / len(ids)
 
 
 def full_training() -> TrialProfiler:

@@ -23,7 +23,7 @@ from mirolib.base.errors import InputError
 from mirolib.base.files import make_folder, remove, write_atomic
 from mirolib.base.state import State
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 _KEEP = 2  # the last may be the one that a failing card has damaged
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{32})\.safetensors")
 

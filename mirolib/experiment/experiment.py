@@ -194,9 +194,11 @@ def _controller(filled: RunSettings, config: MemoryConfig, energy_kind: Kind) ->
         return RandomController(swap_ratio=ratio, seed=filled.seed)
     return MiroController(
         PROFILERS[filled.profiler](),
-        SELECTORS[filled.selector](filled.points, filled.energy_budget),
+        SELECTORS[filled.selector],
         swap_ratio=ratio,
         cutline=filled.cutline,
+        points=filled.points,
+        energy_budget=filled.energy_budget,
         num_tasks=filled.tasks,
         energy_kind=energy_kind,
         seed=filled.seed,

@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from mirolib.base.errors import InputError
-from mirolib.controller import SELECTORS, ProbeProfiler, Profiler, TrialProfiler, full_training
+from mirolib.controller import SELECTORS, ProbeProfiler, Profiler, SelectionContext, TrialProfiler, full_training
 from mirolib.learning.methods import METHODS
 from mirolib.learning.models import MODELS
 from mirolib.memory.budget import parse_amount, parse_budget, parse_size
@@ -110,7 +110,7 @@ class RunSettings:
     points: float = _setting(
         2.0,
         "percentage points below the best that cheapest-within gives away",
-        lambda name, value: SELECTORS["cheapest-within"](value, None),
+        lambda name, value: SelectionContext(points=value),
     )
     energy_budget: float | None = _setting(
         None, "of the stream, for within-budget: joules; visits without a sensor", _above_0

@@ -26,7 +26,7 @@ from mirolib import (
     TaskStream,
     run,
 )
-from mirolib.controller.selectors import HighestAccuracy
+from mirolib.controller import SELECTORS
 from mirolib.memory.swapper import SwapCounts
 
 STREAM = TaskStream(make_dataset(classes=6, per_class=20), 3, seed=0)
@@ -109,7 +109,7 @@ class Stepwise(Controller):
         self.seen.append(record.task)
 
     def adapt(self, config, resources):
-        assert resources.memory_used_bytes > 0 and 0 <= resources.stall_share <= 1
+        assert 0 <= resources.stall_share <= 1
         smaller = replace(config, stream_size=config.stream_size - 3, episodic_size=config.episodic_size + 2)
         return Decision(smaller, "another size")
 
@@ -187,7 +187,7 @@ def test_resource_monitor_reads_the_stall_share_of_the_last_epoch(make_memory):
     first, second = monitor.probe(1, epoch), monitor.probe(2)
     assert (first.stall_share, second.stall_share) == (0.25, 0.0)
     assert first.after_epoch and not second.after_epoch
-    assert first.memory_budget_bytes == 10_000 and first.memory_used_bytes == (20 + 18) * (16 + 16)
+    assert first.memory_budget_bytes == 10_000
 
 
 class ShortAtTheEnd(LiveBudget):
@@ -214,7 +214,7 @@ def test_a_shortage_in_a_task_s_last_epoch_is_acted_upon_before_the_task_ends(ma
     retain = memory.retain
     monkeypatch.setattr(memory, "retain", lambda task: sizes.append(memory.allocated_bytes) or retain(task))
     resources = ResourceMonitor(memory, ShortAtTheEnd(memory.slot_bytes))
-    controller = MiroController(selector=HighestAccuracy())
+    controller = MiroController(selector=SELECTORS["highest-accuracy"])
     records = list(run(STREAM, learner(), memory, controller, resources=resources, progress=False))
     assert sizes[1] <= 20 * memory.slot_bytes < sizes[0]
     last = records[1].events[-1]

@@ -28,7 +28,7 @@ from mirolib import (
     summarise,
 )
 from mirolib.controller import full_training
-from mirolib.controller.profiler import Situation
+from mirolib.controller.profiler import ProfileRequest
 from mirolib.controller.resources import Resources
 from mirolib.data.stream import labels_of
 from mirolib.learning.bic import BiasLayer, BiC, condensed, distillation_loss, fit_bias_layer
@@ -184,7 +184,7 @@ def test_predictions_use_corrected_logits_until_the_next_training_begins(make_me
     one.method._layer = BiasLayer(2, 4, 1.0, 1e3)
     samples = STREAM.dataset.test.data
     assert set(one.predict(samples)) <= {2, 3}
-    reached, now = Situation(task, one, memory, [CONFIG], 0).accuracies()
+    reached, now = ProfileRequest(task, one, memory, [CONFIG], 0).accuracies()
     assert reached <= 0.5 and now <= 1 / 3, "only two classes are ever predicted"
     raw = one.logits(one._transform.evaluate(samples[:4]))
     torch.testing.assert_close(one.classify(one.features(samples[:4])), one.method.correct(raw.detach()))
@@ -246,7 +246,7 @@ def test_a_trial_is_the_training_that_would_follow(make_memory):
     """Stage 2 included: the oracle's score of a candidate is what a run with it, from the same draws, reaches."""
     task, one, memory = arrived(make_memory, task=2)
     candidate = MemoryConfig(20, 18, 1.0)
-    (score,) = full_training().scores(Situation(task, one, memory, [candidate], 5))
+    (score,) = full_training().scores(ProfileRequest(task, one, memory, [candidate], 5))
     seeds = np.random.SeedSequence(5).generate_state(4).tolist()
     clone, fork = one.clone(seeds[0]).clone(seeds[1]), memory.fork(seeds[2])
     fork.resize(candidate)
