@@ -33,7 +33,7 @@ from mirolib.records import TaskRecord, events_of, trials_of
 from mirolib.workbench.alive import has_ended, process_stamp
 from mirolib.workbench.run_file import RUN_FORMAT, SUMS, read_run
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
 
 _PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")

@@ -1,4 +1,4 @@
-import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from watching import DATASET, PATIENCE_S, SETTINGS
@@ -10,25 +10,16 @@ from mirolib.widgets.live import LiveRun
 @pytest.fixture
 def live(tmp_path):
     """Makes runs that train in a thread of their own; they are stopped in the end."""
-    made = []
+    made = {}
+    with ThreadPoolExecutor() as pool:
 
-    def make(settings=SETTINGS, *, held=False):
-        run = LiveRun(lambda disturb: RecordedRun(settings, dataset=DATASET, results=tmp_path, disturb=disturb))
-        if held:
-            run.pause()
+        def make(settings=SETTINGS, *, held=False):
+            run = LiveRun(lambda disturb: RecordedRun(settings, dataset=DATASET, results=tmp_path, disturb=disturb))
+            (run.pause if held else run.resume)()
+            return made.setdefault(pool.submit(run.train), run)
 
-        def train():
-            try:
-                run.train()
-            except Exception as error:
-                assert error is run.error
-
-        made.append((run, threading.Thread(target=train, daemon=True)))
-        made[-1][1].start()
-        return run
-
-    yield make
-    for run, thread in made:
-        run.stop()
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
+        yield make
+        for run in made.values():
+            run.stop()
+        assert not wait(made, PATIENCE_S).not_done
+    assert all(future.exception() is run.error for future, run in made.items())

@@ -2,6 +2,7 @@ import json
 import logging
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from pages import EVIL
@@ -12,11 +13,16 @@ from mirolib.widgets import Dashboard
 from mirolib.widgets.live import LiveRun
 
 
-def test_run_trains_in_the_cell_and_draws_the_end(tmp_path):
-    dashboard = Dashboard(SETTINGS, dataset=DATASET, results=tmp_path)
+def test_run_trains_in_the_cell_as_a_plain_run_does_and_draws_the_end(tmp_path):
+    plain = RecordedRun(SETTINGS, dataset=DATASET, results=tmp_path)
+    for _ in plain.steps(progress=False):
+        pass
+    dashboard = Dashboard(SETTINGS, dataset=DATASET, results=tmp_path, updates_per_s=50)
     assert dashboard.result is None and "no run yet" in repr(dashboard)
     result = dashboard.run(run_id="mine")
     assert result.path == tmp_path / "05_live_dashboard" / "mine" and len(result.records) == 3
+    np.testing.assert_array_equal(result.accuracies, plain.result.accuracies)
+    pd.testing.assert_series_equal(result.epochs["loss"], plain.result.epochs["loss"])
     assert "Finished: average accuracy" in dashboard._view._status.value and "Finished" in repr(dashboard)
     assert "task 3" in dashboard._view._panels["accuracy"].value
     assert dashboard._view._panels["accuracy"].value in dashboard.picture().data
@@ -27,33 +33,20 @@ def test_run_trains_in_the_cell_and_draws_the_end(tmp_path):
     assert "exists already" in dashboard._view._status.value
 
 
-def test_the_dashboard_draws_the_same_training_as_a_plain_run(tmp_path):
-    settings = replace(SETTINGS, epochs=2, seed=5)
-    plain = RecordedRun(settings, dataset=DATASET, results=tmp_path)
-    for _ in plain.steps(progress=False):
-        pass
-    watched = Dashboard(settings, dataset=DATASET, results=tmp_path, updates_per_s=50).run()
-    assert [r.accuracies for r in watched.records] == [r.accuracies for r in plain.result.records]
-    pd.testing.assert_series_equal(watched.epochs["loss"], plain.result.epochs["loss"])
-
-
 def test_an_interrupt_keeps_the_rows(tmp_path, monkeypatch, caplog):
-    def interrupted(after):
-        def may_go_on(run, experiment):
-            if len(experiment.loop.records) == after:
-                raise KeyboardInterrupt
-            return True
+    def may_go_on(run, experiment):
+        if len(experiment.loop.records) == after:
+            raise KeyboardInterrupt
+        return True
 
-        return may_go_on
-
-    dashboard = Dashboard(SETTINGS, dataset=DATASET, results=tmp_path)
-    monkeypatch.setattr(LiveRun, "_may_go_on", interrupted(2))
+    dashboard, after = Dashboard(SETTINGS, dataset=DATASET, results=tmp_path), 2
+    monkeypatch.setattr(LiveRun, "_may_go_on", may_go_on)
     with caplog.at_level(logging.WARNING):
         result = dashboard.run(run_id="two")
     assert len(result.records) == 2 and "Interrupted after 2 tasks" in caplog.text
     run = json.loads((tmp_path / "05_live_dashboard" / "two" / "run.json").read_text())
     assert run["status"] == "interrupted" and "Stopped" in dashboard._view._status.value
-    monkeypatch.setattr(LiveRun, "_may_go_on", interrupted(0))
+    after = 0
     with pytest.raises(KeyboardInterrupt):
         dashboard.run()
 
@@ -107,6 +100,9 @@ def test_an_error_in_training_is_said_on_the_page(tmp_path):
     dashboard.start()
     until(lambda: "99 tasks cannot share 6 classes" in dashboard._view._status.value)
     until(lambda: not dashboard._view.start.disabled)
+    run = dashboard._run
+    assert run.state == "failed" and run.sentence.startswith("99 tasks cannot share 6 classes")
+    assert run.snapshot().config is None and dashboard.result is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import pandas as pd
 from pages import EVIL, Tags
 from watching import SETTINGS
 
-from mirolib.base.show import size_text
 from mirolib.widgets import panels
 from mirolib.widgets.pace import Pace, PaceKeeper
 from mirolib.widgets.panels import PANELS, Snapshot
@@ -35,7 +34,7 @@ def test_the_panels_show_what_the_run_does(live):
     assert "memory budget" in pages["sizes"] and "waiting for storage" in pages["swapping"]
     config, slot = state.config, state.slot_bytes
     assert f"{state.fill[1]:,} of {config.episodic_size:,} samples" in " ".join(pages["memory"])
-    assert size_text(config.stream_size * slot) in " ".join(pages["memory"])
+    assert panels.size_text(config.stream_size * slot) in " ".join(pages["memory"])
     assert pages["candidates"].count("► chosen") == 1
     assert any("the best that fits" in text for text in pages["log"])
     assert run.experiment.learner.tally.visits <= state.pace.work[-1]
