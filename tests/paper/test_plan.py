@@ -1,14 +1,19 @@
 import shlex
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from studies import leave
+from studies import TABLES, leave
 
-from mirolib import InputError
+import mirolib.__main__ as command_line
+from mirolib import InputError, paper
+from mirolib.base.errors import RunError
 from mirolib.memory.budget import parse_budget
-from mirolib.paper import FIGURES, overview, states, studies
+from mirolib.paper import FIGURES, fill, overview, states, studies
 from mirolib.paper.plan import PLAN
 from mirolib.workbench.launch import check_parameters
 
+SMOKE = {study.name: study for study in studies("smoke")}
 ALL = [study for preset in PLAN for study in studies(preset)]
 
 
@@ -31,8 +36,9 @@ def test_the_command_of_a_study_says_what_its_notebook_takes(study):
 
 
 def test_other_parameters_make_another_run():
-    one, other = studies("small")[:2]
-    assert one.run_id.rsplit("-", 1)[1] != other.run_id.rsplit("-", 1)[1]
+    study = SMOKE["scalability"]
+    assert replace(study, parameters={"per_class": 7}).run_id[:-12] == study.run_id[:-12]
+    assert replace(study, parameters={"per_class": 7}).run_id != study.run_id == replace(study).run_id
 
 
 def test_nothing_run_is_named_with_its_command(tmp_path, monkeypatch):
@@ -62,3 +68,46 @@ def test_a_failed_attempt_gets_a_further_name_and_its_sentence_is_escaped(tmp_pa
 def test_an_unknown_preset_is_refused():
     with pytest.raises(InputError, match="smoke, small, paper"):
         states("tiny")
+
+
+def test_filling_skips_what_is_finished_and_goes_on_after_a_failure(tmp_path, monkeypatch):
+    launched = []
+    leave(tmp_path, SMOKE["allocation-digits"])
+    leave(tmp_path, SMOKE["adaptation-digits"]).write_text("damaged")
+    table = overview(states("smoke", tmp_path)).set_index("figure")
+    assert table.loc["adaptation", "status"] == "unusable" and "SHA256SUMS" in table.loc["adaptation", "note"]
+    assert table.loc["5", "status"] == "finished" and table.loc["adaptation", "command"].endswith("-again1")
+
+    def launch(notebook, *, progress, results, run_id, **parameters):
+        launched.append(run_id)
+        (study,) = (study for study in SMOKE.values() if run_id.startswith(study.run_id))
+        assert (notebook, parameters) == (study.notebook, dict(study.parameters))
+        if study.name in TABLES:
+            leave(results, study, "failed" if study.name == "scalability" else "finished", run_id=run_id)
+        if study.name == "scalability":
+            raise RunError("no luck")
+
+    monkeypatch.setattr(paper, "launch", launch)
+    found = {state.study.name: state.status for state in fill("smoke", tmp_path)}
+    assert found["scalability"] == "failed" and found["adaptation-digits"] == "finished"
+    assert f"{SMOKE['adaptation-digits'].run_id}-again1" in launched
+    assert SMOKE["allocation-digits"].run_id not in launched and len(launched) == len(SMOKE) - 1
+    launched.clear()
+    fill("smoke", tmp_path)
+    assert launched == [SMOKE["swapping-bic-digits"].run_id, f"{SMOKE['scalability'].run_id}-again1"]
+
+
+def test_the_command_line_says_how_far_each_study_got(tmp_path, monkeypatch, capsys):
+    drawn = []
+    for name in TABLES:
+        leave(tmp_path, SMOKE[name])
+    found = states("smoke", tmp_path)
+    monkeypatch.setattr(
+        command_line, "launch", lambda *args, **options: drawn.append(args) or SimpleNamespace(notebook="N")
+    )
+    for some, code in ((found, 1), ([state for state in found if state.status == "finished"], 0)):
+        monkeypatch.setattr(command_line, "fill", lambda preset, results, some=some: some)
+        assert command_line.main(["paper", "smoke"]) == code
+        text = capsys.readouterr().out
+        assert ("not run     swapping-bic-digits" in text) == bool(code) and "notebook: N" in text
+    assert drawn == [("20_paper_figures",)] * 2

@@ -26,14 +26,7 @@ def test_a_line_a_run(result):
 
 
 def test_mean_and_spread_over_seeds():
-    table = pd.DataFrame(
-        {
-            "size": [10, 10, 20, 20],
-            "memory": ["tiered"] * 4,
-            "final_accuracy": [0.5, 0.7, 0.8, 0.8],
-            "seed": [0, 1, 0, 1],
-        }
-    )
+    table = pd.DataFrame({"size": [10, 10, 20, 20], "memory": "tiered", "final_accuracy": [0.5, 0.7, 0.8, 0.8]})
     (line,) = plots.accuracy_against(table, "size", "samples", "memory", log=True).data
     np.testing.assert_allclose(line.y, [60, 80])
     np.testing.assert_allclose(line.error_y.array, [100 * np.std([0.5, 0.7], ddof=1), 0])
@@ -86,27 +79,18 @@ def test_decisions_are_shown_where_they_took_effect(tmp_path):
 
 
 def test_accuracy_over_cost_draws_the_front_of_fixed_sizes():
-    table = pd.DataFrame(
-        {
-            "setting": ["miro", "miro", "fixed a", "fixed b", "fixed c"],
-            "learning_work": [100.0, 300.0, 100.0, 200.0, 400.0],
-            "average_incremental_accuracy": [0.6, 0.8, 0.5, 0.4, 0.9],
-        }
-    )
+    rows = [("miro", 100.0, 0.6), ("miro", 300.0, 0.8), ("fixed a", 100.0, 0.5), ("fixed b", 200.0, 0.4),
+            ("fixed c", 400.0, 0.9)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["setting", "learning_work", "average_incremental_accuracy"])
     miro, points, front = plots.accuracy_over_cost(table, "setting").data
     assert list(miro.x) == [200] and miro.y[0] == pytest.approx(70)
     assert len(points.x) == 3 and list(front.x) == [100, 400], "b costs more than a and is worse"
 
 
 def test_relative_costs_have_a_reference_of_one():
-    table = pd.DataFrame(
-        {
-            "dataset": ["a", "a", "b", "b", "a"],
-            "setting": ["whole", "ours", "whole", "ours", "ours"],
-            "learning_work": [100.0, 20.0, 50.0, 25.0, 30.0],
-            "average_incremental_accuracy": [0.9, 0.8, 0.7, 0.6, 0.9],
-        }
-    )
+    rows = [("a", "whole", 100.0, 0.9), ("a", "ours", 20.0, 0.8), ("b", "whole", 50.0, 0.7), ("b", "ours", 25.0, 0.6),
+            ("a", "ours", 30.0, 0.9)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["dataset", "setting", "learning_work", "average_incremental_accuracy"])
     figure = plots.accuracy_over_relative_cost(table, "setting", "whole")
     data = [part for part in figure.data if part.x[0] is not None]
     assert {part.name: list(part.x) for part in data} == {"whole": [1.0, 1.0], "ours": [0.25, 0.5]}

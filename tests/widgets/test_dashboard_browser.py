@@ -50,46 +50,40 @@ def address(folder):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     own = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
-    quiet = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    own |= {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     page_config = folder / "JUPYTER_CONFIG_DIR" / "labconfig" / "page_config.json"
     page_config.parent.mkdir(parents=True)
-    page_config.write_text(json.dumps(quiet))
-    paths = {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    options = [f"--port={port}", "--no-browser", "--allow-root", "--IdentityProvider.token="]
-    command = [sys.executable, "-m", "jupyterlab", *options, "--LabApp.expose_app_in_browser=True",
-               "--LabApp.news_url=None", f"--notebook-dir={folder}"]  # fmt: skip
+    page_config.write_text('{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}')
+    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", "--no-browser", "--allow-root",
+               "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
+               f"--notebook-dir={folder}"]  # fmt: skip
     with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(command, env=os.environ | own | paths, stdout=log, stderr=subprocess.STDOUT)
-    address = f"http://127.0.0.1:{port}"
+        server = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 240
     try:
-        deadline = time.monotonic() + 240
         while True:
             try:
-                urllib.request.urlopen(f"{address}/api", timeout=5).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=5).close()
                 break
             except OSError:
                 assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
                 time.sleep(0.2)
-        yield address
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait(30)
 
 
 @pytest.fixture(scope="module")
-def complaints():
-    return []
-
-
-@pytest.fixture(scope="module")
-def page(address, complaints):
+def page(address):
     """A 13-inch screen with the notebook, all cells run."""
     with playwright.sync_playwright() as browsers:
         browser = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(PATIENCE_MS)
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.complaints = []
+        page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.goto(f"{address}/lab/tree/dashboard.ipynb")
         page.wait_for_function(
             "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
@@ -126,15 +120,13 @@ def knob(name, part):
     return f".miro-knobs .widget-inline-hbox:has(label:text-is('{name}')) {part}"
 
 
-def type_budget(page, samples):
-    page.click(knob("budget, samples", ".widget-readout"))
-    page.keyboard.press("Control+A")
-    page.keyboard.type(str(samples))
-    page.keyboard.press("Enter")
-
-
 def status(page):
     return page.inner_text(".miro-dashboard [role=status]")
+
+
+def runs(folder):
+    """Folder of the run with each status."""
+    return {json.loads(path.read_text())["status"]: path.parent for path in folder.glob("results/*/*/run.json")}
 
 
 def test_run_all_trains_in_the_cell(page):
@@ -154,10 +146,7 @@ def test_start_pause_and_resume(page, folder):
     before = status(page)
     page.wait_for_timeout(1000)
     assert status(page) == before and "Resume" in page.inner_text(".miro-dashboard")
-    (run,) = [
-        path for path in folder.glob("results/*/*/run.json") if json.loads(path.read_text())["status"] == "running"
-    ]
-    assert len(pd.read_csv(run.parent / "tasks.csv")) == 1
+    assert len(pd.read_csv(runs(folder)["running"] / "tasks.csv")) == 1
 
 
 def test_a_budget_below_the_smallest_configuration_is_refused_and_put_back(page):
@@ -170,7 +159,9 @@ def test_a_budget_below_the_smallest_configuration_is_refused_and_put_back(page)
 
 def test_a_lower_budget_strikes_out_rows_and_moves_to_another(page):
     assert page.locator(".miro-dashboard tr.over").count() == 0
-    type_budget(page, 40)
+    page.click(knob("budget, samples", ".widget-readout"))
+    page.keyboard.press("Control+A")
+    page.keyboard.type("40\n")
     says(page, "Memory budget: 40 samples, 3.1 KiB. Miro heeds it at the next epoch.", "too large")
     struck = page.locator(".miro-dashboard tr.over td").nth(1)
     assert "line-through" in struck.evaluate("cell => getComputedStyle(cell).textDecorationLine")
@@ -220,10 +211,9 @@ def test_stop_keeps_the_rows(page, folder):
     button(page, "Stop")
     says(page, "Stopped in task", "finished tasks left is in")
     page.wait_for_selector(".miro-dashboard button:has-text('Start'):enabled")
-    runs = {json.loads(path.read_text())["status"]: path.parent for path in folder.glob("results/*/*/run.json")}
-    assert set(runs) == {"finished", "interrupted"}
-    assert len(pd.read_csv(runs["interrupted"] / "tasks.csv")) >= 1
+    assert set(runs(folder)) == {"finished", "interrupted"}
+    assert len(pd.read_csv(runs(folder)["interrupted"] / "tasks.csv")) >= 1
 
 
-def test_the_browser_has_nothing_to_complain_about(page, complaints):
-    assert complaints == []
+def test_the_browser_has_nothing_to_complain_about(page):
+    assert page.complaints == []

@@ -1,0 +1,29 @@
+import pytest
+from watching import DATASET
+
+from mirolib import RunSettings
+from mirolib.widgets import Dashboard
+
+
+@pytest.mark.parametrize("controller", ["miro", "fixed"])
+def test_the_form_gives_back_the_settings_it_was_given(controller):
+    sizes = {"stream_size": 30, "episodic_size": "20 KiB"} if controller == "fixed" else {}
+    settings = RunSettings(
+        method="bic", controller=controller, tasks=2, epochs=4, seed=7, memory_budget="1 MiB", lr=0.02, points=1.0,
+        preset="small", **sizes,
+    )  # fmt: skip
+    dashboard = Dashboard(settings)
+    assert dashboard._form.read() == settings
+    dashboard._form._choices["memory"].value = "single-level"
+    assert dashboard._form.read().memory == "single-level"
+
+
+def test_the_form_follows_data_set_and_controller():
+    form = Dashboard(RunSettings())._form
+    texts, choices = form._texts, form._choices
+    assert texts["stream_size"].disabled and not choices["selector"].disabled
+    choices["controller"].value = "fixed"
+    assert not texts["stream_size"].disabled and choices["selector"].disabled
+    assert texts["epochs"].placeholder == str(form._spec.preset().epochs)
+    own = Dashboard(dataset=DATASET)._form
+    assert own._choices["dataset"].options == ("arrays",) and own.read().dataset == "arrays"
