@@ -11,9 +11,10 @@ from torch import Tensor
 
 from mirolib.base.errors import InputError
 from mirolib.controller.profiler import Profiler, ProfileRequest, smoothed
-from mirolib.data.stream import Task, labels_of
+from mirolib.data.stream import Task, labels_of, rank_in_class
 from mirolib.learning.learner import Learner
 from mirolib.memory.available_memory import check_available
+from mirolib.memory.buffers import balanced_quotas
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.tiered import TieredMemory
 
@@ -97,7 +98,7 @@ class ProbeProfiler(Profiler):
         streamed = _Prefixes(request, scaling, memory.stream_buffer.first(max(s for s, _ in sizes)))
         gram, moment = streamed.sums([s for s, _ in sizes])
         if seen.any():
-            replayed = _Prefixes(request, scaling, memory.old_ids(max(e for _, e in sizes), rng))
+            replayed = _Prefixes(request, scaling, old_ids(memory, max(e for _, e in sizes), rng))
             old_gram, old_moment = replayed.sums([e for _, e in sizes])
             weight = torch.from_numpy(share * held / (old_share * seen))[:, None, None]
             gram, moment = gram + weight * old_gram, moment + weight * old_moment
@@ -164,3 +165,25 @@ class _Prefixes:
             features, targets = self._features[known:count], self._targets[known:count]
             self._sums[count] = (gram + features.T @ features, moment + features.T @ targets)
         return self._sums[count]
+
+
+def old_ids(memory: TieredMemory, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Ids of old samples in an order of which every prefix is class-balanced: those held first, then of storage.
+
+    An episodic memory of `k` samples holds about what the first `k` are.
+
+    Args:
+        memory: The memory.
+        count: Most ids.
+        rng: Draws the order.
+
+    Returns:
+        `(n,) int64`, `n <= count` where fewer can be reached.
+    """
+    quotas = balanced_quotas(count, memory.reachable())
+    held = rng.permutation(memory.episodic_memory.array.ids)
+    kept = held[rank_in_class(labels_of(held)) < quotas[labels_of(held)]]
+    lacking = quotas - np.bincount(labels_of(kept), minlength=len(quotas))
+    absent = memory.episodic_memory.draw_absent(np.repeat(np.arange(len(quotas)), lacking), rng)
+    ids = np.concatenate([kept, absent[absent >= 0]])
+    return ids[np.argsort(rank_in_class(labels_of(ids)), kind="stable")]

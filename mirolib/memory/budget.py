@@ -123,23 +123,21 @@ def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
     Raises:
         InputError: If the text is none of these.
     """
-    text = text.strip()
     refusal = (
         f"The memory budget {text!r} can't be read; write an amount such as '2000 samples' or '64 MiB', 'system', or "
         "a schedule by epochs such as '0: 64 MiB, 100: 32 MiB'."
     )
+    text = text.strip()
     if text == "system":
         return SystemBudget()
-    if ":" not in text:
-        return BudgetSchedule({0: _amount(text, slot_bytes, refusal)} if text else {})
     steps: dict[int, int | None] = {}
-    for entry in text.split(","):
-        epoch, _, amount = entry.partition(":")
-        if not re.fullmatch(r"[0-9]{1,9}", epoch.strip()):
+    for entry in filter(None, (text if ":" in text or not text else f"0: {text}").split(",")):
+        epoch, _, amount = (part.strip() for part in entry.partition(":"))
+        if not re.fullmatch(r"[0-9]{1,9}", epoch):
             raise InputError(refusal)
         if int(epoch) in steps:
             raise InputError(f"The memory budget {text!r} names epoch {int(epoch)} twice; keep one amount for it.")
-        steps[int(epoch)] = _amount(amount.strip(), slot_bytes, refusal)
+        steps[int(epoch)] = None if amount == "none" else _bytes(amount, slot_bytes, refusal)
     return BudgetSchedule(steps)
 
 
@@ -153,8 +151,10 @@ def parse_amount(text: str, sample_bytes: int) -> int | None:
     Raises:
         InputError: If the text is none of these.
     """
+    if text.strip() in ("", "none"):
+        return None
     refusal = f"The amount {text!r} can't be read; write '2 GB', '500 MiB' or, for a budget, '20000 samples'."
-    return _amount(text.strip(), sample_bytes, refusal) if text.strip() else None
+    return _bytes(text, sample_bytes, refusal)
 
 
 def store_budget(text: str, stream: TaskStream) -> int | None:
@@ -191,27 +191,22 @@ def parse_size(size: int | str | None, slot_bytes: int) -> int | None:
     """
     if not isinstance(size, str):
         return size
-    size_bytes = _bytes(size.strip(), slot_bytes)
-    if not size_bytes:
-        raise InputError(
-            f"The size {size!r} can't be read; write a whole number of samples, or an amount such as '64 MB' or "
-            "'2000 samples'."
-        )
+    size_bytes = _bytes(
+        size,
+        slot_bytes,
+        f"The size {size!r} can't be read; write a whole number of samples, or an amount such as '64 MB' or "
+        "'2000 samples'.",
+    )
     if size_bytes < slot_bytes:
         raise InputError(f"A buffer of {size} does not hold one sample, which takes {slot_bytes:,} bytes; enlarge it.")
     return size_bytes // slot_bytes
 
 
-def _amount(text: str, slot_bytes: int, refusal: str) -> int | None:
-    size_bytes = None if text == "none" else _bytes(text, slot_bytes)
-    if size_bytes == 0:
+def _bytes(text: str, sample_bytes: int, refusal: str) -> int:
+    """The bytes in an amount with its unit; refuses what is none, or less than one byte."""
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]+)", text.strip())
+    units = _UNITS | {"samples": sample_bytes, "sample": sample_bytes}
+    size_bytes = float(found[1]) * units.get(found[2].lower(), 0) if found else 0.0
+    if not 1 <= size_bytes < math.inf:  # so many digits are infinite
         raise InputError(refusal)
-    return size_bytes
-
-
-def _bytes(text: str, slot_bytes: int) -> int:
-    """The bytes in an amount with its unit; 0 if it is none."""
-    found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]+)", text)
-    factor = {**_UNITS, "samples": slot_bytes, "sample": slot_bytes}.get(found[2].lower(), 0) if found else 0
-    size_bytes = float(found[1]) * factor if found else 0.0
-    return int(size_bytes) if math.isfinite(size_bytes) else 0  # so many digits are infinite
+    return int(size_bytes)

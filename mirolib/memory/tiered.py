@@ -93,8 +93,7 @@ class TieredMemory:
         if lag < 1:
             raise InputError(f"lag is {lag}; choose 1 step or more between fetch and commit.")
         self.storage, self.config, self.hierarchical = storage, config, hierarchical
-        self._check_ratio(config)
-        self._check_available(config, held=0)
+        self._check(config, config.stream_size + config.episodic_size)
         shape, dtype = storage.fingerprint.sample_shape, storage.fingerprint.sample_dtype
         self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, shape, dtype))
         self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, shape, dtype))
@@ -187,10 +186,10 @@ class TieredMemory:
         """
         if config == self.config:
             return
-        self._check_ratio(config)
+        size = config.stream_size + config.episodic_size
+        grows = size > self.config.stream_size + self.config.episodic_size
         # smaller buffers are never refused: where memory is short, they are the remedy
-        if config.stream_size + config.episodic_size > self.config.stream_size + self.config.episodic_size:
-            self._check_available(config, len(self.stream_buffer) + len(self.episodic_memory))
+        self._check(config, size - len(self.stream_buffer) - len(self.episodic_memory) if grows else 0)
         self.settle()
         self._layout += 1
         if config.stream_size != self.config.stream_size:
@@ -209,7 +208,7 @@ class TieredMemory:
         memory, buffer = self.episodic_memory, self.stream_buffer.array
         num_labels = len(self._stored)
         flushed = np.where(self._old_classes, np.bincount(buffer.labels, minlength=num_labels), 0)
-        quotas = balanced_quotas(capacity, self._reachable(flushed))
+        quotas = balanced_quotas(capacity, self.reachable(flushed))
         memory.rebalance(capacity, quotas, self._select_rng)
         lacking = quotas - memory.class_counts(num_labels)
         slots = self._select_rng.permutation(np.flatnonzero(flushed[buffer.labels]))
@@ -241,27 +240,23 @@ class TieredMemory:
             InputError: If the store's budget does not hold a training sample of each class.
             StorageError: If storage can't take them.
         """
-        for part, samples, ids in (  # validation first: under a budget, training samples get what it leaves
-            ("validation", task.validation, task.validation_ids),
-            ("train", task.train, task.train_ids),
-        ):
+        validation, train = (task.validation, task.validation_ids), (task.train, task.train_ids)
+        # validation first: under a budget, training samples get what it leaves
+        for part, (samples, ids) in (("validation", validation), ("train", train)):
             # a store that was rebuilt may lack samples below its last: each has to be looked at
             if not self.storage.rebuilt and sum(self.storage.count(label, part) for label in task.classes) == len(ids):
                 continue
             for chunk in samples.chunks(CHUNK):
                 self.storage.put(ids[chunk], samples.read(chunk), part)
 
-    def _check_ratio(self, config: MemoryConfig) -> None:
-        if config.swap_ratio > 0 and not self.hierarchical:
-            raise InputError("A single-level memory can't swap; set swap_ratio to 0 or make the memory hierarchical.")
-
-    def _check_available(self, config: MemoryConfig, held: int) -> None:
-        """Sees to it that both buffers together will find room when they fill up; `held` samples are in them already.
+    def _check(self, config: MemoryConfig, added: int) -> None:
+        """Refuses to swap without a hierarchy, and what both buffers, `added` samples fuller, would not find room for.
 
         Each may fit alone, and the system gives memory only as slots are filled: too late for a sentence.
         """
-        size_bytes = (config.stream_size + config.episodic_size - held) * self.slot_bytes
-        check_available(size_bytes, f"A memory of {config.stream_size} + {config.episodic_size} samples")
+        if config.swap_ratio > 0 and not self.hierarchical:
+            raise InputError("A single-level memory can't swap; set swap_ratio to 0 or make the memory hierarchical.")
+        check_available(added * self.slot_bytes, f"A memory of {config.stream_size} + {config.episodic_size} samples")
 
     def __enter__(self) -> TieredMemory:
         return self
@@ -315,7 +310,7 @@ class TieredMemory:
             StorageError: If a sample can't be read.
         """
         kept = loaded(_Kept, state)
-        self._check_ratio(kept.config)
+        self._check(kept.config, 0)  # for room, each buffer looks as it is resized below
         self.config, self._stored, self._old_classes = kept.config, kept.stored, kept.old_classes
         self._batch_rng, self._select_rng = map(generator_of, kept.generators)
         for ids, found in zip(kept.damaged, self.storage.damaged.values(), strict=True):
@@ -342,11 +337,15 @@ class TieredMemory:
 
     @property
     def replayable(self) -> int:
-        """Old samples that training can see: those on storage, or only those held where none is taken from it."""
-        return int(self._reachable().sum())
+        """Old samples that training can see."""
+        return int(self.reachable().sum())
 
-    def _reachable(self, flushed: np.ndarray | int = 0) -> np.ndarray:
-        """Old samples that training can see, by class, `(num_classes,) int64`, with those about to be flushed."""
+    def reachable(self, flushed: np.ndarray | int = 0) -> np.ndarray:
+        """Old samples that training can see, by class, `(num_classes,) int64`: on storage, or held where single-level.
+
+        Args:
+            flushed: Samples by class that are about to be flushed into the episodic memory.
+        """
         held = self.episodic_memory.class_counts(len(self._stored))
         return np.where(self._old_classes, self._stored if self.hierarchical else held + flushed, 0)
 
@@ -371,55 +370,34 @@ class TieredMemory:
         counts = np.where(self._stored > 0, self.storage.counts(len(self._stored), "validation"), 0)
         return make_ids(np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(n) for n in counts]))
 
-    def old_ids(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Ids of old samples in an order of which every prefix is class-balanced: those held first, then of storage.
-
-        An episodic memory of `k` samples holds about what the first `k` are.
-
-        Args:
-            count: Most ids.
-            rng: Draws the order.
-
-        Returns:
-            `(n,) int64`, `n <= count` where fewer can be reached.
-        """
-        num_labels = len(self._stored)
-        held = rng.permutation(self.episodic_memory.array.ids)
-        quotas = balanced_quotas(count, self._reachable())
-        kept = held[rank_in_class(labels_of(held)) < quotas[labels_of(held)]]
-        lacking = quotas - np.bincount(labels_of(kept), minlength=num_labels)
-        absent = self.episodic_memory.draw_absent(np.repeat(np.arange(num_labels), lacking), rng)
-        ids = np.concatenate([kept, absent[absent >= 0]])
-        return ids[np.argsort(rank_in_class(labels_of(ids)), kind="stable")]
-
     def fill(self) -> list[dict[str, object]]:
         """Samples and bytes of each tier by class, one row each, ready for a DataFrame."""
-        size = self.storage.fingerprint.sample_bytes
+        size, labels = self.storage.fingerprint.sample_bytes, len(self._stored)
+        held = np.bincount(self.stream_buffer.array.labels, minlength=labels)
         tiers = {
-            "stream buffer": np.bincount(self.stream_buffer.array.labels, minlength=len(self._stored)),
-            "episodic memory": self.episodic_memory.class_counts(len(self._stored)),
-            "storage": self._stored,
-        }
-        return [
-            {"tier": tier, "label": label, "samples": int(count), "size_bytes": int(count) * size}
-            for tier, counts in tiers.items()
-            for label, count in enumerate(counts)
-        ]
+            "stream buffer": held, "episodic memory": self.episodic_memory.class_counts(labels), "storage": self._stored
+        }  # fmt: skip
+        rows = ((tier, label, int(count)) for tier, counts in tiers.items() for label, count in enumerate(counts))
+        return [{"tier": t, "label": label, "samples": n, "size_bytes": n * size} for t, label, n in rows]
 
     def _tiers(self) -> list[dict[str, str]]:
         """What each tier holds, one row each; encoded samples count with their mean size."""
-        rows = []
-        for tier, counts, size_bytes in (
+        tiers = (
             ("stream buffer", (len(self.stream_buffer), self.config.stream_size), self.slot_bytes),
             ("episodic memory", (len(self.episodic_memory), self.config.episodic_size), self.slot_bytes),
             ("storage", (self.stored,), self.storage.fingerprint.sample_bytes),
-        ):
-            samples, sizes = (f"{count:,}" for count in counts), (size_text(count * size_bytes) for count in counts)
-            rows.append({"tier": tier, "samples": " of ".join(samples), "size": " of ".join(sizes)})
-        return rows
+        )
+        return [
+            {
+                "tier": tier,
+                "samples": " of ".join(f"{count:,}" for count in counts),
+                "size": " of ".join(size_text(count * size_bytes) for count in counts),
+            }
+            for tier, counts, size_bytes in tiers
+        ]
 
     def __repr__(self) -> str:
-        tiers = "; ".join(f"{row['tier']} {row['samples']} samples ({row['size']})" for row in self._tiers())
+        tiers = "; ".join("{tier} {samples} samples ({size})".format_map(row) for row in self._tiers())
         return f"TieredMemory({tiers}; swap ratio {self.config.swap_ratio:g})"
 
     def _repr_html_(self) -> str:

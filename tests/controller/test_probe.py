@@ -10,6 +10,7 @@ from mirolib import (
 from mirolib.controller import (
     candidate_grid,
 )
+from mirolib.controller.probe import old_ids
 from mirolib.data.stream import labels_of
 
 
@@ -27,7 +28,7 @@ def test_the_probe_is_ridge_regression_on_the_samples_that_training_sees(make_me
     validation = one.features(memory.storage.read(request.validation_ids, "validation")).double().numpy()
     mean, deviation = validation.mean(axis=0), validation.std(axis=0)
     used = deviation > 1e-6 * deviation.max()
-    old = memory.old_ids(round(max(seen.values())), np.random.default_rng(3))
+    old = old_ids(memory, round(max(seen.values())), np.random.default_rng(3))
     expected = []
     for c in candidates:
         replayed = old[: round(seen[c.episodic_size])]

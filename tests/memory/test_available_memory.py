@@ -137,6 +137,7 @@ V1, V2 = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "mem
 
 @pytest.mark.parametrize(("folder", "names", "place"), [("memory", V1, "a/b"), ("", V2, "a/b"), ("", V2, "a")])
 def test_the_narrowest_group_above_the_process_counts(tmp_path, monkeypatch, folder, names, place):
+    monkeypatch.setattr("mirolib.memory.available_memory._GROUPS", tmp_path)
     monkeypatch.setattr(
         "mirolib.memory.available_memory._membership", lambda controller: "/a/b" if controller == folder else ""
     )
@@ -150,6 +151,7 @@ def test_the_narrowest_group_above_the_process_counts(tmp_path, monkeypatch, fol
 
 @pytest.mark.parametrize(("folder", "names", "prefix"), [("memory", V1, "total_"), ("", V2, "")])
 def test_pages_of_files_that_a_group_has_read_are_still_available(tmp_path, monkeypatch, folder, names, prefix):
+    monkeypatch.setattr("mirolib.memory.available_memory._GROUPS", tmp_path)
     monkeypatch.setattr(
         "mirolib.memory.available_memory._membership", lambda controller: "/a" if controller == folder else ""
     )
