@@ -37,6 +37,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/nbstripout --verify --keep-output --keep-count --keep-id notebooks/*.ipynb
 
 study: $(READY)
 	$(BIN)/python -m mirolib launch 13_swap_ratio seeds=5 epochs=20 episodic_sizes='[10,20,50,100,200,400]' \

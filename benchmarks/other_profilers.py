@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mirolib.controller.profiler import Profiler, ProfileRequest
-from mirolib.controller.trials import _accuracy, _train
+from mirolib.controller.trials import _train
 from mirolib.learning.learner import Learner
 
 
@@ -19,7 +19,7 @@ def _finished(clone: Learner, request: ProfileRequest) -> float:
     """Validation accuracy of a clone if its training ended here; it can be trained on."""
     judged = clone.clone(request.seed)
     judged.method.finish(judged, request.task, request.memory)
-    return _accuracy(judged, request)
+    return request.accuracy(judged)
 
 
 @dataclass(frozen=True)

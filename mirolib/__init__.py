@@ -60,6 +60,7 @@ from mirolib.records import EpochRecord as EpochRecord, Event as Event, TaskReco
 from mirolib.viz import compare as comparison_plots, figures as plots
 from mirolib.viz.report import write_report as write_report
 from mirolib.viz.setup import setup as setup
+from mirolib.workbench.cite import cite as cite
 from mirolib.workbench.compare import (
     SETTINGS as SETTINGS,
     over_seeds as over_seeds,

@@ -1,5 +1,6 @@
 """Runs on disk: folders, recording, launching, sweeps, and the comparison of what they left."""
 
+from mirolib.workbench.cite import cite as cite
 from mirolib.workbench.compare import (
     over_seeds as over_seeds,
     pareto as pareto,
