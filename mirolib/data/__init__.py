@@ -5,7 +5,6 @@ A new data set is a file with a `DatasetSpec` and a function `load(root)`, enter
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +16,6 @@ from mirolib.data.dataset import Dataset as Dataset, DatasetSpec as DatasetSpec,
 from mirolib.data.digits import DIGITS as DIGITS
 from mirolib.data.fetch import ARCHIVES as ARCHIVES
 from mirolib.data.files import data_folder
-
-logger = logging.getLogger(__name__)
 
 LOADERS: dict[str, tuple[DatasetSpec, Callable[[Path], Dataset]]] = {
     "digits": (DIGITS, digits.load),
@@ -74,10 +71,7 @@ def load_dataset(
     chosen = spec.preset(preset)
     if download and name in ARCHIVES:
         fetch.fetch(ARCHIVES[name], data_folder(root))
-    found = load(data_folder(root))
-    counts = len(found.class_names), len(found.train), len(found.test)
-    logger.info("%s: %d classes, %d training and %d test samples found", name, *counts)
-    dataset = found.subset(chosen.per_class, chosen.test_per_class, chosen.classes)
+    dataset = load(data_folder(root)).subset(chosen.per_class, chosen.test_per_class, chosen.classes)
     if not chosen.image_size:
         return dataset
     shape = (spec.sample_shape[0], chosen.image_size, chosen.image_size)

@@ -75,7 +75,8 @@ def load(root: Path) -> Dataset:
         raise InputError(f"There is no segment a01/p1/s01.txt or the like in {folder}. {_ARCHIVE.advice}")
     labels = np.array([label for _, label, *_ in segments], dtype=np.int64)
     test = np.array([rank % 5 == 2 for _, _, rank, *_ in segments])
-    check_classes(folder, present, labels[~test], labels[test], ", which takes three segments of a person at least")
+    needs = ", which takes three segments of a person at least"
+    check_classes(folder, present, len(ACTIVITIES), labels[~test], labels[test], needs)
     raw = cached_samples(root, DSADS, stamp_of(segments), [folder / path for path, *_ in segments], _segment)
     train_samples, test_samples = raw[~test], raw[test]
     mean = train_samples.mean(axis=(0, 1, 2), dtype=np.float64)

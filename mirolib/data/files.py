@@ -95,9 +95,9 @@ def list_files(folder: Path, pattern: str) -> list[tuple[str, int, int]]:
 
 
 def check_classes(
-    folder: Path, names: Mapping[int, str], train_labels: np.ndarray, test_labels: np.ndarray, needs: str = ""
+    folder: Path, names: Mapping[int, str], of: int, train_labels: np.ndarray, test_labels: np.ndarray, needs: str = ""
 ) -> None:
-    """Refuses a data set with a class that lacks a part; `needs` is what it takes.
+    """Logs what was found of the `of` classes, and refuses a class that lacks a part; `needs` is what it takes.
 
     Raises:
         InputError: If a label does not occur in both.
@@ -108,6 +108,8 @@ def check_classes(
             raise InputError(
                 f"Class {names[int(missing[0])]} has no {part} sample in {folder}{needs}; add some or remove the class."
             )
+    counts = len(names), of, len(train_labels), len(test_labels)
+    logger.info("%s: %d of %d classes, %d training and %d test samples found", folder, *counts)
 
 
 def stamp_of(*facts: object) -> str:

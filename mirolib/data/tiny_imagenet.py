@@ -60,7 +60,8 @@ def load(root: Path) -> Dataset:
             image, or the cache can't be written.
     """
     folder = _ARCHIVE.find(root)
-    wnids = [wnid for wnid in _wnids(folder / "wnids.txt") if (folder / "train" / wnid).is_dir()]
+    listed = _wnids(folder / "wnids.txt")
+    wnids = [wnid for wnid in listed if (folder / "train" / wnid).is_dir()]
     if not wnids:
         raise InputError(f"{folder / 'train'} has no folder of a class in wnids.txt. {_ARCHIVE.advice}")
     train = [
@@ -70,7 +71,7 @@ def load(root: Path) -> Dataset:
     ]
     test = _test_files(folder, wnids)
     train_labels, test_labels = (np.array([label for _, label, *_ in part], np.int64) for part in (train, test))
-    check_classes(folder, dict(enumerate(wnids)), train_labels, test_labels)
+    check_classes(folder, dict(enumerate(wnids)), len(listed), train_labels, test_labels)
     names = _class_names(folder / "words.txt", wnids)
     paths = [folder / path for path, *_ in (*train, *test)]
     images = cached_samples(root, TINY_IMAGENET, stamp_of(train, test), paths, _image)

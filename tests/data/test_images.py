@@ -68,7 +68,7 @@ def test_images_are_listed_and_read_when_asked_for(images, caplog):
     caplog.set_level(logging.INFO)
     dataset = load_dataset("imagenet1k", root=images)
     assert (len(dataset.train), len(dataset.test), len(dataset.class_names)) == (48, 12, 4)
-    assert "4 classes, 48 training and 12 test images" in caplog.text
+    assert "4 of 1000 classes, 48 training and 12 test samples" in caplog.text
     file = images / "imagenet" / "train" / "n00000002" / "n00000002_1.JPEG"
     position = np.flatnonzero(dataset.train.labels == 2)[1]
     assert dataset.train.read(np.array([position]))[0] == file.read_bytes()
@@ -86,7 +86,7 @@ def test_a_missing_or_empty_part_is_said(images, tmp_path):
         load_dataset("imagenet1k", root=tmp_path / "elsewhere")
     for file in (images / "imagenet" / "val" / "n00000001").iterdir():
         file.unlink()
-    with pytest.raises(InputError, match="Class n00000001 has no test image"):
+    with pytest.raises(InputError, match="Class n00000001 has no test sample"):
         load_dataset("imagenet1k", root=images)
 
 
@@ -247,7 +247,7 @@ def test_real_images_are_read(archive, classes, train, tmp_path):
     with tarfile.open(Path(SHARED) / f"{archive}.tar.gz") as tar:
         tar.extractall(tmp_path / "imagenet", filter="data")
     if classes == 100:  # one image a class: no test image can be held out
-        with pytest.raises(InputError, match="has no test image"):
+        with pytest.raises(InputError, match="has no test sample"):
             load_dataset("imagenet1k", root=tmp_path)
         files = sorted((tmp_path / "imagenet" / "train").rglob("*.JPEG"))
         samples = np.empty(len(files), dtype=object)
