@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -21,7 +20,6 @@ from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError
 from mirolib.base.files import locked
-from mirolib.data.files import find_folder
 from mirolib.data.unpack import UNPACKING, cannot_write, unpack
 
 TIMEOUT_S = (10.0, 60.0)  # for a connection, and for the next bytes
@@ -66,18 +64,24 @@ class Archive:
         return self.instructions or f"Get {self.url} and unpack it to {self.layout}."
 
     def find(self, root: Path) -> Path:
-        """The data set's folder: the root itself or a folder below it.
+        """The data set's folder: the root itself if it bears one of the names, else one below it.
 
         Raises:
             InputError: If it is not there.
         """
-        return find_folder(root, (self.folder, *self.other_folders), self.advice, self.holding)
+        if (found := self.found(root)) is not None:
+            return found
+        raise InputError(
+            f"There is no folder {self.folder} in {root}. {self.advice} Another folder of data sets is named with "
+            "root=, the parameter data, or MIRO_DATA."
+        )
 
     def found(self, root: Path) -> Path | None:
         """The data set's folder if it is there."""
-        with suppress(InputError):
-            return self.find(root)
-        return None
+        names = (self.folder, *self.other_folders)
+        last = {Path(name).name for name in names}
+        folders = (folder for folder in (root, *(root / name for name in names)) if folder.name in last)
+        return next((folder for folder in folders if folder.is_dir() and any(folder.glob(self.holding))), None)
 
 
 ARCHIVES: dict[str, Archive] = {

@@ -81,7 +81,7 @@ def bad(change):
         (lambda a, b, c, d: {"b": b.astype(float)}, "convert them to integers"),
         (lambda a, b, c, d: {"b": b[:-1]}, "give one each"),
         (lambda a, b, c, d: {"a": a[:0], "b": b[:0]}, "n > 0"),
-        (lambda a, b, c, d: {"c": c[:, :, :3]}, "same shape"),
+        (lambda a, b, c, d: {"c": c[:, :, :3]}, "make them agree"),
         (lambda a, b, c, d: {"d": d + 9}, "do not occur in training"),
         (lambda a, b, c, d: {"c": c[:2], "d": d[:2]}, "no test sample"),
         (lambda a, b, c, d: {"a": np.where(a == 3, np.nan, a), "c": c * 1.0}, "row 0"),

@@ -5,7 +5,6 @@ import shutil
 import struct
 import tarfile
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 
 from mirolib import InputError, load_dataset
 from mirolib.data import urbansound8k
-from mirolib.data.urbansound8k import CLASS_NAMES, MEL, URBANSOUND8K, load, log_mel, mel_bands
+from mirolib.data.urbansound8k import CLASS_NAMES, URBANSOUND8K, load, log_mel, mel_bands
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -180,7 +179,7 @@ def test_image_equals_a_plain_loop(tmp_path):
 
 
 def test_every_band_weighs_some_frequency():
-    bands = mel_bands(MEL)
+    bands = mel_bands()
     assert bands.shape == (100, 1025) and bands.min() == 0 and bands.max() <= 1 and (bands.max(axis=1) > 0.4).all()
 
 
@@ -246,7 +245,7 @@ def test_images_are_computed_once(tmp_path, monkeypatch):
 def test_other_settings_or_files_are_computed_anew(tmp_path, monkeypatch):
     folder = four_clips(tmp_path)
     first = load(tmp_path)
-    monkeypatch.setattr(urbansound8k, "MEL", replace(MEL, range_db=40))
+    monkeypatch.setattr(urbansound8k, "RANGE_DB", 40)
     assert load(tmp_path).fingerprint != first.fingerprint
     monkeypatch.undo()
     wav(folder / "audio" / "fold3" / "3-0.wav", tone(3000.0, seconds=0.3))
