@@ -308,12 +308,5 @@ def _derived_spec(samples: np.ndarray, num_classes: int) -> DatasetSpec:
     preset = Preset(
         model, tasks, epochs=10, batch_size=32, lr=0.1, stream_size=stream, episodic_size=episodic, swap_ratio=0.2
     )
-    return DatasetSpec(
-        name="arrays",
-        sample_shape=samples.shape[1:],
-        sample_dtype=str(samples.dtype),
-        presets={"small": preset},
-        scale=scale,
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
-    )
+    statistics = scale, tuple(mean.tolist()), tuple(std.tolist())
+    return DatasetSpec("arrays", samples.shape[1:], str(samples.dtype), {"small": preset}, *statistics)
