@@ -203,12 +203,9 @@ class Dataset:
         train_samples, train_labels = _checked(train_samples, train_labels, "training")
         test_samples, test_labels = _checked(test_samples, test_labels, "test")
         values, train_classes = np.unique(train_labels, return_inverse=True)
-        unknown = np.setdiff1d(test_labels, values)
-        if len(unknown):
-            raise InputError(f"Test labels {unknown[:5].tolist()} do not occur in training; remove those samples.")
-        missing = np.setdiff1d(values, test_labels)
-        if len(missing):
-            raise InputError(f"Classes {missing[:5].tolist()} have no test sample; add some or leave the class out.")
+        for which, some, others in (("test", test_labels, values), ("training", values, test_labels)):
+            if len(alone := np.setdiff1d(some, others)):
+                raise InputError(f"Labels {alone[:5].tolist()} occur in {which} alone; add samples or leave them out.")
         names = tuple(str(name) for name in (class_names if len(class_names) else values.tolist()))
         if len(names) != len(values):
             raise InputError(f"There are {len(values)} classes but {len(names)} class names; give one name a class.")

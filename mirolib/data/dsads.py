@@ -41,7 +41,7 @@ ACTIVITIES = (
 
 _ARCHIVE = ARCHIVES["dsads"]
 _ANEW = "Unpack the archive anew."
-_PEOPLE = range(1, 9)
+_PEOPLE, _SEGMENT = range(1, 9), r"s[0-9]{2}\.txt"
 _MOST_BYTES = 1 << 20  # the original files have 48,000
 
 
@@ -60,15 +60,12 @@ def load(root: Path) -> Dataset:
             test segment, or the cache can't be written.
     """
     folder = _ARCHIVE.find(root)
-    names = {label: f"a{label + 1:02d}" for label in range(len(ACTIVITIES))}
-    present = {label: name for label, name in names.items() if (folder / name).is_dir()}
+    present = {label: f"a{label + 1:02d}" for label in range(19) if (folder / f"a{label + 1:02d}").is_dir()}
     segments = [
         (f"{activity}/p{person}/{name}", label, rank, size_bytes, changed)
         for label, activity in present.items()
         for person in _PEOPLE
-        for rank, (name, size_bytes, changed) in enumerate(
-            list_files(folder / activity / f"p{person}", r"s[0-9]{2}\.txt")
-        )
+        for rank, (name, size_bytes, changed) in enumerate(list_files(folder / activity / f"p{person}", _SEGMENT))
     ]
     if not segments:
         raise InputError(f"There is no segment a01/p1/s01.txt or the like in {folder}. {_ARCHIVE.advice}")

@@ -200,10 +200,8 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         reason = str(getattr(error, "error_string", error)).rstrip(".")
         raise InputError(f"{path} can't be read as a wav file ({reason}); {_REPAIR}.") from error
-    if len(sound) == 0:
-        raise InputError(f"{path} holds no samples, only a header; {_REPAIR}.")
-    if len(sound) < wanted:
-        raise InputError(f"{path} is truncated: {len(sound):,} of {wanted:,} samples are there; {_REPAIR}.")
+    if len(sound) < max(wanted, 1):
+        raise InputError(f"{path} is empty or truncated: {len(sound):,} of {wanted:,} samples are there; {_REPAIR}.")
     if not np.isfinite(sound).all() or np.abs(sound).max() > 1e100:  # whose square is still a finite number
         raise InputError(f"{path} holds samples that are NaN, infinite or beyond any sound; {_REPAIR}.")
     return sound, rate

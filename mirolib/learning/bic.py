@@ -206,15 +206,13 @@ class BiC(Method):
             InputError: If there are no validation samples of the new or of the old classes.
         """
         first, labels = task.classes[0], labels_of(memory.validation_ids())
-        for start, stop, which in ((0, first, "old"), (first, learner.num_classes, "new")):
-            if stop > start and not ((labels >= start) & (labels < stop)).any():
+        for which, those in (("old", labels < first), ("new", labels >= first)):
+            if (first or which == "new") and not those.any():
                 raise InputError(
                     f"BiC fits its bias layer on validation samples, but there are none of the {which} classes; "
                     "set validation_share above 0."
                 )
-        self._old = (
-            _Frozen(learner.backbone, learner.head, first, self._layer) if first else None
-        )  # task 0 has no old one
+        self._old = _Frozen(learner.backbone, learner.head, first, self._layer) if first else None
 
     def begin_epoch(self, learner: Learner, memory: TieredMemory) -> None:
         """Notes the swap ratio; once training has begun the last bias layer has served its time."""
@@ -236,10 +234,7 @@ class BiC(Method):
         Raises:
             StorageError: If a validation sample can't be read.
         """
-        first, self._old = (
-            task.classes[0],
-            None,
-        )  # nothing asks for it before the next task, and a checkpoint would hold it
+        first, self._old = task.classes[0], None  # a checkpoint would hold it, and nothing asks for it any more
         if not first:
             return
         ids = self._balanced(memory.validation_ids(), learner.num_classes)

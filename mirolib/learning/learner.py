@@ -172,9 +172,8 @@ class Learner:
         self.head = ExpandingHead(feature_dim(self.backbone, spec.sample_shape)).to(self.device)
         self.tally = Tally()
         self._transform = Transform(spec, self.device, children[1])
-        self._head_generator = torch.Generator().manual_seed(
-            children[2]
-        )  # its own, so that a head is the same above any model
+        # its own, so that a head is the same above any model
+        self._head_generator = torch.Generator().manual_seed(children[2])
         self._restart()
 
     @property

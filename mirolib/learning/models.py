@@ -74,11 +74,9 @@ def _small_cnn(shape: tuple[int, ...]) -> nn.Module:
     """Two convolutions, three for images from 16x16 on, and a hidden layer."""
     widths = (16, 32) if min(shape[1:]) < 16 else (16, 32, 64)  # a third would leave 2x2 of the digits' 8x8
     layers: list[nn.Module] = []
-    channels = shape[0]
     for stride, width in zip((1, 2, 2), widths, strict=False):
-        layers += [nn.Conv2d(channels, width, 3, stride, padding=1), nn.ReLU()]
-        channels = width
-    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(4), nn.Flatten(), nn.Linear(channels * 16, 64), nn.ReLU())
+        layers += [nn.LazyConv2d(width, 3, stride, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(4), nn.Flatten(), nn.LazyLinear(64), nn.ReLU())
 
 
 def _cnn1d(shape: tuple[int, ...]) -> nn.Module:
@@ -91,11 +89,9 @@ def _cnn1d(shape: tuple[int, ...]) -> nn.Module:
 
     # the sensors become channels: (n, 1, time, sensors) to (n, sensors, time)
     layers: list[nn.Module] = [nn.Sequential(nn.Flatten(1, 2), Permute([0, 2, 1]))]
-    channels = shape[2]
     for width, kernel in ((64, 7), (128, 5), (64, 3)):
-        convolution = nn.Conv1d(channels, width, kernel, padding=kernel // 2, bias=False)
+        convolution = nn.LazyConv1d(width, kernel, padding=kernel // 2, bias=False)
         layers += [convolution, nn.BatchNorm1d(width), nn.ReLU()]
-        channels = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten())
 
 

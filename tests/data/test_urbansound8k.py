@@ -359,7 +359,7 @@ NAN = np.full(50, np.nan, "<f4").tobytes()
     ("content", "sentence"),
     [
         (b"", "is no wav file"),
-        (riff(b""), "holds no samples, only a header"),
+        (riff(b""), "is empty or truncated: 0 of 0 samples"),
         (riff()[:-100], "is truncated: 700 of 800 bytes"),
         (riff()[:38], "without sound, truncated or damaged"),
         (riff(claimed=2**32 - 2), "is truncated"),
