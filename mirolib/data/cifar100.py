@@ -61,7 +61,7 @@ def load(root: Path) -> Dataset:
     train, train_labels = _images(folder / "train")
     test, test_labels = _images(folder / "test")
     present = {int(label): names[label] for label in np.union1d(train_labels, test_labels)}
-    check_classes(folder, present, train_labels, test_labels)
+    check_classes(folder, present, _CLASSES, train_labels, test_labels)
     parts = train, train_labels, test, test_labels
     return Dataset.from_arrays(*parts, spec=CIFAR100, class_names=list(present.values()))
 
