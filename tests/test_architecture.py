@@ -36,6 +36,11 @@ def test_every_bar_is_kept():
     assert not missed
 
 
+def test_the_page_shows_the_tree_as_it_is():
+    page, tree = (house.ROOT / "docs" / "architecture.md").read_text(), house.report().partition("```")[2]
+    assert all(line in page for line in tree.splitlines()), "paste what tests/support/house.py prints"
+
+
 @pytest.mark.parametrize(
     ("old", "now"),
     [
