@@ -21,27 +21,27 @@ LIVING: set[Path] = set()
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def has_died(environment: dict[str, Any], path: Path) -> bool:
-    """Whether a run of this machine has lost its process, whatever was done to the clock since.
+def is_alive(environment: dict[str, Any], path: Path) -> bool:
+    """Whether a run's process still lives, as far as can be told from here, whatever was done to the clock since.
 
     Args:
         environment: What `process_stamp` gave the run, and its `host`.
         path: The run's folder.
     """
     if environment["host"] != socket.gethostname():
-        return False  # no one can tell from here
+        return True  # perhaps: only its own machine can tell
     if environment["pid"] == os.getpid():
-        return path not in LIVING
+        return path in LIVING
     try:
         started_s = _started_s(int(environment["pid"]))
     except psutil.NoSuchProcess:
-        return True
+        return False
     # after a restart, or by wrapping around, another process may have got its number
-    return environment.get("boot") != _boot() or abs(started_s - environment["process_started"]) > 1
+    return environment.get("boot") == _boot() and abs(started_s - environment["process_started"]) <= 1
 
 
 def process_stamp() -> dict[str, object]:
-    """What `has_died` needs to know this process again.
+    """What `is_alive` needs to know this process again.
 
     Returns:
         `pid`; `boot`, which start of the system this is; `process_started`, seconds of it when the process began. A
