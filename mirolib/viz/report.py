@@ -31,7 +31,7 @@ def write_report(path: str | Path, runs: pd.DataFrame, unread: pd.DataFrame | No
     Args:
         path: The file; its ending says which.
         runs: A row a run, as from `load_runs`.
-        unread: What could not be read, as from `mirolib.workbench.compare.unread`; the page names it.
+        unread: What could not be read, as from `mirolib.workbench.compare.unreadable_runs`; the page names it.
 
     Returns:
         The file.

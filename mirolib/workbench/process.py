@@ -25,7 +25,7 @@ def is_alive(environment: dict[str, Any], path: Path) -> bool:
     """Whether a run's process still lives, as far as can be told from here, whatever was done to the clock since.
 
     Args:
-        environment: What `process_stamp` gave the run, and its `host`.
+        environment: What `environment_stamp` gave the run.
         path: The run's folder.
     """
     if environment["host"] != socket.gethostname():
@@ -40,17 +40,8 @@ def is_alive(environment: dict[str, Any], path: Path) -> bool:
     return environment.get("boot") == _boot() and abs(started_s - environment["process_started"]) <= 1
 
 
-def process_stamp() -> dict[str, object]:
-    """What `is_alive` needs to know this process again.
-
-    Returns:
-        `pid`; `boot`, which start of the system this is; `process_started`, seconds of it when the process began. A
-        system that tells no such thing leaves `boot` empty, and the seconds are those of its wall clock.
-    """
-    return {"pid": os.getpid(), "boot": _boot(), "process_started": _started_s(os.getpid())}
-
-
 def _boot() -> str:
+    """Which start of the system this is; empty where it doesn't tell."""
     try:
         return _BOOT.read_text().strip()
     except OSError:
@@ -58,6 +49,7 @@ def _boot() -> str:
 
 
 def _started_s(pid: int) -> float:
+    """When a process began, in seconds of this start of the system, or of the wall clock where it doesn't tell."""
     try:
         # not psutil's: it adds the wall clock of now, which a board without a battery sets late
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name may hold anything
@@ -76,6 +68,9 @@ def environment_stamp(device: str) -> dict[str, object]:
         "torch_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "host": socket.gethostname(),
-        **process_stamp(),
+        # these three are what `is_alive` knows the process by
+        "pid": os.getpid(),
+        "boot": _boot(),
+        "process_started": _started_s(os.getpid()),
         **{package: version(package) for package in PACKAGES},
     }

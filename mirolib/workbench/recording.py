@@ -133,9 +133,8 @@ class RecordedRun:
     @property
     def result(self) -> Run:
         """The run as far as it has come."""
-        experiment = self.experiment
-        loop = experiment.loop
-        return Run.of(self.folder.path, self.folder.status, experiment.settings, loop.records, loop.meter.readings)
+        loop, settings = self.experiment.loop, self.experiment.settings
+        return Run.of(self.folder.path, self.folder.status, settings, loop.records, loop.meter.readings)
 
 
 def run_experiment(
@@ -172,17 +171,9 @@ def run_experiment(
             and is not to be resumed, or it is and has finished, still runs, or was made with other parameters.
         StorageError: If the disk is full or can't be written.
     """
-    run = RecordedRun(
-        settings,
-        dataset=dataset,
-        notebook=notebook,
-        run_id=run_id,
-        results=results,
-        keep_store=keep_store,
-        disturb=disturb,
-        checkpoint_minutes=checkpoint_minutes,
-        resume=resume,
-    )
+    run = RecordedRun(settings, dataset=dataset, notebook=notebook, run_id=run_id, results=results,
+                      keep_store=keep_store, disturb=disturb, checkpoint_minutes=checkpoint_minutes,
+                      resume=resume)  # fmt: skip
     for _ in run.steps(progress=progress):
         pass
     return run.result

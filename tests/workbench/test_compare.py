@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from mirolib import InputError, RunFolder, RunSettings, comparison_plots as plots, load_runs, run_experiment
 from mirolib.__main__ import main
 from mirolib.viz.report import write_report
-from mirolib.workbench.compare import MixedEnergyWarning, over_seeds, pareto, select, unread
+from mirolib.workbench.compare import MixedEnergyWarning, over_seeds, pareto, select, unreadable_runs
 from mirolib.workbench.run import open_run
 
 
@@ -137,10 +137,11 @@ def test_what_is_no_run_is_named(tmp_path):
     with RunFolder("10_run", {"seed": 1}, results=tmp_path, run_id="good"):
         pass
     runs = load_runs(tmp_path)
-    table = unread(runs, tmp_path)
+    table = unreadable_runs(runs, tmp_path)
     assert sorted(table["path"]) == sorted(str(tmp_path / name) for name in names)
     assert "it is of format 0 and this version of mirolib reads 1" in table["problem"].iloc[-1]
-    assert runs["status"].tolist().count("finished") == 1 and not len(unread(pd.DataFrame(), tmp_path / "nowhere"))
+    assert runs["status"].tolist().count("finished") == 1
+    assert unreadable_runs(pd.DataFrame(), tmp_path / "nowhere").empty
 
 
 @pytest.mark.parametrize(
