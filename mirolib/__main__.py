@@ -81,7 +81,7 @@ class _Printable(logging.Formatter):
 
 
 def _results(options: argparse.Namespace) -> str | None:
-    """The results folder to read, which must be there if it was named."""
+    # or a slip in its name would look as if nothing had been run
     if options.results is not None and not os.path.isdir(options.results):
         raise InputError(f"There is no results folder {options.results!r}; name one that is there, or leave it out.")
     return options.results
@@ -108,6 +108,7 @@ def _launch(options: argparse.Namespace) -> None:
     done = launch(options.notebook, **check_parameters(options.notebook, _pairs([*options.parameters, *results])))
     tables = [file for file in ("table.csv", "tasks.csv") if (done.notebook.parent / file).exists()]
     table = pd.read_csv(done.notebook.parent / tables[0]) if tables else done.run.to_frame().T
+    # a column a task, too many for a terminal
     hidden = [name for name in table if str(name).startswith("accuracy_")]
     with pd.option_context("display.width", 160, "display.max_columns", 30, "display.precision", 3):
         text = table.drop(columns=hidden).to_string(index=False)
@@ -164,7 +165,8 @@ def _verify(options: argparse.Namespace) -> bool:
 
 
 def _wear(options: argparse.Namespace) -> None:
-    described = options.capacity is not None or options.cycles is not None
+    capacity_bytes = parse_amount(options.capacity or "", 0)
+    described = capacity_bytes is not None or options.cycles is not None
     if options.medium is None and (described or options.forget):
         raise InputError("--capacity, --cycles and --forget are about one medium; name it before them.")
     if options.forget and described:
@@ -172,7 +174,7 @@ def _wear(options: argparse.Namespace) -> None:
     if options.forget:
         forget(options.medium)
     if described:
-        describe(options.medium, parse_amount(options.capacity or "", 0), options.cycles)
+        describe(options.medium, capacity_bytes, options.cycles)
     table = wear(None if options.forget else options.medium)
     _say(table.to_string(index=False) if len(table) else "nothing booked yet; run with medium=NAME")
 

@@ -147,12 +147,7 @@ def _stopped_run(path: Path) -> dict[str, Any]:
 
 
 def refuse_changes(run_id: str, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Sees to it that a run that is taken up again is asked for what it was asked for before.
-
-    Args:
-        run_id: The run.
-        then: Its parameters before.
-        now: Those of now; names that only one of the two has are left aside.
+    """Sees to it that a run that is taken up again is asked for what it was asked for before, as far as names agree.
 
     Raises:
         InputError: If a parameter has changed; the sentence names each with both values.
@@ -233,11 +228,7 @@ class RunFolder:
         }
         # before the first word on disk: a reader in another thread must not find a run without a process
         LIVING.add(self.path)
-        try:
-            self._write()
-        except BaseException:
-            LIVING.discard(self.path)
-            raise
+        self._write()
 
     def _write(self) -> None:
         self._run["duration_s"] = round(time.monotonic() - self._start, 3)
@@ -263,7 +254,7 @@ class RunFolder:
             self.writes.add(result_bytes=append(path, lines))
             return
         if begun is not None:  # the header has become another
-            # as texts: read as numbers they might come out otherwise
+            # old rows as texts: read as numbers they might come out otherwise
             rows = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False), rows])
         self.write_table(name, rows)
         self._columns[name] = list(map(str, rows))
@@ -301,12 +292,7 @@ class RunFolder:
         self._write()
 
     def check_same(self, asked: dict[str, Any], filled: dict[str, Any], dataset_fingerprint: str) -> None:
-        """Compares a resumed run with what it was; a new run is the same as nothing.
-
-        Args:
-            asked: The parameters now, as they were given.
-            filled: The parameters now, defaults filled in.
-            dataset_fingerprint: Hash of the data now.
+        """Compares what a resumed run is asked for now, as given and with defaults filled in, with what it was.
 
         Raises:
             InputError: If a parameter or the data have changed; the sentence names each with both values.

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Generator
 from dataclasses import asdict
-from pathlib import Path
 
 import pandas as pd
 
@@ -56,6 +55,7 @@ class RecordedRun:
         self._keep_store, self._period_s = keep_store, 60 * checkpoint_minutes
         self._earlier_trace = pd.DataFrame()
         self.folder = RunFolder(notebook, asdict(settings), results=results, run_id=run_id, resume=resume)
+        self._store = self.folder.path / "store"
         self._checkpoints = Checkpoints(self.folder.path / "checkpoint")
         with self.folder.failing():
             # before anything is written: a damaged or foreign checkpoint leaves the run as it was
@@ -69,10 +69,6 @@ class RecordedRun:
             self.folder.set_parameters(asdict(filled), stream.dataset.fingerprint)
             if state is not None:
                 self._restore(state)
-
-    @property
-    def _store(self) -> Path:
-        return self.folder.path / "store"
 
     def _restore(self, state: State) -> None:
         """Brings the parts to a checkpoint's state; where that fails, the store is closed."""

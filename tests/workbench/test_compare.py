@@ -10,7 +10,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
-from mirolib import InputError, RunFolder, RunSettings, comparison_plots as plots, load_runs, run_experiment
+from mirolib import (
+    InputError,
+    RunFolder,
+    RunSettings,
+    StorageError,
+    comparison_plots as plots,
+    load_runs,
+    run_experiment,
+)
 from mirolib.__main__ import main
 from mirolib.viz.report import write_report
 from mirolib.workbench.compare import MixedEnergyWarning, over_seeds, pareto, select, unreadable_runs
@@ -211,9 +219,9 @@ def test_a_report_as_a_table_and_what_it_refuses(results, tmp_path, capsys):
             write_report(tmp_path / file, table)
     with pytest.raises(InputError, match="There is no folder .*/no; make it"):
         write_report(tmp_path / "no" / "a.csv", runs)
-    (tmp_path / "a.html").mkdir()
-    with pytest.raises(InputError, match="is a folder; name a file in it, such as .*a.html/report.html"):
-        write_report(tmp_path / "a.html", runs)
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(StorageError, match="a.csv could not be written: Is a directory"):
+        write_report(tmp_path / "a.csv", runs)
     for missing in (str(tmp_path / "no"), str(out), ""):
         for command in (["runs"], ["report", str(out)]):
             assert main([*command, "--results", missing]) == 1
