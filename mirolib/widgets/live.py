@@ -119,8 +119,9 @@ class LiveRun:
     @property
     def sentence(self) -> str:
         """How the run stands, for people."""
+        problem = str(self.error or "") if isinstance(self.error, MiroError | None) else repr(self.error)
         if (recorded := self._recorded) is None:
-            return self._problem or "Loading the data set and making the parts of the run."
+            return problem or "Loading the data set and making the parts of the run."
         tasks, epochs = len(recorded.experiment.stream), recorded.experiment.learner.epochs
         records = recorded.experiment.loop.records
         task, epoch = divmod(len(self._epochs), epochs)
@@ -129,18 +130,12 @@ class LiveRun:
         if self.state == "finished":
             return f"Finished: average accuracy {records[-1].average_accuracy:.1%} over {tasks} tasks; {kept}."
         if self.state in ("failed", "stopped"):
-            return f"{self._problem or f'Stopped in {here}'}; {kept}.".replace(".;", ";")
+            return f"{problem or f'Stopped in {here}'}; {kept}.".replace(".;", ";")
         if self._is_stopped.is_set():
             return f"Stopping when this epoch is over: {here}."
         if self.is_held:
             return f"{'Paused' if self.state == 'paused' else 'Pausing when this epoch is over'}: {here}."
         return f"Training: {here}."
-
-    @property
-    def _problem(self) -> str:
-        if self.error is None or isinstance(self.error, MiroError):
-            return str(self.error or "")
-        return f"{type(self.error).__name__}: {self.error}"
 
     def pause(self) -> None:
         """Makes the run wait when the epoch under way is over."""

@@ -97,11 +97,9 @@ def make_plan(
     axes = {str(key): _values(str(key), values) for key, values in (grid or {}).items()}
     shared = {str(key): value for key, value in (parameters or {}).items()}
     if seeds is not None:
-        if "seed" in {*axes, *shared}:
-            raise InputError("seed stands in the grid or the parameters and seeds is given too; keep one of them.")
-        if isinstance(seeds, Integral) and not isinstance(seeds, bool):
-            if seeds < 1:
-                raise InputError(f"seeds is {seeds}; give the number of seeds, 1 to {MOST_RUNS:,}, or a list of them.")
+        if "seed" in axes:
+            raise InputError("seed stands in the grid and seeds is given too; keep one of them.")
+        if isinstance(seeds, Integral) and not isinstance(seeds, bool):  # which Python counts as a number
             seeds = range(int(seeds))
         axes["seed"] = _values("seeds", seeds)
     if twice := set(axes) & set(shared):

@@ -71,7 +71,7 @@ def test_seeds_may_be_any_number_or_iterable(seeds):
         ({"seeds": 1.5}, "gives 1.5 for seeds"),
         ({"grid": {"run_id": ["a"]}}, "sets run_id itself"),
         ({"grid": {"seed": [1]}, "seeds": 2}, "keep one of them"),
-        ({"grid": {}, "seeds": 0}, "seeds is 0; give the number"),
+        ({"grid": {}, "seeds": 0}, r"gives range\(0, 0\) for seeds; give a list"),
         ({"grid": {}, "seeds": True}, "gives True for seeds"),
         ({"grid": {}, "name": "../out"}, "can't name a run"),
         ({"grid": {}, "name": "x" * 120}, "can't name a run"),
