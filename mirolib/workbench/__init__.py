@@ -9,7 +9,7 @@ from mirolib.workbench.sweep import Sweep, load_sweep, sweep, sweep_file
 
 # said once more for type checkers, which take an import without a word of it for private
 __all__ = [
-    "RecordedRun", "Run", "RunFolder", "RunResult", "SavedRun", "Sweep", "launch", "load_runs", "load_sweep", "open_run",
-    "over_seeds", "pareto", "results_folder", "run_experiment", "select", "sweep", "sweep_file", "unread",
+    "RecordedRun", "Run", "RunFolder", "RunResult", "SavedRun", "Sweep", "launch", "load_runs", "load_sweep",
+    "open_run", "over_seeds", "pareto", "results_folder", "run_experiment", "select", "sweep", "sweep_file", "unread",
     "unreadable_runs",
 ]  # fmt: skip

@@ -228,7 +228,12 @@ class RunFolder:
         }
         # before the first word on disk: a reader in another thread must not find a run without a process
         LIVING.add(self.path)
-        self._write()
+        try:
+            self._write()
+        except BaseException:
+            # on a full disk the file may still say running; this process could otherwise never resume the run
+            LIVING.discard(self.path)
+            raise
 
     def _write(self) -> None:
         self._run["duration_s"] = round(time.monotonic() - self._start, 3)
