@@ -67,6 +67,7 @@ from mirolib.workbench.compare import (
     pareto as pareto,
     select as select,
     unread as unread,
+    unreadable_runs as unreadable_runs,
 )
 from mirolib.workbench.folder import RunFolder as RunFolder
 from mirolib.workbench.launch import launch as launch

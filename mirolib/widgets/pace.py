@@ -46,15 +46,15 @@ class Pace:
 NO_PACE = Pace(np.zeros(0), np.zeros(0), np.zeros(0))
 
 
-class PaceKeeper:
+class PaceSampler:
     """Looks at a meter and a learner's tally now and then; one thread alone may use it."""
 
     def __init__(self, meter: EnergyMeter, tally: Tally) -> None:
-        """A keeper whose time begins now."""
+        """A sampler whose time begins now."""
         self._meter, self._tally, self._start = meter, tally, time.monotonic()
         self._looks: list[tuple[float, float, float]] = []
 
-    def look(self) -> Pace:
+    def sample(self) -> Pace:
         """Takes down how things stand, and returns all so far."""
         now, tally = time.monotonic(), self._tally
         work = tally.visits + FORWARD_SHARE * tally.forward_visits
