@@ -11,7 +11,7 @@ from mirolib.energy.combined import CombinedSource
 from mirolib.energy.compare import Difference, compare
 from mirolib.energy.counter import CounterSource
 from mirolib.energy.doctor import choose, doctor, named
-from mirolib.energy.ledger import Reading, Work, during, total_energy_j
+from mirolib.energy.ledger import FORWARD_SHARE, Reading, Work, in_windows, in_windows as during, total_energy_j
 from mirolib.energy.meter import EnergyMeter, Window
 from mirolib.energy.sampled import LostReading, SampledSource, integrate
 from mirolib.energy.sensors.model import ModelSource, PowerModel
@@ -20,6 +20,7 @@ from mirolib.energy.sensors.trace import TraceSource
 from mirolib.energy.source import KINDS, NO_JOULES, Availability, EnergySource, Kind, Measurement, NullSource
 
 __all__ = [
+    "FORWARD_SHARE",
     "KINDS",
     "NO_JOULES",
     "Availability",
@@ -45,6 +46,7 @@ __all__ = [
     "compare",
     "doctor",
     "during",
+    "in_windows",
     "integrate",
     "magic",
     "named",

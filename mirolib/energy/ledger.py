@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from mirolib.energy.source import Kind, Measurement
@@ -13,7 +13,10 @@ from mirolib.energy.source import Kind, Measurement
 ENOUGH_COVERAGE = 0.9
 """Rows that saw less of their interval than this don't enter totals."""
 
-_MISSING_SHARE = 0.05
+FORWARD_SHARE = 1 / 3
+"""A forward pass as a share of a training step's work: the backward pass takes about twice the forward one."""
+
+_MISSING_SHARE = 0.05  # of the time; windows too short for the sensor, such as flushing after a task, stay far below
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,12 @@ class Work:
 
     def __sub__(self, earlier: Work) -> Work:
         """Work since `earlier`."""
-        return Work(
-            self.visits - earlier.visits,
-            self.forward_visits - earlier.forward_visits,
-            self.cpu_s - earlier.cpu_s,
-            self.bytes_read - earlier.bytes_read,
-            self.bytes_written - earlier.bytes_written,
-        )
+        return Work(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
+
+    @property
+    def visit_equivalents(self) -> float:
+        """Sample visits, where a forward pass alone counts as the `FORWARD_SHARE` of a training step that it is."""
+        return self.visits + FORWARD_SHARE * self.forward_visits
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Reading:
         return badge(self)
 
 
-def during(readings: Iterable[Reading], *activities: str) -> list[Reading]:
+def in_windows(readings: Iterable[Reading], *activities: str) -> list[Reading]:
     """Those of some readings in which one of the activities was going on."""
     return [reading for reading in readings if not set(activities).isdisjoint(reading.activities)]
 

@@ -32,7 +32,7 @@ from mirolib.energy import (
     SampledSource,
     Work,
     calibrate,
-    during,
+    in_windows,
     magic,
     named,
     total_energy_j,
@@ -81,7 +81,7 @@ def test_nested_windows_are_booked_to_the_set_of_activities():
     parts = sum(reading.measurement.energy_j for reading in meter.readings)
     assert train.reading.measurement.energy_j == pytest.approx(parts, rel=0.02)
     assert train.reading.measurement.energy_j == pytest.approx(5 * train.reading.duration_s, rel=0.01)
-    assert len(during(meter.readings, "swap")) == 1 and len(during(meter.readings, "train", "swap")) == 3
+    assert len(in_windows(meter.readings, "swap")) == 1 and len(in_windows(meter.readings, "train", "swap")) == 3
 
 
 def test_overlapping_windows_of_two_threads():
