@@ -21,8 +21,7 @@ from tqdm.auto import tqdm
 from mirolib.base.errors import InputError
 from mirolib.energy.ledger import ENOUGH_COVERAGE
 from mirolib.energy.meter import EnergyMeter
-from mirolib.energy.sensors.load import LoadMeter, machine_name, power_mode
-from mirolib.energy.sensors.model import _TERMS, PowerModel
+from mirolib.energy.sensors.model import _TERMS, LoadMeter, PowerModel, machine_name, power_mode
 
 _BLOCK = 4 << 20
 

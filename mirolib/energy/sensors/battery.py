@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mirolib.energy.sampled import LostReading, SampledSource
-from mirolib.energy.source import Availability
-
-_FIX = "Unplug the charger."
+from mirolib.energy.sampled import SampledSource
+from mirolib.energy.source import Availability, LostReading
 
 
 class BatterySource(SampledSource):
@@ -23,14 +20,12 @@ class BatterySource(SampledSource):
     name, kind, scope = "battery", "measured", "whole machine, from its battery"
     parts = frozenset({"machine", "cpu", "dram", "gpu", "module"})
     period_s = 1.0
-    gap_s, changes_only = 60.0, True
+    gap_s, changes_only = 60.0, True  # gauges look once in a minute at worst, and repeat themselves meanwhile
     resolution_w = 0.01
 
-    def __init__(
-        self, root: str | Path = "/sys/class/power_supply", clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, root: str | Path = "/sys/class/power_supply") -> None:
         """Looks for batteries under `root`."""
-        super().__init__(clock)
+        super().__init__()
         self._root = Path(root)
         found = sorted(self._root.glob("BAT*"))
         self._batteries = {path.name: path for path in found if _text(path / "type") == "Battery"}
@@ -43,7 +38,7 @@ class BatterySource(SampledSource):
         try:
             self.read(self.total_rails)
         except LostReading as error:
-            return Availability(False, str(error), _FIX)
+            return Availability(False, str(error), "Unplug the charger.")
         except PermissionError:
             fix = f"Let this user read {self._root}/BAT*/power_now, current_now and voltage_now."
             return Availability(False, "the battery's power may not be read by this user", fix)
@@ -60,6 +55,7 @@ class BatterySource(SampledSource):
             LostReading: If the machine is not fed by its batteries alone, or they say nothing.
         """
         status = {name: (path / "status").read_text().strip() for name, path in self._batteries.items()}
+        # "Unknown" and "Not charging" beside one that discharges: a second battery that waits for its turn.
         if "Charging" in status.values() or "Discharging" not in status.values():
             said = ", ".join(f"{name}: {text}" for name, text in status.items())
             raise LostReading(f"the machine is not running from its battery ({said})")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirolib.energy.sampled import LostReading
-from mirolib.energy.sensors.boards import MODEL_FILE, BoardSource
-from mirolib.energy.source import Availability
+from mirolib.energy.sensors.boards import BoardSource, is_jetson
+from mirolib.energy.source import Availability, LostReading
 
 
 def _number(file: Path) -> int:
@@ -59,22 +57,10 @@ class JetsonSource(BoardSource):
 
     name = "jetson-ina"
 
-    def __init__(
-        self,
-        root: str | Path = "/sys/bus/i2c/drivers",
-        model_file: str | Path = MODEL_FILE,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Looks for sensors.
-
-        Args:
-            root: Folder of the I2C drivers.
-            model_file: File with the device tree's model.
-            clock: Seconds of a monotonic clock.
-        """
-        super().__init__(model_file, clock)
+    def __init__(self, root: str | Path = "/sys/bus/i2c/drivers") -> None:
+        """Looks for sensors in the folder of the I2C drivers."""
+        super().__init__()
         self._root = Path(root)
-        self._rediscover = False
         self._discover()
 
     def _discover(self) -> None:
@@ -108,11 +94,11 @@ class JetsonSource(BoardSource):
             fix = f"sudo chmod a+r {' '.join(sorted(self._denied))} (at every start), or run as root."
             return Availability(False, "the power sensors can't be read by this user: permission denied", fix)
         if self._found:
-            return self.judge(self._watts)
+            return self.availability(self._watts)
         if self._failed:
             found = f"all {len(self._failed)} channels of the power sensors fail: {next(iter(self._failed.values()))}"
             return Availability(False, found, "Restart the board; dmesg says what its driver ran into.")
-        if not self._is_jetson:
+        if not is_jetson():
             return Availability(False, "no INA power sensor: not a Jetson board")
         fix = "In a container, mount /sys; else load the driver ina3221. The Nano of 2 GB has no such sensor."
         return Availability(False, f"this Jetson shows no INA power sensor in {self._root}", fix)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from mirolib.energy.counter import CounterSource
-from mirolib.energy.sensors.boards import MODEL_FILE, is_jetson
+from mirolib.energy.sensors.boards import USE_OWN_SENSORS, is_jetson
 from mirolib.energy.source import Availability
 
 
@@ -34,45 +32,29 @@ class NvmlSource(CounterSource):
     name, kind, scope = "nvml", "measured-partial", "NVIDIA GPU"
     parts = frozenset({"gpu"})
     update_s, unit_j = 0.1, 1e-3
-    wraps: Mapping[str, int] = {}
 
-    def __init__(
-        self,
-        devices: Sequence[int] | None = None,
-        library: Any = None,
-        model_file: str | Path = MODEL_FILE,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, devices: Sequence[int] | None = None) -> None:
         """Looks for cards; whatever goes wrong is told by `probe`.
 
         Args:
             devices: Indices of cards as `nvidia-smi` shows them; by default those that CUDA_VISIBLE_DEVICES names, or
                 all if it is not set.
-            library: What to use for the module pynvml.
-            model_file: Where the device tree names the board.
-            clock: Monotonic clock in seconds.
         """
-        super().__init__(clock)
+        super().__init__()
         self.answers = False
-        self._model_file = model_file
         self._handles: dict[str, Any] = {}
         self._facts: dict[str, object] = {}
         self._absent = Availability(False, "closed")
         try:
-            self._nvml = library or self._load()
             self._open(devices)
         except _Absent as absent:
             self._absent = Availability(False, *absent.args)
 
-    @staticmethod
-    def _load() -> Any:
+    def _open(self, devices: Sequence[int] | None) -> None:
         try:
-            return importlib.import_module("pynvml")
+            nvml = self._nvml = importlib.import_module("pynvml")
         except ImportError as error:
             raise _Absent("nvidia-ml-py is not installed", "pip install nvidia-ml-py") from error
-
-    def _open(self, devices: Sequence[int] | None) -> None:
-        nvml = self._nvml
         try:
             nvml.nvmlInit()
             self.answers = True
@@ -88,20 +70,17 @@ class NvmlSource(CounterSource):
             raise _Absent(f"there is no GPU {wrong[0]}", f"Take devices from 0 to {len(handles) - 1}.")
         self._handles = {f"GPU {index}": handles[index] for index in chosen}
         self.scope = "NVIDIA GPU " + ", ".join(names[index].removeprefix("NVIDIA ") for index in chosen)
-        self._facts = {"driver": self._fact(nvml.nvmlSystemGetDriverVersion)} | {
-            f"GPU {index}": {"name": names[index], "uuid": uuids[index], "power_limit_w": self._limit_w(handles[index])}
-            for index in chosen
-        }
+        self._facts = {"driver": self._fact(nvml.nvmlSystemGetDriverVersion)}
+        for index in chosen:
+            limit_mw = self._fact(nvml.nvmlDeviceGetEnforcedPowerLimit, handles[index])
+            limit_w = None if limit_mw is None else limit_mw / 1000
+            self._facts[f"GPU {index}"] = {"name": names[index], "uuid": uuids[index], "power_limit_w": limit_w}
 
     def _fact(self, ask: Callable[..., Any], *arguments: Any) -> Any:
-        """What the driver says, or None where it says nothing."""
+        """What the driver says, or None where it says nothing: a card that keeps its limit to itself still counts."""
         with suppress(self._nvml.NVMLError):
             return ask(*arguments)
         return None
-
-    def _limit_w(self, handle: Any) -> float | None:
-        limit_mw = self._fact(self._nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
-        return None if limit_mw is None else limit_mw / 1000
 
     def _refusal(self, name: str, error: Any) -> tuple[str, str]:
         """Why something can't be read and how to fix it."""
@@ -112,9 +91,8 @@ class NvmlSource(CounterSource):
             return f"{name} may not be read by this user", "Let this user open /dev/nvidiactl and /dev/nvidia*."
         if code != nvml.NVML_ERROR_NOT_SUPPORTED:
             return f"{name} can't be read: {error}", ""
-        if is_jetson(self._model_file):
-            fix = "Use the board's own sensors: its INA power monitors in sysfs, or jtop."
-            return "the GPU of a Jetson board has no energy counter in NVML", fix
+        if is_jetson():
+            return "the GPU of a Jetson board has no energy counter in NVML", USE_OWN_SENSORS
         fix = "Leave it out with devices=[...]." if len(self._handles) > 1 else ""
         return f"{name} has no energy counter: it is older than Volta, or virtual", fix
 
@@ -122,9 +100,9 @@ class NvmlSource(CounterSource):
         """Whether every card that was asked for has a counter that this user may read."""
         if not self._handles:
             return self._absent
-        for name, handle in self._handles.items():
+        for name in self._handles:
             try:
-                self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+                self._energy_mj(name)
             except self._nvml.NVMLError as error:
                 return Availability(False, *self._refusal(name, error))
         return Availability(True, f"{self.scope}: {len(self._handles)} counters")
@@ -138,12 +116,15 @@ class NvmlSource(CounterSource):
         if not self._handles:
             raise OSError(f"no GPU to read: {self._absent.reason}")
         readings = {}
-        for name, handle in self._handles.items():
+        for name in self._handles:
             try:
-                readings[name] = int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+                readings[name] = self._energy_mj(name)
             except self._nvml.NVMLError as error:
                 raise OSError(f"{name} can't be read: {error}") from error
         return readings
+
+    def _energy_mj(self, name: str) -> int:
+        return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handles[name]))
 
     def describe(self) -> dict[str, object]:
         """Counters and rates; driver version, and of each card its name, UUID and power limit in watts."""
