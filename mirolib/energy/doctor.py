@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -31,13 +32,10 @@ class CombinedSource(EnergySource):
         """
         if len(sources) < 2:
             raise InputError("A sum of energy sources needs two or more.")
-        for number, source in enumerate(sources):
-            for other in sources[:number]:
-                if common := source.parts & other.parts:
-                    raise InputError(
-                        f"Sources {other.name} and {source.name} both cover {', '.join(sorted(common))}; "
-                        "add only sources of different parts."
-                    )
+        for one, other in combinations(sources, 2):
+            if common := ", ".join(sorted(one.parts & other.parts)):
+                both = f"Sources {one.name} and {other.name} both cover {common}"
+                raise InputError(f"{both}; add only sources of different parts.")
         self.sources = tuple(sources)
         self.name = " + ".join(source.name for source in sources)
         self.scope = " + ".join(source.scope for source in sources)
@@ -58,6 +56,7 @@ class CombinedSource(EnergySource):
     def measure(self, start_s: float, end_s: float) -> Measurement:
         """The sum; its band holds all bands, its coverage is that of the worst."""
         parts = [source.measure(start_s, end_s) for source in self.sources]
+        notes = [f"{source.name}: {part.note}" for source, part in zip(self.sources, parts, strict=True) if part.note]
         return Measurement(
             energy_j=sum(part.energy_j for part in parts),
             low_j=sum(part.low_j for part in parts),
@@ -65,9 +64,7 @@ class CombinedSource(EnergySource):
             coverage=min(part.coverage for part in parts),
             samples=min(part.samples for part in parts),
             longest_gap_s=max((part.longest_gap_s for part in parts), key=lambda gap: math.inf if gap != gap else gap),
-            note="; ".join(
-                f"{source.name}: {part.note}" for source, part in zip(self.sources, parts, strict=True) if part.note
-            ),
+            note="; ".join(notes),
         )
 
     def trace(self) -> pd.DataFrame:
@@ -85,7 +82,7 @@ class CombinedSource(EnergySource):
         return {source.name: source.describe() for source in self.sources}
 
     def close(self) -> None:
-        """Closes all."""
+        """Closes all of them."""
         for source in self.sources:
             source.close()
 

@@ -38,7 +38,6 @@ class Work:
     bytes_written: int = 0
 
     def __sub__(self, earlier: Work) -> Work:
-        """Work since `earlier`."""
         return Work(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
 
     @property
@@ -88,20 +87,12 @@ class Reading:
     def row(self) -> dict[str, object]:
         """The reading as one flat row."""
         return {
-            "window": self.window,
-            "task": self.task,
-            "start_s": self.start_s,
-            "duration_s": self.duration_s,
-            **asdict(self.measurement),
-            "above_idle_j": self.above_idle_j,
-            **asdict(self.work),
-            "kind": self.kind,
-            "scope": self.scope,
-            "source": self.source,
-        }
+            "window": self.window, "task": self.task, "start_s": self.start_s, "duration_s": self.duration_s,
+            **asdict(self.measurement), "above_idle_j": self.above_idle_j, **asdict(self.work),
+            "kind": self.kind, "scope": self.scope, "source": self.source,
+        }  # fmt: skip
 
     def __str__(self) -> str:
-        """The energy with its band, kind and scope, in one line."""
         m = self.measurement
         if math.isnan(m.energy_j):
             band = "" if math.isnan(m.low_j) else f" (between {m.low_j:.4g} and {m.high_j:.4g} J)"
@@ -156,8 +147,6 @@ BADGES: dict[Kind, tuple[str, str]] = {
 def badge(reading: Reading) -> str:
     """HTML of a reading: a coloured badge with the kind, the scope, and the energy with its band."""
     word, colour = BADGES[reading.kind]
-    pill = (
-        f'<span style="background:{colour};color:white;border-radius:0.7em;padding:0.1em 0.7em">'
-        f"{html.escape(word)}</span>"
-    )
+    style = f"background:{colour};color:white;border-radius:0.7em;padding:0.1em 0.7em"
+    pill = f'<span style="{style}">{word}</span>'
     return f"<div>{pill} <i>{html.escape(reading.scope)}</i> &nbsp; {html.escape(str(reading))}</div>"

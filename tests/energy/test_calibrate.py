@@ -101,7 +101,8 @@ def test_calibration_on_this_machine_with_a_sensor_that_follows_its_load(tmp_pat
 def test_the_load_of_a_graphics_unit_adds_up(tmp_path):
     file = tmp_path / "load"
     file.write_text("500\n")
-    meter = LoadMeter(file)
+    meter = LoadMeter()
+    meter.gpu_load = file
     before = meter()
     time.sleep(0.1)
     span = meter() - before

@@ -10,20 +10,18 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 
 from mirolib.base.errors import InputError
 from mirolib.base.files import write_atomic
+from mirolib.base.state import loaded
 from mirolib.energy.counter import CounterSource
 from mirolib.energy.sensors.boards import model_name
 from mirolib.energy.source import Availability, Measurement
 
 FORMAT = 1
-
-_TERMS = ("idle_w", "cpu_w", "read_j_per_byte", "write_j_per_byte", "gpu_w")
 
 
 def calibration_file() -> Path:
@@ -56,22 +54,16 @@ class Load:
 
 
 class LoadMeter:
-    """Reads the running totals of Linux, and adds up the load of a Jetson's graphics unit between two calls."""
+    """Reads the running totals of Linux, and adds up the load of a Jetson's graphics unit between two calls.
 
-    def __init__(self, gpu_load: Path | None = None) -> None:
-        """A meter.
+    Attributes:
+        gpu_load: File with the graphics unit's load in tenths of a percent; None if there is none.
+    """
 
-        Args:
-            gpu_load: A file that holds the graphics unit's load in tenths of a percent; by default a Jetson's, if any.
-        """
+    def __init__(self) -> None:
         files = [Path("/sys/devices/gpu.0/load"), *Path("/sys/devices/platform").glob("*gpu*/load")]
-        self._gpu_load = gpu_load or next((file for file in files if file.exists()), None)
+        self.gpu_load = next((file for file in files if file.exists()), None)
         self._gpu_s, self._last_s = 0.0, time.monotonic()
-
-    @property
-    def sees_gpu(self) -> bool:
-        """Whether the graphics unit's load can be read."""
-        return self._gpu_load is not None
 
     def __call__(self) -> Load:
         """The totals now.
@@ -80,8 +72,8 @@ class LoadMeter:
             OSError: If the graphics unit's load can't be read.
         """
         now, cpu, disks = time.monotonic(), psutil.cpu_times(), psutil.disk_io_counters()
-        if self._gpu_load is not None:
-            self._gpu_s += (now - self._last_s) * int(self._gpu_load.read_text()) / 1000
+        if self.gpu_load is not None:
+            self._gpu_s += (now - self._last_s) * int(self.gpu_load.read_text()) / 1000
         self._last_s = now
         busy = sum(cpu) - cpu.idle - getattr(cpu, "iowait", 0.0) - getattr(cpu, "guest", 0.0)
         busy -= getattr(cpu, "guest_nice", 0.0)  # Linux counts guests within user time too
@@ -108,12 +100,11 @@ def power_mode() -> str:
     return "unknown"
 
 
+# Memory traffic has no counter that anyone may read; work that is bound by memory is among the calibration's points, so
+# that what the model misses there is in its error.
 @dataclass(frozen=True)
 class PowerModel:
     """Power = idle + per busy core + per byte a second read and written + per busy graphics unit.
-
-    Memory traffic has no counter that anyone may read; work that is bound by memory is among the calibration's points,
-    so that what the model misses there is in its error.
 
     Attributes:
         idle_w: Watts at rest.
@@ -143,14 +134,15 @@ class PowerModel:
     scope: str
     parts: tuple[str, ...] = ()
 
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        """Joules a unit of each part of a `Load`, in its order."""
+        return self.idle_w, self.cpu_w, self.read_j_per_byte, self.write_j_per_byte, self.gpu_w
+
     def joules(self, load: Load) -> dict[str, float]:
         """Energy of a load by cause, in joules."""
-        return {
-            "idle": self.idle_w * load.time_s,
-            "cpu": self.cpu_w * load.cpu_s,
-            "storage": self.read_j_per_byte * load.read_bytes + self.write_j_per_byte * load.written_bytes,
-            "gpu": self.gpu_w * load.gpu_s,
-        }
+        idle, cpu, read, write, gpu = (a * b for a, b in zip(self.coefficients, astuple(load), strict=True))
+        return {"idle": idle, "cpu": cpu, "storage": read + write, "gpu": gpu}
 
     def save(self, path: Path | None = None) -> Path:
         """Writes it as JSON; by default where this machine's calibration is kept."""
@@ -169,21 +161,16 @@ class PowerModel:
         path = path or calibration_file()
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            if values.pop("format") != FORMAT:
-                raise InputError(f"The calibration {path} is of another format; calibrate anew.")
-            numbers = {name: float(values.pop(name)) for name in (*_TERMS, "error")}
-            parts = tuple(str(part) for part in values.pop("parts"))
-            known: dict[str, Any] = numbers | {name: str(value) for name, value in values.items()}
-            model = cls(**known, parts=parts)
+            if values.get("format") != FORMAT:
+                raise InputError("it is of another format")
+            model: PowerModel = loaded(cls, values)
         except FileNotFoundError:
             raise InputError(
                 f"There is no calibration {path}; make one with mirolib.energy.calibrate on a machine with a sensor."
             ) from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            if isinstance(error, InputError):
-                raise
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise InputError(f"The calibration {path} can't be read ({error}); calibrate anew.") from error
-        if not all(np.isfinite(value) and value >= 0 for value in numbers.values()):
+        if not all(np.isfinite(value) and value >= 0 for value in (*model.coefficients, model.error)):
             raise InputError(f"The calibration {path} holds a value that is negative or no number; calibrate anew.")
         return model
 
@@ -192,16 +179,11 @@ class ModelSource(CounterSource):
     """Estimates from a calibrated power model and the machine's load, where the sensor is missing or not allowed."""
 
     name, kind = "model", "estimated-calibrated"
-    update_s, unit_j, wraps = 0.02, 1e-6, {}
+    update_s, unit_j = 0.02, 1e-6  # the kernel counts processor time in ticks of 10 ms, or 4
     may_rest = frozenset({"cpu", "storage", "gpu"})
 
     def __init__(self, model: PowerModel | None = None, read_load: Callable[[], Load] | None = None) -> None:
-        """A source.
-
-        Args:
-            model: The model; by default that of this machine, read when it is needed.
-            read_load: Says how busy the machine has been.
-        """
+        """A source with a model, by default that of this machine, read when it is needed, and what says the load."""
         super().__init__()
         self._model, self._read_load = model, read_load or LoadMeter()
         self.scope = f"estimate of {model.scope}" if model else "what was calibrated"
