@@ -70,6 +70,7 @@ class CounterSource(SensorSource):
                 self._losses.add(self.name, instant_s, f"counter {name} was set back")
                 self._set_back.append(instant_s)
                 advance = 0
+            # A counter that appears late has given nothing before.
             joules = self._parts.setdefault(name, array("d", [0.0] * len(self._times)))
             joules.append((joules[-1] if joules else 0.0) + self.unit_j * advance)
             total += joules[-1]
@@ -81,6 +82,7 @@ class CounterSource(SensorSource):
         for name, value in readings.items():
             if value != self._last.get(name):
                 self._moved[name] = instant_s
+        # A counter may rest between two updates, and however often it moves, it is seen to once a period.
         limit = max(5 * self.update_s, 3 * (self.period_s or 1.0))
         late = [name for name in readings if instant_s - self._moved[name] > limit and name not in self.may_rest]
         return late[0] if late else ""
@@ -106,6 +108,7 @@ class CounterSource(SensorSource):
         return Measurement(
             energy_j=energy + unseen * power,
             low_j=max(0.0, energy - margin) + unseen * float(steps.min()),
+            # What was counted before the counter was set back is not known.
             high_j=float("nan") if set_back else energy + margin + unseen * float(steps.max()),
             coverage=0.0 if set_back else 1.0 if unseen < 1e-3 * duration else covered / duration,
             samples=len(times),

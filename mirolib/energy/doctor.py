@@ -89,6 +89,7 @@ class CombinedSource(EnergySource):
 
 def candidates() -> list[EnergySource]:
     """Every kind of source, made for this machine, in the order in which they are preferred."""
+    # What measures before what estimates; a board's sensors before the service that reads them.
     return [
         JetsonSource(), JtopSource(), RaplSource(), NvmlSource(), ZeusSource(), BatterySource(),
         ModelSource(), BoardBandSource(), NullSource(),
@@ -116,9 +117,8 @@ def named(name: str) -> EnergySource:
     """
     found = {source.name: source for source in candidates()}
     if name not in found:
-        raise InputError(
-            f"There is no energy source {name!r}; choose auto, {', '.join(found)}, or the path of a .csv trace."
-        )
+        choice = f"auto, {', '.join(found)}, or the path of a .csv trace"
+        raise InputError(f"There is no energy source {name!r}; choose {choice}.")
     for other in found.values():
         if other.name != name:
             other.close()

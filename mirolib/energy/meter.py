@@ -20,22 +20,21 @@ from mirolib.energy.source import KINDS, NOT_MEASURED, EnergySource
 
 logger = logging.getLogger(__name__)
 
-_SHORTEST_SLOT, _FULL_SLOT_AFTER_S = 0.25, 24.0  # see `sampling_instants`
+# The error that random instants leave falls with the square root of a window's length, so that its beginning is sampled
+# four times as fast: two seconds are then off by one percent where power swings by a third at 8 to 10 Hz; at 20 Hz
+# throughout it would be 2.7 %.
+_SHORTEST_SLOT, _FULL_SLOT_AFTER_S = 0.25, 24.0
 
 
 def sampling_instants(start_s: float, period_s: float, rng: random.Random) -> Iterator[float]:
-    """When to read a sensor: at a random instant of every slot; slots are short at first.
-
-    A fixed rhythm would beat with that of training: a wave of 100 ms that is read every 100 ms is off by a third. What
-    the random instants leave is noise, which falls with the square root of a window's length, so that its beginning is
-    sampled four times as fast: a window of two seconds is then off by one percent where power swings by a third at 8 to
-    10 Hz; at 20 Hz throughout it would be 2.7 %.
+    """When to read a sensor: at a random instant of every slot; slots are a quarter of the period at first.
 
     Args:
         start_s: Beginning of the first slot.
-        period_s: Length of a slot from 24 s on; it grows to that in proportion to time, from a quarter at first.
+        period_s: Length of a slot from 24 s on; it grows to that in proportion to time.
         rng: Draws the instants.
     """
+    # A fixed rhythm would beat with that of training: a wave of 100 ms that is read every 100 ms is off by a third.
     slot = start_s
     while True:
         length = period_s * min(1.0, max(_SHORTEST_SLOT, (slot - start_s) / _FULL_SLOT_AFTER_S))
@@ -44,15 +43,11 @@ def sampling_instants(start_s: float, period_s: float, rng: random.Random) -> It
 
 
 class _Sampler(AbstractContextManager[None]):
-    """Marks a source in a thread of its own for as long as anyone is inside.
-
-    Attributes:
-        cpu_s: Processor seconds that took.
-        edge_s: When windows last changed; the planned instants begin anew there.
-    """
+    """Marks a source in a thread of its own for as long as anyone is inside."""
 
     def __init__(self, source: EnergySource) -> None:
-        self.cpu_s = self.edge_s = 0.0
+        self.cpu_s = 0.0
+        self.edge_s = 0.0  # when windows last changed; the planned instants begin anew there
         self._source, self._users, self._lock = source, 0, threading.Lock()
         self._stop, self._thread = threading.Lock(), threading.Thread()  # of the thread under way, if there is one
         self._rng = random.Random()  # its draws decide when a sensor is read and nothing else
@@ -116,7 +111,6 @@ class Window:
     """
 
     def __init__(self, meter: EnergyMeter, name: str, task: int) -> None:
-        """A window of a meter, not open yet."""
         self.name, self.task = name, task
         self.reading: Reading | None = None
         self.thread = 0
@@ -174,28 +168,24 @@ class EnergyMeter:
         """A meter over one source, which it keeps.
 
         Raises:
-            InputError: If the source is not available, which the sentence explains, or no energy source.
+            InputError: If it is not available, which the sentence explains, or no energy source.
         """
         if not isinstance(source, EnergySource):
             raise InputError(f"{source!r} is no energy source; give an object such as mirolib.energy.choose() returns.")
         if not (hasattr(source, "name") and hasattr(source, "scope") and getattr(source, "kind", None) in KINDS):
-            raise InputError(
-                f"{type(source).__name__} must have a name, a scope, and as kind one of {', '.join(KINDS)}."
-            )
-        found = source.probe()
-        if not found.available:
+            what = type(source).__name__
+            raise InputError(f"{what} must have a name, a scope, and as kind one of {', '.join(KINDS)}.")
+        if not (found := source.probe()).available:
             raise InputError(f"Energy source {source.name} can't be used: {found.reason}. {found.fix}".rstrip())
-        self.source = source
+        self.source, self._sampler = source, _Sampler(source)
         self.readings: list[Reading] = []
         self.idle_power_w = float("nan")
-        self.shift_s = 0.0
-        self.metered_s = self._edges_cpu_s = 0.0
+        self.shift_s = self.metered_s = self._edges_cpu_s = 0.0
         self._count_work: Callable[[], Work] = lambda: Work(cpu_s=time.process_time())
         self._synchronise: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
-        self._open_windows: Sequence[Window] = ()
+        self._open_windows: Sequence[Window] = ()  # replaced, never changed: other threads look at it
         self._edge = _Edge(0.0, Work())
-        self._sampler = _Sampler(source)
 
     @classmethod
     def auto(cls) -> EnergyMeter:
@@ -205,7 +195,6 @@ class EnergyMeter:
         return cls(choose())
 
     def __repr__(self) -> str:
-        """The source with its kind and scope, and how many rows the ledger has."""
         source = self.source
         return f"EnergyMeter({source.name}: {source.kind}, {source.scope}; {len(self.readings)} rows)"
 
@@ -263,6 +252,7 @@ class EnergyMeter:
         again is in it.
         """
         now, gap_s = self.source.mark(), max(0.0, time.time() - state["wall_clock_s"])
+        # The monotonic clock begins anew with each start of the machine; only the wall clock tells how long it was off.
         self.shift_s = now - gap_s - state["instant_s"]
         earlier = [replace(row, start_s=row.start_s + self.shift_s) for row in loaded(list[Reading], state["readings"])]
         source = self.source
@@ -272,13 +262,13 @@ class EnergyMeter:
 
     def measure_idle(self, duration_s: float = 5.0) -> Reading:
         """Measures the machine at rest, from where energy above idle counts; this thread sleeps meanwhile."""
-        with self.window("idle") as window:
+        with self.window("idle") as window:  # closed also when a user interrupts the wait
             time.sleep(duration_s)
-        assert window.reading is not None
-        power = window.reading.measurement.energy_j / window.reading.duration_s
-        self.idle_power_w = power
+        reading = window.reading
+        assert reading is not None
+        power = self.idle_power_w = reading.measurement.energy_j / reading.duration_s
         self.readings[-1] = replace(self.readings[-1], idle_power_w=power)
-        return replace(window.reading, idle_power_w=power)
+        return replace(reading, idle_power_w=power)
 
     def restart(self) -> None:
         """Closes every window that is still open, as after a cell that crashed; what they saw is booked."""
@@ -298,14 +288,9 @@ class EnergyMeter:
     def describe(self) -> dict[str, object]:
         """What to keep with a run: source, kind, scope, board and rails, idle power, and what metering cost."""
         share = self.cpu_s / self.metered_s if self.metered_s else 0.0
-        return {
-            "source": self.source.name,
-            "kind": self.source.kind,
-            "scope": self.source.scope,
-            **self.source.describe(),
-            "idle_power_w": self.idle_power_w,
-            "metering_cpu_share": share,
-        }
+        source = self.source
+        own = {"source": source.name, "kind": source.kind, "scope": source.scope}
+        return own | source.describe() | {"idle_power_w": self.idle_power_w, "metering_cpu_share": share}
 
     @property
     def cpu_s(self) -> float:
@@ -336,9 +321,9 @@ class EnergyMeter:
         with self._lock:
             inside = [other for other in self._open_windows if other.thread == window.thread]
             if inside[-1] is not window:
+                inner = inside[-1].name
                 raise InputError(
-                    f"Window {window.name} is closed while {inside[-1].name}, opened inside it, is open; "
-                    f"close {inside[-1].name} first."
+                    f"Window {window.name} is closed while {inner}, opened inside it, is open; close {inner} first."
                 )
             edge = self._turn([other for other in self._open_windows if other is not window])
         self._sampler.__exit__()

@@ -33,8 +33,7 @@ def integrate(
 
     The first and last sample hold for up to `gap_s` beyond them. Longer stretches without a sample count as not seen:
     the mean power of the rest is taken for them, and the band assumes anything between the extremes. The band's other
-    parts are twice the standard deviation of the sampling error, estimated from the differences of successive samples
-    (the variance estimator of stratified sampling with one sample a stratum), and half the resolution.
+    parts are twice the standard deviation of the sampling error and half the resolution.
 
     Args:
         times_s: `(n,)` instants, rising.
@@ -57,12 +56,13 @@ def integrate(
     p = np.interp(t, times_s, power_w)
     a, b = np.maximum(t[:-1], start_s), np.minimum(t[1:], end_s)
     within = b > a
-    seen = within & (np.diff(t) <= gap_s * (1 + 1e-9))
+    seen = within & (np.diff(t) <= gap_s * (1 + 1e-9))  # rounding must not make a gap of a rhythm that just fits
     width = (b - a)[seen]
     energy = float((width * (np.interp(a[seen], t, p) + np.interp(b[seen], t, p)) / 2).sum())
     covered = float(width.sum())
     if covered <= 0:
         return replace(NOT_MEASURED, samples=inside, note="no two samples close enough")
+    # The variance of stratified sampling with one sample a stratum is estimated from successive differences.
     margin = 2 * math.sqrt(float(np.square(width * np.diff(p)[seen]).sum()) / 2) + resolution_w / 2 * covered
     unseen = max(0.0, duration - covered)
     lowest, highest = extremes_w or (float(power_w.min()), float(power_w.max()))
@@ -96,7 +96,7 @@ class SampledSource(SensorSource):
     stale_after_s: float = math.inf
     gap_s: float | None = None
     changes_only: bool = False
-    _other_period_s = 0.25  # they enter no total, and each costs as much to read as the total does
+    _other_period_s = 0.25  # they enter no total, and reading each costs as much as a rail of the total
     _least_w = -1.0  # a rail at rest may read slightly negative; a whole board never draws less than this
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class SampledSource(SensorSource):
         with self._lock:
             if self._times and instant_s <= self._times[-1]:
                 return  # two threads read at the same time; one of them is enough
-            if rails != self._last_read:
+            if rails != self._last_read:  # all of them: the total alone may well repeat
                 self._last_read, self._changed = rails, instant_s
             elif self.changes_only:
                 return
@@ -156,7 +156,7 @@ class SampledSource(SensorSource):
             self._power.append(total)
             self._extremes = min(self._extremes[0], total), max(self._extremes[1], total)
         for rail in rails:
-            if len(rails) > 1 or rail != "total":
+            if len(rails) > 1 or rail != "total":  # the trace has the total anyway
                 self._keep(rail, instant_s, rails[rail])
 
     def _keep(self, rail: str, instant_s: float, power_w: float) -> None:

@@ -10,17 +10,15 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["measured", "measured-partial", "estimated-calibrated", "estimated-uncalibrated", "replayed", "none"]
-KINDS: tuple[Kind, ...] = (
-    "measured", "measured-partial", "replayed", "estimated-calibrated", "estimated-uncalibrated", "none",
-)  # fmt: skip
+Kind = Literal["measured", "measured-partial", "replayed", "estimated-calibrated", "estimated-uncalibrated", "none"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 """How a number was got, the most trustworthy first."""
 NO_JOULES: tuple[Kind, ...] = ("none", "estimated-uncalibrated")
 """Kinds without a number of joules; work stands in for decisions and comparisons."""
@@ -124,6 +122,7 @@ def power_table(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> pd.DataF
     tables = [
         pd.DataFrame({"time_s": times, "rail": rail, "power_w": power}) for rail, (times, power) in series.items()
     ]
+    # pandas refuses to join nothing, which is what a source without a sensor has.
     table = pd.concat(tables or [pd.DataFrame({"time_s": [], "rail": [], "power_w": []})])
     return table.sort_values("time_s", kind="stable", ignore_index=True)
 
@@ -146,10 +145,7 @@ class Losses:
     """What a source failed to read and when; the first time it is logged too."""
 
     def __init__(self) -> None:
-        self._instants = array("d")
-        # With the number of the first loss it is of, each text is kept once as long as it stays the same: a sensor that
-        # died days ago must take little memory.
-        self._texts: list[tuple[int, str]] = []
+        self._instants, self._texts = array("d"), list[str]()
 
     def __len__(self) -> int:
         return len(self._instants)
@@ -157,19 +153,16 @@ class Losses:
     def add(self, source: str, instant_s: float, error: Exception | str) -> None:
         """Notes that the source of a name lost a reading at an instant, and what went wrong."""
         text = str(error) or type(error).__name__
-        if not self._instants:
+        if not self._instants:  # once: a sensor that died would fill the log, many times a second
             logger.warning("Energy source %s lost a reading: %s", source, text)
-        if not self._texts or self._texts[-1][1] != text:
-            self._texts.append((len(self._instants), text))
+        # One text for as long as it stays the same: a sensor that died days ago must take little memory.
+        self._texts.append(self._texts[-1] if self._texts and self._texts[-1] == text else text)
         self._instants.append(instant_s)
 
     def note(self, start_s: float, end_s: float) -> str:
         """What was lost between two instants, in words; empty if nothing was."""
         first, end = bisect.bisect_left(self._instants, start_s), bisect.bisect_right(self._instants, end_s)
-        if first == end:
-            return ""
-        text = self._texts[bisect.bisect_right(self._texts, end - 1, key=lambda entry: entry[0]) - 1][1]
-        return f"{end - first} readings lost, the last: {text}"
+        return f"{end - first} readings lost, the last: {self._texts[end - 1]}" if end > first else ""
 
 
 class SensorSource(EnergySource):

@@ -7,7 +7,8 @@ from mirolib.energy import magic
 
 
 def test_the_magic_measures_a_cell(monkeypatch):
-    monkeypatch.setattr(magic, "_METERS", [meter_of()])
+    meter = meter_of()
+    monkeypatch.setattr(magic, "cell_meter", lambda: meter)
     shell = InteractiveShell()
     shell.run_line_magic("load_ext", "mirolib")
     found = shell.run_cell_magic("energy", "napping", "import time\ntime.sleep(0.1)\nx = 3")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mirolib.energy.sampled import SampledSource
+from mirolib.energy.sensors.boards import file_text
 from mirolib.energy.source import Availability, LostReading
 
 
@@ -28,7 +29,7 @@ class BatterySource(SampledSource):
         super().__init__()
         self._root = Path(root)
         found = sorted(self._root.glob("BAT*"))
-        self._batteries = {path.name: path for path in found if _text(path / "type") == "Battery"}
+        self._batteries = {path.name: path for path in found if file_text(path / "type") == "Battery"}
         self.total_rails = tuple(self._batteries)
 
     def probe(self) -> Availability:
@@ -50,8 +51,6 @@ class BatterySource(SampledSource):
         """Power of each battery in watts; zero for one that waits for its turn.
 
         Raises:
-            OSError: If a battery can't be read.
-            ValueError: If what it says is no number.
             LostReading: If the machine is not fed by its batteries alone, or they say nothing.
         """
         status = {name: (path / "status").read_text().strip() for name, path in self._batteries.items()}
@@ -59,7 +58,9 @@ class BatterySource(SampledSource):
         if "Charging" in status.values() or "Discharging" not in status.values():
             said = ", ".join(f"{name}: {text}" for name, text in status.items())
             raise LostReading(f"the machine is not running from its battery ({said})")
-        if any(_text(path / "type") == "Mains" and _text(path / "online") == "1" for path in self._root.glob("*")):
+        if any(
+            file_text(path / "type") == "Mains" and file_text(path / "online") == "1" for path in self._root.glob("*")
+        ):
             raise LostReading("the charger is plugged in, so the battery gives only a part")
         power = {name: _power_w(self._batteries[name]) if status[name] == "Discharging" else 0.0 for name in rails}
         if not any(power.values()):
@@ -67,17 +68,10 @@ class BatterySource(SampledSource):
         return power
 
 
-def _text(path: Path) -> str:
-    """Content of a small file; empty if there is none."""
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
-
-
 def _power_w(battery: Path) -> float:
     """Power of one battery without its sign: `power_now` in µW, or else the product of µA and µV."""
     if (battery / "power_now").exists():
         return abs(int((battery / "power_now").read_text())) * 1e-6
     current_ua, voltage_uv = (int((battery / name).read_text()) for name in ("current_now", "voltage_now"))
+    # µA times µV are 1e-12 W
     return abs(current_ua) * voltage_uv * 1e-12

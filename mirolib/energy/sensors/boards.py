@@ -12,6 +12,10 @@ from mirolib.energy.source import NOT_MEASURED, Availability, EnergySource, Kind
 MODEL_FILE = Path("/proc/device-tree/model")
 """Where Linux keeps the board's name; looked up anew at each use."""
 USE_OWN_SENSORS = "Use the board's own sensors: its INA power monitors in sysfs, or jtop."
+_APPEND = (
+    "Append to mirolib.energy.sensors.boards.BOARDS a Board with this model and the rails that add up to the module, "
+    "as the board's design guide gives them, or report this line."
+)
 _MODULE = frozenset({"module", "cpu", "gpu", "dram"})
 
 
@@ -73,11 +77,12 @@ Source: NVIDIA Jetson Linux developer guides, platform power and performance.
 
 def model_name() -> str:
     """The board's name in the device tree; empty where there is no such tree, as on a PC."""
-    return _text(MODEL_FILE)
+    return file_text(MODEL_FILE)
 
 
-def _text(file: Path) -> str:
-    try:
+def file_text(file: Path) -> str:
+    """Content of a small file of the system's; empty if there is none."""
+    try:  # device-tree strings end with a zero byte, and lists of them have more
         return file.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return ""
@@ -94,7 +99,7 @@ def is_jetson() -> bool:
     """Whether this machine is a Jetson, be it one of `BOARDS` or another."""
     # The compatible string names the chip whatever the carrier's vendor calls the board.
     known = identify() is not None or "jetson" in model_name().lower()
-    return known or "nvidia,tegra" in _text(MODEL_FILE.with_name("compatible"))
+    return known or "nvidia,tegra" in file_text(MODEL_FILE.with_name("compatible"))
 
 
 class BoardSource(SampledSource):
@@ -120,11 +125,7 @@ class BoardSource(SampledSource):
             self.stale_after_s = 10.0 if self.resolution_w < 0.1 else 120.0
 
     def add(self, instant_s: float, rails: Mapping[str, float]) -> None:
-        """Takes in a reading.
-
-        Raises:
-            LostReading: If it is not usable, a rail of the total is missing, or the board has no known total.
-        """
+        """Takes in a reading; it is lost where a rail of the total is missing, or the board has no known total."""
         if not self.total_rails:
             raise LostReading(f"no total is known for the board {self.model or 'without a model'}")
         if missing := self._missing(rails):
@@ -135,12 +136,8 @@ class BoardSource(SampledSource):
         """Whether the rails found, with their present watts, hold a total."""
         shown = ", ".join(f"{rail} {power:.2f} W" for rail, power in rails.items())
         if self.board is None:
-            fix = (
-                "Append to mirolib.energy.sensors.boards.BOARDS a Board with this model and the rails that add up to "
-                "the module, as the board's design guide gives them, or report this line."
-            )
             found = f"rails {shown} of an unknown board ({self.model or 'no model'}); no total is claimed"
-            return Availability(False, found, fix)
+            return Availability(False, found, _APPEND)
         if missing := self._missing(rails):
             found = f"{self.board.name} lacks {missing} of its total; there are {shown or 'no rails'}"
             return Availability(False, found, "Check the labels of its power sensors; another carrier may rename them.")

@@ -73,9 +73,9 @@ class JetsonSource(BoardSource):
             rail = str(label_file)
             try:
                 rail = label_file.read_text().strip() if label_file.exists() else default
-                if not rail or rail == "NC":
+                if not rail or rail == "NC":  # a channel that is not connected
                     continue
-                if rail in channels:
+                if rail in channels:  # two sensors of one name are told apart by their addresses
                     rail = f"{rail} ({label_file.relative_to(self._root).parts[1]})"
                 watts[rail] = channel.power_w()
                 channels[rail] = channel
@@ -104,13 +104,7 @@ class JetsonSource(BoardSource):
         return Availability(False, f"this Jetson shows no INA power sensor in {self._root}", fix)
 
     def read(self, rails: Sequence[str]) -> Mapping[str, float]:
-        """Power of some rails now, in watts, negative ones as they are.
-
-        Raises:
-            OSError: If a sensor fails or has gone.
-            ValueError: If a file is empty or holds no number.
-            LostReading: If no rail is asked for or one can't be found.
-        """
+        """Power of some rails now, in watts, negative ones as they are; see `SampledSource.read`."""
         if self._rediscover:
             self._discover()
         found = self._found
@@ -126,7 +120,7 @@ class JetsonSource(BoardSource):
 
     def describe(self) -> dict[str, object]:
         """Board, rails with their files, rates, and how each sensor averages."""
-        sensors = {}
+        sensors = {}  # over how many samples the sensor averages decides what of a wave its readings hold
         for folder in sorted({channel.files[0].parent for channel in self._found.values()}):
             files = {name: folder / name for name in ("samples", "update_interval")}
             sensors[str(folder)] = {name: file.read_text().strip() for name, file in files.items() if file.exists()}

@@ -49,7 +49,6 @@ class Load:
     gpu_s: float = 0.0
 
     def __sub__(self, earlier: Load) -> Load:
-        """What lies between."""
         return Load(*(a - b for a, b in zip(astuple(self), astuple(earlier), strict=True)))
 
 
@@ -75,8 +74,8 @@ class LoadMeter:
         if self.gpu_load is not None:
             self._gpu_s += (now - self._last_s) * int(self.gpu_load.read_text()) / 1000
         self._last_s = now
-        busy = sum(cpu) - cpu.idle - getattr(cpu, "iowait", 0.0) - getattr(cpu, "guest", 0.0)
-        busy -= getattr(cpu, "guest_nice", 0.0)  # Linux counts guests within user time too
+        # Linux counts guests within user time too.
+        busy = sum(cpu) - sum(getattr(cpu, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
         read, written = (disks.read_bytes, disks.write_bytes) if disks else (0, 0)
         return Load(now, busy, read, written, self._gpu_s)
 
@@ -164,22 +163,21 @@ class PowerModel:
             if values.get("format") != FORMAT:
                 raise InputError("it is of another format")
             model: PowerModel = loaded(cls, values)
+            if not all(np.isfinite(value) and value >= 0 for value in (*model.coefficients, model.error)):
+                raise InputError("it holds a value that is negative or no number")
+            return model
         except FileNotFoundError:
-            raise InputError(
-                f"There is no calibration {path}; make one with mirolib.energy.calibrate on a machine with a sensor."
-            ) from None
+            make = "make one with mirolib.energy.calibrate on a machine with a sensor"
+            raise InputError(f"There is no calibration {path}; {make}.") from None
         except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise InputError(f"The calibration {path} can't be read ({error}); calibrate anew.") from error
-        if not all(np.isfinite(value) and value >= 0 for value in (*model.coefficients, model.error)):
-            raise InputError(f"The calibration {path} holds a value that is negative or no number; calibrate anew.")
-        return model
 
 
 class ModelSource(CounterSource):
     """Estimates from a calibrated power model and the machine's load, where the sensor is missing or not allowed."""
 
     name, kind = "model", "estimated-calibrated"
-    update_s, unit_j = 0.02, 1e-6  # the kernel counts processor time in ticks of 10 ms, or 4
+    update_s, unit_j = 0.02, 1e-6  # Linux tells processor time in ticks of 10 ms
     may_rest = frozenset({"cpu", "storage", "gpu"})
 
     def __init__(self, model: PowerModel | None = None, read_load: Callable[[], Load] | None = None) -> None:

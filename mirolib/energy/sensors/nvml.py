@@ -31,7 +31,7 @@ class NvmlSource(CounterSource):
 
     name, kind, scope = "nvml", "measured-partial", "NVIDIA GPU"
     parts = frozenset({"gpu"})
-    update_s, unit_j = 0.1, 1e-3
+    update_s, unit_j = 0.1, 1e-3  # the slowest cards' step
 
     def __init__(self, devices: Sequence[int] | None = None) -> None:
         """Looks for cards; whatever goes wrong is told by `probe`.
@@ -83,7 +83,6 @@ class NvmlSource(CounterSource):
         return None
 
     def _refusal(self, name: str, error: Any) -> tuple[str, str]:
-        """Why something can't be read and how to fix it."""
         nvml, code = self._nvml, error.value
         if code in (nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED):
             return f"no NVIDIA driver ({error})", "Install the driver; in a container, start it with --gpus all."
@@ -132,7 +131,7 @@ class NvmlSource(CounterSource):
 
     def close(self) -> None:
         """Ends the use of NVML."""
-        if self.answers:
+        if self.answers:  # NVML counts those who use it: each start wants its end, and no other
             with suppress(self._nvml.NVMLError):
                 self._nvml.nvmlShutdown()
         self.answers, self._handles = False, {}
@@ -160,7 +159,6 @@ def _visible(names: Sequence[str], uuids: Sequence[str]) -> list[int]:
     # CUDA numbers the fastest card first, NVML by slot; that matters only if they differ and some are left out
     differ = len(set(names)) > 1 and set(chosen) < set(range(len(uuids)))
     if differ and any(map(str.isdecimal, entries)) and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-        raise _Absent(
-            "CUDA may number these GPUs otherwise than NVML", "Set CUDA_DEVICE_ORDER=PCI_BUS_ID before CUDA starts."
-        )
+        fix = "Set CUDA_DEVICE_ORDER=PCI_BUS_ID before CUDA starts."
+        raise _Absent("CUDA may number these GPUs otherwise than NVML", fix)
     return list(dict.fromkeys(chosen))

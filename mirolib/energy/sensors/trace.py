@@ -41,16 +41,14 @@ class TraceSource(EnergySource):
         """
         times, power = np.asarray(times_s, dtype=np.float64), np.asarray(power_w, dtype=np.float64)
         if times.ndim != 1 or times.shape != power.shape or len(times) < 2:
-            raise InputError(
-                f"A trace needs two samples or more, one power a time; got {times.shape} and {power.shape}."
-            )
+            shapes = f"{times.shape} and {power.shape}"
+            raise InputError(f"A trace needs two samples or more, one power a time; got {shapes}.")
         if not (np.isfinite(times).all() and np.isfinite(power).all()):
             raise InputError("The trace holds NaN or infinite values; remove those samples.")
         if (np.diff(times) <= 0).any():
             at = int(np.argmax(np.diff(times) <= 0)) + 1
-            raise InputError(
-                f"Time stands still or runs backwards at sample {at} of the trace; sort it and drop repeats."
-            )
+            what = f"Time stands still or runs backwards at sample {at} of the trace"
+            raise InputError(f"{what}; sort it and drop repeats.")
         self.scope = scope
         self._times = times - times[0] + self.clock()
         self._power = power

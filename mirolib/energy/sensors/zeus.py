@@ -29,7 +29,7 @@ class ZeusSource(CounterSource):
 
     name, kind, scope = "zeus", "measured-partial", "AMD or Apple GPU"
     parts = frozenset({"gpu"})
-    update_s, unit_j = 1.0, 1e-3
+    update_s, unit_j = 1.0, 1e-3  # assumed, see above
     _apple = sys.platform == "darwin"
 
     def __init__(self) -> None:
@@ -40,6 +40,7 @@ class ZeusSource(CounterSource):
     def probe(self) -> Availability:
         """Whether zeus is installed and counts the energy of a GPU here."""
         package = 'pip install "zeus[apple]"' if self._apple else "pip install zeus"
+        # What rules zeus out is asked first, since importing it takes seconds.
         if importlib.util.find_spec("zeus") is None:
             return Availability(False, "zeus is not installed", package)
         if is_jetson():
