@@ -1,4 +1,4 @@
-"""Calibrating a power model on the machine at hand, and the source that estimates with it."""
+"""Calibrating a power model on the machine at hand."""
 
 from __future__ import annotations
 
@@ -57,7 +57,6 @@ def calibrate(
     """Fits the power model on this machine: at rest, under processor load, memory traffic, reads and writes.
 
     And under GPU load where its utilisation can be read, as on a Jetson; elsewhere the GPU is not part of the model.
-
     Close everything else first; the load of the whole machine is counted, but its power may hide in the noise.
 
     Args:
@@ -88,8 +87,8 @@ def calibrate(
             assert window.reading is not None
             found = window.reading.measurement
             if not found.coverage >= ENOUGH_COVERAGE or not found.energy_j > 0:
-                seen = f"{found.coverage:.0%} of a run ({found.note})"
-                raise InputError(f"The sensor saw {seen}; take a longer duration_s.")
+                seen = f"The sensor saw {found.coverage:.0%} of a run ({found.note})"
+                raise InputError(f"{seen}; take a longer duration_s.")
             # The load was counted within the window; what the edges add is less than a thousandth of it.
             rows.append({"activity": name, "energy_j": found.energy_j, **asdict(load)})
     points = pd.DataFrame(rows)

@@ -73,8 +73,8 @@ class CombinedSource(EnergySource):
         times = np.unique(np.concatenate([table["time_s"] for table in tables.values()]))
         totals = [table[table["rail"] == "total"] for table in tables.values()]
         power = sum((np.interp(times, total["time_s"], total["power_w"]) for total in totals), np.zeros(len(times)))
-        named = [table.assign(rail=name + ": " + table["rail"]) for name, table in tables.items()]
-        joined = pd.concat([power_table({"total": (times, power)}), *named])
+        rails = [table.assign(rail=name + ": " + table["rail"]) for name, table in tables.items()]
+        joined = pd.concat([power_table({"total": (times, power)}), *rails])
         return joined.sort_values("time_s", kind="stable", ignore_index=True)
 
     def describe(self) -> dict[str, object]:

@@ -67,8 +67,8 @@ class JetsonSource(BoardSource):
         """Finds the rails that give a reading, and what is wrong with the others."""
         channels: dict[str, _Channel] = {}
         failed: dict[str, Exception] = {}
-        denied: set[str] = set()
         watts: dict[str, float] = {}
+        self._denied: set[str] = set()
         for label_file, default, channel in _channels(self._root):
             rail = str(label_file)
             try:
@@ -82,8 +82,8 @@ class JetsonSource(BoardSource):
             except (OSError, ValueError) as error:
                 failed[rail] = error
                 if isinstance(error, PermissionError):
-                    denied.add(f"{label_file.parent}/*")
-        self._found, self._failed, self._denied, self._watts = channels, failed, denied, watts
+                    self._denied.add(f"{label_file.parent}/*")
+        self._found, self._failed, self._watts = channels, failed, watts
         self.other_rails = tuple(rail for rail in channels if rail not in self.total_rails)
         self._rediscover = False
 
@@ -125,4 +125,4 @@ class JetsonSource(BoardSource):
             files = {name: folder / name for name in ("samples", "update_interval")}
             sensors[str(folder)] = {name: file.read_text().strip() for name, file in files.items() if file.exists()}
         rails = {rail: [str(file) for file in channel.files] for rail, channel in self._found.items()}
-        return {**super().describe(), "rails": rails, "sensors": sensors}
+        return super().describe() | {"rails": rails, "sensors": sensors}

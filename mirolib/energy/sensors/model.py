@@ -155,7 +155,7 @@ class PowerModel:
         """Reads a calibration.
 
         Raises:
-            InputError: If there is none, it is damaged, or it is of another format.
+            InputError: If there is none, or it is damaged or of another format.
         """
         path = path or calibration_file()
         try:
