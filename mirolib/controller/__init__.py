@@ -14,11 +14,7 @@ from mirolib.controller.baselines import (
     RandomController as RandomController,
     WholeBudgetController as WholeBudgetController,
 )
-from mirolib.controller.expectation import (
-    FORWARD_SHARE as FORWARD_SHARE,
-    Calibration as Calibration,
-    CostModel as CostModel,
-)
+from mirolib.controller.expectation import Calibration as Calibration, CostModel as CostModel
 from mirolib.controller.grid import candidate_grid as candidate_grid, least_samples as least_samples
 from mirolib.controller.miro import MiroController as MiroController
 from mirolib.controller.probe import ProbeProfiler as ProbeProfiler
@@ -35,3 +31,4 @@ from mirolib.controller.selectors import (
     above_cutline as above_cutline,
 )
 from mirolib.controller.trials import TrialProfiler as TrialProfiler, full_training as full_training
+from mirolib.energy import FORWARD_SHARE as FORWARD_SHARE

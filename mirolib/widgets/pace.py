@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mirolib.controller import FORWARD_SHARE
-from mirolib.energy import EnergyMeter
+from mirolib.energy import EnergyMeter, Work
 from mirolib.learning.learner import Tally
 
 _MOST_LOOKS = 1200  # five minutes at 4 Hz; then every other is dropped
@@ -57,7 +56,7 @@ class PaceSampler:
     def sample(self) -> Pace:
         """Takes down how things stand, and returns all so far."""
         now, tally = time.monotonic(), self._tally
-        work = tally.visits + FORWARD_SHARE * tally.forward_visits
+        work = Work(tally.visits, tally.forward_visits).visit_equivalents
         self._looks.append((now - self._start, work, self._power_w(now)))
         if len(self._looks) > _MOST_LOOKS:
             del self._looks[::2]  # the whole run stays on the chart, at half the resolution

@@ -26,11 +26,12 @@ class RaplSource(CounterSource):
         super().__init__()
         zones = [(zone, self._label(zone)) for zone in sorted(Path(root).glob("intel-rapl:*"))]
         self._zones = {f"{label} ({zone.name})": zone for zone, label in zones if label}
+        # The range is the largest value; the step after it is zero.
         self.wraps = {name: self._read(zone / "max_energy_range_uj") + 1 for name, zone in self._zones.items()}
 
     @staticmethod
     def _label(zone: Path) -> str:
-        """Name of a zone that is a package or DRAM, else nothing."""
+        """Name of a zone that is a package or DRAM and says where its counter wraps, else nothing."""
         try:
             label = (zone / "name").read_text().strip()
             int((zone / "max_energy_range_uj").read_text())
@@ -45,9 +46,8 @@ class RaplSource(CounterSource):
     def probe(self) -> Availability:
         """Whether there are counters and this user may read them."""
         if not self._zones:
-            return Availability(
-                False, "no RAPL counters: a virtual machine, an Arm board, or the intel_rapl module is off"
-            )
+            found = "no RAPL counters: a virtual machine, an Arm board, or the intel_rapl module is off"
+            return Availability(False, found)
         try:
             self.read()
         except PermissionError:
