@@ -409,6 +409,12 @@ def test_a_pickle_that_wants_to_run_code_runs_none(cifar, tmp_path, protocol):
         b"\x80\x02.",
         b"I" + b"9" * 5_000_000 + b"\n.",
         b"L" + b"9" * 5_000_000 + b"L\n.",
+        # one text of a megabyte, encoded again and again
+        b"\x80\x02(c_codecs\nencode\nq\x00X\x00\x00\x10\x00"
+        + b"x" * (1 << 20)
+        + b"X\x06\x00\x00\x00latin1\x86q\x01R"
+        + b"h\x00h\x01R" * 4_000
+        + b"l.",
         b"S'\\N'\n.",
         b"c\\N\n\\x\n)R.",
         b"",
@@ -419,7 +425,7 @@ def test_hostile_pickles_cost_neither_time_nor_memory(hostile, tmp_path):
     tracemalloc.start()
     try:
         start = time.perf_counter()
-        with pytest.raises(InputError, match="can't be read|holds no dictionary"):
+        with pytest.raises(InputError, match="can't be read"):
             cifar100._content(tmp_path / "train")
         assert time.perf_counter() - start < 30 and tracemalloc.get_traced_memory()[1] < 400 << 20
     finally:
