@@ -14,6 +14,7 @@ import pandas as pd
 from mirolib.base.errors import InputError, MiroError
 from mirolib.data.stream import ORDINAL_MASK
 from mirolib.energy import doctor
+from mirolib.experiment.settings import RunSettings
 from mirolib.memory.budget import parse_amount
 from mirolib.memory.store_check import repair, verify
 from mirolib.memory.wear import describe, forget, wear
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--capacity", help="its capacity, such as '64 GB'")
     card.add_argument("--cycles", type=int, help="its program/erase cycles: QLC and eMMC about 1,000, TLC 3,000")
     card.add_argument("--forget", action="store_true", help="strike it off the ledger")
+    command("parameters", lambda _: _say(RunSettings.cell()), "print the parameters cell of notebook 10_run")
     command("doctor", _doctor, "what this machine can measure, and how to let it measure more")
     return parser
 
