@@ -29,21 +29,21 @@ _BLOCK = 4 << 20
 _LOAD = [field.name for field in fields(Load)]
 
 
-def fit(points: pd.DataFrame) -> tuple[np.ndarray, float]:
+def fit(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Non-negative least squares of relative errors.
 
     Args:
         points: A row a run with what it took, `energy_j`, and the columns of its `Load`.
 
     Returns:
-        The coefficients in the order of `PowerModel`, and the largest relative error over the points.
+        The coefficients in the order of `PowerModel`, and the relative error of each point.
     """
     load = points[_LOAD].to_numpy(dtype=float)
     energy = points["energy_j"].to_numpy(dtype=float)
     scales = np.maximum(load.mean(axis=0), 1e-12)  # seconds and bytes differ by nine orders of magnitude
     solution, _ = nnls(load / scales / energy[:, None], np.ones(len(energy)))
     coefficients = np.where(load.any(axis=0), solution / scales, 0.0)
-    return coefficients, float(np.abs(load @ coefficients / energy - 1).max())
+    return coefficients, load @ coefficients / energy - 1
 
 
 def calibrate(
@@ -92,15 +92,15 @@ def calibrate(
             # The load was counted within the window; what the edges add is less than a thousandth of it.
             rows.append({"activity": name, "energy_j": found.energy_j, **asdict(load)})
     points = pd.DataFrame(rows)
-    coefficients, error = fit(points)
+    coefficients, errors = fit(points)
     source, date = meter.source, f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}"
     parts = sorted(source.parts - (frozenset() if read_load.gpu_load else {"gpu"}))
-    idle_w, cpu_w, read_j, write_j, gpu_w = coefficients.tolist()
+    idle_w, cpu_w, read_j, write_j, gpu_w, worst = *coefficients.tolist(), float(np.abs(errors).max())
     model = PowerModel(
-        idle_w, cpu_w, read_j, write_j, gpu_w, error, machine_name(), power_mode(), date, source.name, source.scope,
+        idle_w, cpu_w, read_j, write_j, gpu_w, worst, machine_name(), power_mode(), date, source.name, source.scope,
         tuple(parts),
     )  # fmt: skip
-    return model, points.assign(error=points[_LOAD].to_numpy(dtype=float) @ coefficients / points["energy_j"] - 1)
+    return model, points.assign(error=errors)
 
 
 def _activities(folder: Path, with_gpu: bool) -> dict[str, tuple[Callable[[], object], int]]:
@@ -133,24 +133,18 @@ def _activities(folder: Path, with_gpu: bool) -> dict[str, tuple[Callable[[], ob
         "writing": (write, 1),
         "reading": (read, 1),
     }
-    if with_gpu and (multiply := _gpu_work()) is not None:
-        found["gpu"] = (multiply, 1)
+    if with_gpu:
+        import torch
+
+        if torch.cuda.is_available():
+            matrix = torch.randn(2048, 2048, device="cuda")
+
+            def multiply() -> None:
+                torch.mm(matrix, matrix)
+                torch.cuda.synchronize()
+
+            found["gpu"] = (multiply, 1)
     return found
-
-
-def _gpu_work() -> Callable[[], None] | None:
-    """Something for the GPU to do, where there is one."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    matrix = torch.randn(2048, 2048, device="cuda")
-
-    def multiply() -> None:
-        torch.mm(matrix, matrix)
-        torch.cuda.synchronize()
-
-    return multiply
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import html
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,7 +52,7 @@ class Difference:
         """Whether the interval leaves zero out."""
         return self.low > 0 or self.high < 0
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         a, b = self.names
         interval = f"{self.low:+.3g} to {self.high:+.3g} {self.unit}"
         if self.baseline > 0:
@@ -63,9 +62,6 @@ class Difference:
         if not self.resolvable:
             return f"The difference between {a} and {b} is not resolvable ({interval}; {how})."
         return f"{a} costs {self.mean:+.3g} {self.unit} compared with {b} ({interval}; {how})."
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(str(self))
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(str(self))}</p>"

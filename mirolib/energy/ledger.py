@@ -6,7 +6,6 @@ import html
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass
-from typing import Any
 
 from mirolib.energy.source import Kind, Measurement
 
@@ -17,6 +16,15 @@ FORWARD_SHARE = 1 / 3
 """A forward pass as a share of a training step's work: the backward pass takes about twice the forward one."""
 
 _MISSING_SHARE = 0.05  # of the time; windows too short for the sensor, such as flushing after a task, stay far below
+
+_BADGES: dict[Kind, tuple[str, str]] = {
+    "measured": ("measured", "#009E73"),
+    "measured-partial": ("partial", "#0072B2"),
+    "replayed": ("replayed", "#CC79A7"),
+    "estimated-calibrated": ("estimated", "#D55E00"),
+    "estimated-uncalibrated": ("estimated, uncalibrated", "#D55E00"),
+    "none": ("none", "#777777"),
+}  # word and colour of each kind
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ class Reading:
             "kind": self.kind, "scope": self.scope, "source": self.source,
         }  # fmt: skip
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         m = self.measurement
         if math.isnan(m.energy_j):
             band = "" if math.isnan(m.low_j) else f" (between {m.low_j:.4g} and {m.high_j:.4g} J)"
@@ -106,11 +114,11 @@ class Reading:
         how = "no sensor" if self.kind == "none" else f"{self.kind}, {self.scope}"
         return f"{self.window}: {value} in {self.duration_s:.3g} s{seen}; {how}{note}"
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(str(self))
-
     def _repr_html_(self) -> str:
-        return badge(self)
+        word, colour = _BADGES[self.kind]
+        style = f"background:{colour};color:white;border-radius:0.7em;padding:0.1em 0.7em"
+        pill = f'<span style="{style}">{word}</span>'
+        return f"<div>{pill} <i>{html.escape(self.scope)}</i> &nbsp; {html.escape(str(self))}</div>"
 
 
 def in_windows(readings: Iterable[Reading], *activities: str) -> list[Reading]:
@@ -131,22 +139,3 @@ def total_energy_j(readings: Iterable[Reading]) -> float:
     if not duration or missing_s > _MISSING_SHARE * (duration + missing_s):
         return float("nan")
     return sum(row.measurement.energy_j for row in seen) * (1 + missing_s / duration)
-
-
-BADGES: dict[Kind, tuple[str, str]] = {
-    "measured": ("measured", "#009E73"),
-    "measured-partial": ("partial", "#0072B2"),
-    "replayed": ("replayed", "#CC79A7"),
-    "estimated-calibrated": ("estimated", "#D55E00"),
-    "estimated-uncalibrated": ("estimated, uncalibrated", "#D55E00"),
-    "none": ("none", "#777777"),
-}
-"""Word and colour of each kind."""
-
-
-def badge(reading: Reading) -> str:
-    """HTML of a reading: a coloured badge with the kind, the scope, and the energy with its band."""
-    word, colour = BADGES[reading.kind]
-    style = f"background:{colour};color:white;border-radius:0.7em;padding:0.1em 0.7em"
-    pill = f'<span style="{style}">{word}</span>'
-    return f"<div>{pill} <i>{html.escape(reading.scope)}</i> &nbsp; {html.escape(str(reading))}</div>"

@@ -42,9 +42,7 @@ def measure_cell(shell: Any, line: str, cell: str) -> Reading:
     """
     if len(line.split()) > 1:
         raise InputError(f"%%energy takes one word, a name for the activity; got {line.strip()!r}.")
-    meter = cell_meter()
-    meter.restart()  # a cell that was interrupted may have left a window open
-    with meter.window(line.strip() or "cell") as window:
+    with cell_meter().window(line.strip() or "cell") as window:
         result = shell.run_cell(cell)
         result.raise_error()
     assert window.reading is not None

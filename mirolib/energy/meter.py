@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import pandas as pd
@@ -63,15 +63,10 @@ class _Sampler(AbstractContextManager[None]):
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
-            self._users = max(0, self._users - 1)  # `end` may have come between
+            self._users -= 1
             if not self._users and self._thread.is_alive():
                 self._stop.release()
                 self._thread.join()
-
-    def end(self) -> None:
-        """Ends the thread, whoever is inside."""
-        self._users = min(1, self._users)
-        self.__exit__()
 
     def _sample(self, stop: threading.Lock) -> None:
         """Marks the source at the planned instants until the lock `stop` is let go of; what is overdue is left out."""
@@ -99,55 +94,21 @@ class _Edge(NamedTuple):
     work: Work
 
 
+@dataclass(eq=False)
 class Window:
-    """An activity that is metered, as a context manager or from `open` to `close`.
+    """An activity that is metered; `EnergyMeter.window` makes it.
 
     Attributes:
         name: The activity.
         task: Task it belongs to; -1 for none.
-        reading: The whole window, once it is closed; None before.
         thread: Identifier of the thread that has opened it.
-        start: Where it began; None before it is opened.
+        reading: The whole window, once it is closed; None before.
     """
 
-    def __init__(self, meter: EnergyMeter, name: str, task: int) -> None:
-        self.name, self.task = name, task
-        self.reading: Reading | None = None
-        self.thread = 0
-        self.start: _Edge | None = None
-        self._meter = meter
-
-    def open(self) -> Window:
-        """Begins the activity.
-
-        Raises:
-            InputError: If the window has been opened before.
-        """
-        if self.start is not None:
-            raise InputError(f"Window {self.name} has been opened before; ask the meter for a new one.")
-        self.thread = threading.get_ident()
-        self.start = self._meter.begin(self)
-        return self
-
-    def close(self) -> Reading:
-        """Ends the activity.
-
-        Raises:
-            InputError: If the window is not open, or one that was opened inside it still is.
-        """
-        if self.start is None or self.reading is not None:
-            state = "was never opened" if self.start is None else "is closed already"
-            raise InputError(f"Window {self.name} {state}; open each window once and close it once.")
-        self.reading = self._meter.end(self, self.start)
-        return self.reading
-
-    def __enter__(self) -> Window:
-        return self.open()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None:
-            self._meter.close_inside(self)
-        self.close()
+    name: str
+    task: int
+    thread: int = field(default_factory=threading.get_ident)
+    reading: Reading | None = None
 
 
 class EnergyMeter:
@@ -207,14 +168,31 @@ class EnergyMeter:
         """
         self._count_work, self._synchronise = count_work, synchronise
 
-    def window(self, name: str, task: int = -1) -> Window:
-        """An activity to meter; what happens inside is booked also when it ends by an error.
+    @contextmanager
+    def window(self, name: str, task: int = -1) -> Iterator[Window]:
+        """Meters what happens inside; it is booked also when it ends by an error.
 
         Args:
             name: The activity, such as `train`.
             task: Index of the task it belongs to.
+
+        Yields:
+            The window, which has its `reading` afterwards.
         """
-        return Window(self, name, task)
+        window = Window(name, task)
+        with self._sampler:
+            with self._lock:
+                start = self._turn([*self._open_windows, window])
+            try:
+                yield window
+            finally:
+                with self._lock:
+                    rest = [other for other in self._open_windows if other is not window]
+                    try:
+                        edge = self._turn(rest)
+                    finally:
+                        self._open_windows = rest  # also where a user interrupts the wait for the device
+                window.reading = self._reading((name,), task, start, edge)
 
     @contextmanager
     def interlude(self, name: str) -> Iterator[None]:
@@ -270,13 +248,6 @@ class EnergyMeter:
         self.readings[-1] = replace(self.readings[-1], idle_power_w=power)
         return replace(reading, idle_power_w=power)
 
-    def restart(self) -> None:
-        """Closes every window that is still open, as after a cell that crashed; what they saw is booked."""
-        for window in reversed(self._open_windows):
-            window.thread = threading.get_ident()
-            window.close()
-        self._sampler.end()
-
     def sampling(self) -> AbstractContextManager[None]:
         """Keeps the source sampled, windows or not, so that the trace has no holes between them."""
         return self._sampler
@@ -301,39 +272,6 @@ class EnergyMeter:
     def under_way(self) -> tuple[str, float]:
         """The activities going on, in one word that is empty for none, and since when; any thread may ask."""
         return "+".join(window.name for window in self._open_windows), self._edge.instant_s
-
-    def begin(self, window: Window) -> _Edge:
-        """Books what is going on to a window too from now on; `Window.open` calls it."""
-        self._sampler.__enter__()
-        try:
-            with self._lock:
-                return self._turn([*self._open_windows, window])
-        except BaseException:
-            self._sampler.__exit__()
-            raise
-
-    def end(self, window: Window, start: _Edge) -> Reading:
-        """Ends what `begin` began and measures all of it; `Window.close` calls it.
-
-        Raises:
-            InputError: If a window that was opened inside it is open.
-        """
-        with self._lock:
-            inside = [other for other in self._open_windows if other.thread == window.thread]
-            if inside[-1] is not window:
-                inner = inside[-1].name
-                raise InputError(
-                    f"Window {window.name} is closed while {inner}, opened inside it, is open; close {inner} first."
-                )
-            edge = self._turn([other for other in self._open_windows if other is not window])
-        self._sampler.__exit__()
-        return self._reading((window.name,), window.task, start, edge)
-
-    def close_inside(self, window: Window) -> None:
-        """Closes what its thread has opened later than a window, as an error leaves it."""
-        later = self._open_windows[self._open_windows.index(window) + 1 :]
-        for other in reversed([other for other in later if other.thread == window.thread]):
-            other.close()
 
     def _turn(self, windows: Sequence[Window]) -> _Edge:
         """An edge: books the interval since the last one; from here on these windows are open."""

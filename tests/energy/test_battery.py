@@ -1,5 +1,4 @@
 import math
-from pathlib import Path
 
 import pytest
 from sensors import put, steps
@@ -80,14 +79,12 @@ def test_a_battery_that_does_not_say_its_power(tmp_path, files, reason):
 
 def test_a_battery_that_may_not_be_read(tmp_path, monkeypatch):
     battery(tmp_path)
-    source, read = BatterySource(tmp_path), Path.read_text
+    source = BatterySource(tmp_path)
 
-    def refuse(path, *arguments, **options):
-        if path.name == "power_now":
-            raise PermissionError(13, "Permission denied", str(path))
-        return read(path, *arguments, **options)
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr("mirolib.energy.sensors.battery.file_number", refuse)
     found = source.probe()
     assert not found.available and "by this user" in found.reason and "power_now" in found.fix
 

@@ -36,7 +36,7 @@ def test_every_board_is_told_from_the_others(tmp_path):
 def test_rails_and_caps_of_the_boards_are_consistent():
     for board in known.BOARDS:
         assert set(board.total_rails) <= {rail for rails in boards.BOARDS[board.name][2].values() for rail in rails}
-        assert not board.caps_w or (board.idle_w or 0) < board.caps_w[-1]
+        assert not board.idle_w >= board.cap_w
 
 
 def test_the_band_of_a_board_without_a_sensor(model_file, clock):
@@ -65,7 +65,7 @@ def test_no_band_is_known_for_another_machine(model_file, model):
 
 
 def test_no_band_is_made_up_for_a_board_whose_idle_power_is_not_known(monkeypatch):
-    board = types.SimpleNamespace(name="Jetson X", idle_w=None, caps_w=(10.0, 20.0))
+    board = types.SimpleNamespace(name="Jetson X", idle_w=math.nan, cap_w=20.0)
     monkeypatch.setattr(known, "identify", lambda: board)
     found = BoardBandSource().probe()
     assert not found.available and "Jetson X" in found.reason

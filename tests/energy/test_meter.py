@@ -48,36 +48,21 @@ def test_overlapping_windows_of_two_threads():
     assert [reading.activities for reading in meter.readings] == [("train",), ("train", "swap"), ("swap",)]
 
 
-def test_windows_closed_out_of_order_or_twice_are_refused():
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_windows_that_end_by_an_error_are_booked_and_leave_the_meter_usable(interrupted):
     meter = meter_of()
-    outer, inner = meter.window("outer").open(), meter.window("inner").open()
-    with pytest.raises(InputError, match=r"outer is closed while inner.*close inner first"):
-        outer.close()
-    inner.close()
-    outer.close()
-    with pytest.raises(InputError, match="outer is closed already"):
-        outer.close()
-    with pytest.raises(InputError, match="opened before"):
-        outer.open()
-    with pytest.raises(InputError, match="never opened"):
-        meter.window("other").close()
 
+    def wait():
+        if interrupted and len(meter.readings) == 1:
+            raise KeyboardInterrupt
 
-def test_a_window_that_ends_by_an_error_is_booked():
-    meter = EnergyMeter(NullSource())
-    with pytest.raises(KeyError), meter.window("train"):
-        raise KeyError
-    assert [reading.window for reading in meter.readings] == ["train"]
-
-
-def test_a_crashed_cell_leaves_the_meter_usable():
-    meter = meter_of()
-    with pytest.raises(ZeroDivisionError), meter.window("train"):
-        meter.window("swap").open()
+    meter.watch(Work, wait)
+    with pytest.raises(BaseException) as ended, meter.window("train"), meter.window("swap") as swap:
         raise ZeroDivisionError
-    assert "train+swap" in [reading.window for reading in meter.readings]
-    meter.window("left open").open()
-    meter.restart()
+    assert ended.type is (KeyboardInterrupt if interrupted else ZeroDivisionError)
+    assert ("train+swap" in [reading.window for reading in meter.readings]) == (swap.reading is not None)
+    assert (swap.reading is None) == interrupted
+    meter.watch(Work)
     with meter.window("again") as again:
         time.sleep(0.1)
     assert again.reading.activities == ("again",) and meter.readings[-1].window == "again"
@@ -102,11 +87,6 @@ def test_a_device_that_fails_leaves_the_ledger_whole(caplog):
     with pytest.raises(ValueError, match="the user's own"), meter.window("train"):
         raise ValueError("the user's own")
     assert [reading.window for reading in meter.readings] == ["train"] and "device-side assert" in caplog.text
-    suspended = meter.sampling()
-    suspended.__enter__()
-    meter.restart()
-    assert not any(thread.name == "miro-meter" for thread in threading.enumerate())
-    suspended.__exit__(None, None, None)
     with meter.window("again"):
         time.sleep(0.1)
     assert meter.readings[-1].measurement.energy_j > 0

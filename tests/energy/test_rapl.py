@@ -74,7 +74,7 @@ def test_rapl_says_why_it_is_not_available(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(RaplSource, "_read", staticmethod(refuse))
+    monkeypatch.setattr("mirolib.energy.sensors.rapl.file_number", refuse)
     refused = source.probe()
     assert not refused.available and "root only" in refused.reason and "chmod" in refused.fix
     with pytest.raises(InputError, match="root only"):

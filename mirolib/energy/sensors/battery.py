@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mirolib.energy.sampled import SampledSource
-from mirolib.energy.sensors.boards import file_text
+from mirolib.energy.sensors.boards import file_number, file_text
 from mirolib.energy.source import Availability, LostReading
 
 
@@ -58,9 +58,8 @@ class BatterySource(SampledSource):
         if "Charging" in status.values() or "Discharging" not in status.values():
             said = ", ".join(f"{name}: {text}" for name, text in status.items())
             raise LostReading(f"the machine is not running from its battery ({said})")
-        if any(
-            file_text(path / "type") == "Mains" and file_text(path / "online") == "1" for path in self._root.glob("*")
-        ):
+        mains = (path for path in self._root.glob("*") if file_text(path / "type") == "Mains")
+        if any(file_text(path / "online") == "1" for path in mains):
             raise LostReading("the charger is plugged in, so the battery gives only a part")
         power = {name: _power_w(self._batteries[name]) if status[name] == "Discharging" else 0.0 for name in rails}
         if not any(power.values()):
@@ -71,7 +70,7 @@ class BatterySource(SampledSource):
 def _power_w(battery: Path) -> float:
     """Power of one battery without its sign: `power_now` in µW, or else the product of µA and µV."""
     if (battery / "power_now").exists():
-        return abs(int((battery / "power_now").read_text())) * 1e-6
-    current_ua, voltage_uv = (int((battery / name).read_text()) for name in ("current_now", "voltage_now"))
+        return abs(file_number(battery / "power_now")) * 1e-6
+    current_ua, voltage_uv = (file_number(battery / name) for name in ("current_now", "voltage_now"))
     # µA times µV are 1e-12 W
     return abs(current_ua) * voltage_uv * 1e-12

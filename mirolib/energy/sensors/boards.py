@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +31,8 @@ class Board:
         total_rails: Rails whose sum is the module's power.
         not_included: What hangs on the board but not on these rails; empty if nothing.
         resolution_w: Smallest step of a reading.
-        idle_w: Usual power at rest; None if not known.
-        caps_w: Caps of its power modes.
+        idle_w: Usual power at rest; NaN if not known.
+        cap_w: The highest cap of its power modes; NaN if not known.
     """
 
     name: str
@@ -38,34 +40,24 @@ class Board:
     total_rails: tuple[str, ...]
     not_included: str = ""
     resolution_w: float = 0.04
-    idle_w: float | None = None
-    caps_w: tuple[float, ...] = ()
-
-    @property
-    def kind(self) -> Kind:
-        """`measured` where the rails feed all there is, else `measured-partial`."""
-        return "measured-partial" if self.not_included else "measured"
-
-    @property
-    def scope(self) -> str:
-        """What the total covers."""
-        return f"module (without {self.not_included})" if self.not_included else "module"
+    idle_w: float = math.nan
+    cap_w: float = math.nan
 
 
 # A module's NVMe drive and fan are fed by its carrier, so no rail of the module shows them. Rails that lie inside these
 # would count twice. Thor's rail VIN feeds the carrier too: it is shown beside the total.
 BOARDS: list[Board] = [
-    Board("TX2", ("Jetson TX2", "jetson-tx2", "quill"), ("VDD_IN",), "carrier, M.2 SSD", 0.04, 2.9, (7.5, 15)),
+    Board("TX2", ("Jetson TX2", "jetson-tx2", "quill"), ("VDD_IN",), "carrier, M.2 SSD", 0.04, 2.9, 15),
     Board("TX2 NX", ("Jetson TX2 NX",), ("VDD_IN",), "carrier, NVMe"),
     Board("Nano", ("Jetson Nano", "jetson-nano"), ("POM_5V_IN",)),
-    Board("Xavier NX", ("Xavier NX",), ("VDD_IN",), "carrier, NVMe", 0.04, 5.1, (10, 15, 20)),
+    Board("Xavier NX", ("Xavier NX",), ("VDD_IN",), "carrier, NVMe", 0.04, 5.1, 20),
     Board("AGX Xavier", ("AGX Xavier", "Jetson-AGX", "jetson-xavier"),
           ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"), "carrier", 0.4),
-    Board("Orin Nano", ("Orin Nano",), ("VDD_IN",), "carrier, NVMe, fan", 0.04, 3.5, (7, 15, 25)),
-    Board("Orin NX", ("Orin NX",), ("VDD_IN",), "carrier, NVMe, fan", caps_w=(10, 15, 25)),
+    Board("Orin Nano", ("Orin Nano",), ("VDD_IN",), "carrier, NVMe, fan", 0.04, 3.5, 25),
+    Board("Orin NX", ("Orin NX",), ("VDD_IN",), "carrier, NVMe, fan", cap_w=25),
     # VDDQ_VDD2_1V8AO, the memory's rail, lies inside VIN_SYS_5V0.
     Board("AGX Orin", ("AGX Orin", "Jetson-AGX Orin"), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
-          "carrier, NVMe", 0.4, 11, (15, 30, 50, 60)),
+          "carrier, NVMe", 0.4, 11, 60),
     Board("Thor", ("Jetson AGX Thor", "Jetson Thor"), ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),
           "carrier, NVMe", 0.4, 13),
 ]  # fmt: skip
@@ -86,6 +78,15 @@ def file_text(file: Path) -> str:
         return file.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return ""
+
+
+def file_number(file: Path) -> int:
+    """The number in a file, read with three system calls: sensors are read many times a second."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        return int(os.read(descriptor, 64))
+    finally:
+        os.close(descriptor)
 
 
 def identify() -> Board | None:
@@ -120,7 +121,9 @@ class BoardSource(SampledSource):
         self.total_rails = ()
         if self.board is not None:
             self.total_rails, self.resolution_w = self.board.total_rails, self.board.resolution_w
-            self.kind, self.scope = self.board.kind, self.board.scope
+            if not (without := self.board.not_included):
+                self.kind = "measured"
+            self.scope = f"module (without {without})" if without else "module"
             # In steps of 0.4 W a board at rest may well read the same for long.
             self.stale_after_s = 10.0 if self.resolution_w < 0.1 else 120.0
 
@@ -158,23 +161,21 @@ class BoardBandSource(EnergySource):
     duration. Caps are budgets of NVIDIA's clock settings; a mode without one (MAXN) may take more.
     """
 
-    name, kind, scope = "board band", "estimated-uncalibrated", "Jetson module"
+    name, kind = "board band", "estimated-uncalibrated"
     parts = _MODULE
 
     def __init__(self) -> None:
-        self._board = identify()
-        self._idle_w = self._cap_w = float("nan")
-        if self._board is not None:
-            self.scope = f"{self._board.name} module"
-            if self._board.idle_w is not None and self._board.caps_w:
-                self._idle_w, self._cap_w = self._board.idle_w, max(self._board.caps_w)
+        board = identify()
+        self._name, self._idle_w, self._cap_w = (
+            (board.name, board.idle_w, board.cap_w) if board else ("", math.nan, math.nan)
+        )
+        self.scope = f"{self._name} module" if self._name else "Jetson module"
 
     def probe(self) -> Availability:
         """Whether idle power and cap of this board are known."""
         if self._idle_w < self._cap_w:
             return Availability(True, f"{self.scope}, {self._idle_w:g} to {self._cap_w:g} W")
-        on = "" if self._board is None else f" ({self._board.name})"
-        return Availability(False, f"no band is known for this machine{on}")
+        return Availability(False, f"no band is known for this machine{self._name and f' ({self._name})'}")
 
     def measure(self, start_s: float, end_s: float) -> Measurement:
         """NaN between idle power and cap, times the duration."""
@@ -184,4 +185,4 @@ class BoardBandSource(EnergySource):
 
     def describe(self) -> dict[str, object]:
         """The board with its idle power and cap in watts."""
-        return {"board": self._board.name if self._board else "", "idle_w": self._idle_w, "cap_w": self._cap_w}
+        return {"board": self._name, "idle_w": self._idle_w, "cap_w": self._cap_w}

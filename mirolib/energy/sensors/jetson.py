@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from mirolib.energy.sensors.boards import BoardSource, is_jetson
+from mirolib.energy.sensors.boards import BoardSource, file_number, is_jetson
 from mirolib.energy.source import Availability, LostReading
 
 
-def _number(file: Path) -> int:
-    """The number in a file, read with three system calls: sensors are read many times a second."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        return int(os.read(descriptor, 64))
-    finally:
-        os.close(descriptor)
-
-
-@dataclass(frozen=True)
-class _Channel:
+class _Channel(NamedTuple):
     """A channel of a sensor: its power is the product of its files, times a unit."""
 
     files: tuple[Path, ...]
     unit_w: float
 
     def power_w(self) -> float:
-        return math.prod(map(_number, self.files)) * self.unit_w
+        return math.prod(map(file_number, self.files)) * self.unit_w
 
 
 def _channels(root: Path) -> Iterator[tuple[Path, str, _Channel]]:
@@ -37,11 +26,9 @@ def _channels(root: Path) -> Iterator[tuple[Path, str, _Channel]]:
     for folder in sorted(root.glob("ina3221*/*/iio:device*")):
         for n in range(3):
             yield folder / f"rail_name_{n}", "", _Channel((folder / f"in_power{n}_input",), 1e-3)
-    # Channels over 3 are sums over channels and shunt voltages, no rails.
     for folder in sorted(root.glob("ina3221*/*/hwmon/hwmon*")):
-        for n in range(1, 4):
-            files = (folder / f"in{n}_input", folder / f"curr{n}_input")
-            yield folder / f"in{n}_label", "", _Channel(files, 1e-6)
+        for n in range(1, 4):  # those over 3 are sums over channels and shunt voltages, no rails
+            yield folder / f"in{n}_label", "", _Channel((folder / f"in{n}_input", folder / f"curr{n}_input"), 1e-6)
     for folder in sorted(root.glob("ina238*/*/hwmon/hwmon*")):
         yield folder / "label", "VIN", _Channel((folder / "power1_input",), 1e-6)
 

@@ -7,7 +7,6 @@ import json
 import math
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +14,10 @@ from typing import IO
 
 from mirolib.energy.sampled import GAP_PERIODS
 from mirolib.energy.sensors.boards import BoardSource, is_jetson
-from mirolib.energy.source import Availability, LostReading
+from mirolib.energy.source import Availability
 
 _PATIENCE_S = 10.0
 _RETRY_S = 10.0  # each try starts a process
-# Run by its path: with -m all of this package would be imported first.
-_RUN = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
 _RESTART = "sudo systemctl restart jtop.service"
 _JOIN_GROUP = "sudo usermod -aG jtop $USER, then log out and in again"
 _FIXES = {
@@ -74,22 +71,16 @@ class JtopSource(BoardSource):
     def mark(self) -> float:
         """The instant; readings come on their own, and their absence is noted here."""
         now = self.clock()
-        if self._process is None:
-            self._start()
-        elif self._ended:
-            self._lose(LostReading(f"jtop has ended: {self._ended}"))
+        if self._ended:
+            self._lose(f"jtop has ended: {self._ended}")
             if now - self._started > _RETRY_S:
                 self._start()
         elif (silence := now - self._last_line) > GAP_PERIODS * self.period_s:
-            self._lose(LostReading(f"jtop has said nothing for {silence:.1f} s"))
+            self._lose(f"jtop has said nothing for {silence:.1f} s")
         return now
 
     def read(self, rails: Sequence[str]) -> Mapping[str, float]:
-        """What jtop said last, in watts; a LostReading if it lacks a rail or is older than three intervals."""
-        if self.clock() - self._last_line > GAP_PERIODS * self.period_s:
-            raise LostReading("jtop has said nothing lately")
-        if missing := [rail for rail in rails if rail not in self._latest]:
-            raise LostReading(f"jtop does not say {', '.join(missing)}")
+        """What jtop said last, in watts."""
         return {rail: self._latest[rail] for rail in rails}
 
     def describe(self) -> dict[str, object]:
@@ -118,40 +109,35 @@ class JtopSource(BoardSource):
             self._heard.clear()
             self._ended = ""
             self._started = self._last_line = self.clock()
-            errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe would fill up unread)
-            helper = str(Path(__file__).with_name("jtop_helper.py"))
-            # In a session of its own, since notebooks send their interrupts to a whole process group.
+            # As text, since -m would import all of this package first; in a session of its own, since notebooks send
+            # their interrupts to a whole process group.
+            code = Path(__file__).with_name("jtop_helper.py").read_text(encoding="utf-8")
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _RUN, helper, str(self.period_s)],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
+                [sys.executable, "-c", code, str(self.period_s)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                start_new_session=True,
             )  # fmt: skip
-            arguments = (self._process, self._process.stdout, errors)
+            arguments = self._process, self._process.stdout
             self._thread = threading.Thread(target=self._listen, args=arguments, name="miro-jtop", daemon=True)
             self._thread.start()
 
-    def _listen(self, process: subprocess.Popen[str], lines: IO[str], errors: IO[str]) -> None:
-        """Takes in the helper's lines until it ends, then what it says about that."""
-        with lines, errors:
+    def _listen(self, process: subprocess.Popen[str], lines: IO[str]) -> None:
+        """Takes in the helper's lines until it ends, the last of which says why."""
+        ended = ""
+        with lines:
             for line in lines:
                 try:
-                    self._take_line(json.loads(line))
-                except (ValueError, KeyError, TypeError, LostReading) as error:
+                    said = json.loads(line)
+                    if ended := said.get("ended", ""):
+                        break
+                    self._latest, self._last_line, self.period_s = said["rails"], said["time_s"], said["interval_s"]
+                    self._heard.set()
+                    self.add(self._last_line, self._latest)
+                except Exception as error:  # whatever jtop says, the run goes on
                     self._lose(error)
-                self._heard.set()
-            code = process.wait()
-            errors.seek(0)
-            said = [line for line in errors.read().splitlines() if line.strip()]
-        ended = said[-1].split(" Please")[0].strip(" .") if said else f"its helper ended with code {code}"
+        code = process.wait()
+        ended = ended.split(" Please")[0].strip(" .") or f"its helper ended with code {code}"
         if not self._closed:
-            self._lose(LostReading(f"jtop has ended: {ended}"))
+            self._lose(f"jtop has ended: {ended}")
         self._ended = ended
         self._heard.set()
-
-    def _take_line(self, said: Mapping[str, object]) -> None:
-        rails, instant, interval = said["rails"], said["time_s"], said["interval_s"]
-        if not (isinstance(rails, dict) and isinstance(instant, float) and isinstance(interval, (int, float))):
-            raise LostReading("jtop says something else than rails")
-        self._latest, self._last_line, self.period_s = rails, instant, float(interval)
-        if not rails:
-            raise LostReading("jtop's service has found no power sensor")
-        self.add(instant, rails)
