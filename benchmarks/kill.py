@@ -16,8 +16,8 @@ import signal
 import sys
 import tempfile
 import threading
-import traceback
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
