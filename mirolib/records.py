@@ -169,3 +169,13 @@ def trials_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
     """The controller's ranked candidates, one row each."""
     tables = [record.trials for record in records if len(record.trials)]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def tables_of(records: Sequence[TaskRecord]) -> dict[str, pd.DataFrame]:
+    """The tables of finished tasks by name: `tasks`, `swaps` (a row an epoch), `events` and `trials`."""
+    return {
+        "tasks": pd.DataFrame([record.row() for record in records]),
+        "swaps": pd.DataFrame([epoch.row() for record in records for epoch in record.epochs]),
+        "events": events_of(records),
+        "trials": trials_of(records),
+    }

@@ -7,8 +7,11 @@ import errno
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 from mirolib.base.errors import StorageError
 
@@ -18,7 +21,13 @@ except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 _NOT_WRITTEN = "{} could not be written: {}. Free space or make the folder writable, then run again."
+TEMPORARY = ".miro-"
+"""How the name of a file begins while it is being written; a process that is killed leaves it under that name."""
 _PROCESS_LOCK = "process.lock"
+
+_TRIES = 20  # of a lock that is not to be waited for
+
+_HELD: WeakSet[Any] = WeakSet()  # files whose locks this process holds
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +61,7 @@ def write_atomic(path: Path, content: str | bytes) -> int:
     """
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=TEMPORARY, delete=False) as file:
             temporary = Path(file.name)
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
@@ -133,16 +142,49 @@ def locked(path: Path, *, wait: bool = True, remove: bool = False) -> Iterator[N
         BlockingIOError: If another holder has it and `wait` is false.
         OSError: If it can't be made.
     """
+    patience = 0 if wait else _TRIES
     with contextlib.ExitStack() as held:
         while fcntl is not None:  # Windows has no such lock; there nothing is kept apart
             stream = held.enter_context(path.open("ab"))
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            _HELD.add(stream)
+            while True:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                    break
+                except BlockingIOError:
+                    patience -= 1
+                    if patience <= 0:
+                        raise
+                    time.sleep(0.01)  # it may only be looked at, by `is_locked`
             # else who held it before has removed it, and the next one may lock a new one
             if not remove or os.fstat(stream.fileno()).st_nlink:
                 break
         if remove:
             held.callback(path.unlink, missing_ok=True)
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether someone, perhaps this process, holds the lock of a file; False where it can't be looked at."""
+    try:
+        with path.open("rb") as stream:
+            if fcntl is not None:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def _let_go() -> None:
+    """In a process that was forked: it has not taken its parent's locks, and would hold them when that is dead."""
+    for stream in list(_HELD):
+        stream.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 @contextlib.contextmanager

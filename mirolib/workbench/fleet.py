@@ -72,7 +72,7 @@ def run_on_worker(notebook: str, run_id: str, parameters: dict[str, Any], expect
             launch(notebook, progress=False, run_id=run_id, results=results, **parameters)
         run = Path(results) / notebook / run_id
         # store and checkpoint are folders, and stay
-        files = {file.name: file.read_bytes() for file in sorted(run.iterdir()) if file.is_file()}
+        files = {file.name: file.read_bytes() for file in sorted(run.glob("[!.]*")) if file.is_file()}
         row = load_run(run / "run.json")
         if row["status"] == "died":  # which only the machine it ran on can see
             died = json.loads(files["run.json"]) | {"status": "died", "error": row["error"]}

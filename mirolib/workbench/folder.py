@@ -10,8 +10,8 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 
 from mirolib.base.errors import InputError, StorageError
-from mirolib.base.files import append, log_storage_errors, remove, write_atomic
+from mirolib.base.files import TEMPORARY, append, is_locked, locked, log_storage_errors, remove, write_atomic
 from mirolib.energy import EnergyMeter
 from mirolib.experiment.summary import summarise
 from mirolib.memory.wear import WriteMeter
-from mirolib.records import TaskRecord, events_of, trials_of
-from mirolib.workbench.process import LIVING, PACKAGES, environment_stamp, is_alive
+from mirolib.records import TaskRecord, tables_of
+from mirolib.workbench.process import PACKAGES, environment_stamp
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
@@ -35,6 +35,7 @@ RUN_FORMAT = 1
 SUMS = "SHA256SUMS"
 """Checksums of an ended run's files, as `sha256sum --check` reads them."""
 
+_LOCK, LAUNCHED = ".owner.lock", ".launch.lock"
 _MAY_CHANGE = ("data", "medium")  # where the data and the run lie: a resumed run may say otherwise
 _TAKEN_UP = ("asked", "parameters", "dataset_fingerprint", "energy", "summary")  # what a resumed run has from before
 
@@ -78,21 +79,58 @@ def claim(path: Path, *, resume: bool) -> dict[str, Any]:
 
     Raises:
         InputError: If a run lies there and is not to be resumed, or it is and can't be: it is damaged or of another
-            format, has finished, or still goes on.
+            format, or has finished.
         StorageError: If the folder can't be written.
     """
-    if resume and (path / "run.json").exists():
-        return _stopped_run(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(
-            f"The results folder {path.parent} can't be written: {error.strerror}. "
-            "Make it writable or set MIRO_RESULTS to another."
-        ) from error
-    if (path / "run.json").exists():
+        raise _unwritable(path, error) from error
+    if not (path / "run.json").exists():
+        return {}
+    if not resume:
         raise InputError(f"Run {path.name} exists already in {path.parent}; leave run_id empty for a new one.")
-    return {}
+    try:
+        run = read_run(path / "run.json")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"Run {path.name} can't be resumed: its run.json is unreadable ({error}).") from error
+    if run["status"] == "finished":
+        raise InputError(f"Run {path.name} has finished; there is nothing to resume.")
+    return run
+
+
+def is_owned(path: Path) -> bool:
+    """Whether a process, perhaps this one, is at work on the run in a folder: whoever is holds its lock."""
+    return is_locked(path / _LOCK)
+
+
+@contextmanager
+def owned(path: Path, lock: str = _LOCK) -> Iterator[None]:
+    """Holds the folder of a run, before anything in it is read or written.
+
+    Args:
+        path: The folder, which is made if need be.
+        lock: `LAUNCHED` is for who starts another process that will hold the folder itself.
+
+    Raises:
+        InputError: If another owner has it.
+        StorageError: If it can't be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with locked(path / lock, wait=False, remove=True):
+            yield
+    except BlockingIOError as error:
+        raise InputError(f"Run {path.name} is still running, in another process or this one; stop it first.") from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"The results folder {path.parent} can't be written: {error.strerror}. "
+        "Make it writable or set MIRO_RESULTS to another."
+    )
 
 
 def read_run(file: Path) -> dict[str, Any]:
@@ -130,22 +168,6 @@ def checked_bytes(file: Path) -> bytes:
     return content
 
 
-def _stopped_run(path: Path) -> dict[str, Any]:
-    try:
-        run = read_run(path / "run.json")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"Run {path.name} can't be resumed: its run.json is unreadable ({error}).") from error
-    if run["status"] == "finished":
-        raise InputError(f"Run {path.name} has finished; there is nothing to resume.")
-    if run["status"] == "running" and is_alive(run["environment"], path):
-        where = f"process {run['environment']['pid']} on {run['environment']['host']}"
-        raise InputError(
-            f"Run {path.name} is still running ({where}); stop it first. "
-            f'If that machine or container is gone for good, set "status" in {path / "run.json"} to "died".'
-        )
-    return run
-
-
 def refuse_changes(run_id: str, then: dict[str, Any], now: dict[str, Any]) -> None:
     """Sees to it that a run that is taken up again is asked for what it was asked for before, as far as names agree.
 
@@ -160,16 +182,6 @@ def refuse_changes(run_id: str, then: dict[str, Any], now: dict[str, Any]) -> No
             f"Run {run_id} was begun with other parameters: {', '.join(changed)}. "
             "Resume it with those, or begin a new run."
         )
-
-
-def tables_of(records: Sequence[TaskRecord]) -> dict[str, pd.DataFrame]:
-    """The tables of finished tasks by name: `tasks`, `swaps` (a row an epoch), `events` and `trials`."""
-    return {
-        "tasks": pd.DataFrame([record.row() for record in records]),
-        "swaps": pd.DataFrame([epoch.row() for record in records for epoch in record.epochs]),
-        "events": events_of(records),
-        "trials": trials_of(records),
-    }
 
 
 class RunFolder:
@@ -204,8 +216,17 @@ class RunFolder:
         """
         self.run_id = run_id or new_run_id(parameters.get("seed", 0))
         self.path = run_path(results, notebook, self.run_id)
-        self._earlier = claim(self.path, resume=resume)
-        for litter in (*self.path.glob(".*"), self.path / SUMS):  # what a process left that was killed while writing
+        self._owned = ExitStack()
+        self._owned.enter_context(owned(self.path))
+        try:
+            self._begin(notebook, parameters, claim(self.path, resume=resume))
+        except BaseException:
+            self._owned.close()
+            raise
+
+    def _begin(self, notebook: str, parameters: dict[str, Any], earlier: dict[str, Any]) -> None:
+        self._earlier = earlier
+        for litter in (*self.path.glob(f"{TEMPORARY}*"), self.path / SUMS):  # of a process killed while writing
             remove(litter)
         # the monotonic clock: a board without a battery sets its wall clock while a run goes on
         self._start = time.monotonic() - self._earlier.get("duration_s", 0.0)
@@ -226,14 +247,7 @@ class RunFolder:
             **{name: self._earlier[name] for name in _TAKEN_UP if name in self._earlier},
             "writes": [*self._earlier.get("writes", []), {}],
         }
-        # before the first word on disk: a reader in another thread must not find a run without a process
-        LIVING.add(self.path)
-        try:
-            self._write()
-        except BaseException:
-            # on a full disk the file may still say running; this process could otherwise never resume the run
-            LIVING.discard(self.path)
-            raise
+        self._write()
 
     def _write(self) -> None:
         self._run["duration_s"] = round(time.monotonic() - self._start, 3)
@@ -357,8 +371,11 @@ class RunFolder:
             self.end(status, f"{type(error).__name__}: {error}".removesuffix(": "))
 
     def end(self, status: str, error: str | None = None) -> None:
-        """Writes how the run ended."""
-        LIVING.discard(self.path)
+        """Writes how the run ended, and lets its folder go."""
+        with self._owned:
+            self._end(status, error)
+
+    def _end(self, status: str, error: str | None) -> None:
         self._run |= {"status": status, "ended": _now(), "error": error}
         self._write()
         # last: while a run goes on its files change, and sums of them would call it damaged

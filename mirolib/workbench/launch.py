@@ -19,7 +19,7 @@ from mirolib.base.errors import InputError, RunError, StorageError
 from mirolib.data import LOADERS
 from mirolib.energy import named
 from mirolib.experiment.settings import RunSettings
-from mirolib.workbench.folder import PROJECT, RunFolder, claim, new_run_id, refuse_changes, run_path
+from mirolib.workbench.folder import LAUNCHED, PROJECT, RunFolder, claim, new_run_id, owned, refuse_changes, run_path
 from mirolib.workbench.run import load_run
 
 _PATHS = {"data", "energy"}  # parameters that may name a file or folder
@@ -167,8 +167,10 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     if resume and file.exists() and (done := load_run(file))["status"] == "finished":
         refuse_changes(run_id, json.loads(file.read_bytes())["asked"], checked)
         return Launched(output, pd.Series(done))
-    claim(path, resume=resume)
-    _execute(notebook, output, checked | {"run_id": run_id, "results": str(path.parents[1])}, progress)
+    with owned(path, LAUNCHED):  # or two launches of one run would write one notebook
+        with owned(path):
+            claim(path, resume=resume)
+        _execute(notebook, output, checked | {"run_id": run_id, "results": str(path.parents[1])}, progress)
     done = load_run(file)
     if done["status"] != "finished":
         raise RunError(f"{notebook} ended without a finished run in {path}; see {output}.")

@@ -18,9 +18,8 @@ from mirolib.base.display import facts
 from mirolib.energy.ledger import Reading
 from mirolib.experiment.settings import RunSettings
 from mirolib.experiment.summary import summarise
-from mirolib.records import TaskRecord
-from mirolib.workbench.folder import SUMS, checked_bytes, read_run, results_folder, tables_of
-from mirolib.workbench.process import is_alive
+from mirolib.records import TaskRecord, tables_of
+from mirolib.workbench.folder import SUMS, checked_bytes, is_owned, read_run, results_folder
 
 _NUMBERS = {
     "tasks": ("task", "stream_size", "episodic_size", "swap_ratio", "memory_bytes", "average_accuracy"),
@@ -170,7 +169,7 @@ def load_run(file: Path) -> dict[str, Any]:
     try:
         run = read_run(file)
         status, problem = str(run["status"]), run.get("error")
-        if status == "running" and not is_alive(run["environment"], file.parent):
+        if status == "running" and not is_owned(file.parent):
             status, problem = "died", "its process ended without a word: killed, out of memory, or power lost"
         # last, so that no parameter of that name can stand in its place
         own = {"status": status, "error": problem, "started": str(run["started"])}
