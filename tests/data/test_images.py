@@ -2,8 +2,7 @@
 
 import io
 import logging
-import os
-import tarfile
+import shutil
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import encoded
 from PIL import Image
+from subsets import real
 from torchvision.transforms import v2
 
 from mirolib import (
@@ -32,14 +33,11 @@ from mirolib.learning.augment import Transform
 from mirolib.memory.buffers import OBJECT_BYTES, SampleArray
 
 
-def encoded(height=40, width=60, mode="RGB", kind="JPEG", colour=None, quality=90):
-    rng = np.random.default_rng(height * 1000 + width)
-    picture = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
-    if colour is not None:
-        picture = Image.new(mode, (width, height), colour)
-    file = io.BytesIO()
-    picture.save(file, kind, **({"quality": quality} if kind == "JPEG" else {}))
-    return file.getvalue()
+def objects(encoded_images):
+    """Encoded images as an array of objects."""
+    samples = np.empty(len(encoded_images), dtype=object)
+    samples[:] = encoded_images
+    return samples
 
 
 def write_images(root: Path, classes=4, per_class=12, test=3) -> Path:
@@ -50,7 +48,7 @@ def write_images(root: Path, classes=4, per_class=12, test=3) -> Path:
             folder.mkdir(parents=True)
             for k in range(count):
                 colour = (60 * label, 255 - 60 * label, 20 * k)
-                (folder / f"n{label:08d}_{k}.JPEG").write_bytes(encoded(30 + 5 * k, 50 + label, colour=colour))
+                (folder / f"n{label:08d}_{k}.JPEG").write_bytes(encoded(50 + label, 30 + 5 * k, colour=colour))
     return root
 
 
@@ -91,10 +89,7 @@ def test_a_missing_or_empty_part_is_said(images, tmp_path):
 
 
 def test_without_val_every_tenth_image_is_the_test_set(images):
-    for file in (images / "imagenet" / "val").rglob("*.JPEG"):
-        file.unlink()
-    for folder in (*(images / "imagenet" / "val").iterdir(), images / "imagenet" / "val"):
-        folder.rmdir()
+    shutil.rmtree(images / "imagenet" / "val")
     dataset = load_dataset("imagenet1k", root=images)
     assert (len(dataset.train), len(dataset.test)) == (44, 4)
     assert not set(dataset.train.rows) & set(dataset.test.rows)
@@ -127,9 +122,7 @@ def test_encoded_samples_survive_storage_and_their_damage_is_found(images, tmp_p
 
 def test_buffers_count_the_bytes_they_hold_and_let_go_of_them():
     array = SampleArray(4, (), "object")
-    samples = np.empty(3, dtype=object)
-    samples[:] = [b"a" * 100, b"b" * 50, b"c" * 10]
-    array.append(samples, make_ids(np.zeros(3, dtype=int), np.arange(3)))
+    array.append(objects([b"a" * 100, b"b" * 50, b"c" * 10]), make_ids(np.zeros(3, dtype=int), np.arange(3)))
     assert array.allocated_bytes == 4 * (8 + 8 + 8) + 160 + 3 * OBJECT_BYTES
     array.discard(np.array([0]))
     assert array.allocated_bytes == 4 * 24 + 60 + 2 * OBJECT_BYTES
@@ -158,68 +151,54 @@ def test_a_budget_in_bytes_is_kept_by_real_lengths(images, tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_images_of_other_colours_become_rgb(mode):
-    image = cut(encoded(20, 30, mode=mode), (20, 30))
+    image = cut(encoded(30, 20, mode), (20, 30))
     assert image.shape == (20, 30, 3)
     if mode == "L":
         assert (np.ptp(image, axis=2) == 0).all()
     if mode == "CMYK":
-        found = cut(encoded(20, 30, mode="CMYK", colour=(255, 0, 0, 0)), (20, 30)).mean(axis=(0, 1))
+        found = cut(encoded(30, 20, mode, colour=(255, 0, 0, 0)), (20, 30)).mean(axis=(0, 1))
         assert found[0] < 40 and found[1] > 150, "cyan"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
 def test_other_formats_under_the_same_name_are_read(kind):
-    assert cut(encoded(20, 30, kind=kind), (16, 24)).shape == (16, 24, 3)
+    assert cut(encoded(30, 20, kind=kind), (16, 24)).shape == (16, 24, 3)
 
 
 def test_tiny_and_damaged_images():
     assert cut(encoded(1, 1), (32, 32)).shape == (32, 32, 3)
-    whole = encoded(64, 64)
+    whole = encoded()
     for data in (b"", b"no image", whole[: len(whole) // 2], whole[:20]):
         with pytest.raises(InputError, match="can't be decoded"):
             cut(data, (32, 32))
 
 
 def test_the_middle_is_torchvisions_resize_and_crop():
-    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    picture, file = Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC), io.BytesIO()
-    picture.save(file, "PNG")
-    theirs = v2.functional.resize(v2.functional.pil_to_tensor(picture), [256], antialias=True)
-    theirs = v2.functional.center_crop(theirs, [224, 224])
-    ours = torch.from_numpy(cut(file.getvalue(), (224, 224)).copy()).permute(2, 0, 1)
+    data = encoded(400, 300, kind="PNG")
+    picture = v2.functional.pil_to_tensor(Image.open(io.BytesIO(data)))
+    theirs = v2.functional.center_crop(v2.functional.resize(picture, [256], antialias=True), [224, 224])
+    ours = torch.from_numpy(cut(data, (224, 224)).copy()).permute(2, 0, 1)
     assert (ours.float() - theirs.float()).abs().mean() < 1
 
 
 @pytest.mark.parametrize("size", [(24, 32), (100, 100), (300, 300)])
 @pytest.mark.parametrize("draw", [None, (0.9, 0.5, 0.3, 0.7), (0.1, 0.2, 0.9, 0.4)])
 def test_a_jpeg_decoded_at_a_fraction_looks_like_the_whole_one(size, draw):
-    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    picture, jpeg, png = (
-        Image.fromarray(coarse).resize((403, 301), Image.Resampling.BICUBIC),
-        io.BytesIO(),
-        io.BytesIO(),
-    )
-    picture.save(jpeg, "JPEG", quality=95)
-    picture.save(png, "PNG")
-    ours, whole = (cut(file.getvalue(), size, draw).astype(float) for file in (jpeg, png))
+    jpeg, png = encoded(403, 301, quality=95), encoded(403, 301, kind="PNG")
+    ours, whole = (cut(data, size, draw).astype(float) for data in (jpeg, png))
     assert np.abs(ours - whole).mean() < 2
 
 
 def test_random_windows_have_the_areas_of_torchvisions():
     # A ramp over the width: the window's mean and span say where it lay and how wide it was.
-    ramp = np.broadcast_to(np.arange(256, dtype=np.uint8), (256, 256))
-    file = io.BytesIO()
-    Image.fromarray(ramp).save(file, "PNG")
-    samples = np.empty(300, dtype=object)
-    samples[:] = [file.getvalue()] * 300
+    ramp, file = Image.fromarray(np.broadcast_to(np.arange(256, dtype=np.uint8), (256, 256))), io.BytesIO()
+    ramp.save(file, "PNG")
     draws = torch.rand(300, 4, generator=torch.Generator().manual_seed(0))
-    ours = decoded(samples, (32, 32), draws).float()[:, 0]
-    span = (ours[:, :, -1] - ours[:, :, 0]).mean(1) / 255
+    ours = decoded(objects([file.getvalue()] * 300), (32, 32), draws).float()[:, 0]
     torch.manual_seed(0)
-    theirs = v2.RandomResizedCrop(32, antialias=True)
-    image = v2.functional.pil_to_tensor(Image.open(file))
+    theirs, image = v2.RandomResizedCrop(32, antialias=True), v2.functional.pil_to_tensor(ramp)
     reference = torch.stack([theirs(image) for _ in range(300)]).float()[:, 0]
-    expected = (reference[:, :, -1] - reference[:, :, 0]).mean(1) / 255
+    span, expected = ((part[:, :, -1] - part[:, :, 0]).mean(1) / 255 for part in (ours, reference))
     assert span.mean() == pytest.approx(float(expected.mean()), rel=0.05)
     assert span.min() < 0.4 and span.max() > 0.9
     assert ours.mean(dim=(1, 2)).std() == pytest.approx(float(reference.mean(dim=(1, 2)).std()), rel=0.2)
@@ -227,8 +206,7 @@ def test_random_windows_have_the_areas_of_torchvisions():
 
 def test_the_transform_mirrors_and_normalises_decoded_images():
     spec = replace(IMAGENET1K, sample_shape=(3, 32, 32))
-    samples = np.empty(40, dtype=object)
-    samples[:] = [encoded(40, 40, colour=(255, 0, 0))] * 40
+    samples = objects([encoded(40, 40, colour=(255, 0, 0))] * 40)
     batch = Transform(spec, torch.device("cpu"), 0).train(samples)
     assert batch.shape == (40, 3, 32, 32)
     assert batch[:, 0].mean() == pytest.approx((254 / 255 - 0.485) / 0.229, abs=0.05)
@@ -236,26 +214,19 @@ def test_the_transform_mirrors_and_normalises_decoded_images():
     assert torch.equal(one, batch), "the same draws"
 
 
-SHARED = os.environ.get("MIRO_SHARED_DATA")
-
-
-@pytest.mark.skipif(not SHARED, reason="MIRO_SHARED_DATA names no folder with real subsets")
-@pytest.mark.parametrize(
-    ("archive", "classes", "train"), [("imagenet-10x100-224px", 10, 800), ("imagenet-1k-100x1", 100, 100)]
-)
-def test_real_images_are_read(archive, classes, train, tmp_path):
-    with tarfile.open(Path(SHARED) / f"{archive}.tar.gz") as tar:
-        tar.extractall(tmp_path / "imagenet", filter="data")
-    if classes == 100:  # one image a class: no test image can be held out
-        with pytest.raises(InputError, match="has no test sample"):
-            load_dataset("imagenet1k", root=tmp_path)
-        files = sorted((tmp_path / "imagenet" / "train").rglob("*.JPEG"))
-        samples = np.empty(len(files), dtype=object)
-        samples[:] = [file.read_bytes() for file in files]
-        assert decoded(samples, (64, 64)).shape == (100, 3, 64, 64)
-        return
-    dataset = load_dataset("imagenet1k", root=tmp_path, preset="paper")
-    assert (len(dataset.class_names), len(dataset.train), len(dataset.test)) == (10, train, 200)
+@real
+def test_real_images_are_read(subset):
+    dataset = load_dataset("imagenet1k", root=subset("imagenet1k"), preset="paper")
+    assert (len(dataset.class_names), len(dataset.train), len(dataset.test)) == (10, 800, 200)
     assert decoded(dataset.train.read(np.arange(8)), (224, 224)).float().std() > 30
-    small = load_dataset("imagenet1k", root=tmp_path)
+    small = load_dataset("imagenet1k", root=subset("imagenet1k"))
     assert (len(small.train), len(small.test)) == (800, 200)
+
+
+@real
+def test_real_images_of_every_kind_are_decoded(subset):
+    root = subset("imagenet1k, one a class")
+    with pytest.raises(InputError, match="has no test sample"):  # none of one can be held out
+        load_dataset("imagenet1k", root=root)
+    files = sorted((root / "imagenet" / "train").rglob("*.JPEG"))
+    assert decoded(objects([file.read_bytes() for file in files]), (64, 64)).shape == (100, 3, 64, 64)

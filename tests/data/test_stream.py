@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from samples import make_dataset
 
 from mirolib import InputError, TaskStream, load_dataset
 from mirolib.data.stream import labels_of, make_ids, rank_in_class
 
 
+@settings(deadline=None)
 @given(st.integers(1, 7), st.integers(0, 5), st.sampled_from([0.0, 0.1, 0.3]))
 def test_every_sample_is_in_one_task_and_one_part(num_tasks, seed, share):
     dataset = make_dataset(classes=7, per_class=5)

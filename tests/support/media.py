@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -73,3 +74,8 @@ class Card(Medium):
         subprocess.run(["umount", self.path], check=True)
         subprocess.run(["fsck.ext4", "-fp", self._image], capture_output=True, check=False)
         _system(*self._mount)
+
+
+def full_disk(*_: object) -> None:
+    """In the place of a call of the system's, such as `os.fsync`: there is no space left."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

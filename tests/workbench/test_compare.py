@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from mirolib import (
     InputError,
@@ -68,26 +68,18 @@ def test_seeds_are_averaged_with_their_spread(results):
     assert not len(over_seeds(runs[runs["status"] == "failed"]))
 
 
-@pytest.mark.parametrize(
-    ("cost", "value", "front"),
-    [
-        ([1, 2, 3], [1, 2, 3], [True, True, True]),
-        ([1, 2, 3], [3, 2, 1], [True, False, False]),
-        ([1, 1, 2], [1, 2, 2], [False, True, False]),
-        ([1, 1], [1, 1], [True, True]),
-        ([1, np.nan], [1, 2], [True, False]),
-        ([], [], []),
-    ],
-)
-def test_the_front_is_what_none_beats(cost, value, front):
-    assert pareto(pd.Series(cost, dtype=float), pd.Series(value, dtype=float)).tolist() == front
+POINTS = st.lists(st.tuples(st.integers(0, 5) | st.just(np.nan), st.integers(0, 5)), max_size=12)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
-def test_the_front_against_its_definition(points):
-    front = pareto(*(pd.Series(part) for part in zip(*points, strict=True)))
-    for (cost, value), on_it in zip(points, front, strict=True):
-        assert on_it != any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in points)
+@settings(deadline=None)
+@given(POINTS)
+@example([])
+@example([(1, 1), (np.nan, 2)])
+def test_the_front_is_what_none_beats(points):
+    table = pd.DataFrame(points, columns=["cost", "value"], dtype=float)
+    for (cost, value), on_it in zip(points, pareto(table["cost"], table["value"]), strict=True):
+        beaten = any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in points)
+        assert on_it == (not np.isnan(cost) and not beaten)
 
 
 def test_joules_of_different_kinds_warn_and_are_neither_averaged_nor_drawn_together():
@@ -101,11 +93,8 @@ def test_joules_of_different_kinds_warn_and_are_neither_averaged_nor_drawn_toget
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _, points = plots.accuracy_over_energy(alike).data
-    assert (
-        list(points.x) == [6.0]
-        and list(points.text) == ["0"]
-        and list(points.error_x.array) == [pytest.approx(np.sqrt(2))]
-    )
+    assert (list(points.x), list(points.text)) == ([6.0], ["0"])
+    assert list(points.error_x.array) == [pytest.approx(np.sqrt(2))]
 
 
 def test_runs_side_by_side(results):
@@ -157,9 +146,9 @@ def test_what_is_no_run_is_named(tmp_path):
 )
 def test_a_damaged_table_is_named_and_the_others_are_read(results, tmp_path, content):
     run = open_run(load_runs(results)["path"][0])
-    for name in run.tables:
-        (tmp_path / f"{name}.csv").write_bytes(content if name == "energy" else (run.path / f"{name}.csv").read_bytes()
-                                               if (run.path / f"{name}.csv").exists() else b"")  # fmt: skip
+    shutil.copytree(run.path, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "SHA256SUMS").unlink()  # which would tell
+    (tmp_path / "energy.csv").write_bytes(content)
     broken = open_run(tmp_path)
     assert any("energy.csv can't be read" in problem for problem in broken.problems)
     pd.testing.assert_frame_equal(broken.tables["tasks"], run.tables["tasks"])
@@ -173,6 +162,9 @@ def test_a_number_that_was_changed_after_the_run_is_not_read_silently(results, t
     tasks = copy / "tasks.csv"
     tasks.write_text(tasks.read_text()[:-2] + "9\n")
     assert [problem for problem in open_run(copy).problems if "tasks.csv is not what SHA256SUMS says" in problem]
+    (copy / "run.json").write_text((copy / "run.json").read_text().replace('"seed": 0', '"seed": 3'))
+    (row,) = load_runs(tmp_path).to_dict("records")
+    assert row["status"] == "unreadable" and "run.json is not what SHA256SUMS says" in row["error"]
 
 
 class Page(HTMLParser):
