@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from mirolib import RecordedRun, RunSettings, available_datasets
-from mirolib.energy import during
+from mirolib.energy import in_windows
 from mirolib.experiment.checkpoint import read_checkpoint
 
 
@@ -28,7 +28,7 @@ def measure(settings: RunSettings, minutes: float) -> dict[str, object]:
         readings = run.experiment.meter.readings
         file = max((Path(folder) / "10_run" / "one" / "checkpoint").iterdir())
         state = read_checkpoint(file)
-        saved = during(readings, "checkpoint")
+        saved = in_windows(readings, "checkpoint")
         rest_s = sum(r.duration_s for r in readings if r.window not in ("checkpoint", "evaluate", "idle"))
         weights = [*state["learner"]["backbone"].values(), *state["learner"]["head"].values()]
         tensors = weights + [buffer for buffer in state["learner"]["momentum"] if buffer is not None]

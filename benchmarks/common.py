@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from mirolib import Dataset, load_dataset
-from mirolib.energy.sensors.load import machine_name
+from mirolib.energy.sensors.model import machine_name
 from mirolib.experiment.experiment import Experiment
 from mirolib.experiment.settings import RunSettings
 

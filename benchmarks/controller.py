@@ -37,7 +37,6 @@ from benchmarks.other_profilers import ExtrapolatingProfiler, HalvingProfiler
 from benchmarks.shared_data import cifar100_subset, dsads_subset
 from mirolib import Dataset, MemoryConfig, load_dataset, summarise
 from mirolib.controller import (
-    FORWARD_SHARE,
     SELECTORS,
     Controller,
     Decision,
@@ -48,7 +47,7 @@ from mirolib.controller import (
 )
 from mirolib.controller.resources import Resources
 from mirolib.data.stream import Task, TaskStream
-from mirolib.energy import during
+from mirolib.energy import Work, in_windows
 from mirolib.experiment.experiment import Experiment
 from mirolib.experiment.settings import RunSettings
 from mirolib.learning.learner import Learner, train_epoch
@@ -152,7 +151,7 @@ class Measured(Controller):
     def observe(self, record: TaskRecord) -> None:
         """Tells the Miro controller; notes what training really took."""
         self.inner.observe(record)
-        (train,) = during(record.readings, "train")
+        (train,) = in_windows(record.readings, "train")
         self.profile[record.task] |= {"train_s": train.duration_s, "train_work": train.work.visits}
         self.profile[record.task]["cost_error"] = summarise([record])["cost_error"]
 
@@ -162,11 +161,8 @@ def _timed(learner: Learner, action):  # type: ignore[no-untyped-def]
     before, start = replace(learner.tally), time.perf_counter()
     result = action()
     seconds, after = time.perf_counter() - start, learner.tally
-    return (
-        result,
-        seconds,
-        after.visits - before.visits + FORWARD_SHARE * (after.forward_visits - before.forward_visits),
-    )
+    work = Work(after.visits, after.forward_visits) - Work(before.visits, before.forward_visits)
+    return result, seconds, work.visit_equivalents
 
 
 def measure(name: str, seed: int) -> None:

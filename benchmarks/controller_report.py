@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from benchmarks import probe_settings
 from benchmarks.common import machine
 from mirolib import plots
-from mirolib.controller import SELECTORS, SelectionContext
+from mirolib.controller import FORWARD_SHARE, SELECTORS, SelectionContext
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "controller"
@@ -155,7 +155,7 @@ def streams(table: pd.DataFrame) -> pd.DataFrame:
             fixed = table[(table["setting"] == "fixed") & (table["seed"] == seed)]
             ratios.append(run["learning_work"] / _least_cost(fixed, run["average_incremental_accuracy"]))
             ranks.append((fixed["average_incremental_accuracy"] > run["average_incremental_accuracy"]).mean())
-        profiling = (ours["profile_visits"] + ours["profile_forward_visits"] / 3) / ours["learning_work"]
+        profiling = (ours["profile_visits"] + FORWARD_SHARE * ours["profile_forward_visits"]) / ours["learning_work"]
         rows.append(
             {
                 "controller": setting,

@@ -22,7 +22,7 @@ from benchmarks.common import random_images, row, table
 from mirolib import Dataset, RecordedRun, RunSettings, load_dataset
 from mirolib.widgets.form import SettingsForm
 from mirolib.widgets.live import LiveRun
-from mirolib.widgets.pace import PaceKeeper
+from mirolib.widgets.pace import PaceSampler
 from mirolib.widgets.view import View
 
 _PERIOD_S = 0.25
@@ -65,13 +65,13 @@ def _watch(live: LiveRun, block: int) -> float:
     view, sent, times = View(SettingsForm(RunSettings()).widget), [], []
     for panel in view.widget.children[-1].children:
         panel.observe(lambda change: sent.append(json.dumps({"value": change["new"]})), "value")
-    keeper: PaceKeeper | None = None
+    sampler: PaceSampler | None = None
     while not live.ended.wait(_PERIOD_S):
         if live.experiment is None or not _DRAWN[len(live.snapshot().epochs) // block % len(_DRAWN)]:
             continue
         start = time.thread_time()
-        keeper = keeper or PaceKeeper(live.experiment.meter, live.experiment.learner.tally)
-        view.draw(live.snapshot(keeper.look()))
+        sampler = sampler or PaceSampler(live.experiment.meter, live.experiment.learner.tally)
+        view.draw(live.snapshot(sampler.sample()))
         view.say(live.sentence, live.share)
         times.append(time.thread_time() - start)
         sent.clear()

@@ -20,6 +20,7 @@ import pandas as pd
 from benchmarks.common import row, seconds, table
 from mirolib import EnergyMeter, NullSource
 from mirolib.energy import SampledSource
+from mirolib.energy.sensors import boards
 from mirolib.energy.sensors.jetson import JetsonSource
 from tests.support.boards import write_board
 
@@ -56,7 +57,8 @@ def run() -> pd.DataFrame:
 
 def _source(root: Path, name: str, watts: dict[str, float]) -> SampledSource:
     """A source on a tree of one board."""
-    source = JetsonSource(write_board(root, name, watts), model_file=root / "model")
+    drivers, boards.MODEL_FILE = write_board(root, name, watts), root / "model"
+    source = JetsonSource(drivers)
     source.period_s = PERIOD_S
     source.stale_after_s = float("inf")
     return source

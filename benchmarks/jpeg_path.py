@@ -24,7 +24,7 @@ from PIL import Image
 from benchmarks.common import row, seconds, table
 from mirolib import Fingerprint, MemoryConfig, Storage, TieredMemory
 from mirolib.data import Samples
-from mirolib.data.images import decode, decoded
+from mirolib.data.images import decoded
 from mirolib.data.stream import Task, make_ids
 
 IMAGES, BATCH, ROUNDS, CLASSES = 256, 64, 5, 10
@@ -46,7 +46,7 @@ def run() -> pd.DataFrame:
 
         ways: dict[str, Callable[[np.ndarray], object]] = {
             "torchvision": lambda part: [_torchvision(data) for data in images[part]],
-            "Pillow": lambda part: [decode(data) for data in images[part]],
+            "Pillow": lambda part: [Image.open(io.BytesIO(data)).convert("RGB") for data in images[part]],
             "path": path,
         }
         speed = {name: [] for name in ways}

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -68,7 +69,7 @@ def go(results: Path, run_id: str) -> None:
     controller = run.experiment.controller
     assert isinstance(controller, MiroController)
     # How long a busy machine waits for its disk is not reproducible, so that congestion must not count.
-    governor = controller._governor
+    governor = controller.swap_governor
     governor.policy = replace(governor.policy, least_wait_s=float("inf"))
     for _ in run.steps(progress=False):
         pass
@@ -82,6 +83,8 @@ def in_a_child(work: Callable[[], object]) -> int:
         try:
             work()
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     return os.waitpid(child, 0)[1]

@@ -2,86 +2,64 @@
 
 import sys
 
-from mirolib import energy as energy, paper as paper
-from mirolib.base.errors import (
-    CorruptRecordError as CorruptRecordError,
-    InputError as InputError,
-    MiroError as MiroError,
-    RunError as RunError,
-    StorageError as StorageError,
-)
+from mirolib import energy, paper
+from mirolib.base.errors import CorruptRecordError, InputError, MiroError, RunError, StorageError
 from mirolib.base.moved import MovedFinder as _MovedFinder
-from mirolib.controller.base import Controller as Controller, Decision as Decision, FixedController as FixedController
-from mirolib.controller.miro import MiroController as MiroController
-from mirolib.controller.probe import ProbeProfiler as ProbeProfiler
-from mirolib.controller.resources import ResourceMonitor as ResourceMonitor, Resources as Resources
-from mirolib.controller.trials import TrialProfiler as TrialProfiler
-from mirolib.data import available_datasets as available_datasets, load_dataset as load_dataset
-from mirolib.data.dataset import Dataset as Dataset, DatasetSpec as DatasetSpec, Preset as Preset
-from mirolib.data.stream import Task as Task, TaskStream as TaskStream
-from mirolib.energy.compare import compare as compare
-from mirolib.energy.doctor import doctor as doctor
-from mirolib.energy.meter import EnergyMeter as EnergyMeter
-from mirolib.energy.sensors.rapl import RaplSource as RaplSource
-from mirolib.energy.sensors.trace import TraceSource as TraceSource
-from mirolib.energy.source import NullSource as NullSource
-from mirolib.experiment import injectors as injectors
-from mirolib.experiment.experiment import Experiment as Experiment
-from mirolib.experiment.loop import Loop as Loop, run as run
-from mirolib.experiment.settings import RunSettings as RunSettings
-from mirolib.experiment.study import check_study as check_study, run_all as run_all, swapping_cost as swapping_cost
-from mirolib.experiment.summary import summarise as summarise
-from mirolib.learning.bic import BiC as BiC
-from mirolib.learning.learner import (
-    ExperienceReplay as ExperienceReplay,
-    Finetuning as Finetuning,
-    Learner as Learner,
-    Method as Method,
-)
-from mirolib.learning.metrics import AccuracyMatrix as AccuracyMatrix
-from mirolib.memory.budget import (
-    BudgetSchedule as BudgetSchedule,
-    LiveBudget as LiveBudget,
-    MemoryBudget as MemoryBudget,
-    SystemBudget as SystemBudget,
-    parse_budget as parse_budget,
-)
-from mirolib.memory.config import MemoryConfig as MemoryConfig
-from mirolib.memory.storage import Storage as Storage
-from mirolib.memory.store_file import Fingerprint as Fingerprint
-from mirolib.memory.swapper import (
-    Swapper as Swapper,
-    SwapPolicy as SwapPolicy,
-    UniformSwap as UniformSwap,
-    exchanges as exchanges,
-)
-from mirolib.memory.tiered import Batch as Batch, TieredMemory as TieredMemory
-from mirolib.records import EpochRecord as EpochRecord, Event as Event, TaskRecord as TaskRecord
+from mirolib.controller.base import Controller, Decision, FixedController
+from mirolib.controller.miro import MiroController
+from mirolib.controller.probe import ProbeProfiler
+from mirolib.controller.resources import ResourceMonitor, Resources
+from mirolib.controller.trials import TrialProfiler
+from mirolib.data import available_datasets, load_dataset
+from mirolib.data.dataset import Dataset, DatasetSpec, Preset
+from mirolib.data.stream import Task, TaskStream
+from mirolib.energy.compare import compare
+from mirolib.energy.doctor import doctor
+from mirolib.energy.meter import EnergyMeter
+from mirolib.energy.sensors.rapl import RaplSource
+from mirolib.energy.sensors.trace import TraceSource
+from mirolib.energy.source import NullSource
+from mirolib.experiment import injectors
+from mirolib.experiment.experiment import Experiment
+from mirolib.experiment.loop import Loop, run
+from mirolib.experiment.settings import RunSettings
+from mirolib.experiment.study import check_study, run_all, swapping_cost
+from mirolib.experiment.summary import summarise
+from mirolib.learning.bic import BiC
+from mirolib.learning.learner import ExperienceReplay, Finetuning, Learner, Method
+from mirolib.learning.metrics import AccuracyMatrix
+from mirolib.memory.budget import BudgetSchedule, LiveBudget, MemoryBudget, SystemBudget, parse_budget
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.storage import Storage
+from mirolib.memory.store_file import Fingerprint
+from mirolib.memory.swapper import Swapper, SwapPolicy, UniformSwap, exchanges
+from mirolib.memory.tiered import Batch, TieredMemory
+from mirolib.records import EpochRecord, Event, TaskRecord
 from mirolib.viz import compare as comparison_plots, figures as plots
-from mirolib.viz.report import write_report as write_report
-from mirolib.viz.setup import setup as setup
-from mirolib.workbench.cite import cite as cite
-from mirolib.workbench.compare import (
-    SETTINGS as SETTINGS,
-    over_seeds as over_seeds,
-    pareto as pareto,
-    select as select,
-    unread as unread,
-)
-from mirolib.workbench.folder import RunFolder as RunFolder
-from mirolib.workbench.launch import launch as launch
-from mirolib.workbench.recording import (
-    RecordedRun as RecordedRun,
-    run_experiment as run_experiment,
-)
-from mirolib.workbench.run import (
-    Run as Run,
-    Run as RunResult,
-    Run as SavedRun,
-    load_runs as load_runs,
-    open_run as open_run,
-)
-from mirolib.workbench.sweep import Sweep as Sweep, load_sweep as load_sweep, sweep as sweep, sweep_file as sweep_file
+from mirolib.viz.report import write_report
+from mirolib.viz.setup import setup
+from mirolib.workbench.cite import cite
+from mirolib.workbench.compare import SETTINGS, over_seeds, pareto, select, unread, unreadable_runs
+from mirolib.workbench.folder import RunFolder
+from mirolib.workbench.launch import launch
+from mirolib.workbench.recording import RecordedRun, run_experiment
+from mirolib.workbench.run import Run, Run as RunResult, Run as SavedRun, load_runs, open_run
+from mirolib.workbench.sweep import Sweep, load_sweep, sweep, sweep_file
+
+# said once more for type checkers, which take an import without a word of it for private
+__all__ = [
+    "SETTINGS", "AccuracyMatrix", "Batch", "BiC", "BudgetSchedule", "Controller", "CorruptRecordError", "Dataset",
+    "DatasetSpec", "Decision", "EnergyMeter", "EpochRecord", "Event", "ExperienceReplay", "Experiment", "Finetuning",
+    "Fingerprint", "FixedController", "InputError", "Learner", "LiveBudget", "Loop", "MemoryBudget", "MemoryConfig",
+    "Method", "MiroController", "MiroError", "NullSource", "Preset", "ProbeProfiler", "RaplSource", "RecordedRun",
+    "ResourceMonitor", "Resources", "Run", "RunError", "RunFolder", "RunResult", "RunSettings", "SavedRun", "Storage",
+    "StorageError", "SwapPolicy", "Swapper", "Sweep", "SystemBudget", "Task", "TaskRecord", "TaskStream",
+    "TieredMemory", "TraceSource", "TrialProfiler", "UniformSwap", "available_datasets", "check_study", "cite",
+    "compare", "comparison_plots", "doctor", "energy", "exchanges", "injectors", "launch", "load_dataset", "load_runs",
+    "load_sweep", "open_run", "over_seeds", "paper", "pareto", "parse_budget", "plots", "run", "run_all",
+    "run_experiment", "select", "setup", "summarise", "swapping_cost", "sweep", "sweep_file", "unread",
+    "unreadable_runs", "write_report",
+]  # fmt: skip
 
 sys.meta_path.insert(0, _MovedFinder())
 

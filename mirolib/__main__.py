@@ -7,24 +7,23 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 
 import pandas as pd
 
 from mirolib.base.errors import InputError, MiroError
 from mirolib.data.stream import ORDINAL_MASK
 from mirolib.energy import doctor
+from mirolib.experiment.settings import RunSettings
 from mirolib.memory.budget import parse_amount
 from mirolib.memory.store_check import repair, verify
 from mirolib.memory.wear import describe, forget, wear
 from mirolib.paper import fill
 from mirolib.paper.plan import PLAN
 from mirolib.viz.report import write_report
-from mirolib.workbench.compare import select, unread
+from mirolib.workbench import launch, load_runs, load_sweep, select, sweep_file, unreadable_runs
 from mirolib.workbench.fleet import connection
-from mirolib.workbench.launch import check_parameters, launch
-from mirolib.workbench.run import load_runs
-from mirolib.workbench.sweep import load_sweep, sweep_file
+from mirolib.workbench.launch import check_parameters
 
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]
 _RESULTS = ["final_accuracy", "average_incremental_accuracy", "forgetting", "train_visits", "train_s", "energy_kind"]
@@ -34,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mirolib", description="The Miro workbench.")
     commands = parser.add_subparsers(required=True)
 
-    def command(name: str, work: Callable[[argparse.Namespace], int], what: str) -> argparse.ArgumentParser:
+    def command(name: str, work: Callable[[argparse.Namespace], bool | None], what: str) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=what)
         one.set_defaults(work=work)
         return one
@@ -64,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--capacity", help="its capacity, such as '64 GB'")
     card.add_argument("--cycles", type=int, help="its program/erase cycles: QLC and eMMC about 1,000, TLC 3,000")
     card.add_argument("--forget", action="store_true", help="strike it off the ledger")
+    command("parameters", lambda _: _say(RunSettings.cell()), "print the parameters cell of notebook 10_run")
     command("doctor", _doctor, "what this machine can measure, and how to let it measure more")
     return parser
 
@@ -78,22 +78,18 @@ def _printable(text: str) -> str:
 
 
 class _Printable(logging.Formatter):
-    """Log lines for a terminal."""
-
     def format(self, record: logging.LogRecord) -> str:
-        """The message."""
         return _printable(super().format(record))
 
 
 def _results(options: argparse.Namespace) -> str | None:
-    """The results folder to read, which must be there if it was named."""
+    # or a slip in its name would look as if nothing had been run
     if options.results is not None and not os.path.isdir(options.results):
         raise InputError(f"There is no results folder {options.results!r}; name one that is there, or leave it out.")
     return options.results
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
-    """Names and values."""
     pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -105,48 +101,45 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _launch(options: argparse.Namespace) -> int:
-    """Runs the notebook; the result table and where to look further."""
+# a command returns True where something is amiss, which becomes the exit status
+
+
+def _launch(options: argparse.Namespace) -> None:
     results = [] if options.results is None else [f"results={options.results}"]
+    # checked first, or a parameter named progress would be taken for launch's own
     done = launch(options.notebook, **check_parameters(options.notebook, _pairs([*options.parameters, *results])))
     tables = [file for file in ("table.csv", "tasks.csv") if (done.notebook.parent / file).exists()]
     table = pd.read_csv(done.notebook.parent / tables[0]) if tables else done.run.to_frame().T
+    # a column a task, too many for a terminal
     hidden = [name for name in table if str(name).startswith("accuracy_")]
     with pd.option_context("display.width", 160, "display.max_columns", 30, "display.precision", 3):
         text = table.drop(columns=hidden).to_string(index=False)
     _say(text, "", f"run:      {done.notebook.parent}", f"notebook: {done.notebook}")
-    return 0
 
 
-def _sweep(options: argparse.Namespace) -> int:
-    """Runs the sweep and says how its runs ended."""
+def _sweep(options: argparse.Namespace) -> bool:
+    where = {"results": options.results, "workers": options.workers, "rerun": options.rerun}
     with connection(options.scheduler) if options.scheduler else nullcontext() as client:
-        done = sweep_file(
-            options.file, results=options.results, workers=options.workers, client=client, rerun=options.rerun
-        )
+        done = sweep_file(options.file, client=client, **where)
     text = done.table.drop(columns="error").dropna(axis=1, how="all").to_string(index=False)
     _say(text, *_reasons(done.runs), str(done))
-    return int(len(done.failed) > 0)
+    return len(done.failed) > 0
 
 
-def _paper(options: argparse.Namespace) -> int:
-    """Runs what is missing and the notebook of the figures; how far each study has got."""
+def _paper(options: argparse.Namespace) -> bool:
     found = fill(options.preset, options.results)
-    where = {"results": options.results} if options.results else {}
-    done = launch("20_paper_figures", progress=False, preset=options.preset, **where)
+    done = launch("20_paper_figures", progress=False, preset=options.preset, results=options.results or "")
     lines = [f"{state.status:12}{state.study.name}{f': {state.note}' if state.note else ''}" for state in found]
     _say(*lines, "", f"notebook: {done.notebook}")
-    return 0 if {state.status for state in found} <= {"finished", "running", "no data set"} else 1
+    return not {state.status for state in found} <= {"finished", "running", "no data set"}
 
 
-def _runs(options: argparse.Namespace) -> int:
-    """The table of all runs."""
+def _runs(options: argparse.Namespace) -> None:
     runs = load_runs(_results(options))
     if len(runs):
         _say(runs.reindex(columns=["notebook", *_COLUMNS, *_RESULTS]).to_string(index=False), *_reasons(runs))
     else:
         _say("no runs yet")
-    return 0
 
 
 def _reasons(runs: pd.DataFrame) -> list[str]:
@@ -156,16 +149,13 @@ def _reasons(runs: pd.DataFrame) -> list[str]:
     return [" ".join(f"{run} {status}: {error}".split()) for run, status, error in zip(*columns, strict=True)]
 
 
-def _report(options: argparse.Namespace) -> int:
-    """Writes the report and says where it is."""
+def _report(options: argparse.Namespace) -> None:
     results = _results(options)
     runs = load_sweep(options.sweep, results).runs if options.sweep else load_runs(results)
-    _say(str(write_report(options.file, select(runs, _pairs(options.filters)), unread(runs, results))))
-    return 0
+    _say(str(write_report(options.file, select(runs, _pairs(options.filters)), unreadable_runs(runs, results))))
 
 
-def _verify(options: argparse.Namespace) -> int:
-    """What was found in a store."""
+def _verify(options: argparse.Namespace) -> bool:
     if options.repair:
         repair(options.store)
     report = verify(options.store)
@@ -173,12 +163,12 @@ def _verify(options: argparse.Namespace) -> int:
     lines += [f"damaged: record {id_ & ORDINAL_MASK} of label {id_ >> 32} ({part})" for part, id_ in report.damaged]
     lines += [f"damaged: {problem}" for problem in report.problems]
     _say(*lines, "", "sound" if report.sound else "NOT SOUND")
-    return int(not report.sound)
+    return not report.sound
 
 
-def _wear(options: argparse.Namespace) -> int:
-    """The table of all media, or of one, which may be described or forgotten before."""
-    described = options.capacity is not None or options.cycles is not None
+def _wear(options: argparse.Namespace) -> None:
+    capacity_bytes = parse_amount(options.capacity or "", 0)
+    described = capacity_bytes is not None or options.cycles is not None
     if options.medium is None and (described or options.forget):
         raise InputError("--capacity, --cycles and --forget are about one medium; name it before them.")
     if options.forget and described:
@@ -186,29 +176,16 @@ def _wear(options: argparse.Namespace) -> int:
     if options.forget:
         forget(options.medium)
     if described:
-        describe(options.medium, _capacity(options.capacity), options.cycles)
+        describe(options.medium, capacity_bytes, options.cycles)
     table = wear(None if options.forget else options.medium)
     _say(table.to_string(index=False) if len(table) else "nothing booked yet; run with medium=NAME")
-    return 0
 
 
-def _capacity(text: str | None) -> int | None:
-    """A medium's bytes."""
-    if text is None:
-        return None
-    with suppress(InputError):
-        if size_bytes := parse_amount(text, 0):
-            return size_bytes
-    raise InputError(f"The capacity {text!r} can't be read; write it with its unit, such as '64 GB'.")
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    """Every energy source with what was found and what to do."""
+def _doctor(options: argparse.Namespace) -> None:
     for name, row in doctor().iterrows():
         _say(f"{'yes' if row['available'] else 'no ':4}{name}: {row['found']} ({row['kind']}, {row['scope']})")
         if row["fix"]:
             _say(f"      fix: {row['fix']}")
-    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -220,14 +197,14 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("papermill").setLevel(logging.WARNING)
     options = _parser().parse_args(arguments)
     try:
-        return options.work(options)
+        return int(bool(options.work(options)))
     except MiroError as error:
         sys.stderr.write(_printable(f"{error}\n"))
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what is finished is kept\n")
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # who reads has seen enough, as head has; or Python would complain again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 import pandas as pd
 
 from mirolib.base.state import Table
-from mirolib.energy import Reading, during, total_energy_j
+from mirolib.energy import Reading, in_windows, total_energy_j
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.swapper import SwapCounts
 
@@ -135,7 +135,7 @@ class TaskRecord:
 
     def row(self) -> dict[str, object]:
         """The task as one flat row; accuracies in columns `accuracy_<j>`."""
-        train = during(self.readings, "train")
+        train = in_windows(self.readings, "train")
         return {
             "task": self.task,
             "classes": " ".join(self.classes),

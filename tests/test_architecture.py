@@ -2,6 +2,8 @@
 
 import importlib
 import sys
+from pathlib import Path
+from pkgutil import resolve_name
 
 import house
 import pytest
@@ -34,11 +36,16 @@ def test_every_bar_is_kept():
     assert not missed
 
 
+def test_the_page_shows_the_tree_as_it_is():
+    page, tree = (house.ROOT / "docs" / "architecture.md").read_text(), house.report().partition("```")[2]
+    assert all(line in page for line in tree.splitlines()), "paste what tests/support/house.py prints"
+
+
 @pytest.mark.parametrize(
     ("old", "now"),
     [
         ("mirolib.models", "mirolib.learning.models"),
-        ("mirolib.learner", "mirolib.learning.learner"),
+        ("mirolib.learner", "mirolib.learning"),
         ("mirolib.datasets", "mirolib.data"),
         ("mirolib.datasets.files", "mirolib.data.files"),
         ("mirolib.datasets.base", "mirolib.data.dataset"),
@@ -52,6 +59,13 @@ def test_import_paths_of_0_1_lead_to_the_same_module(old, now):
         del sys.modules[name]
     with pytest.warns(DeprecationWarning, match=f"{old} is {now} now"):
         assert importlib.import_module(old) is importlib.import_module(now)
+
+
+@pytest.mark.filterwarnings("ignore:mirolib:DeprecationWarning")
+def test_every_name_that_the_pages_and_notebooks_of_0_1_use_is_still_there():
+    names = (Path(house.__file__).parent / "names_of_0_1.txt").read_text().split()
+    assert len(names) > 80
+    assert all(resolve_name(name) for name in names)  # such as mirolib.energy:doctor
 
 
 def test_a_path_that_never_was_stays_unknown():

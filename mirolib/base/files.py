@@ -121,20 +121,27 @@ def log_storage_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True, remove: bool = False) -> Iterator[None]:
     """Holds the lock of a file, made if need be, which the system takes back when the process ends, however it ends.
 
     Args:
-        path: The file; it stays, since who waits for it holds it open.
+        path: The file.
         wait: Whether to wait until another holder lets go.
+        remove: Whether the file is gone afterwards, unless another one holds it by then.
 
     Raises:
         BlockingIOError: If another holder has it and `wait` is false.
         OSError: If it can't be made.
     """
-    with path.open("ab") as stream:
-        if fcntl is not None:  # Windows has no such lock; there nothing is kept apart
+    with contextlib.ExitStack() as held:
+        while fcntl is not None:  # Windows has no such lock; there nothing is kept apart
+            stream = held.enter_context(path.open("ab"))
             fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # else who held it before has removed it, and the next one may lock a new one
+            if not remove or os.fstat(stream.fileno()).st_nlink:
+                break
+        if remove:
+            held.callback(path.unlink, missing_ok=True)
         yield
 
 

@@ -4,34 +4,28 @@
 cost (`expectation`), lets a selector rank them (`selectors`, `table`) and adapts to resources (`adaptation`).
 """
 
-from mirolib.controller.adaptation import (
-    BudgetGovernor as BudgetGovernor,
-    CongestionPolicy as CongestionPolicy,
-    SwapGovernor as SwapGovernor,
-)
-from mirolib.controller.base import Controller as Controller, Decision as Decision, FixedController as FixedController
-from mirolib.controller.baselines import (
-    RandomController as RandomController,
-    WholeBudgetController as WholeBudgetController,
-)
-from mirolib.controller.expectation import (
-    FORWARD_SHARE as FORWARD_SHARE,
-    Calibration as Calibration,
-    CostModel as CostModel,
-)
-from mirolib.controller.grid import candidate_grid as candidate_grid, least_samples as least_samples
-from mirolib.controller.miro import MiroController as MiroController
-from mirolib.controller.probe import ProbeProfiler as ProbeProfiler
-from mirolib.controller.profiler import (
-    Profiler as Profiler,
-    ProfileRequest as ProfileRequest,
-    ProfileRequest as Situation,
-)
+from mirolib.controller.adaptation import BudgetGovernor, CongestionPolicy, SwapGovernor
+from mirolib.controller.base import Controller, Decision, FixedController
+from mirolib.controller.baselines import RandomController, WholeBudgetController
+from mirolib.controller.expectation import Calibration, CostModel
+from mirolib.controller.grid import candidate_grid, least_samples
+from mirolib.controller.miro import MiroController
+from mirolib.controller.probe import ProbeProfiler
+from mirolib.controller.profiler import Profiler, ProfileRequest, ProfileRequest as Situation
 from mirolib.controller.selectors import (
-    SELECTORS as SELECTORS,
+    SELECTORS,
+    SelectionContext,
     SelectionContext as Outlook,
-    SelectionContext as SelectionContext,
-    Selector as Selector,
-    above_cutline as above_cutline,
+    Selector,
+    above_cutline,
 )
-from mirolib.controller.trials import TrialProfiler as TrialProfiler, full_training as full_training
+from mirolib.controller.trials import TrialProfiler, full_training
+from mirolib.energy import FORWARD_SHARE
+
+# said once more for type checkers, which take an import without a word of it for private
+__all__ = [
+    "FORWARD_SHARE", "SELECTORS", "BudgetGovernor", "Calibration", "CongestionPolicy", "Controller", "CostModel",
+    "Decision", "FixedController", "MiroController", "Outlook", "ProbeProfiler", "ProfileRequest", "Profiler",
+    "RandomController", "SelectionContext", "Selector", "Situation", "SwapGovernor", "TrialProfiler",
+    "WholeBudgetController", "above_cutline", "candidate_grid", "full_training", "least_samples",
+]  # fmt: skip

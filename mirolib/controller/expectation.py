@@ -9,10 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import nnls
 
-from mirolib.energy import Reading, during, total_energy_j
-
-FORWARD_SHARE = 1 / 3
-"""A forward pass as a share of a training step's work: the backward pass takes about twice the forward one."""
+from mirolib.energy import Reading, in_windows, total_energy_j
 
 # Intercept and slope of the calibration's line and how far they may be off, set on tables of runs with other seeds
 # than those that docs/controller.md reports.
@@ -123,9 +120,9 @@ class CostModel:
 
     def observe(self, readings: Sequence[Reading]) -> None:
         """Takes in the readings of a finished task; its training says nothing in joules where they were not seen."""
-        train = during(readings, "train")
-        for kept, found in ((self.train, train), (self.beside, during(readings, "receive", "profile", "retain"))):
-            visits = sum(r.work.visits + FORWARD_SHARE * r.work.forward_visits for r in found)
+        train = in_windows(readings, "train")
+        for kept, found in ((self.train, train), (self.beside, in_windows(readings, "receive", "profile", "retain"))):
+            visits = sum(r.work.visit_equivalents for r in found)
             kept.append((visits, total_energy_j(found)))
         self.measure(sum(r.work.visits for r in train), sum(r.work.bytes_read for r in train), total_energy_j(train))
 

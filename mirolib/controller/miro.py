@@ -170,7 +170,8 @@ class MiroController(Controller):
         """A row a candidate with the columns of `trials.csv`; what is a placeholder here is for the ranking to say."""
         learner, memory, samples = request.learner, request.memory, len(request.task.train)
         stream_size, episodic_size = np.array([(c.stream_size, c.episodic_size) for c in request.candidates]).T
-        replayed = learner.epochs * np.minimum(episodic_size, memory.replayable if learner.method.replays else 0)
+        old = memory.reachable().sum() if learner.method.replays else 0
+        replayed = learner.epochs * np.minimum(episodic_size, old)
         visits = learner.epochs * np.minimum(stream_size, samples) + replayed
         swapped = self.swap_governor.ratio * replayed * memory.storage.fingerprint.sample_bytes if self.swaps else 0.0
         if np.isnan(scores).all():

@@ -64,7 +64,7 @@ class ProbeProfiler(Profiler):
 
     def _old_samples(self, request: ProfileRequest, candidate: MemoryConfig) -> tuple[float, float]:
         """Old samples that a candidate's episodic memory holds at a time, and that training is expected to see."""
-        stored = request.memory.replayable if request.learner.method.replays else 0
+        stored = int(request.memory.reachable().sum()) if request.learner.method.replays else 0
         held = min(candidate.episodic_size, stored)
         if not held:
             return 0.0, 0.0

@@ -5,7 +5,6 @@ A new data set is a file with a `DatasetSpec` and a function `load(root)`, enter
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +16,6 @@ from mirolib.data.dataset import Dataset as Dataset, DatasetSpec as DatasetSpec,
 from mirolib.data.digits import DIGITS as DIGITS
 from mirolib.data.fetch import ARCHIVES as ARCHIVES
 from mirolib.data.files import data_folder
-
-logger = logging.getLogger(__name__)
 
 LOADERS: dict[str, tuple[DatasetSpec, Callable[[Path], Dataset]]] = {
     "digits": (DIGITS, digits.load),
@@ -47,13 +44,9 @@ def dataset_spec(name: str) -> DatasetSpec:
     Raises:
         InputError: If no data set has that name.
     """
-    return _entry(name)[0]
-
-
-def _entry(name: str) -> tuple[DatasetSpec, Callable[[Path], Dataset]]:
     if name not in LOADERS:
         raise InputError(f"There is no data set {name!r}; choose one of {', '.join(LOADERS)}.")
-    return LOADERS[name]
+    return LOADERS[name][0]
 
 
 def load_dataset(
@@ -70,14 +63,11 @@ def load_dataset(
     Raises:
         InputError: If no data set or preset has that name, its files are missing or damaged, or can't be fetched.
     """
-    spec, load = _entry(name)
+    spec = dataset_spec(name)
     chosen = spec.preset(preset)
     if download and name in ARCHIVES:
         fetch.fetch(ARCHIVES[name], data_folder(root))
-    found = load(data_folder(root))
-    counts = len(found.class_names), len(found.train), len(found.test)
-    logger.info("%s: %d classes, %d training and %d test samples found", name, *counts)
-    dataset = found.subset(chosen.per_class, chosen.test_per_class, chosen.classes)
+    dataset = LOADERS[name][1](data_folder(root)).subset(chosen.per_class, chosen.test_per_class, chosen.classes)
     if not chosen.image_size:
         return dataset
     shape = (spec.sample_shape[0], chosen.image_size, chosen.image_size)

@@ -61,7 +61,7 @@ def load(root: Path) -> Dataset:
     train, train_labels = _images(folder / "train")
     test, test_labels = _images(folder / "test")
     present = {int(label): names[label] for label in np.union1d(train_labels, test_labels)}
-    check_classes(folder, present, train_labels, test_labels)
+    check_classes(folder, present, _CLASSES, train_labels, test_labels)
     parts = train, train_labels, test, test_labels
     return Dataset.from_arrays(*parts, spec=CIFAR100, class_names=list(present.values()))
 
@@ -69,7 +69,7 @@ def load(root: Path) -> Dataset:
 def _images(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images `(n, 3, 32, 32) uint8` and fine labels `(n,) int64` of a part."""
     content = _content(path)
-    data, labels = (getattr(value, "array", value) for value in (content.get("data"), content.get("fine_labels")))
+    data, labels = content.get("data"), content.get("fine_labels")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,) or len(data) == 0:
         raise InputError(f"{path} does not hold data as rows of 3072 uint8; {_RESTORE}")
     labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
@@ -86,14 +86,17 @@ def _content(path: Path) -> dict[str, Any]:
     pickled = read_file(path, _MOST_BYTES, _ARCHIVE.advice)
     try:
         content = read_pickle(pickled)
+        if not isinstance(content, dict):
+            raise pickle.UnpicklingError("it holds no dictionary")
+        found = {}
+        for key, value in content.items():
+            if isinstance(key, str | bytes):  # as text another one, that holds itself often, could take for ever
+                name = key.decode("latin-1") if isinstance(key, bytes) else key
+                found[name] = value.array if isinstance(value, _Array) else value
+        return found
     except Exception as error:  # pickle's documentation names some kinds for damage, and says that there are others
         why = error if isinstance(error, pickle.UnpicklingError) else "it is cut short or damaged"
         raise InputError(f"{path} can't be read ({why}); {_RESTORE}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no dictionary; {_RESTORE}")
-    # other keys are left out: to write one that holds itself many times over as text could take for ever
-    texts = {key: value for key, value in content.items() if isinstance(key, str | bytes)}
-    return {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in texts.items()}
 
 
 def read_pickle(pickled: bytes) -> Any:
@@ -111,17 +114,30 @@ def read_pickle(pickled: bytes) -> Any:
         tuples += opcode.name.startswith("TUPLE")
         if steps > _MOST_STEPS or tuples > _MOST_TUPLES or ("PUT" in opcode.name and int(argument or 0) > steps):
             raise pickle.UnpicklingError("it would take far more room than its data")
-    return _Unpickler(io.BytesIO(pickled), encoding="latin-1").load()
+    return _Unpickler(pickled).load()
 
 
 class _Unpickler(pickle.Unpickler):
     """Finds nothing by the names in a pickle but what stands in for the parts of an array."""
 
+    def __init__(self, pickled: bytes) -> None:
+        super().__init__(io.BytesIO(pickled), encoding="latin-1")
+        self._left = len(pickled)
+
     def find_class(self, module: str, name: str) -> Any:
         wanted = f"{module} {name}"[:80]
+        if wanted == "_codecs encode":  # how Python 3 writes bytes for Python 2
+            return self._encode
         if (found := _STAND_INS.get(wanted.replace("._core.", ".core."))) is None:
             raise pickle.UnpicklingError(f"it wants to call {wanted!r}, which is no array")
         return found
+
+    def _encode(self, text: str, encoding: str) -> bytes:
+        # one text may be named over and over, each time in a few bytes
+        self._left -= len(text)
+        if self._left < 0:
+            raise pickle.UnpicklingError("it would take far more room than its data")
+        return text.encode(encoding)  # which knows encodings of text alone, and so can't unpack anything
 
 
 class _Type:
@@ -140,19 +156,24 @@ class _Array:
     """An array, which is empty until its state comes: NumPy's own would make room for any shape."""
 
     def __init__(self, *_: object) -> None:
-        self.array = np.empty(0)
+        self._state: Any = None
 
     def __setstate__(self, state: Any) -> None:
-        _, shape, kind, fortran, raw = state
+        self._state = state
+
+    @property
+    def array(self) -> np.ndarray:
+        # made when it is asked for: a pickle may give one text to any number of arrays
+        _, shape, kind, fortran, raw = self._state
         content = raw.encode("latin-1") if isinstance(raw, str) else raw
-        self.array = np.frombuffer(content, kind.dtype).reshape(shape, order="F" if fortran else "C")
+        return np.frombuffer(content, kind.dtype).reshape(shape, order="F" if fortran else "C")
 
 
 class _Buffer(_Array):
     """An array of protocol 5."""
 
     def __init__(self, raw: object, kind: object, shape: object, order: object) -> None:
-        self.__setstate__((0, shape, kind, order == "F", raw))
+        self._state = (0, shape, kind, order == "F", raw)
 
 
 _STAND_INS: dict[str, Any] = {
@@ -160,5 +181,4 @@ _STAND_INS: dict[str, Any] = {
     "numpy ndarray": "ndarray",  # is handed to _reconstruct, and can't be called
     "numpy.core.multiarray _reconstruct": _Array,
     "numpy.core.numeric _frombuffer": _Buffer,
-    "_codecs encode": str.encode,  # how Python 3 writes bytes for Python 2; knows encodings of text alone
 }

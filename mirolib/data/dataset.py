@@ -202,28 +202,21 @@ class Dataset:
         """
         train_samples, train_labels = _checked(train_samples, train_labels, "training")
         test_samples, test_labels = _checked(test_samples, test_labels, "test")
-        kind, test_kind = ((part.shape[1:], str(part.dtype)) for part in (train_samples, test_samples))
-        if kind != test_kind:
-            raise InputError(
-                f"Training samples are {kind[0]} {kind[1]} but test samples are {test_kind[0]} {test_kind[1]}; give "
-                "both the same shape and type."
-            )
         values, train_classes = np.unique(train_labels, return_inverse=True)
-        unknown = np.setdiff1d(test_labels, values)
-        if len(unknown):
-            raise InputError(f"Test labels {unknown[:5].tolist()} do not occur in training; remove those samples.")
-        missing = np.setdiff1d(values, test_labels)
-        if len(missing):
-            raise InputError(f"Classes {missing[:5].tolist()} have no test sample; add some or leave the class out.")
+        for which, some, others in (("test", test_labels, values), ("training", values, test_labels)):
+            if len(alone := np.setdiff1d(some, others)):
+                raise InputError(f"Labels {alone[:5].tolist()} occur in {which} alone; add samples or leave them out.")
         names = tuple(str(name) for name in (class_names if len(class_names) else values.tolist()))
         if len(names) != len(values):
             raise InputError(f"There are {len(values)} classes but {len(names)} class names; give one name a class.")
+        origin = "the spec says" if spec else "those for training are"
         spec = spec or _derived_spec(train_samples, len(values))
-        if (spec.sample_shape, spec.sample_dtype) != kind:
-            raise InputError(
-                f"The spec says samples are {spec.sample_shape} {spec.sample_dtype} but the arrays hold "
-                f"{kind[0]} {kind[1]}; make them agree."
-            )
+        for which, part in (("training", train_samples), ("test", test_samples)):
+            if (part.shape[1:], str(part.dtype)) != (spec.sample_shape, spec.sample_dtype):
+                raise InputError(
+                    f"The {which} samples are {part.shape[1:]} {part.dtype}, where {origin} {spec.sample_shape} "
+                    f"{spec.sample_dtype}; make them agree."
+                )
         digest = xxhash.xxh3_128()
         for part in (train_samples, train_labels, test_samples, test_labels):
             digest.update(np.ascontiguousarray(part).data)
@@ -312,12 +305,5 @@ def _derived_spec(samples: np.ndarray, num_classes: int) -> DatasetSpec:
     preset = Preset(
         model, tasks, epochs=10, batch_size=32, lr=0.1, stream_size=stream, episodic_size=episodic, swap_ratio=0.2
     )
-    return DatasetSpec(
-        name="arrays",
-        sample_shape=samples.shape[1:],
-        sample_dtype=str(samples.dtype),
-        presets={"small": preset},
-        scale=scale,
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
-    )
+    statistics = scale, tuple(mean.tolist()), tuple(std.tolist())
+    return DatasetSpec("arrays", samples.shape[1:], str(samples.dtype), {"small": preset}, *statistics)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -21,10 +20,14 @@ from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError
 from mirolib.base.files import locked
-from mirolib.data.files import find_folder
 from mirolib.data.unpack import UNPACKING, cannot_write, unpack
 
 TIMEOUT_S = (10.0, 60.0)  # for a connection, and for the next bytes
+_SENTENCES = {  # in place of requests' own, which quote objects; a certificate first, since its error is of both kinds
+    requests.exceptions.SSLError: "the host's certificate is not trusted here",
+    requests.ReadTimeout: "the host does not answer",
+    requests.ConnectionError: "there is no connection to the host",
+}
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,24 @@ class Archive:
         return self.instructions or f"Get {self.url} and unpack it to {self.layout}."
 
     def find(self, root: Path) -> Path:
-        """The data set's folder: the root itself or a folder below it.
+        """The data set's folder: the root itself if it bears one of the names, else one below it.
 
         Raises:
             InputError: If it is not there.
         """
-        return find_folder(root, (self.folder, *self.other_folders), self.advice, self.holding)
+        if (found := self.found(root)) is not None:
+            return found
+        raise InputError(
+            f"There is no folder {self.folder} in {root}. {self.advice} Another folder of data sets is named with "
+            "root=, the parameter data, or MIRO_DATA."
+        )
 
     def found(self, root: Path) -> Path | None:
         """The data set's folder if it is there."""
-        with suppress(InputError):
-            return self.find(root)
-        return None
+        names = (self.folder, *self.other_folders)
+        last = {Path(name).name for name in names}
+        folders = (folder for folder in (root, *(root / name for name in names)) if folder.name in last)
+        return next((folder for folder in folders if folder.is_dir() and any(folder.glob(self.holding))), None)
 
 
 ARCHIVES: dict[str, Archive] = {
@@ -139,14 +148,15 @@ def fetch(archive: Archive, root: Path, progress: bool = True) -> Path:
         if archive.instructions:
             raise InputError(archive.instructions)
         root.mkdir(parents=True, exist_ok=True)
-        with locked(root / f".{archive.file_name}.lock"):
+        with locked(root / f".{archive.file_name}.lock", remove=True):
             if (found := archive.found(root)) is not None:
                 return found
             for stale in root.glob(f"{UNPACKING.format(folder.name)}*"):  # of a process that was killed at it
                 shutil.rmtree(stale, ignore_errors=True)
             return unpack(_downloaded(archive, root, progress), folder, archive.unpacked_bytes)
     except requests.RequestException as error:  # which are OSErrors, too
-        why = f"{archive.url} can't be fetched ({error})"
+        said = next((why for kind, why in _SENTENCES.items() if isinstance(error, kind)), error)
+        why = f"{archive.url} can't be fetched ({said})"
         raise InputError(f"{why}: try later, or get it by hand and unpack it to {folder}.") from error
     except OSError as error:
         raise cannot_write(root, error) from error
@@ -196,6 +206,7 @@ def _transfer(archive: Archive, stream: IO[bytes], tag: Path, progress: bool) ->
             found = response.headers.get("ETag", "")
             found = found if found.startswith('"') else response.headers.get("Last-Modified", "")
             status, ranges = response.status_code, response.headers.get("Content-Range", "")
+            answer = f"{status} {response.reason}"
             if status == 200:
                 stream.truncate(0)
                 tag.write_text(f"{archive.url}\n{found}", "utf-8")
@@ -204,7 +215,7 @@ def _transfer(archive: Archive, stream: IO[bytes], tag: Path, progress: bool) ->
                 return _receive(archive, stream, response, start, progress)
             if start and ranges == f"bytes */{start}" and archive.known_hash:
                 return None  # all there, and its checksum is still to be compared
-    raise requests.HTTPError(f"status {status}")
+    raise requests.HTTPError(f"the host's answer is {answer}")
 
 
 def _receive(archive: Archive, stream: IO[bytes], response: requests.Response, start: int, progress: bool) -> None:

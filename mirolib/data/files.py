@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -27,28 +27,6 @@ _BATCH = 64  # files read before they are written: Tiny-ImageNet's take 0.8 MB
 def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
     """The folder that holds the data sets: the one given, what `MIRO_DATA` names, or `data` in the repository."""
     return Path(root or os.environ.get("MIRO_DATA") or _PROJECT / "data").expanduser().absolute()
-
-
-def find_folder(root: Path, names: Sequence[str], what: str, holding: str = "") -> Path:
-    """A data set's own folder under a root: the root itself if it bears one of the names, else that below it.
-
-    Args:
-        root: Where to look.
-        names: Names the folder may have; paths below the root, too.
-        what: What is missing and where it comes from, for the sentence if there is none.
-        holding: Pattern of a name that must occur in the folder, where its own name says too little.
-
-    Raises:
-        InputError: If there is no such folder.
-    """
-    last = {Path(name).name for name in names}
-    for folder in (root, *(root / name for name in names)):
-        if folder.name in last and folder.is_dir() and (not holding or any(folder.glob(holding))):
-            return folder
-    raise InputError(
-        f"There is no folder {names[0]} in {root}. {what} Another folder of data sets is named with root=, the "
-        "parameter data, or MIRO_DATA."
-    )
 
 
 def read_file(path: Path, most_bytes: int, what: str) -> bytes:
@@ -95,9 +73,9 @@ def list_files(folder: Path, pattern: str) -> list[tuple[str, int, int]]:
 
 
 def check_classes(
-    folder: Path, names: Mapping[int, str], train_labels: np.ndarray, test_labels: np.ndarray, needs: str = ""
+    folder: Path, names: Mapping[int, str], of: int, train_labels: np.ndarray, test_labels: np.ndarray, needs: str = ""
 ) -> None:
-    """Refuses a data set with a class that lacks a part; `needs` is what it takes.
+    """Logs what was found of the `of` classes, and refuses a class that lacks a part; `needs` is what it takes.
 
     Raises:
         InputError: If a label does not occur in both.
@@ -108,6 +86,8 @@ def check_classes(
             raise InputError(
                 f"Class {names[int(missing[0])]} has no {part} sample in {folder}{needs}; add some or remove the class."
             )
+    counts = len(names), of, len(train_labels), len(test_labels)
+    logger.info("%s: %d of %d classes, %d training and %d test samples found", folder, *counts)
 
 
 def stamp_of(*facts: object) -> str:
@@ -115,40 +95,40 @@ def stamp_of(*facts: object) -> str:
     return xxhash.xxh3_64_hexdigest(repr(facts).encode())
 
 
-def cached_array(
-    root: Path, name: str, stamp: str, shape: tuple[int, ...], dtype: str, compute: Callable[[], Iterable[np.ndarray]]
+def cached_samples(
+    root: Path, spec: DatasetSpec, stamp: str, paths: Sequence[Path], read: Callable[[Path], np.ndarray]
 ) -> np.ndarray:
-    """An array that is computed once and kept in the cache of a root.
+    """The samples in some files, read once and kept in the cache of a root.
 
-    It is written part by part, so it need not fit RAM, and takes its place when it is complete; those of the same
-    name and another stamp are then removed.
+    They are written part by part, so they need not fit RAM, and take their place when all are there; those of the same
+    data set and another stamp are then removed.
 
     Args:
         root: The folder of the data sets.
-        name: What is cached.
-        stamp: What it was computed from; see `stamp_of`.
-        shape: Its shape.
-        dtype: Its type.
-        compute: Gives its parts, in order, along the first axis.
+        spec: Their shape and type.
+        stamp: What they were computed from; see `stamp_of`.
+        paths: The files, in order.
+        read: Reads the sample in one; called from several threads.
 
     Returns:
-        The array, read-only and mapped: what is read of it takes RAM, the rest none.
+        The samples, read-only and mapped: what is read of them takes RAM, the rest none.
 
     Raises:
-        InputError: If the cache can't be written; and what `compute` raises.
+        InputError: If the cache can't be written; and what `read` raises.
     """
-    folder = root / "cache"
-    path = folder / f"{name}-{stamp}.npy"
-    if (found := _mapped(path, shape, dtype)) is not None:
+    folder, shape = root / "cache", (len(paths), *spec.sample_shape)
+    path = folder / f"{spec.name}-{stamp}.npy"
+    if (found := _mapped(path, shape, spec.sample_dtype)) is not None:
         return found
     temporary = folder / f".{path.stem}.{os.getpid()}.tmp"  # one a process, since several may begin at once
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    kind = np.dtype(spec.sample_dtype)
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
-            for part in compute():
-                file.write(np.ascontiguousarray(part, dtype=dtype).data)
+            for part in _parts(spec.name, paths, read):
+                file.write(np.ascontiguousarray(part, dtype=kind).data)
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave a file of its full length that holds zeros
         os.replace(temporary, path)
@@ -159,13 +139,21 @@ def cached_array(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    for old in folder.glob(f"{name}-*.npy"):
+    for old in folder.glob(f"{spec.name}-*.npy"):
         if old != path:
             with suppress(OSError):  # another run may hold it open
                 old.unlink()
-    if (found := _mapped(path, shape, dtype)) is None:
+    if (found := _mapped(path, shape, spec.sample_dtype)) is None:
         raise InputError(f"The cache {path} can't be read back; remove it and look after the disk.")
     return found
+
+
+def _parts(name: str, paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> Iterator[np.ndarray]:
+    # what takes less than two seconds needs no bar
+    with ThreadPoolExecutor(_THREADS) as pool, tqdm(total=len(paths), desc=name, unit="file", delay=2) as bar:
+        for start in range(0, len(paths), _BATCH):
+            yield np.stack(list(pool.map(read, paths[start : start + _BATCH])))
+            bar.update(min(_BATCH, len(paths) - start))
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray | None:
@@ -178,26 +166,3 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray | None
         logger.warning("The cache %s is damaged and is made anew", path)
         return None
     return np.asarray(array) if (array.shape, array.dtype) == (shape, np.dtype(dtype)) else None
-
-
-def cached_samples(
-    root: Path, spec: DatasetSpec, stamp: str, paths: Sequence[Path], read: Callable[[Path], np.ndarray]
-) -> np.ndarray:
-    """The samples in some files, read once and kept by `cached_array`.
-
-    Args:
-        root: The folder of the data sets.
-        spec: Their shape and type.
-        stamp: What they were computed from; see `stamp_of`.
-        paths: The files, in order.
-        read: Reads the sample in one; called from several threads.
-    """
-
-    def compute() -> Iterator[np.ndarray]:
-        # what takes less than two seconds needs no bar
-        with ThreadPoolExecutor(_THREADS) as pool, tqdm(total=len(paths), desc=spec.name, unit="file", delay=2) as bar:
-            for start in range(0, len(paths), _BATCH):
-                yield np.stack(list(pool.map(read, paths[start : start + _BATCH])))
-                bar.update(min(_BATCH, len(paths) - start))
-
-    return cached_array(root, spec.name, stamp, (len(paths), *spec.sample_shape), spec.sample_dtype, compute)

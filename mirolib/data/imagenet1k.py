@@ -84,23 +84,20 @@ def load(root: Path) -> Dataset:
     if not (folder / "train").is_dir():
         raise InputError(f"{folder} has no folder train. {_ARCHIVE.advice}")
     wnids = sorted(entry.name for entry in os.scandir(folder / "train") if entry.is_dir())
-    images, labels = _listed(folder, "train", wnids)
-    train = Samples(images, labels, np.arange(len(images)))
+    train = _listed(folder, "train", wnids)
     if (folder / "val").is_dir():
-        test_images, test_labels = _listed(folder, "val", wnids)
-        test = Samples(test_images, test_labels, np.arange(len(test_images)))
+        test = _listed(folder, "val", wnids)
     else:
-        tenth = np.concatenate([np.arange(count) % 10 == 9 for count in np.bincount(labels)])
-        train, test = (train.select(rows, labels[rows]) for rows in map(np.flatnonzero, (~tenth, tenth)))
-    check_classes(folder, dict(enumerate(wnids)), train.labels, test.labels)
+        tenth = np.concatenate([np.arange(count) % 10 == 9 for count in np.bincount(train.labels)])
+        train, test = (train.select(rows, train.labels[rows]) for rows in map(np.flatnonzero, (~tenth, tenth)))
+    check_classes(folder, dict(enumerate(wnids)), 1000, train.labels, test.labels)
     digest = xxhash.xxh3_128()  # of names and lengths, which stand for the 144 GB of content
     for part in (train, test):
         digest.update(part.data.identity() + part.rows.tobytes())
     return Dataset(IMAGENET1K, train, test, tuple(wnids), digest.hexdigest())
 
 
-def _listed(folder: Path, part: str, wnids: list[str]) -> tuple[ImageFiles, np.ndarray]:
-    """The images of a part and their labels."""
+def _listed(folder: Path, part: str, wnids: list[str]) -> Samples:
     names, sizes, labels = [], [], []
     for label, wnid in enumerate(tqdm(wnids, desc=f"listing {part}", unit="class", disable=len(wnids) < 100)):
         found = list_files(folder / part / wnid, r".*\.jpe?g")
@@ -110,4 +107,5 @@ def _listed(folder: Path, part: str, wnids: list[str]) -> tuple[ImageFiles, np.n
         labels += [label] * len(found)
     if not names:
         raise InputError(f"There are no images in {folder / part}. {_ARCHIVE.advice}")
-    return ImageFiles(folder, np.array(names), np.array(sizes, dtype=np.int32)), np.array(labels, dtype=np.int64)
+    files = ImageFiles(folder, np.array(names), np.array(sizes, dtype=np.int32))
+    return Samples(files, np.array(labels, dtype=np.int64), np.arange(len(files)))

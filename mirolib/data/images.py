@@ -32,21 +32,6 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise InputError(f"An image of {len(data)} bytes can't be decoded ({error}); replace its file.") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy one that is RGB
-
-
-def decode(data: bytes) -> Image.Image:
-    """An encoded image, decoded, in RGB whatever its own colours.
-
-    Raises:
-        InputError: If it is no image, or cut short.
-    """
-    with _opened(data) as image:
-        return _rgb(image)
-
-
 def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -> np.ndarray:
     """An encoded image decoded and brought to a size.
 
@@ -68,10 +53,10 @@ def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -
         # a JPEG decodes faster at a half, a quarter or an eighth of its size
         drafted = image.draft("RGB", (int(enough[0] * width) + 1, int(enough[1] * height) + 1))
         scale = drafted[1][2] / width if drafted else 1.0
-        image = _rgb(image)
+        image.load()
+        image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy one that is RGB
     left, top, right, bottom = (scale * edge for edge in window)
-    box = (left, top, right, bottom)
-    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
 
 
 def _window(
@@ -104,7 +89,7 @@ def decoded(samples: np.ndarray, size: Sequence[int], draws: Tensor | None = Non
         `(n, 3, height, width) uint8`.
 
     Raises:
-        InputError: If one can't be decoded.
+        InputError: If one is no image, or cut short.
     """
     windows = [None] * len(samples) if draws is None else draws.tolist()
     images = list(_THREADS.map(lambda data, draw: cut(data, size, draw), samples, windows))

@@ -150,14 +150,8 @@ class TaskStream:
             raise IndexError(f"There is no task {index}; the stream has {self.num_tasks}.")
         classes = self.task_classes[index]
         train, validation = self._split(classes)
-        return Task(
-            index=index,
-            classes=classes,
-            train=train,
-            train_ids=make_ids(train.labels, rank_in_class(train.labels)),
-            validation=validation,
-            validation_ids=make_ids(validation.labels, rank_in_class(validation.labels)),
-        )
+        train_ids, validation_ids = (make_ids(p.labels, rank_in_class(p.labels)) for p in (train, validation))
+        return Task(index, classes, train, train_ids, validation, validation_ids)
 
     def tests(self, up_to: int) -> list[Samples]:
         """Test samples of each task from the first to task `up_to`, that one included."""
@@ -165,8 +159,7 @@ class TaskStream:
 
     def _of(self, samples: Samples, classes: tuple[int, ...]) -> Samples:
         """Samples of some classes of the stream, relabelled."""
-        label_of_class = np.argsort(self.class_order)
-        labels = label_of_class[samples.labels]
+        labels = np.argsort(self.class_order)[samples.labels]  # the inverse of the order: the label of each class
         positions = np.flatnonzero(np.isin(labels, classes))
         return samples.select(positions, labels[positions])
 

@@ -60,7 +60,8 @@ def load(root: Path) -> Dataset:
             image, or the cache can't be written.
     """
     folder = _ARCHIVE.find(root)
-    wnids = [wnid for wnid in _wnids(folder / "wnids.txt") if (folder / "train" / wnid).is_dir()]
+    listed = _wnids(folder / "wnids.txt")
+    wnids = [wnid for wnid in listed if (folder / "train" / wnid).is_dir()]
     if not wnids:
         raise InputError(f"{folder / 'train'} has no folder of a class in wnids.txt. {_ARCHIVE.advice}")
     train = [
@@ -70,7 +71,7 @@ def load(root: Path) -> Dataset:
     ]
     test = _test_files(folder, wnids)
     train_labels, test_labels = (np.array([label for _, label, *_ in part], np.int64) for part in (train, test))
-    check_classes(folder, dict(enumerate(wnids)), train_labels, test_labels)
+    check_classes(folder, dict(enumerate(wnids)), len(listed), train_labels, test_labels)
     names = _class_names(folder / "words.txt", wnids)
     paths = [folder / path for path, *_ in (*train, *test)]
     images = cached_samples(root, TINY_IMAGENET, stamp_of(train, test), paths, _image)
@@ -96,28 +97,23 @@ def _test_files(folder: Path, wnids: list[str]) -> list[tuple[str, int, int, int
     path = folder / "val" / "val_annotations.txt"
     present = {entry[0]: entry[1:] for entry in list_files(folder / "val" / "images", _IMAGE)}
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    found: dict[str, tuple[str, int, int, int]] = {}
-    absent = 0
+    label_of_image: dict[str, int] = {}
     for number, line in enumerate(_lines(path), start=1):
         fields = line.split()
         if len(fields) < 2:
             raise InputError(f"{path} has no image and WordNet id in entry {number}; restore the file.")
-        name, wnid = fields[:2]
-        if wnid in label_of and name in present:
-            found[name] = (f"val/images/{name}", label_of[wnid], *present[name])
-        else:
-            absent += wnid in label_of
-    if absent:
+        if fields[1] in label_of:
+            label_of_image[fields[0]] = label_of[fields[1]]
+    found = [(f"val/images/{name}", label, *present[name]) for name, label in label_of_image.items() if name in present]
+    if absent := len(label_of_image) - len(found):
         logger.info("tiny-imagenet: %d images of %s are not there and left out", absent, path)
-    return list(found.values())
+    return found
 
 
 def _class_names(path: Path, wnids: list[str]) -> list[str]:
     """The first word for each class, or its WordNet id where `words.txt` has none."""
-    words: dict[str, str] = {}
-    for line in _lines(path):
-        wnid, _, synonyms = line.partition("\t")
-        words[wnid.strip()] = synonyms.partition(",")[0].strip()
+    entries = (line.partition("\t") for line in _lines(path))
+    words = {wnid.strip(): synonyms.partition(",")[0].strip() for wnid, _, synonyms in entries}
     return [words.get(wnid) or wnid for wnid in wnids]
 
 

@@ -13,8 +13,7 @@ import logging
 import math
 import os
 import struct
-from dataclasses import astuple, dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -51,29 +50,13 @@ URBANSOUND8K = DatasetSpec(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class MelSettings:
-    """How a clip becomes an image: one row a mel band, lowest first, one column a frame.
-
-    Attributes:
-        rate: Sampling rate in Hz that clips are brought to; bands reach from 0 to half of it.
-        seconds: Length clips are cut or padded with zeros to.
-        window: Length of the Hann window in samples, also that of the Fourier transform.
-        bands: Triangular bands of peak 1, evenly spaced in mel = 2595 log10(1 + Hz / 700).
-        frames: Frames, evenly spaced over the clip, the first centred on its first sample.
-        range_db: Loudness range kept below the loudest point of the clip, in dB; a pixel is a step of
-            `range_db / 255` (0.31 dB), 255 at the loudest point and 0 at `range_db` below it or less.
-    """
-
-    rate: int = 22_050
-    seconds: int = 4
-    window: int = 2048
-    bands: int = 100
-    frames: int = 100
-    range_db: int = 80
-
-
-MEL = MelSettings()
+# How a clip becomes an image: one row a mel band, lowest first, one column a frame.
+RATE = 22_050  # Hz that clips are brought to; bands reach from 0 to half of it
+SECONDS = 4  # that clips are cut or padded with zeros to
+WINDOW = 2048  # samples of the Hann window and of the Fourier transform
+BANDS = 100  # triangular, of peak 1, evenly spaced in mel = 2595 log10(1 + Hz / 700)
+FRAMES = 100  # evenly spaced over the clip, the first centred on its first sample
+RANGE_DB = 80  # kept below the loudest point, which is 255; a pixel is a step of RANGE_DB / 255 (0.31 dB)
 
 _ARCHIVE = ARCHIVES["urbansound8k"]
 _REPAIR = "unpack it again from the original archive"
@@ -113,7 +96,8 @@ def load(root: Path) -> Dataset:
     if left_out:
         logger.warning("Left out, for want of a clip to train or to test: %s.", ", ".join(left_out))
     wavs = [audio / f"fold{fold}" / name for fold, name, _ in clips]
-    images = cached_samples(root, URBANSOUND8K, stamp_of(astuple(MEL), clips), wavs, log_mel)
+    stamp = stamp_of((RATE, SECONDS, WINDOW, BANDS, FRAMES, RANGE_DB), clips)
+    images = cached_samples(root, URBANSOUND8K, stamp, wavs, log_mel)
     train, test = (np.flatnonzero(part & np.isin(labels, both)) for part in (~tests, tests))
     parts = images[train], labels[train], images[test], labels[test]
     return Dataset.from_arrays(*parts, spec=URBANSOUND8K, class_names=[CLASS_NAMES[label] for label in both])
@@ -153,14 +137,14 @@ def _rows(table: Path) -> dict[tuple[int, str], int]:
 
 
 def log_mel(path: Path) -> np.ndarray:
-    """A wav as a log-mel image by the settings in `MEL`.
+    """A wav as a log-mel image as the settings above say.
 
     Args:
-        path: PCM, float or ADPCM, mono or stereo (averaged), any rate from 1 to 192 kHz. What exceeds `MEL.seconds` is
+        path: PCM, float or ADPCM, mono or stereo (averaged), any rate from 1 to 192 kHz. What exceeds `SECONDS` is
             cut off, what is missing is silence.
 
     Returns:
-        `(1, bands, frames) uint8`; zeros for silence.
+        `(1, BANDS, FRAMES) uint8`; zeros for silence.
 
     Raises:
         InputError: If the file is no wav, is truncated or empty, or holds NaN or infinite samples.
@@ -168,27 +152,27 @@ def log_mel(path: Path) -> np.ndarray:
     from scipy import signal
 
     sound, rate = _read(path)
-    divisor = math.gcd(MEL.rate, rate)
-    sound = signal.resample_poly(sound, MEL.rate // divisor, rate // divisor) if rate != MEL.rate else sound
-    length = MEL.rate * MEL.seconds
+    divisor = math.gcd(RATE, rate)
+    sound = signal.resample_poly(sound, RATE // divisor, rate // divisor) if rate != RATE else sound
+    length = RATE * SECONDS
     sound = np.pad(sound[:length], (0, max(0, length - len(sound))))
-    hann = signal.get_window("hann", MEL.window)
-    transform = signal.ShortTimeFFT(hann, length // MEL.frames, MEL.rate)
-    power = mel_bands(MEL) @ transform.spectrogram(sound, p0=0, p1=MEL.frames)
+    hann = signal.get_window("hann", WINDOW)
+    transform = signal.ShortTimeFFT(hann, length // FRAMES, RATE)
+    power = mel_bands() @ transform.spectrogram(sound, p0=0, p1=FRAMES)
     loudest = power.max()
     if loudest <= 0:
         return np.zeros((1, *power.shape), np.uint8)
-    decibels = 10 * np.log10(np.maximum(power / loudest, 10 ** (-MEL.range_db / 10)))
-    return np.rint(255 * (1 + decibels / MEL.range_db)).astype(np.uint8)[None]
+    decibels = 10 * np.log10(np.maximum(power / loudest, 10 ** (-RANGE_DB / 10)))
+    return np.rint(255 * (1 + decibels / RANGE_DB)).astype(np.uint8)[None]
 
 
-@lru_cache(maxsize=4)
-def mel_bands(settings: MelSettings) -> np.ndarray:
-    """Weight of each frequency of the Fourier transform in each mel band, `(bands, window // 2 + 1)`."""
-    highest = 2595 * np.log10(1 + settings.rate / 2 / 700)
-    edges = 700 * (10 ** (np.linspace(0, highest, settings.bands + 2) / 2595) - 1)
-    low, middle, high = (edges[shift : shift + settings.bands, None] for shift in range(3))
-    hertz = np.fft.rfftfreq(settings.window, 1 / settings.rate)
+@cache
+def mel_bands() -> np.ndarray:
+    """Weight of each frequency of the Fourier transform in each mel band, `(BANDS, WINDOW // 2 + 1)`."""
+    highest = 2595 * np.log10(1 + RATE / 2 / 700)
+    edges = 700 * (10 ** (np.linspace(0, highest, BANDS + 2) / 2595) - 1)
+    low, middle, high = (edges[shift : shift + BANDS, None] for shift in range(3))
+    hertz = np.fft.rfftfreq(WINDOW, 1 / RATE)
     return np.clip(np.minimum((hertz - low) / (middle - low), (high - hertz) / (high - middle)), 0, None)
 
 
@@ -209,17 +193,15 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
                     f"{path} claims {channels} channels at {rate} Hz, but clips have one or two at {_RATES[0]:,} to "
                     f"{_RATES[-1]:,} Hz; {_REPAIR}."
                 )
-            wanted = min(file.frames, rate * MEL.seconds)
+            wanted = min(file.frames, rate * SECONDS)
             sound = file.read(wanted, dtype="float64", always_2d=True).mean(axis=1)
     except InputError:
         raise
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         reason = str(getattr(error, "error_string", error)).rstrip(".")
         raise InputError(f"{path} can't be read as a wav file ({reason}); {_REPAIR}.") from error
-    if len(sound) == 0:
-        raise InputError(f"{path} holds no samples, only a header; {_REPAIR}.")
-    if len(sound) < wanted:
-        raise InputError(f"{path} is truncated: {len(sound):,} of {wanted:,} samples are there; {_REPAIR}.")
+    if len(sound) < max(wanted, 1):
+        raise InputError(f"{path} is empty or truncated: {len(sound):,} of {wanted:,} samples are there; {_REPAIR}.")
     if not np.isfinite(sound).all() or np.abs(sound).max() > 1e100:  # whose square is still a finite number
         raise InputError(f"{path} holds samples that are NaN, infinite or beyond any sound; {_REPAIR}.")
     return sound, rate

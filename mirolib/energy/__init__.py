@@ -7,46 +7,29 @@ is what can be compared.
 
 from mirolib.energy import magic
 from mirolib.energy.calibrate import calibrate
-from mirolib.energy.combined import CombinedSource
 from mirolib.energy.compare import Difference, compare
 from mirolib.energy.counter import CounterSource
-from mirolib.energy.doctor import choose, doctor, named
-from mirolib.energy.ledger import Reading, Work, during, total_energy_j
+from mirolib.energy.doctor import CombinedSource, choose, doctor, named
+from mirolib.energy.ledger import FORWARD_SHARE, Reading, Work, in_windows, in_windows as during, total_energy_j
 from mirolib.energy.meter import EnergyMeter, Window
-from mirolib.energy.sampled import LostReading, SampledSource, integrate
+from mirolib.energy.sampled import SampledSource, integrate
 from mirolib.energy.sensors.model import ModelSource, PowerModel
 from mirolib.energy.sensors.rapl import RaplSource
 from mirolib.energy.sensors.trace import TraceSource
-from mirolib.energy.source import KINDS, NO_JOULES, Availability, EnergySource, Kind, Measurement, NullSource
+from mirolib.energy.source import (
+    KINDS,
+    NO_JOULES,
+    Availability,
+    EnergySource,
+    Kind,
+    LostReading,
+    Measurement,
+    NullSource,
+)
 
 __all__ = [
-    "KINDS",
-    "NO_JOULES",
-    "Availability",
-    "CombinedSource",
-    "CounterSource",
-    "Difference",
-    "EnergyMeter",
-    "EnergySource",
-    "Kind",
-    "LostReading",
-    "Measurement",
-    "ModelSource",
-    "NullSource",
-    "PowerModel",
-    "RaplSource",
-    "Reading",
-    "SampledSource",
-    "TraceSource",
-    "Window",
-    "Work",
-    "calibrate",
-    "choose",
-    "compare",
-    "doctor",
-    "during",
-    "integrate",
-    "magic",
-    "named",
-    "total_energy_j",
-]
+    "FORWARD_SHARE", "KINDS", "NO_JOULES", "Availability", "CombinedSource", "CounterSource", "Difference",
+    "EnergyMeter", "EnergySource", "Kind", "LostReading", "Measurement", "ModelSource", "NullSource", "PowerModel",
+    "RaplSource", "Reading", "SampledSource", "TraceSource", "Window", "Work", "calibrate", "choose", "compare",
+    "doctor", "during", "in_windows", "integrate", "magic", "named", "total_energy_j",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Calibrating a power model on the machine at hand, and the source that estimates with it."""
+"""Calibrating a power model on the machine at hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,28 +23,27 @@ from tqdm.auto import tqdm
 from mirolib.base.errors import InputError
 from mirolib.energy.ledger import ENOUGH_COVERAGE
 from mirolib.energy.meter import EnergyMeter
-from mirolib.energy.sensors.load import LoadMeter, machine_name, power_mode
-from mirolib.energy.sensors.model import _TERMS, PowerModel
+from mirolib.energy.sensors.model import Load, LoadMeter, PowerModel, machine_name, power_mode
 
 _BLOCK = 4 << 20
+_LOAD = [field.name for field in fields(Load)]
 
 
-def fit(points: pd.DataFrame) -> tuple[np.ndarray, float]:
+def fit(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Non-negative least squares of relative errors.
 
     Args:
-        points: A row a run with what it took, `energy_j`, and its load: `time_s`, `cpu_s`, `read_bytes`,
-            `written_bytes`, `gpu_s`.
+        points: A row a run with what it took, `energy_j`, and the columns of its `Load`.
 
     Returns:
-        The coefficients in the order of `PowerModel`, and the largest relative error over the points.
+        The coefficients in the order of `PowerModel`, and the relative error of each point.
     """
-    load = points[["time_s", "cpu_s", "read_bytes", "written_bytes", "gpu_s"]].to_numpy(dtype=float)
+    load = points[_LOAD].to_numpy(dtype=float)
     energy = points["energy_j"].to_numpy(dtype=float)
-    scales = np.maximum(load.mean(axis=0), 1e-12)
+    scales = np.maximum(load.mean(axis=0), 1e-12)  # seconds and bytes differ by nine orders of magnitude
     solution, _ = nnls(load / scales / energy[:, None], np.ones(len(energy)))
     coefficients = np.where(load.any(axis=0), solution / scales, 0.0)
-    return coefficients, float(np.abs(load @ coefficients / energy - 1).max())
+    return coefficients, load @ coefficients / energy - 1
 
 
 def calibrate(
@@ -56,7 +57,6 @@ def calibrate(
     """Fits the power model on this machine: at rest, under processor load, memory traffic, reads and writes.
 
     And under GPU load where its utilisation can be read, as on a Jetson; elsewhere the GPU is not part of the model.
-
     Close everything else first; the load of the whole machine is counted, but its power may hide in the noise.
 
     Args:
@@ -77,50 +77,38 @@ def calibrate(
         raise InputError("Calibration needs a sensor to learn from; see mirolib.energy.doctor().")
     read_load, rows = LoadMeter(), []
     with tempfile.TemporaryDirectory(prefix="miro-calibration-", dir=folder) as work, meter.sampling():
-        activities = _activities(Path(work), read_load.sees_gpu)
+        activities = _activities(Path(work), read_load.gpu_load is not None)
         runs = [name for _ in range(repeats) for name in activities]
         for name in tqdm(runs, unit="run", desc="calibrating", disable=not progress):
-            with activities[name](), meter.window(f"calibrate {name}") as window:
+            with _kept_going(*activities[name]), meter.window(f"calibrate {name}") as window:
                 before = read_load()
                 time.sleep(duration_s)
                 load = read_load() - before
             assert window.reading is not None
             found = window.reading.measurement
             if not found.coverage >= ENOUGH_COVERAGE or not found.energy_j > 0:
-                raise InputError(
-                    f"The sensor saw {found.coverage:.0%} of a run ({found.note}); take a longer duration_s."
-                )
+                seen = f"The sensor saw {found.coverage:.0%} of a run ({found.note})"
+                raise InputError(f"{seen}; take a longer duration_s.")
             # The load was counted within the window; what the edges add is less than a thousandth of it.
             rows.append({"activity": name, "energy_j": found.energy_j, **asdict(load)})
     points = pd.DataFrame(rows)
-    coefficients, error = fit(points)
-    source = meter.source
+    coefficients, errors = fit(points)
+    source, date = meter.source, f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}"
+    parts = sorted(source.parts - (frozenset() if read_load.gpu_load else {"gpu"}))
+    idle_w, cpu_w, read_j, write_j, gpu_w = map(float, coefficients)
     model = PowerModel(
-        **dict(zip(_TERMS, coefficients.tolist(), strict=True)),
-        error=error,
-        machine=machine_name(),
-        mode=power_mode(),
-        date=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}",
-        source=source.name,
-        scope=source.scope,
-        parts=tuple(sorted(source.parts - (frozenset() if read_load.sees_gpu else {"gpu"}))),
-    )
-    columns = points[["time_s", "cpu_s", "read_bytes", "written_bytes", "gpu_s"]].to_numpy(dtype=float)
-    return model, points.assign(error=columns @ coefficients / points["energy_j"] - 1)
+        idle_w, cpu_w, read_j, write_j, gpu_w, float(np.abs(errors).max()),
+        machine_name(), power_mode(), date, source.name, source.scope, tuple(parts),
+    )  # fmt: skip
+    return model, points.assign(error=errors)
 
 
-def _activities(folder: Path, with_gpu: bool) -> dict[str, Callable[[], AbstractContextManager[None]]]:
-    """What calibration does, each as a context manager that keeps it going."""
-    file, cores = folder / "file", os.cpu_count() or 1
-    data = np.random.default_rng(0).bytes(_BLOCK)
-
-    def hash_block() -> None:
-        hashlib.sha256(data).digest()
-
-    source, target = (np.ones(8 * _BLOCK, dtype=np.uint8) for _ in range(2))
-
-    def copy_memory() -> None:
-        np.copyto(target, source)
+def _activities(folder: Path, with_gpu: bool) -> dict[str, tuple[Callable[[], object], int]]:
+    """What calibration does, and in how many threads; each lets go of the interpreter lock."""
+    file = folder / "file"
+    data = np.random.default_rng(0).bytes(_BLOCK)  # random, or a disk that compresses would write less
+    source, target = (np.ones(8 * _BLOCK, dtype=np.uint8) for _ in range(2))  # too large for any processor's cache
+    compute = partial(hashlib.sha256, data)
 
     def write() -> None:
         with file.open("ab") as stream:
@@ -128,58 +116,51 @@ def _activities(folder: Path, with_gpu: bool) -> dict[str, Callable[[], Abstract
                 stream.truncate(0)
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
+            os.fsync(stream.fileno())  # what stays in the page cache costs the disk nothing
 
     def read() -> None:
         with file.open("rb", buffering=0) as stream:
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # or it would be read from RAM
             while stream.read(_BLOCK):
                 pass
 
     write()
-    found: dict[str, Callable[[], AbstractContextManager[None]]] = {
-        "idle": lambda: _kept_going(hash_block, 0),
-        "one core": lambda: _kept_going(hash_block, 1),
-        "all cores": lambda: _kept_going(hash_block, cores),
-        "memory traffic": lambda: _kept_going(copy_memory, 1),
-        "writing": lambda: _kept_going(write, 1),
-        "reading": lambda: _kept_going(read, 1),
+    found: dict[str, tuple[Callable[[], object], int]] = {
+        "idle": (compute, 0),
+        "one core": (compute, 1),
+        "all cores": (compute, os.cpu_count() or 1),
+        "memory traffic": (partial(np.copyto, target, source), 1),
+        "writing": (write, 1),
+        "reading": (read, 1),
     }
-    if with_gpu and (multiply := _gpu_work()) is not None:
-        found["gpu"] = lambda: _kept_going(multiply, 1)
+    if with_gpu:
+        import torch
+
+        if torch.cuda.is_available():
+            matrix = torch.randn(2048, 2048, device="cuda")
+
+            def multiply() -> None:
+                torch.mm(matrix, matrix)
+                torch.cuda.synchronize()
+
+            found["gpu"] = (multiply, 1)
     return found
 
 
-def _gpu_work() -> Callable[[], None] | None:
-    """Something for the GPU to do, where there is one."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    matrix = torch.randn(2048, 2048, device="cuda")
-
-    def multiply() -> None:
-        torch.mm(matrix, matrix)
-        torch.cuda.synchronize()
-
-    return multiply
-
-
 @contextmanager
-def _kept_going(work: Callable[[], None], threads: int) -> Iterator[None]:
-    """Repeats a piece of work in some threads until the block ends; each lets go of the interpreter lock."""
+def _kept_going(work: Callable[[], object], threads: int) -> Iterator[None]:
+    """Repeats a piece of work in some threads until the block ends."""
     stop = threading.Event()
 
     def repeat() -> None:
         while not stop.is_set():
             work()
 
-    workers = [threading.Thread(target=repeat, daemon=True) for _ in range(threads)]
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        workers = [pool.submit(repeat) for _ in range(threads)]
+        try:
+            yield
+        finally:
+            stop.set()  # before the pool waits for its threads
     for worker in workers:
-        worker.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for worker in workers:
-            worker.join()
+        worker.result()  # an error in a thread would go unseen, and the points be wrong

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import bisect
-import threading
-import time
 from abc import abstractmethod
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from mirolib.energy.losses import Losses
-from mirolib.energy.source import NOT_MEASURED, EnergySource, Measurement
+from mirolib.energy.source import NOT_MEASURED, LostReading, Measurement, SensorSource, power_table
 
 
-class CounterSource(EnergySource):
+class CounterSource(SensorSource):
     """A source that reads counters of energy, which may wrap around.
 
     Attributes:
@@ -31,17 +28,15 @@ class CounterSource(EnergySource):
     period_s = 1.0
     update_s: float
     unit_j: float
-    wraps: Mapping[str, int]
+    wraps: Mapping[str, int] = {}
     may_rest: frozenset[str] = frozenset()
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """A source without readings, on a monotonic clock."""
-        self._clock, self._lock = clock, threading.Lock()
-        self._times, self._total = array("d"), array("d")
+    def __init__(self) -> None:
+        super().__init__()
+        self._total, self._set_back = array("d"), array("d")
         self._parts: dict[str, array[float]] = {}
-        self._last: dict[str, int] = {}
+        self._last: Mapping[str, int] = {}
         self._moved: dict[str, float] = {}
-        self._losses, self._set_back = Losses(), array("d")
 
     @abstractmethod
     def read(self) -> Mapping[str, int]:
@@ -54,45 +49,40 @@ class CounterSource(EnergySource):
 
     def mark(self) -> float:
         """Reads the counters and adds what they have advanced."""
-        with self._lock:
-            return self._advance()
+        with self._lock:  # also while reading: a value that is taken in after a later one would look set back
+            return super().mark()
 
-    def _advance(self) -> float:
-        start = self._clock()
-        try:
-            readings = dict(self.read())
-        except Exception as error:  # whatever a driver does, the run goes on
-            now = self._clock()
-            self._losses.add(self.name, now, error)
-            return now
-        instant = (start + self._clock()) / 2
-        if self._times and instant <= self._times[-1]:
-            return instant
-        if resting := self._resting(readings, instant):
-            self._losses.add(self.name, instant, f"counter {resting} stands still")
-            return instant
-        last, total = self._last or readings, 0.0
-        self._last = readings
-        for name, value in readings.items():
+    def _ask(self) -> Mapping[str, int]:
+        return dict(self.read())
+
+    def _take(self, instant_s: float, said: Mapping[str, int]) -> None:
+        if self._times and instant_s <= self._times[-1]:
+            return
+        if resting := self._resting(said, instant_s):
+            raise LostReading(f"counter {resting} stands still")
+        last, total = self._last or said, 0.0
+        self._last = said
+        for name, value in said.items():
             advance = value - last.get(name, value)
             if advance < 0 and name in self.wraps:
                 advance += self.wraps[name]
             if advance < 0:
-                self._losses.add(self.name, instant, f"counter {name} was set back")
-                self._set_back.append(instant)
+                self._losses.add(self.name, instant_s, f"counter {name} was set back")
+                self._set_back.append(instant_s)
                 advance = 0
+            # A counter that appears late has given nothing before.
             joules = self._parts.setdefault(name, array("d", [0.0] * len(self._times)))
             joules.append((joules[-1] if joules else 0.0) + self.unit_j * advance)
             total += joules[-1]
-        self._times.append(instant)
+        self._times.append(instant_s)
         self._total.append(total)
-        return instant
 
     def _resting(self, readings: Mapping[str, int], instant_s: float) -> str:
         """A counter that has not moved for too long; empty if there is none."""
         for name, value in readings.items():
             if value != self._last.get(name):
                 self._moved[name] = instant_s
+        # A counter may rest between two updates, and however often it moves, it is seen to once a period.
         limit = max(5 * self.update_s, 3 * (self.period_s or 1.0))
         late = [name for name in readings if instant_s - self._moved[name] > limit and name not in self.may_rest]
         return late[0] if late else ""
@@ -118,6 +108,7 @@ class CounterSource(EnergySource):
         return Measurement(
             energy_j=energy + unseen * power,
             low_j=max(0.0, energy - margin) + unseen * float(steps.min()),
+            # What was counted before the counter was set back is not known.
             high_j=float("nan") if set_back else energy + margin + unseen * float(steps.max()),
             coverage=0.0 if set_back else 1.0 if unseen < 1e-3 * duration else covered / duration,
             samples=len(times),
@@ -127,20 +118,9 @@ class CounterSource(EnergySource):
 
     def trace(self) -> pd.DataFrame:
         """Mean power between two readings, at the later one."""
-        times = np.array(self._times)
-        tables = [
-            pd.DataFrame(
-                {"time_s": times[1:], "rail": name, "power_w": np.diff(np.array(joules)) / np.diff(times)}
-            )
-            for name, joules in {"total": self._total, **self._parts}.items()
-        ]  # fmt: skip
-        return pd.concat(tables, ignore_index=True).sort_values("time_s", kind="stable", ignore_index=True)
+        times, joules = np.array(self._times), {"total": self._total, **self._parts}
+        return power_table({name: (times[1:], np.diff(np.array(of)) / np.diff(times)) for name, of in joules.items()})
 
     def describe(self) -> dict[str, object]:
         """Counters and rates."""
-        return {
-            "counters": sorted(self._last),
-            "period_s": self.period_s,
-            "update_s": self.update_s,
-            "readings_lost": len(self._losses),
-        }
+        return super().describe() | {"counters": sorted(self._last), "update_s": self.update_s}

@@ -1,26 +1,95 @@
-"""Which sources this machine has, and which of them the meter takes."""
+"""Which sources this machine has, which of them the meter takes, and their sum."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
 from mirolib.base.errors import InputError
-from mirolib.energy.combined import CombinedSource
 from mirolib.energy.sensors.battery import BatterySource
-from mirolib.energy.sensors.board_band import BoardBandSource
+from mirolib.energy.sensors.boards import BoardBandSource
 from mirolib.energy.sensors.jetson import JetsonSource
 from mirolib.energy.sensors.jtop import JtopSource
 from mirolib.energy.sensors.model import ModelSource
 from mirolib.energy.sensors.nvml import NvmlSource
 from mirolib.energy.sensors.rapl import RaplSource
 from mirolib.energy.sensors.zeus import ZeusSource
-from mirolib.energy.source import EnergySource, NullSource
+from mirolib.energy.source import KINDS, Availability, EnergySource, Measurement, NullSource, power_table
+
+
+class CombinedSource(EnergySource):
+    """The sum of sources with disjoint scopes, such as processor and graphics card."""
+
+    def __init__(self, sources: Sequence[EnergySource]) -> None:
+        """A sum.
+
+        Raises:
+            InputError: If there are fewer than two, or two of them cover the same part.
+        """
+        if len(sources) < 2:
+            raise InputError("A sum of energy sources needs two or more.")
+        for one, other in combinations(sources, 2):
+            if common := ", ".join(sorted(one.parts & other.parts)):
+                both = f"Sources {one.name} and {other.name} both cover {common}"
+                raise InputError(f"{both}; add only sources of different parts.")
+        self.sources = tuple(sources)
+        self.name = " + ".join(source.name for source in sources)
+        self.scope = " + ".join(source.scope for source in sources)
+        self.kind = max((source.kind for source in sources), key=KINDS.index)
+        self.parts = frozenset().union(*(source.parts for source in sources))
+        periods = [source.period_s for source in sources if source.period_s is not None]
+        self.period_s = min(periods) if periods else None
+
+    def probe(self) -> Availability:
+        """Available if all are."""
+        found = [source.probe() for source in self.sources]
+        return next((one for one in found if not one.available), found[0])
+
+    def mark(self) -> float:
+        """Reads all of them; the instant of the last."""
+        return [source.mark() for source in self.sources][-1]
+
+    def measure(self, start_s: float, end_s: float) -> Measurement:
+        """The sum; its band holds all bands, its coverage is that of the worst."""
+        parts = [source.measure(start_s, end_s) for source in self.sources]
+        notes = [f"{source.name}: {part.note}" for source, part in zip(self.sources, parts, strict=True) if part.note]
+        return Measurement(
+            energy_j=sum(part.energy_j for part in parts),
+            low_j=sum(part.low_j for part in parts),
+            high_j=sum(part.high_j for part in parts),
+            coverage=min(part.coverage for part in parts),
+            samples=min(part.samples for part in parts),
+            longest_gap_s=max((part.longest_gap_s for part in parts), key=lambda gap: math.inf if gap != gap else gap),
+            note="; ".join(notes),
+        )
+
+    def trace(self) -> pd.DataFrame:
+        """All traces, rails named after their source, and the sum of the totals as `total`."""
+        tables = {source.name: source.trace() for source in self.sources}
+        times = np.unique(np.concatenate([table["time_s"] for table in tables.values()]))
+        totals = [table[table["rail"] == "total"] for table in tables.values()]
+        power = sum((np.interp(times, total["time_s"], total["power_w"]) for total in totals), np.zeros(len(times)))
+        rails = [table.assign(rail=name + ": " + table["rail"]) for name, table in tables.items()]
+        joined = pd.concat([power_table({"total": (times, power)}), *rails])
+        return joined.sort_values("time_s", kind="stable", ignore_index=True)
+
+    def describe(self) -> dict[str, object]:
+        """What each says."""
+        return {source.name: source.describe() for source in self.sources}
+
+    def close(self) -> None:
+        """Closes all of them."""
+        for source in self.sources:
+            source.close()
 
 
 def candidates() -> list[EnergySource]:
     """Every kind of source, made for this machine, in the order in which they are preferred."""
+    # What measures before what estimates; a board's sensors before the service that reads them.
     return [
         JetsonSource(), JtopSource(), RaplSource(), NvmlSource(), ZeusSource(), BatterySource(),
         ModelSource(), BoardBandSource(), NullSource(),
@@ -48,9 +117,8 @@ def named(name: str) -> EnergySource:
     """
     found = {source.name: source for source in candidates()}
     if name not in found:
-        raise InputError(
-            f"There is no energy source {name!r}; choose auto, {', '.join(found)}, or the path of a .csv trace."
-        )
+        choice = f"auto, {', '.join(found)}, or the path of a .csv trace"
+        raise InputError(f"There is no energy source {name!r}; choose {choice}.")
     for other in found.values():
         if other.name != name:
             other.close()

@@ -5,15 +5,26 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, astuple, dataclass
 
 from mirolib.energy.source import Kind, Measurement
 
 ENOUGH_COVERAGE = 0.9
 """Rows that saw less of their interval than this don't enter totals."""
 
-_MISSING_SHARE = 0.05
+FORWARD_SHARE = 1 / 3
+"""A forward pass as a share of a training step's work: the backward pass takes about twice the forward one."""
+
+_MISSING_SHARE = 0.05  # of the time; windows too short for the sensor, such as flushing after a task, stay far below
+
+_BADGES: dict[Kind, tuple[str, str]] = {
+    "measured": ("measured", "#009E73"),
+    "measured-partial": ("partial", "#0072B2"),
+    "replayed": ("replayed", "#CC79A7"),
+    "estimated-calibrated": ("estimated", "#D55E00"),
+    "estimated-uncalibrated": ("estimated, uncalibrated", "#D55E00"),
+    "none": ("none", "#777777"),
+}  # word and colour of each kind
 
 
 @dataclass(frozen=True)
@@ -35,14 +46,12 @@ class Work:
     bytes_written: int = 0
 
     def __sub__(self, earlier: Work) -> Work:
-        """Work since `earlier`."""
-        return Work(
-            self.visits - earlier.visits,
-            self.forward_visits - earlier.forward_visits,
-            self.cpu_s - earlier.cpu_s,
-            self.bytes_read - earlier.bytes_read,
-            self.bytes_written - earlier.bytes_written,
-        )
+        return Work(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
+
+    @property
+    def visit_equivalents(self) -> float:
+        """Sample visits, where a forward pass alone counts as the `FORWARD_SHARE` of a training step that it is."""
+        return self.visits + FORWARD_SHARE * self.forward_visits
 
 
 @dataclass(frozen=True)
@@ -86,20 +95,12 @@ class Reading:
     def row(self) -> dict[str, object]:
         """The reading as one flat row."""
         return {
-            "window": self.window,
-            "task": self.task,
-            "start_s": self.start_s,
-            "duration_s": self.duration_s,
-            **asdict(self.measurement),
-            "above_idle_j": self.above_idle_j,
-            **asdict(self.work),
-            "kind": self.kind,
-            "scope": self.scope,
-            "source": self.source,
-        }
+            "window": self.window, "task": self.task, "start_s": self.start_s, "duration_s": self.duration_s,
+            **asdict(self.measurement), "above_idle_j": self.above_idle_j, **asdict(self.work),
+            "kind": self.kind, "scope": self.scope, "source": self.source,
+        }  # fmt: skip
 
-    def __str__(self) -> str:
-        """The energy with its band, kind and scope, in one line."""
+    def __repr__(self) -> str:
         m = self.measurement
         if math.isnan(m.energy_j):
             band = "" if math.isnan(m.low_j) else f" (between {m.low_j:.4g} and {m.high_j:.4g} J)"
@@ -113,14 +114,14 @@ class Reading:
         how = "no sensor" if self.kind == "none" else f"{self.kind}, {self.scope}"
         return f"{self.window}: {value} in {self.duration_s:.3g} s{seen}; {how}{note}"
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(str(self))
-
     def _repr_html_(self) -> str:
-        return badge(self)
+        word, colour = _BADGES[self.kind]
+        style = f"background:{colour};color:white;border-radius:0.7em;padding:0.1em 0.7em"
+        pill = f'<span style="{style}">{word}</span>'
+        return f"<div>{pill} <i>{html.escape(self.scope)}</i> &nbsp; {html.escape(str(self))}</div>"
 
 
-def during(readings: Iterable[Reading], *activities: str) -> list[Reading]:
+def in_windows(readings: Iterable[Reading], *activities: str) -> list[Reading]:
     """Those of some readings in which one of the activities was going on."""
     return [reading for reading in readings if not set(activities).isdisjoint(reading.activities)]
 
@@ -138,24 +139,3 @@ def total_energy_j(readings: Iterable[Reading]) -> float:
     if not duration or missing_s > _MISSING_SHARE * (duration + missing_s):
         return float("nan")
     return sum(row.measurement.energy_j for row in seen) * (1 + missing_s / duration)
-
-
-BADGES: dict[Kind, tuple[str, str]] = {
-    "measured": ("measured", "#009E73"),
-    "measured-partial": ("partial", "#0072B2"),
-    "replayed": ("replayed", "#CC79A7"),
-    "estimated-calibrated": ("estimated", "#D55E00"),
-    "estimated-uncalibrated": ("estimated, uncalibrated", "#D55E00"),
-    "none": ("none", "#777777"),
-}
-"""Word and colour of each kind."""
-
-
-def badge(reading: Reading) -> str:
-    """HTML of a reading: a coloured badge with the kind, the scope, and the energy with its band."""
-    word, colour = BADGES[reading.kind]
-    pill = (
-        f'<span style="background:{colour};color:white;border-radius:0.7em;padding:0.1em 0.7em">'
-        f"{html.escape(word)}</span>"
-    )
-    return f"<div>{pill} <i>{html.escape(reading.scope)}</i> &nbsp; {html.escape(str(reading))}</div>"

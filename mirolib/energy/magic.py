@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import Any
 
 from mirolib.base.errors import InputError
 from mirolib.energy.ledger import Reading, Work
 from mirolib.energy.meter import EnergyMeter
 
-_METERS: list[EnergyMeter] = []
 
-
+@cache
 def cell_meter() -> EnergyMeter:
     """The meter that all cells share, made at the first use."""
-    if not _METERS:
-        meter = EnergyMeter.auto()
-        meter.watch(lambda: Work(cpu_s=time.process_time()), _synchronise)
-        _METERS.append(meter)
-    return _METERS[0]
+    meter = EnergyMeter.auto()
+    meter.watch(lambda: Work(cpu_s=time.process_time()), _synchronise)
+    return meter
 
 
 def _synchronise() -> None:
     import torch
 
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # starting CUDA only to wait for it would take seconds
         torch.cuda.synchronize()
 
 
@@ -44,9 +42,7 @@ def measure_cell(shell: Any, line: str, cell: str) -> Reading:
     """
     if len(line.split()) > 1:
         raise InputError(f"%%energy takes one word, a name for the activity; got {line.strip()!r}.")
-    meter = cell_meter()
-    meter.restart()  # a cell that was interrupted may have left a window open
-    with meter.window(line.strip() or "cell") as window:
+    with cell_meter().window(line.strip() or "cell") as window:
         result = shell.run_cell(cell)
         result.raise_error()
     assert window.reading is not None

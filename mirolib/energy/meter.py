@@ -6,10 +6,10 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from types import TracebackType
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -20,22 +20,21 @@ from mirolib.energy.source import KINDS, NOT_MEASURED, EnergySource
 
 logger = logging.getLogger(__name__)
 
+# The error that random instants leave falls with the square root of a window's length, so that its beginning is sampled
+# four times as fast: two seconds are then off by one percent where power swings by a third at 8 to 10 Hz; at 20 Hz
+# throughout it would be 2.7 %.
 _SHORTEST_SLOT, _FULL_SLOT_AFTER_S = 0.25, 24.0
 
 
 def sampling_instants(start_s: float, period_s: float, rng: random.Random) -> Iterator[float]:
-    """When to read a sensor: at a random instant of every slot; slots are short at first.
-
-    A fixed rhythm would beat with that of training: a wave of 100 ms that is read every 100 ms is off by a third. What
-    the random instants leave is noise, which falls with the square root of a window's length, so that its beginning is
-    sampled four times as fast: a window of two seconds is then off by one percent where power swings by a third at 8 to
-    10 Hz; at 20 Hz throughout it would be 2.7 %.
+    """When to read a sensor: at a random instant of every slot; slots are a quarter of the period at first.
 
     Args:
         start_s: Beginning of the first slot.
-        period_s: Length of a slot from 24 s on; it grows to that in proportion to time, from a quarter at first.
+        period_s: Length of a slot from 24 s on; it grows to that in proportion to time.
         rng: Draws the instants.
     """
+    # A fixed rhythm would beat with that of training: a wave of 100 ms that is read every 100 ms is off by a third.
     slot = start_s
     while True:
         length = period_s * min(1.0, max(_SHORTEST_SLOT, (slot - start_s) / _FULL_SLOT_AFTER_S))
@@ -43,60 +42,73 @@ def sampling_instants(start_s: float, period_s: float, rng: random.Random) -> It
         slot += length
 
 
+class _Sampler(AbstractContextManager[None]):
+    """Marks a source in a thread of its own for as long as anyone is inside."""
+
+    def __init__(self, source: EnergySource) -> None:
+        self.cpu_s = 0.0
+        self.edge_s = 0.0  # when windows last changed; the planned instants begin anew there
+        self._source, self._users, self._lock = source, 0, threading.Lock()
+        self._stop, self._thread = threading.Lock(), threading.Thread()  # of the thread under way, if there is one
+        self._rng = random.Random()  # its draws decide when a sensor is read and nothing else
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1 and self._source.period_s is not None:
+                self._stop = threading.Lock()
+                self._stop.acquire()
+                self._thread = threading.Thread(target=self._sample, args=(self._stop,), name="miro-meter", daemon=True)
+                self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users and self._thread.is_alive():
+                self._stop.release()
+                self._thread.join()
+
+    def _sample(self, stop: threading.Lock) -> None:
+        """Marks the source at the planned instants until the lock `stop` is let go of; what is overdue is left out."""
+        period, edge, instants = self._source.period_s or 0.0, float("nan"), iter([0.0])
+        spent = time.thread_time()
+        while True:
+            if edge != self.edge_s:
+                edge = self.edge_s
+                instants = sampling_instants(time.monotonic(), period, self._rng)
+            late = time.monotonic() - next(instants)
+            if late > period:
+                continue
+            # Waiting for a lock takes half the time of waiting for an event.
+            if stop.acquire(timeout=max(0.0, -late)):
+                return
+            self._source.mark()
+            before, spent = spent, time.thread_time()
+            self.cpu_s += spent - before
+
+
+class _Edge(NamedTuple):
+    """An instant at which windows change, and the work done until then."""
+
+    instant_s: float
+    work: Work
+
+
+@dataclass(eq=False)
 class Window:
-    """An activity that is metered, as a context manager or from `open` to `close`.
+    """An activity that is metered; `EnergyMeter.window` makes it.
 
     Attributes:
         name: The activity.
         task: Task it belongs to; -1 for none.
+        thread: Identifier of the thread that has opened it.
         reading: The whole window, once it is closed; None before.
     """
 
-    def __init__(self, meter: EnergyMeter, name: str, task: int) -> None:
-        """A window of a meter, not open yet."""
-        self.name, self.task = name, task
-        self.reading: Reading | None = None
-        self.thread = 0
-        self._meter = meter
-        self._start: tuple[float, Work] | None = None
-
-    def open(self) -> Window:
-        """Begins the activity.
-
-        Raises:
-            InputError: If the window has been opened before.
-        """
-        if self._start is not None:
-            raise InputError(f"Window {self.name} has been opened before; ask the meter for a new one.")
-        self.thread = threading.get_ident()
-        self._start = self._meter._open(self)
-        return self
-
-    def close(self) -> Reading:
-        """Ends the activity.
-
-        Raises:
-            InputError: If the window is not open, or one that was opened inside it still is.
-        """
-        if self._start is None or self.reading is not None:
-            state = "was never opened" if self._start is None else "is closed already"
-            raise InputError(f"Window {self.name} {state}; open each window once and close it once.")
-        start, before = self._start
-        end, after = self._meter._close(self)
-        self.reading = self._meter._reading((self.name,), self.task, start, end, after - before)
-        return self.reading
-
-    def __enter__(self) -> Window:
-        """Opens it."""
-        return self.open()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes it, and after an error whatever was left open inside."""
-        if error is not None:
-            self._meter._close_inside(self)
-        self.close()
+    name: str
+    task: int
+    thread: int = field(default_factory=threading.get_ident)
+    reading: Reading | None = None
 
 
 class EnergyMeter:
@@ -117,30 +129,24 @@ class EnergyMeter:
         """A meter over one source, which it keeps.
 
         Raises:
-            InputError: If the source is not available, which the sentence explains, or no energy source.
+            InputError: If it is not available, which the sentence explains, or no energy source.
         """
         if not isinstance(source, EnergySource):
             raise InputError(f"{source!r} is no energy source; give an object such as mirolib.energy.choose() returns.")
         if not (hasattr(source, "name") and hasattr(source, "scope") and getattr(source, "kind", None) in KINDS):
-            raise InputError(
-                f"{type(source).__name__} must have a name, a scope, and as kind one of {', '.join(KINDS)}."
-            )
-        found = source.probe()
-        if not found.available:
+            what = type(source).__name__
+            raise InputError(f"{what} must have a name, a scope, and as kind one of {', '.join(KINDS)}.")
+        if not (found := source.probe()).available:
             raise InputError(f"Energy source {source.name} can't be used: {found.reason}. {found.fix}".rstrip())
-        self.source = source
+        self.source, self._sampler = source, _Sampler(source)
         self.readings: list[Reading] = []
         self.idle_power_w = float("nan")
-        self.shift_s = 0.0
-        self.cpu_s = self.metered_s = 0.0
+        self.shift_s = self.metered_s = self._edges_cpu_s = 0.0
         self._count_work: Callable[[], Work] = lambda: Work(cpu_s=time.process_time())
         self._synchronise: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
-        self._open_windows: list[Window] = []
-        self._edge: tuple[float, Work] = (0.0, Work())
-        self._users, self._stop = 0, threading.Lock()
-        self._rng = random.Random()  # its draws decide when a sensor is read and nothing else
-        self._thread: threading.Thread | None = None
+        self._open_windows: Sequence[Window] = ()  # replaced, never changed: other threads look at it
+        self._edge = _Edge(0.0, Work())
 
     @classmethod
     def auto(cls) -> EnergyMeter:
@@ -150,7 +156,6 @@ class EnergyMeter:
         return cls(choose())
 
     def __repr__(self) -> str:
-        """The source with its kind and scope, and how many rows the ledger has."""
         source = self.source
         return f"EnergyMeter({source.name}: {source.kind}, {source.scope}; {len(self.readings)} rows)"
 
@@ -163,14 +168,31 @@ class EnergyMeter:
         """
         self._count_work, self._synchronise = count_work, synchronise
 
-    def window(self, name: str, task: int = -1) -> Window:
-        """An activity to meter; what happens inside is booked also when it ends by an error.
+    @contextmanager
+    def window(self, name: str, task: int = -1) -> Iterator[Window]:
+        """Meters what happens inside; it is booked also when it ends by an error.
 
         Args:
             name: The activity, such as `train`.
             task: Index of the task it belongs to.
+
+        Yields:
+            The window, which has its `reading` afterwards.
         """
-        return Window(self, name, task)
+        window = Window(name, task)
+        with self._sampler:
+            with self._lock:
+                start = self._turn([*self._open_windows, window])
+            try:
+                yield window
+            finally:
+                with self._lock:
+                    rest = [other for other in self._open_windows if other is not window]
+                    try:
+                        edge = self._turn(rest)
+                    finally:
+                        self._open_windows = rest  # also where a user interrupts the wait for the device
+                window.reading = self._reading((name,), task, start, edge)
 
     @contextmanager
     def interlude(self, name: str) -> Iterator[None]:
@@ -183,19 +205,14 @@ class EnergyMeter:
             name: The activity, such as `pause`.
         """
         open_here = [window for window in self._open_windows if window.thread == threading.get_ident()]
-        tasks = [window.task for window in open_here if window.task >= 0]
-
-        def close() -> None:
-            self._open_windows = [window for window in self._open_windows if window not in open_here]
-
         with self._lock:
-            self._turn(close)
+            self._turn([window for window in self._open_windows if window not in open_here])
         try:
-            with self.window(name, tasks[-1] if tasks else -1):
+            with self.window(name, _task(open_here)):
                 yield
         finally:
             with self._lock:
-                self._turn(lambda: self._open_windows.extend(open_here))
+                self._turn([*self._open_windows, *open_here])
 
     def state(self) -> State:
         """The ledger so far and when it was taken, for a checkpoint."""
@@ -213,6 +230,7 @@ class EnergyMeter:
         again is in it.
         """
         now, gap_s = self.source.mark(), max(0.0, time.time() - state["wall_clock_s"])
+        # The monotonic clock begins anew with each start of the machine; only the wall clock tells how long it was off.
         self.shift_s = now - gap_s - state["instant_s"]
         earlier = [replace(row, start_s=row.start_s + self.shift_s) for row in loaded(list[Reading], state["readings"])]
         source = self.source
@@ -222,30 +240,17 @@ class EnergyMeter:
 
     def measure_idle(self, duration_s: float = 5.0) -> Reading:
         """Measures the machine at rest, from where energy above idle counts; this thread sleeps meanwhile."""
-        with self.window("idle") as window:
+        with self.window("idle") as window:  # closed also when a user interrupts the wait
             time.sleep(duration_s)
-        assert window.reading is not None
-        power = window.reading.measurement.energy_j / window.reading.duration_s
-        self.idle_power_w = power
+        reading = window.reading
+        assert reading is not None
+        power = self.idle_power_w = reading.measurement.energy_j / reading.duration_s
         self.readings[-1] = replace(self.readings[-1], idle_power_w=power)
-        return replace(window.reading, idle_power_w=power)
+        return replace(reading, idle_power_w=power)
 
-    def restart(self) -> None:
-        """Closes every window that is still open, as after a cell that crashed; what they saw is booked."""
-        for window in reversed(self._open_windows.copy()):
-            window.thread = threading.get_ident()
-            window.close()
-        while self._users:
-            self._stop_sampling()
-
-    @contextmanager
-    def sampling(self) -> Iterator[None]:
+    def sampling(self) -> AbstractContextManager[None]:
         """Keeps the source sampled, windows or not, so that the trace has no holes between them."""
-        self._start_sampling()
-        try:
-            yield
-        finally:
-            self._stop_sampling()
+        return self._sampler
 
     def trace(self) -> pd.DataFrame:
         """Power over time as the source has read it; see `EnergySource.trace`."""
@@ -254,106 +259,44 @@ class EnergyMeter:
     def describe(self) -> dict[str, object]:
         """What to keep with a run: source, kind, scope, board and rails, idle power, and what metering cost."""
         share = self.cpu_s / self.metered_s if self.metered_s else 0.0
-        return {
-            "source": self.source.name,
-            "kind": self.source.kind,
-            "scope": self.source.scope,
-            **self.source.describe(),
-            "idle_power_w": self.idle_power_w,
-            "metering_cpu_share": share,
-        }
+        source = self.source
+        own = {"source": source.name, "kind": source.kind, "scope": source.scope}
+        return own | source.describe() | {"idle_power_w": self.idle_power_w, "metering_cpu_share": share}
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor seconds that metering took."""
+        return self._edges_cpu_s + self._sampler.cpu_s
 
     @property
     def under_way(self) -> tuple[str, float]:
         """The activities going on, in one word that is empty for none, and since when; any thread may ask."""
-        return "+".join(window.name for window in self._open_windows), self._edge[0]
+        return "+".join(window.name for window in self._open_windows), self._edge.instant_s
 
-    def _open(self, window: Window) -> tuple[float, Work]:
-        self._start_sampling()
-        try:
-            with self._lock:
-                return self._turn(lambda: self._open_windows.append(window))
-        except BaseException:
-            self._stop_sampling()
-            raise
-
-    def _close(self, window: Window) -> tuple[float, Work]:
-        with self._lock:
-            inside = [other for other in self._open_windows if other.thread == window.thread]
-            if inside[-1] is not window:
-                raise InputError(
-                    f"Window {window.name} is closed while {inside[-1].name}, opened inside it, is open; "
-                    f"close {inside[-1].name} first."
-                )
-            edge = self._turn(lambda: self._open_windows.remove(window))
-        self._stop_sampling()
-        return edge
-
-    def _close_inside(self, window: Window) -> None:
-        """Closes what was opened later than a window in its thread."""
-        later = self._open_windows[self._open_windows.index(window) + 1 :]
-        for other in reversed([other for other in later if other.thread == window.thread]):
-            other.close()
-
-    def _turn(self, change: Callable[[], None]) -> tuple[float, Work]:
-        """An edge: books the interval since the last one, then changes which windows are open."""
+    def _turn(self, windows: Sequence[Window]) -> _Edge:
+        """An edge: books the interval since the last one; from here on these windows are open."""
         try:
             self._synchronise()
         except Exception as error:  # a device that has failed must not take the ledger along
             logger.warning("The device could not be waited for: %s", error)
         before = time.thread_time()
-        edge = (self.source.mark(), self._count_work())
-        (start, work), (end, now) = self._edge, edge
-        if self._open_windows and end > start:
-            tasks = [window.task for window in self._open_windows if window.task >= 0]
+        start, edge = self._edge, _Edge(self.source.mark(), self._count_work())
+        if self._open_windows and edge.instant_s > start.instant_s:
             names = tuple(window.name for window in self._open_windows)
-            self.readings.append(self._reading(names, tasks[-1] if tasks else -1, start, end, now - work))
-            self.metered_s += end - start
-        change()
-        self._edge = edge
-        self.cpu_s += time.thread_time() - before
+            self.readings.append(self._reading(names, _task(self._open_windows), start, edge))
+            self.metered_s += edge.instant_s - start.instant_s
+        self._open_windows, self._edge, self._sampler.edge_s = windows, edge, edge.instant_s
+        self._edges_cpu_s += time.thread_time() - before
         return edge
 
-    def _reading(self, activities: tuple[str, ...], task: int, start: float, end: float, work: Work) -> Reading:
-        source = self.source
+    def _reading(self, activities: tuple[str, ...], task: int, start: _Edge, end: _Edge) -> Reading:
+        source, duration_s = self.source, end.instant_s - start.instant_s
         return Reading(
-            activities, task, start, end - start, source.measure(start, end), work,
-            source.kind, source.scope, source.name, self.idle_power_w,
+            activities, task, start.instant_s, duration_s, source.measure(start.instant_s, end.instant_s),
+            end.work - start.work, source.kind, source.scope, source.name, self.idle_power_w,
         )  # fmt: skip
 
-    def _start_sampling(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._users == 1 and self.source.period_s is not None:
-                self._stop = threading.Lock()
-                self._stop.acquire()
-                self._thread = threading.Thread(target=self._sample, args=(self._stop,), name="miro-meter", daemon=True)
-                self._thread.start()
 
-    def _stop_sampling(self) -> None:
-        with self._lock:
-            self._users = max(0, self._users - 1)  # a restart may have come between
-            thread, self._thread = (self._thread, None) if not self._users else (None, self._thread)
-        if thread is not None:
-            self._stop.release()
-            thread.join()
-
-    def _sample(self, stop: threading.Lock) -> None:
-        """Marks the source at the planned instants, which begin anew at every edge; what is overdue is left out.
-
-        Ends when the lock `stop` is let go of; waiting for a lock takes half the time of waiting for an event.
-        """
-        period, edge, instants = self.source.period_s or 0.0, float("nan"), iter([0.0])
-        spent = time.thread_time()
-        while True:
-            if edge != self._edge[0]:
-                edge = self._edge[0]
-                instants = sampling_instants(time.monotonic(), period, self._rng)
-            late = time.monotonic() - next(instants)
-            if late > period:
-                continue
-            if stop.acquire(timeout=max(0.0, -late)):
-                return
-            self.source.mark()
-            before, spent = spent, time.thread_time()
-            self.cpu_s += spent - before
+def _task(windows: Sequence[Window]) -> int:
+    """The task that the innermost window with one belongs to; -1 for none."""
+    return next((window.task for window in reversed(windows) if window.task >= 0), -1)

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import bisect
 import math
-import threading
-import time
 from abc import abstractmethod
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from mirolib.energy.losses import Losses
-from mirolib.energy.source import NOT_MEASURED, EnergySource, Measurement
+from mirolib.energy.source import NOT_MEASURED, Losses, LostReading, Measurement, SensorSource, power_table
 
 LEAST_SAMPLES = 5
 """Under this many samples nothing is reported."""
 GAP_PERIODS = 3.0
 """A stretch without samples of more periods than this counts as not seen, unless a source says otherwise."""
-
-
-class LostReading(Exception):
-    """A sensor gave no usable value this time; its text says what it gave."""
 
 
 def integrate(
@@ -40,8 +33,7 @@ def integrate(
 
     The first and last sample hold for up to `gap_s` beyond them. Longer stretches without a sample count as not seen:
     the mean power of the rest is taken for them, and the band assumes anything between the extremes. The band's other
-    parts are twice the standard deviation of the sampling error, estimated from the differences of successive samples
-    (the variance estimator of stratified sampling with one sample a stratum), and half the resolution.
+    parts are twice the standard deviation of the sampling error and half the resolution.
 
     Args:
         times_s: `(n,)` instants, rising.
@@ -64,12 +56,13 @@ def integrate(
     p = np.interp(t, times_s, power_w)
     a, b = np.maximum(t[:-1], start_s), np.minimum(t[1:], end_s)
     within = b > a
-    seen = within & (np.diff(t) <= gap_s * (1 + 1e-9))
+    seen = within & (np.diff(t) <= gap_s * (1 + 1e-9))  # rounding must not make a gap of a rhythm that just fits
     width = (b - a)[seen]
     energy = float((width * (np.interp(a[seen], t, p) + np.interp(b[seen], t, p)) / 2).sum())
     covered = float(width.sum())
     if covered <= 0:
         return replace(NOT_MEASURED, samples=inside, note="no two samples close enough")
+    # The variance of stratified sampling with one sample a stratum is estimated from successive differences.
     margin = 2 * math.sqrt(float(np.square(width * np.diff(p)[seen]).sum()) / 2) + resolution_w / 2 * covered
     unseen = max(0.0, duration - covered)
     lowest, highest = extremes_w or (float(power_w.min()), float(power_w.max()))
@@ -79,16 +72,11 @@ def integrate(
         high_j=energy + margin + unseen * highest,
         coverage=1.0 if unseen < 1e-6 * duration else covered / duration,
         samples=inside,
-        longest_gap_s=_longest_gap(times_s, start_s, end_s),
+        longest_gap_s=float(np.diff([start_s, *times_s[(times_s > start_s) & (times_s < end_s)], end_s]).max()),
     )
 
 
-def _longest_gap(times_s: np.ndarray, start_s: float, end_s: float) -> float:
-    inside = times_s[(times_s > start_s) & (times_s < end_s)]
-    return float(np.diff(np.concatenate([[start_s], inside, [end_s]])).max())
-
-
-class SampledSource(EnergySource):
+class SampledSource(SensorSource):
     """A source that reads the power of rails, some of which add up to the total.
 
     Attributes:
@@ -108,15 +96,14 @@ class SampledSource(EnergySource):
     stale_after_s: float = math.inf
     gap_s: float | None = None
     changes_only: bool = False
-    _other_period_s = 0.25
+    _other_period_s = 0.25  # they enter no total, and reading each costs as much as a rail of the total
     _least_w = -1.0  # a rail at rest may read slightly negative; a whole board never draws less than this
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """A source without samples, on a monotonic clock."""
-        self._clock, self._lock = clock, threading.Lock()
-        self._times, self._power = array("d"), array("d")
+    def __init__(self) -> None:
+        super().__init__()
+        self._power = array("d")
         self._rails: dict[str, tuple[array[float], array[float]]] = {}
-        self._losses, self._rail_losses = Losses(), Losses()
+        self._rail_losses = Losses()  # apart, since they say nothing against a window's total
         self._last_others = self._changed = -math.inf
         self._last_read: Mapping[str, float] = {}
         self._extremes = (math.inf, -math.inf)
@@ -131,23 +118,18 @@ class SampledSource(EnergySource):
             LostReading: If there is nothing to read for another reason.
         """
 
-    def mark(self) -> float:
-        """Reads the rails, the others when their time has come; the instant is the middle of reading the total."""
-        start = self._clock()
-        try:
-            total = self.read(self.total_rails)
-            instant = (start + self._clock()) / 2
-            self.add(instant, total)
-        except Exception as error:  # whatever a driver does, the run goes on
-            return self._lose(error)
-        if self.other_rails and instant - self._last_others >= self._other_period_s:
-            self._last_others = instant
+    def _ask(self) -> Mapping[str, float]:
+        return self.read(self.total_rails)
+
+    def _take(self, instant_s: float, said: Mapping[str, float]) -> None:
+        self.add(instant_s, said)
+        if self.other_rails and instant_s - self._last_others >= self._other_period_s:
+            self._last_others = instant_s
             for rail in self.other_rails:
                 try:
-                    self._keep(rail, instant, self.read((rail,))[rail])
+                    self._keep(rail, instant_s, self.read((rail,))[rail])
                 except (OSError, ValueError, LostReading) as error:
-                    self._lose(error, self._rail_losses)
-        return instant
+                    self._rail_losses.add(self.name, self.clock(), error)
 
     def add(self, instant_s: float, rails: Mapping[str, float]) -> None:
         """Takes in a reading of the rails that make the total, and of any others.
@@ -161,30 +143,26 @@ class SampledSource(EnergySource):
         with self._lock:
             if self._times and instant_s <= self._times[-1]:
                 return  # two threads read at the same time; one of them is enough
-            if rails != self._last_read:
+            if rails != self._last_read:  # all of them: the total alone may well repeat
                 self._last_read, self._changed = rails, instant_s
             elif self.changes_only:
                 return
             elif instant_s - self._changed > self.stale_after_s:
                 alive = bisect.bisect_right(self._times, self._changed)
+                # Power first: who measures meanwhile counts the samples by it.
                 del self._power[alive:], self._times[alive:]
                 raise LostReading(f"the sensor has said exactly the same for over {self.stale_after_s:.0f} s")
             self._times.append(instant_s)
             self._power.append(total)
             self._extremes = min(self._extremes[0], total), max(self._extremes[1], total)
         for rail in rails:
-            if len(rails) > 1 or rail != "total":
+            if len(rails) > 1 or rail != "total":  # the trace has the total anyway
                 self._keep(rail, instant_s, rails[rail])
 
     def _keep(self, rail: str, instant_s: float, power_w: float) -> None:
         times, power = self._rails.setdefault(rail, (array("d"), array("d")))
         times.append(instant_s)
         power.append(power_w)
-
-    def _lose(self, error: Exception, losses: Losses | None = None) -> float:
-        now = self._clock()
-        (self._losses if losses is None else losses).add(self.name, now, error)
-        return now
 
     def measure(self, start_s: float, end_s: float) -> Measurement:
         """Energy by the trapezoid rule; see `integrate`."""
@@ -200,20 +178,17 @@ class SampledSource(EnergySource):
 
     def trace(self) -> pd.DataFrame:
         """Total and rails as they were read."""
-        series = {"total": (self._times, self._power), **self._rails}
-        tables = [
-            pd.DataFrame({"time_s": np.array(times[: len(power)]), "rail": rail, "power_w": np.array(power)})
-            for rail, (times, power) in series.items()
-        ]
-        return pd.concat(tables, ignore_index=True).sort_values("time_s", kind="stable", ignore_index=True)
+        series = {}
+        for rail, (times, power) in {"total": (self._times, self._power), **self._rails}.items():
+            count = len(power)  # the sampling thread may have added an instant whose power is not there yet
+            series[rail] = np.array(times[:count]), np.array(power[:count])
+        return power_table(series)
 
     def describe(self) -> dict[str, object]:
         """Rails and rates."""
-        return {
+        return super().describe() | {
             "total_rails": list(self.total_rails),
             "other_rails": list(self.other_rails),
-            "period_s": self.period_s,
             "resolution_w": self.resolution_w,
-            "readings_lost": len(self._losses),
             "rail_readings_lost": len(self._rail_losses),
         }

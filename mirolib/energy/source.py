@@ -1,18 +1,24 @@
-"""What every energy source has in common, and the source that says there is none."""
+"""What every energy source has in common, what those with a sensor do, and the source that says there is none."""
 
 from __future__ import annotations
 
+import bisect
+import logging
+import threading
 import time
 from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
 
-Kind = Literal["measured", "measured-partial", "estimated-calibrated", "estimated-uncalibrated", "replayed", "none"]
-KINDS: tuple[Kind, ...] = (
-    "measured", "measured-partial", "replayed", "estimated-calibrated", "estimated-uncalibrated", "none",
-)  # fmt: skip
+logger = logging.getLogger(__name__)
+
+Kind = Literal["measured", "measured-partial", "replayed", "estimated-calibrated", "estimated-uncalibrated", "none"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 """How a number was got, the most trustworthy first."""
 NO_JOULES: tuple[Kind, ...] = ("none", "estimated-uncalibrated")
 """Kinds without a number of joules; work stands in for decisions and comparisons."""
@@ -56,6 +62,10 @@ class Measurement:
     note: str = ""
 
 
+class LostReading(Exception):
+    """A sensor gave no usable value this time; its text says what it gave."""
+
+
 _NAN = float("nan")
 NOT_MEASURED = Measurement(_NAN, _NAN, _NAN, 0.0, 0, _NAN)
 
@@ -69,6 +79,7 @@ class EnergySource(ABC):
         scope: What part of the machine they cover.
         parts: The same as names of consumers; sources are added only where these are disjoint.
         period_s: How often `mark` should be called while something is measured; None if edges are enough.
+        clock: Seconds of the monotonic clock that all its instants are on.
     """
 
     name: str
@@ -76,18 +87,19 @@ class EnergySource(ABC):
     scope: str
     parts: frozenset[str] = frozenset()
     period_s: float | None = None
+    clock: Callable[[], float] = staticmethod(time.monotonic)
 
     @abstractmethod
     def probe(self) -> Availability:
         """Says whether the source can be read here, or why not and how to fix it."""
 
-    @abstractmethod
     def mark(self) -> float:
-        """Takes a reading; one that fails is counted as lost, not raised, since a run must go on.
+        """Takes a reading, if there is something to read; one that fails is counted as lost, and the run goes on.
 
         Returns:
             The instant of the reading, in seconds of the monotonic clock.
         """
+        return self.clock()
 
     @abstractmethod
     def measure(self, start_s: float, end_s: float) -> Measurement:
@@ -95,7 +107,7 @@ class EnergySource(ABC):
 
     def trace(self) -> pd.DataFrame:
         """Power as it was read, a row each: `time_s` (monotonic clock), `rail` (`total` or a name) and `power_w`."""
-        return pd.DataFrame({"time_s": [], "rail": [], "power_w": []})
+        return power_table({})
 
     def describe(self) -> dict[str, object]:
         """Facts to keep with a run, such as the board and its rails."""
@@ -103,6 +115,16 @@ class EnergySource(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Ends what the source has started."""
+
+
+def power_table(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
+    """The instants and watts of some rails as `EnergySource.trace` gives them, in the order of time."""
+    tables = [
+        pd.DataFrame({"time_s": times, "rail": rail, "power_w": power}) for rail, (times, power) in series.items()
+    ]
+    # pandas refuses to join nothing, which is what a source without a sensor has.
+    table = pd.concat(tables or [pd.DataFrame({"time_s": [], "rail": [], "power_w": []})])
+    return table.sort_values("time_s", kind="stable", ignore_index=True)
 
 
 class NullSource(EnergySource):
@@ -114,10 +136,67 @@ class NullSource(EnergySource):
         """Always available."""
         return Availability(True, "no sensor is read; work is counted instead")
 
-    def mark(self) -> float:
-        """The instant, without a reading."""
-        return time.monotonic()
-
     def measure(self, start_s: float, end_s: float) -> Measurement:
         """NaN."""
         return NOT_MEASURED
+
+
+class Losses:
+    """What a source failed to read and when; the first time it is logged too."""
+
+    def __init__(self) -> None:
+        self._instants, self._texts = array("d"), list[str]()
+
+    def __len__(self) -> int:
+        return len(self._instants)
+
+    def add(self, source: str, instant_s: float, error: Exception | str) -> None:
+        """Notes that the source of a name lost a reading at an instant, and what went wrong."""
+        text = str(error) or type(error).__name__
+        if not self._instants:  # once: a sensor that died would fill the log, many times a second
+            logger.warning("Energy source %s lost a reading: %s", source, text)
+        # One text for as long as it stays the same: a sensor that died days ago must take little memory.
+        self._texts.append(self._texts[-1] if self._texts and self._texts[-1] == text else text)
+        self._instants.append(instant_s)
+
+    def note(self, start_s: float, end_s: float) -> str:
+        """What was lost between two instants, in words; empty if nothing was."""
+        first, end = bisect.bisect_left(self._instants, start_s), bisect.bisect_right(self._instants, end_s)
+        return f"{end - first} readings lost, the last: {self._texts[end - 1]}" if end > first else ""
+
+
+class SensorSource(EnergySource):
+    """A source with a sensor that is read again and again; what it said is kept, and when it said nothing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # edges are marked by the thread that trains, the instants between by another
+        self._times = array("d")
+        self._losses = Losses()
+
+    @abstractmethod
+    def _ask(self) -> Any:
+        """What the sensor says now."""
+
+    @abstractmethod
+    def _take(self, instant_s: float, said: Any) -> None:
+        """Keeps what the sensor said at an instant; raises LostReading if that is not usable."""
+
+    def mark(self) -> float:
+        """Reads the sensor; the instant is the middle of reading it."""
+        start = self.clock()
+        try:
+            said = self._ask()
+            instant = (start + self.clock()) / 2
+            self._take(instant, said)
+        except Exception as error:  # whatever a driver does, the run goes on
+            return self._lose(error)
+        return instant
+
+    def _lose(self, error: Exception | str) -> float:
+        now = self.clock()
+        self._losses.add(self.name, now, error)
+        return now
+
+    def describe(self) -> dict[str, object]:
+        """How often it is read, and how often in vain."""
+        return {"period_s": self.period_s, "readings_lost": len(self._losses)}

@@ -1,6 +1,6 @@
 """Injectors: what makes storage slow or memory scarce in an experiment.
 
-`BudgetSchedule` (in `budgets`) is the one for memory. For I/O there is a throttle, which slows the real store in a
+`BudgetSchedule` (memory/budget.py) is the one for memory. For I/O there is a throttle, which slows the real store in a
 known way, and a real competitor: a process that writes and reads the same disk. A store that lies in the system's page
 cache feels no disk; `cold_cache` keeps it out, as on a device whose memory is needed for other things. `During` lets
 one of them act for some epochs of a run.
@@ -28,47 +28,8 @@ from mirolib.memory.storage import Storage
 _MADV_DONTNEED = 4  # of Linux' <sys/mman.h>; ctypes has no name for it
 
 
-class TokenBucket:
-    """Lets so many bytes pass a second, after a burst."""
-
-    def __init__(
-        self,
-        rate_bytes_s: float,
-        burst_bytes: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
-    ) -> None:
-        """A bucket that is full.
-
-        Args:
-            rate_bytes_s: Bytes a second.
-            burst_bytes: Bytes that pass at once after a pause.
-            clock: Seconds of a monotonic clock.
-            sleep: Waits so many seconds.
-
-        Raises:
-            InputError: If the rate is not positive or the burst negative.
-        """
-        if not rate_bytes_s > 0 or burst_bytes < 0:
-            raise InputError(f"A rate of {rate_bytes_s} bytes/s with bursts of {burst_bytes} can't be; use above 0.")
-        self._rate, self._burst = rate_bytes_s, burst_bytes
-        self._clock, self._sleep = clock, sleep
-        self._tokens, self._then = burst_bytes, clock()
-        self._lock = threading.Lock()
-
-    def take(self, size_bytes: int) -> None:
-        """Waits until so many bytes may pass."""
-        with self._lock:
-            now = self._clock()
-            self._tokens = min(self._burst, self._tokens + self._rate * (now - self._then)) - size_bytes
-            self._then = now
-            owed_s = -self._tokens / self._rate
-        if owed_s > 0:
-            self._sleep(owed_s)
-
-
 class Throttle(AbstractContextManager["Throttle"]):
-    """A token bucket under a store's reads, as long as the block lasts; its rate may be changed meanwhile."""
+    """Lets so many bytes of a store be read a second while the block lasts; the rate may be changed meanwhile."""
 
     def __init__(self, storage: Storage, rate_bytes_s: float | None) -> None:
         """A throttle on the reads of `storage`.
@@ -81,6 +42,7 @@ class Throttle(AbstractContextManager["Throttle"]):
             InputError: If the rate is not positive.
         """
         self._storage, self._released = storage, threading.Event()
+        self._lock = threading.Lock()
         self.set_rate(rate_bytes_s)
 
     def set_rate(self, rate_bytes_s: float | None) -> None:
@@ -89,15 +51,22 @@ class Throttle(AbstractContextManager["Throttle"]):
         Raises:
             InputError: If the rate is not positive.
         """
-        released = threading.Event()
-        bucket = None if rate_bytes_s is None else TokenBucket(rate_bytes_s, sleep=released.wait)
-        self._rate, self._bucket = rate_bytes_s, bucket
-        waiting, self._released = self._released, released
+        if rate_bytes_s is not None and not rate_bytes_s > 0:
+            raise InputError(f"A rate of {rate_bytes_s} bytes/s can't be; use above 0.")
+        with self._lock:
+            self._rate, self._free_at = rate_bytes_s, time.monotonic()
+            waiting, self._released = self._released, threading.Event()
         waiting.set()
 
     def _take(self, size_bytes: int) -> None:
-        if (bucket := self._bucket) is not None:
-            bucket.take(size_bytes)
+        """Waits until so many bytes may pass; a pause saves up nothing."""
+        with self._lock:
+            if (rate := self._rate) is None:
+                return
+            now, released = time.monotonic(), self._released
+            self._free_at = max(now, self._free_at) + size_bytes / rate
+            wait_s = self._free_at - now
+        released.wait(wait_s)  # an event in the place of a sleep, so that another rate ends it
 
     def __enter__(self) -> Throttle:
         """Begins."""
@@ -210,7 +179,8 @@ def throttling(first: int, last: int, rate_bytes_s: float) -> Callable[[Storage]
     Raises:
         InputError: If the rate is not positive.
     """
-    TokenBucket(rate_bytes_s)  # not only when the run has begun
+    if not rate_bytes_s > 0:  # not only when the run has begun
+        raise InputError(f"A rate of {rate_bytes_s} bytes/s can't be; use above 0.")
     return lambda storage: During(first, last, Throttle(storage, rate_bytes_s))
 
 

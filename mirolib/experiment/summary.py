@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from mirolib.controller import FORWARD_SHARE
-from mirolib.energy import during, total_energy_j
+from mirolib.energy import in_windows, total_energy_j
 from mirolib.records import TaskRecord
 
 LEARNING = ("receive", "profile", "train", "retain")
@@ -40,8 +39,8 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "energy_scope": readings[0].scope,
     }
     row["cost_error"] = _cost_error(records)
-    learning = during(readings, *LEARNING)
-    row["learning_work"] = sum(r.work.visits + FORWARD_SHARE * r.work.forward_visits for r in learning)
+    learning = in_windows(readings, *LEARNING)
+    row["learning_work"] = sum(r.work.visit_equivalents for r in learning)
     row["learning_energy_j"] = total_energy_j(learning)
     for window in dict.fromkeys(reading.window for reading in readings):
         ours = [reading for reading in readings if reading.window == window]
@@ -58,7 +57,7 @@ def _cost_error(records: list[TaskRecord]) -> float:
     errors = []
     for record in records:
         chosen = record.trials[record.trials["chosen"]] if len(record.trials) else record.trials
-        train = during(record.readings, "train")
+        train = in_windows(record.readings, "train")
         # a task whose sizes were changed under way did not cost what was chosen
         if len(chosen) == 1 and len({(e.config.stream_size, e.config.episodic_size) for e in record.epochs}) == 1:
             visits, joules = float(sum(reading.work.visits for reading in train)), total_energy_j(train)

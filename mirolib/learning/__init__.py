@@ -7,6 +7,8 @@ from mirolib.learning.learner import (
     Finetuning as Finetuning,
     Learner as Learner,
     Method as Method,
+    Tally as Tally,
+    binary_cross_entropy as binary_cross_entropy,
     train_epoch as train_epoch,
 )
 from mirolib.learning.methods import METHODS as METHODS

@@ -35,26 +35,24 @@ class Transform:
 
     def train(self, samples: np.ndarray) -> Tensor:
         """Raw samples `(n, *sample_shape)` to augmented, normalised float32 on the device."""
-        raw = self._cut(samples, True) if self._spec.encoded else self._upload(samples)
+        raw = self._uploaded(samples, random=True)
         if self._padding or self._flip:
             raw = self._crop_and_mirror(raw)
         return self._normalise(raw)
 
     def evaluate(self, samples: np.ndarray) -> Tensor:
         """Raw samples `(n, *sample_shape)` to normalised float32 on the device."""
-        return self._normalise(self._cut(samples, False) if self._spec.encoded else self._upload(samples))
+        return self._normalise(self._uploaded(samples, random=False))
 
-    def _cut(self, samples: np.ndarray, random: bool) -> Tensor:
-        """Encoded images `(n,)` as `(n, 3, height, width) uint8` on the device."""
-        count, size = len(samples), self._spec.sample_shape[1:]
-        draws = torch.rand(count, 4, generator=self.generator, device=self._device) if random else None
-        return decoded(samples, size, draws).to(self._device)
-
-    def _upload(self, samples: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.require(samples, requirements="W")).to(self._device)
+    def _uploaded(self, samples: np.ndarray, random: bool) -> Tensor:
+        if not self._spec.encoded:
+            # a view of stored bytes is read-only, of which PyTorch would warn
+            return torch.from_numpy(np.require(samples, requirements="W")).to(self._device)
+        draws = torch.rand(len(samples), 4, generator=self.generator, device=self._device) if random else None
+        return decoded(samples, self._spec.sample_shape[1:], draws).to(self._device)
 
     def _crop_and_mirror(self, raw: Tensor) -> Tensor:
-        """A window of the original size at a random place of each zero-padded image, mirrored or not: one gather."""
+        """A window of the original size at a random place of each zero-padded image, mirrored or not."""
         (n, channels, height, width), p = raw.shape, self._padding
         padded = functional.pad(raw, (p, p, p, p)).flatten(2)
         at = torch.randint(0, 2 * p + 1, (2, n, 1), generator=self.generator, device=self._device)
@@ -63,8 +61,10 @@ class Transform:
         if self._flip:
             mirrored = torch.rand(n, 1, generator=self.generator, device=self._device) < 0.5
             columns = torch.where(mirrored, width - 1 - columns, columns)
+        # one gather, since a loop over images would launch a kernel or more for each
         places = ((at[0] + rows) * (width + 2 * p))[:, :, None] + (at[1] + columns)[:, None, :]
         return padded.gather(2, places.view(n, 1, -1).expand(n, channels, -1)).view(raw.shape)
 
     def _normalise(self, raw: Tensor) -> Tensor:
+        # a copy, since what follows writes to it, and samples that are float32 may be the memory's own
         return raw.to(torch.float32, copy=True).mul_(self._gain).add_(self._offset)

@@ -28,7 +28,7 @@ from mirolib.learning.models import ExpandingHead
 from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
 
-_CHUNK = 512
+_CHUNK = 512  # validation samples read and passed at once, so that any number of them fits memory
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def fit_bias_layer(logits: Tensor, labels: Tensor, first: int, pull: float = 1.0
         pull: Weight of `((alpha - 1)² + beta²) / 2` beside the samples, each of weight 1; 0 for none.
     """
     identity = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    # doubles on the processor: the tolerances below are out of reach of float32, and MPS has no doubles
     logits, labels, values = logits.cpu().double(), labels.cpu(), identity.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [values], max_iter=200, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
@@ -92,24 +93,15 @@ def fit_bias_layer(logits: Tensor, labels: Tensor, first: int, pull: float = 1.0
         loss.backward()
         return loss
 
-    with torch.enable_grad():
+    with torch.enable_grad():  # whatever the caller has set
         optimizer.step(closure)
     alpha, beta = values.tolist()
     return BiasLayer(first, logits.shape[1], alpha, beta)
 
 
-def condensed(logits: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """Old classes joined into one, class 0, which leaves the layer that fits best as it is and needs less memory.
-
-    Args:
-        logits: `(n, classes)`.
-        labels: `(n,) int64`.
-        first: The first new class, 1 or more.
-
-    Returns:
-        Logits `(n, 1 + new classes)`, the first being the logarithm of the sum of the old ones' exponentials, and
-        labels `(n,)`.
-    """
+def _condensed(logits: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Logits `(n, 1 + new classes)` and labels `(n,)` with the old classes joined into one, class 0."""
+    # the layer that fits best stays as it is, since a softmax sees the old classes' sum alone, and memory is saved
     joined = torch.cat([logits[:, :first].logsumexp(dim=1, keepdim=True), logits[:, first:]], dim=1)
     return joined, (labels - first + 1).clamp(min=0)
 
@@ -118,7 +110,7 @@ class _Frozen:
     """The model of the last task's end with its bias layer; clones share it, for nothing changes it."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module, classes: int, layer: BiasLayer | None) -> None:
-        """Copies backbone and head, of which the first `classes` outputs count."""
+        # of the head's outputs the first ones count: it has grown for the new task already
         self.classes, self._layer = classes, layer
         self._backbone, self._head = (copy.deepcopy(module).eval().requires_grad_(False) for module in (backbone, head))
 
@@ -129,12 +121,11 @@ class _Frozen:
     def restored(cls, state: State, learner: Learner) -> _Frozen:
         """The model that `state` was taken of; the learner's has the same shape."""
         layer = state["layer"] and loaded(BiasLayer, state["layer"])
-        frozen = cls(learner.backbone, learner.head, state["classes"], layer)
+        head = ExpandingHead(learner.head.feature_dim).to(learner.device)
+        head.grow(len(state["head"]["bias"]), torch.Generator())
+        frozen = cls(learner.backbone, head, state["classes"], layer)
         frozen._backbone.load_state_dict(state["backbone"])
-        frozen._head = ExpandingHead(learner.head.feature_dim).to(learner.device)
-        frozen._head.grow(len(state["head"]["bias"]), torch.Generator())
         frozen._head.load_state_dict(state["head"])
-        frozen._head.requires_grad_(False)
         return frozen
 
     def state(self) -> State:
@@ -188,7 +179,6 @@ class BiC(Method):
     _swap_ratio: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
         if not self.temperature > 0 or not 0 <= self.swap_factor <= 1 or self.per_class < 1 or not self.pull >= 0:
             raise InputError(
                 "BiC needs a temperature above 0, a swap_factor from 0 to 1, per_class of 1 or more and a pull of 0 or "
@@ -216,8 +206,8 @@ class BiC(Method):
             InputError: If there are no validation samples of the new or of the old classes.
         """
         first, labels = task.classes[0], labels_of(memory.validation_ids())
-        for start, stop, which in ((0, first, "old"), (first, learner.num_classes, "new")):
-            if stop > start and not ((labels >= start) & (labels < stop)).any():
+        for which, those in (("old", labels < first), ("new", labels >= first)):
+            if (first or which == "new") and not those.any():
                 raise InputError(
                     f"BiC fits its bias layer on validation samples, but there are none of the {which} classes; "
                     "set validation_share above 0."
@@ -234,7 +224,7 @@ class BiC(Method):
         if self._old is None:
             return classification
         distillation = distillation_loss(logits, self._old.logits(inputs), self.temperature)
-        learner.tally.forward_visits += len(inputs)
+        learner.tally.forward_visits += len(inputs)  # features() counts its own; this model is the method's
         weight = self.distillation_weight(self._old.classes, logits.shape[1], self._swap_ratio)
         return weight * distillation + (1 - weight) * classification
 
@@ -244,7 +234,7 @@ class BiC(Method):
         Raises:
             StorageError: If a validation sample can't be read.
         """
-        first, self._old = task.classes[0], None
+        first, self._old = task.classes[0], None  # a checkpoint would hold it, and nothing asks for it any more
         if not first:
             return
         ids = self._balanced(memory.validation_ids(), learner.num_classes)
@@ -253,7 +243,7 @@ class BiC(Method):
             piece = ids[start : start + _CHUNK]
             with torch.no_grad():
                 logits = learner.head(learner.features(read_all(memory.storage, piece, "validation"))).cpu().double()
-            parts.append(condensed(logits, torch.from_numpy(labels_of(piece)), first))
+            parts.append(_condensed(logits, torch.from_numpy(labels_of(piece)), first))
         joined, labels = (torch.cat(column) for column in zip(*parts, strict=True))
         self._layer = replace(fit_bias_layer(joined, labels, 1, self.pull), first=first, last=learner.num_classes)
         self.layers = (*self.layers, self._layer)
@@ -261,7 +251,7 @@ class BiC(Method):
     def _balanced(self, ids: np.ndarray, classes: int) -> np.ndarray:
         """The first validation samples of each class seen, as many of each as of any that has some."""
         counts = np.bincount(labels_of(ids), minlength=classes)[:classes]
-        each = min(self.per_class, int(counts[counts > 0].min()))
+        each = min(self.per_class, int(counts[counts > 0].min()))  # a surplus of one class would be a bias of its own
         return ids[(labels_of(ids) < classes) & ((ids & ORDINAL_MASK) < each)]
 
     def state(self) -> State:

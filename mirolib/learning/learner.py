@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,10 +20,10 @@ from mirolib.base.state import State
 from mirolib.data import DatasetSpec, Preset, Samples
 from mirolib.data.stream import Task
 from mirolib.learning.augment import Transform
-from mirolib.learning.models import ExpandingHead, build_model, feature_dim
+from mirolib.learning.models import ExpandingHead, build_model, evaluating, feature_dim
 from mirolib.memory.tiered import Batch, TieredMemory
 
-_EVALUATION_BATCH = 512
+_EVALUATION_BATCH = 512  # bounds the memory of a forward pass, however many samples are given
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +35,8 @@ class Method(ABC):
     method keeps what it needs of learner and memory, never those themselves.
     """
 
-    @property
-    def replays(self) -> bool:
-        """Whether training batches hold samples of the episodic memory."""
-        return True
+    replays: ClassVar[bool] = True
+    """Whether training batches hold samples of the episodic memory."""
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -100,7 +99,6 @@ class ExperienceReplay(Method):
     loss_name: str = "bce"
 
     def __post_init__(self) -> None:
-        """Checks the name of the loss."""
         if self.loss_name not in LOSSES:
             raise InputError(f"There is no loss {self.loss_name!r}; choose one of {', '.join(LOSSES)}.")
 
@@ -113,10 +111,7 @@ class ExperienceReplay(Method):
 class Finetuning(ExperienceReplay):
     """Training on the new task alone: what replay is measured against."""
 
-    @property
-    def replays(self) -> bool:
-        """False: the episodic memory is left out of the batches."""
-        return False
+    replays: ClassVar[bool] = False
 
 
 @dataclass
@@ -177,6 +172,7 @@ class Learner:
         self.head = ExpandingHead(feature_dim(self.backbone, spec.sample_shape)).to(self.device)
         self.tally = Tally()
         self._transform = Transform(spec, self.device, children[1])
+        # its own, so that a head is the same above any model
         self._head_generator = torch.Generator().manual_seed(children[2])
         self._restart()
 
@@ -187,6 +183,7 @@ class Learner:
 
     def grow(self, classes: tuple[int, ...]) -> None:
         """Adds the classes of a task to the head and starts optimiser and schedule anew (as the paper's code does)."""
+        # since output j of the head stands for label j
         assert classes[0] == self.num_classes, "classes must arrive in the order of their labels"
         self.head.grow(len(classes), self._head_generator)
         self._restart()
@@ -202,6 +199,7 @@ class Learner:
 
     def state(self) -> State:
         """Weights, optimiser, schedule, generators and what the method remembers, for a checkpoint."""
+        # by position, since the optimiser's own state goes by objects that a new process does not have
         momentum = [self._optimizer.state.get(p, {}).get("momentum_buffer") for p in self._parameters()]
         return {
             "classes": self.num_classes,
@@ -225,7 +223,7 @@ class Learner:
             self.head.grow(state["classes"], self._head_generator)
             self.backbone.load_state_dict(state["backbone"])
             self.head.load_state_dict(state["head"])
-            self._restart()
+            self._restart()  # for parameters that have just been replaced
             for parameter, buffer in zip(self._parameters(), state["momentum"], strict=True):
                 if buffer is not None:
                     self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
@@ -248,7 +246,7 @@ class Learner:
         other.backbone, other.head, other.method = copy.deepcopy((self.backbone, self.head, self.method))
         other._transform = self._transform.with_seed(seed)
         other._head_generator = torch.Generator().manual_seed(seed)
-        other._restart()
+        other._restart()  # the old optimiser moves this one's weights
         return other
 
     def logits(self, inputs: Tensor) -> Tensor:
@@ -264,7 +262,7 @@ class Learner:
         labels = torch.from_numpy(batch.labels).to(self.device)
         inputs = self._transform.train(batch.samples).contiguous(memory_format=self._layout)
         loss = self.method.step_loss(self, inputs, self.logits(inputs), labels)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)  # frees them, where zeros would be written and added to
         loss.backward()
         self._optimizer.step()
         self.tally.visits += len(batch.labels)
@@ -286,18 +284,10 @@ class Learner:
 
         The model is left as it was, the statistics of its normalisation layers included.
         """
-        modes = [(module, module.training) for module in self.backbone.modules()]
-        self.backbone.eval()
-        try:
-            with torch.no_grad():
-                parts = np.array_split(samples, max(1, -(-len(samples) // _EVALUATION_BATCH)))
-                features = [
-                    self.backbone(self._transform.evaluate(part).contiguous(memory_format=self._layout))
-                    for part in parts
-                ]
-        finally:
-            for module, training in modes:
-                module.training = training
+        with evaluating(self.backbone):
+            parts = np.array_split(samples, max(1, -(-len(samples) // _EVALUATION_BATCH)))
+            inputs = (self._transform.evaluate(part).contiguous(memory_format=self._layout) for part in parts)
+            features = [self.backbone(part) for part in inputs]
         self.tally.forward_visits += len(samples)
         return torch.cat(features)
 
@@ -312,10 +302,8 @@ class Learner:
 
     def accuracy(self, samples: Samples) -> float:
         """Share of samples, in [0, 1], whose label is predicted among all classes seen so far."""
-        right = sum(
-            int((self.predict(samples.read(chunk)) == samples.labels[chunk]).sum())
-            for chunk in samples.chunks(8 * _EVALUATION_BATCH)
-        )
+        chunks = samples.chunks(8 * _EVALUATION_BATCH)  # what is read at once: a test set need not fit RAM
+        right = sum(int((self.predict(samples.read(chunk)) == samples.labels[chunk]).sum()) for chunk in chunks)
         return right / len(samples)
 
 
@@ -351,7 +339,7 @@ def _usable(device: str) -> torch.device:
         chosen = torch.device(device)
         if chosen.type not in ("cpu", "cuda", "mps"):
             raise RuntimeError(f"no training on {chosen.type}")
-        torch.zeros(1, device=chosen)
+        torch.zeros(1, device=chosen)  # only now a driver that is missing or out of memory is noticed
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"Device {device!r} can't be used here ({str(error).splitlines()[0]}); use cpu.") from error
     return chosen

@@ -13,7 +13,6 @@ class AccuracyMatrix:
     """
 
     def __init__(self, num_tasks: int) -> None:
-        """A matrix without a measured entry."""
         self.values = np.full((num_tasks, num_tasks), np.nan)
         self._rows = 0
 

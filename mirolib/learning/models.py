@@ -5,7 +5,8 @@ A backbone maps a batch `(n, *sample_shape) float32` to features `(n, d)`; any `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +16,9 @@ from mirolib.base.errors import InputError
 
 
 class ExpandingHead(nn.Module):
-    """A linear layer from features to one logit a class, to which classes can be added."""
+    """A linear layer from features `(n, feature_dim)` to one logit a class; none at first."""
 
     def __init__(self, feature_dim: int) -> None:
-        """A head without classes.
-
-        Args:
-            feature_dim: Length of a feature vector.
-        """
         super().__init__()
         self.feature_dim = feature_dim
         self.weight = nn.Parameter(torch.empty(0, feature_dim))
@@ -39,7 +35,8 @@ class ExpandingHead(nn.Module):
         """
         bound = self.feature_dim**-0.5
         rows = (torch.rand(classes, self.feature_dim + 1, generator=generator) * 2 - 1) * bound
-        rows = rows.to(self.weight)
+        rows = rows.to(self.weight)  # its device and type
+        # new parameters, since an optimiser's state would not fit one that has grown
         self.weight = nn.Parameter(torch.cat([self.weight.detach(), rows[:, 1:]]))
         self.bias = nn.Parameter(torch.cat([self.bias.detach(), rows[:, 0]]))
 
@@ -52,12 +49,12 @@ class PreActBlock(nn.Module):
     """Pre-activation residual block (He et al. 2016, "Identity mappings in deep residual networks", Fig. 4e)."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
-        """Two 3x3 convolutions; a 1x1 projection where the shape changes."""
         super().__init__()
         self.norm1 = nn.BatchNorm2d(channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        # a 1x1 projection where the shape changes, else the sum could not be taken
         same = stride == 1 and channels_in == channels_out
         self.project = None if same else nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
 
@@ -68,11 +65,6 @@ class PreActBlock(nn.Module):
         return shortcut + self.conv2(functional.relu(self.norm2(self.conv1(active))))
 
 
-def _flat(shape: tuple[int, ...]) -> nn.Module:
-    """The samples themselves as features: with the head, a linear classifier."""
-    return nn.Flatten()
-
-
 def _mlp(shape: tuple[int, ...]) -> nn.Module:
     """Two hidden layers of 256 units, for feature vectors."""
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU())
@@ -80,21 +72,11 @@ def _mlp(shape: tuple[int, ...]) -> nn.Module:
 
 def _small_cnn(shape: tuple[int, ...]) -> nn.Module:
     """Two convolutions, three for images from 16x16 on, and a hidden layer."""
-    widths = (16, 32) if min(shape[1:]) < 16 else (16, 32, 64)
+    widths = (16, 32) if min(shape[1:]) < 16 else (16, 32, 64)  # a third would leave 2x2 of the digits' 8x8
     layers: list[nn.Module] = []
-    channels = shape[0]
     for stride, width in zip((1, 2, 2), widths, strict=False):
-        layers += [nn.Conv2d(channels, width, 3, stride, padding=1), nn.ReLU()]
-        channels = width
-    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(4), nn.Flatten(), nn.Linear(channels * 16, 64), nn.ReLU())
-
-
-class _Windows(nn.Module):
-    """Sensor windows `(n, 1, time, sensors)` as sequences `(n, sensors, time)`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The sensors become channels."""
-        return x.squeeze(1).transpose(1, 2)
+        layers += [nn.LazyConv2d(width, 3, stride, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(4), nn.Flatten(), nn.LazyLinear(64), nn.ReLU())
 
 
 def _cnn1d(shape: tuple[int, ...]) -> nn.Module:
@@ -103,12 +85,13 @@ def _cnn1d(shape: tuple[int, ...]) -> nn.Module:
     A fully convolutional network (Wang, Yan, Oates 2017, "Time series classification from scratch with deep neural
     networks") of half its width, with kernels of odd length.
     """
-    layers: list[nn.Module] = [_Windows()]
-    channels = shape[2]
+    from torchvision.ops import Permute
+
+    # the sensors become channels: (n, 1, time, sensors) to (n, sensors, time)
+    layers: list[nn.Module] = [nn.Sequential(nn.Flatten(1, 2), Permute([0, 2, 1]))]
     for width, kernel in ((64, 7), (128, 5), (64, 3)):
-        convolution = nn.Conv1d(channels, width, kernel, padding=kernel // 2, bias=False)
+        convolution = nn.LazyConv1d(width, kernel, padding=kernel // 2, bias=False)
         layers += [convolution, nn.BatchNorm1d(width), nn.ReLU()]
-        channels = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten())
 
 
@@ -132,7 +115,7 @@ def _resnet18(shape: tuple[int, ...]) -> nn.Module:
     from torchvision.models import resnet18
 
     model = resnet18(weights=None)
-    if min(shape[1:]) < 112:
+    if min(shape[1:]) < 112:  # the original stem divides the size by four, which leaves too little of small images
         model.conv1 = nn.Conv2d(shape[0], 64, 3, 1, 1, bias=False)
         model.maxpool = nn.Identity()
     elif shape[0] != 3:
@@ -142,7 +125,7 @@ def _resnet18(shape: tuple[int, ...]) -> nn.Module:
 
 
 MODELS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
-    "linear": _flat,
+    "linear": lambda shape: nn.Flatten(),  # the samples themselves, for the head to classify
     "mlp": _mlp,
     "small-cnn": _small_cnn,
     "cnn1d": _cnn1d,
@@ -169,11 +152,24 @@ def build_model(name: str, sample_shape: tuple[int, ...], seed: int) -> nn.Modul
         raise InputError(f"Model {name} needs images (channels, height, width); samples are {sample_shape}: use mlp.")
     if name == "cnn1d" and sample_shape[0] != 1:
         raise InputError(f"Model cnn1d needs sensor windows (1, time, sensors); samples are {sample_shape}.")
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():  # no device, since weights are drawn on the processor
         torch.default_generator.manual_seed(seed)
         model = MODELS[name](sample_shape)
         model.eval()(torch.zeros(2, *sample_shape))  # gives lazy layers their shape
     return model.train()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients for a while; the model is left as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:  # one by one, since a user's own model may keep some parts frozen
+            module.training = training
 
 
 def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
@@ -182,18 +178,14 @@ def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
     Raises:
         InputError: If the backbone doesn't map `(2, *sample_shape)` to `(2, d)`.
     """
-    modes = [(module, module.training) for module in backbone.modules()]
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     try:
-        with torch.no_grad():
-            features = backbone.eval()(torch.zeros(2, *sample_shape, device=device))
+        with evaluating(backbone):
+            features = backbone(torch.zeros(2, *sample_shape, device=device))
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(
             f"The model can't take samples of shape {sample_shape}: {str(error).splitlines()[0]}"
         ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
     if not isinstance(features, Tensor) or features.ndim != 2:
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(f"The model must return features (n, d) but returns {shape} for two samples; flatten them.")

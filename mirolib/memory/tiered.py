@@ -335,11 +335,6 @@ class TieredMemory:
         """Training samples on storage."""
         return int(self._stored.sum())
 
-    @property
-    def replayable(self) -> int:
-        """Old samples that training can see."""
-        return int(self.reachable().sum())
-
     def reachable(self, flushed: np.ndarray | int = 0) -> np.ndarray:
         """Old samples that training can see, by class, `(num_classes,) int64`: on storage, or held where single-level.
 

@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from mirolib.base.errors import InputError
 from mirolib.data.stream import TaskStream
-from mirolib.energy.ledger import ENOUGH_COVERAGE
+from mirolib.energy.ledger import ENOUGH_COVERAGE, FORWARD_SHARE
 from mirolib.memory.tiered import TieredMemory
 from mirolib.workbench.run import Run
 
@@ -351,8 +351,7 @@ def energy_by_phase(energy: pd.DataFrame | Mapping[str, Run]) -> go.Figure:
     hows = (ledger["kind"] + ": " + ledger["scope"])[joules.notna()].unique()
     # a run of which nothing was measured would look free beside the others
     measured = len(hows) == 1 and (by_task or set(ledger.loc[seen, "bar"]) == set(map(short, energy)))
-    # a step is a forward pass and a backward one, which takes twice as long
-    value = joules if measured else ledger["visits"] + ledger["forward_visits"] / 3
+    value = joules if measured else ledger["visits"] + FORWARD_SHARE * ledger["forward_visits"]
     none = "no joules: work stands in" if by_task else "work stands in, as there are no joules of one kind for all"
     how = short(hows[0]) if measured else none
     if measured and joules.isna().any():

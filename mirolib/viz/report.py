@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 import warnings
 from datetime import datetime, timezone
 from pathlib import Path
@@ -31,7 +30,7 @@ def write_report(path: str | Path, runs: pd.DataFrame, unread: pd.DataFrame | No
     Args:
         path: The file; its ending says which.
         runs: A row a run, as from `load_runs`.
-        unread: What could not be read, as from `mirolib.workbench.compare.unread`; the page names it.
+        unread: What could not be read, as from `mirolib.workbench.compare.unreadable_runs`; the page names it.
 
     Returns:
         The file.
@@ -43,18 +42,15 @@ def write_report(path: str | Path, runs: pd.DataFrame, unread: pd.DataFrame | No
     path = Path(path).absolute()
     if path.suffix not in (".html", ".csv"):
         raise InputError(f"{path.name} ends in neither .html nor .csv; name one of them.")
-    if os.path.isdir(path):
-        raise InputError(f"{path} is a folder; name a file in it, such as {path / 'report'}{path.suffix}.")
-    if not os.path.isdir(path.parent):
+    if not path.parent.is_dir():
         raise InputError(f"There is no folder {path.parent}; make it, or name another for the report.")
     if not len(runs):
         raise InputError("There are no such runs; leave out a condition, or name another results folder.")
-    unread = pd.DataFrame() if unread is None else unread
     write_atomic(path, _page(runs, unread) if path.suffix == ".html" else runs.to_csv(index=False, lineterminator="\n"))
     return path
 
 
-def _page(runs: pd.DataFrame, unread: pd.DataFrame) -> str:
+def _page(runs: pd.DataFrame, unread: pd.DataFrame | None) -> str:
     finished = comparable(runs).sort_values("average_incremental_accuracy", ascending=False)
     counts = ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items())
     today = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
@@ -97,9 +93,9 @@ def _figure(plot: go.Figure, note: str = "") -> str:
     return f"<section>{drawn}<p>{html.escape(note)}</p></section>"
 
 
-def _table(title: str, table: pd.DataFrame) -> list[str]:
+def _table(title: str, table: pd.DataFrame | None) -> list[str]:
     """A section with a table, or nothing where it is empty."""
-    if not len(table):
+    if table is None or not len(table):
         return []
     head = table.head(_MOST_ROWS)
     more = f"<p>… and {len(table) - len(head)} more; the .csv has all.</p>" if len(table) > len(head) else ""

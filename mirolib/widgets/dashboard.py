@@ -16,7 +16,7 @@ from mirolib.experiment.experiment import Disturbance, Experiment
 from mirolib.experiment.settings import RunSettings
 from mirolib.widgets.form import SettingsForm
 from mirolib.widgets.live import LiveRun
-from mirolib.widgets.pace import NO_PACE, PaceKeeper
+from mirolib.widgets.pace import NO_PACE, PaceSampler
 from mirolib.widgets.panels import Snapshot
 from mirolib.widgets.view import View
 from mirolib.workbench.recording import RecordedRun
@@ -92,7 +92,6 @@ class Dashboard:
             self._view.say(str(error), error=True)
             return
         threading.Thread(target=_train, args=(run,), name="miro-training", daemon=True).start()
-        threading.Thread(target=self._pump, args=(run,), name="miro-dashboard", daemon=True).start()
 
     def run(self, *, run_id: str = "") -> Run:
         """Trains in the cell, the dashboard drawn meanwhile.
@@ -109,8 +108,6 @@ class Dashboard:
             KeyboardInterrupt: If the kernel is interrupted before a task has finished.
         """
         run = self._begin(run_id, in_background=False)
-        pump = threading.Thread(target=self._pump, args=(run,), name="miro-dashboard", daemon=True)
-        pump.start()
         try:
             return run.train()
         except KeyboardInterrupt:
@@ -119,7 +116,7 @@ class Dashboard:
             logger.warning("Interrupted after %d tasks, which are kept.", len(result.records))
             return result
         finally:
-            pump.join()
+            self._drawing.join()  # or the notebook would be saved before the end is drawn
 
     def picture(self) -> HTML:
         """What the panels show, as a page that stays when the kernel has gone; for reports and saved notebooks."""
@@ -136,7 +133,6 @@ class Dashboard:
             self._run.stop()
 
     def _begin(self, run_id: str, *, in_background: bool) -> LiveRun:
-        """A run with the settings of the form and the knobs as they stand, in place of the kernel's latest."""
         settings = self._form.read()
 
         def make(disturb: Disturbance) -> RecordedRun:  # in the run's thread: loading data takes a while
@@ -148,25 +144,24 @@ class Dashboard:
         self._turn_others()
         self._enable(form=False, buttons=in_background, knobs=in_background)
         self._view.note("" if in_background else _CELL_TRAINS)
+        self._drawing = threading.Thread(target=self._pump, args=(run,), name="miro-dashboard", daemon=True)
+        self._drawing.start()
         return run
 
     def _enable(self, *, form: bool, buttons: bool, knobs: bool) -> None:
-        """Says what can be used; the knob for the memory budget waits until a run can say what it may be."""
         view = self._view
         self._form.enable(form)
         view.start.disabled = not form
         view.pause.disabled = view.stop.disabled = not buttons
         view.cap.disabled = view.congestion.disabled = not knobs
-        view.budget.disabled = True
+        view.budget.disabled = True  # until a run can say what it may be
 
     def _turn_others(self) -> None:
-        """Hands the knobs for swapping and congestion on to the run."""
         if self._run:
             self._run.set_swap_ratio_cap(self._view.cap.value)
             self._run.set_congestion(self._view.rate_bytes_s())
 
     def _turn_budget(self) -> None:
-        """Hands the knob for the memory budget on to the run, or puts it back where it was if that can't be."""
         run, samples = self._run, self._view.budget_samples()
         if self._view.budget.disabled or run is None or run.experiment is None or samples == self._budget:
             return
@@ -174,7 +169,7 @@ class Dashboard:
             run.set_budget(samples)
         except InputError as error:
             self._view.note(str(error), error=True)
-            self._view.show_budget(self._budget)
+            self._view.show_budget(self._budget)  # back where it was, since that is what holds
             return
         self._budget = samples
         size = None if samples is None else size_text(samples * run.experiment.memory.slot_bytes)
@@ -183,36 +178,32 @@ class Dashboard:
 
     def _pump(self, run: LiveRun) -> None:
         """Draws a run until it has ended or another has taken its place."""
-        keeper: PaceKeeper | None = None
+        sampler: PaceSampler | None = None
         try:
             ended = False
             while not ended and self._run is run:
                 ended = run.ended.wait(self._period_s)
-                if keeper is None and run.experiment is not None:
-                    keeper = PaceKeeper(run.experiment.meter, run.experiment.learner.tally)
+                if sampler is None and run.experiment is not None:
+                    sampler = PaceSampler(run.experiment.meter, run.experiment.learner.tally)
                     self._offer_budget(run.experiment)
-                self._view.draw(run.snapshot(keeper.look() if keeper else NO_PACE))
+                self._view.draw(run.snapshot(sampler.sample() if sampler else NO_PACE))
                 self._view.say(run.sentence, run.share, error=run.error is not None)
                 self._view.pause.description = "Resume" if run.is_held else "Pause"
         except Exception as error:  # training goes on whatever becomes of the pictures
             logger.exception("The dashboard can't be drawn.")
-            sentence = f"The dashboard can't be drawn ({type(error).__name__}: {error}); training goes on."
-            self._view.say(sentence, error=True)
+            self._view.say(f"The dashboard can't be drawn ({error!r}); training goes on.", error=True)
             run.ended.wait()
         if self._run is run:
             self._enable(form=True, buttons=False, knobs=True)
 
     def _offer_budget(self, experiment: Experiment) -> None:
-        """Fits the knob for the memory budget to a run; not where a cell trains, since no knob would be heard."""
-        memory = experiment.memory
+        memory, most = experiment.memory, sum(experiment.stream.most_samples())
         size_bytes = experiment.resources.budget.read(0, memory.allocated_bytes)
-        most = sum(experiment.stream.most_samples())
         self._budget = None if size_bytes is None else min(size_bytes // memory.slot_bytes, most)
         self._view.offer_budget(most, self._budget)
-        self._view.budget.disabled = self._view.stop.disabled
+        self._view.budget.disabled = self._view.stop.disabled  # where a cell trains no knob would be heard
 
     def __repr__(self) -> str:
-        """How its run stands."""
         return f"Dashboard({self._run.sentence if self._run else 'no run yet'})"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:

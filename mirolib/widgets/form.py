@@ -8,7 +8,6 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from mirolib.base.errors import InputError
 from mirolib.data import Dataset, DatasetSpec, available_datasets, dataset_spec
 from mirolib.experiment.settings import MEMORIES, RunSettings
 
@@ -28,22 +27,17 @@ class SettingsForm:
     """
 
     def __init__(self, settings: RunSettings, dataset: Dataset | None = None) -> None:
-        """A form filled in from settings.
-
-        Args:
-            settings: What the fields begin with, and what holds for settings without a field.
-            dataset: The user's own data set; without, those found on this machine are offered.
+        """A form filled in from settings; it offers the user's own data set, or else those found on this machine.
 
         Raises:
             InputError: If there is no such data set or preset.
         """
         self._base, self._dataset = settings, dataset
-        self._spec_of(settings.dataset).preset(settings.preset)  # refuses what there is not
-        names = [dataset.spec.name] if dataset else available_datasets(settings.data or None)
-        if not dataset and settings.dataset not in names:
-            names.append(settings.dataset)  # its absence is told when it is loaded
-        dataset_name = dataset.spec.name if dataset else settings.dataset
-        self._choices = {"dataset": _choice("dataset", names, dataset_name), "preset": _choice("preset", [""], "")}
+        spec = dataset.spec if dataset else dataset_spec(settings.dataset)
+        spec.preset(settings.preset)  # refuses what there is not
+        # one that is not on this machine too: its absence is told when it is loaded
+        names = [spec.name] if dataset else list(dict.fromkeys([*available_datasets(settings.data or None), spec.name]))
+        self._choices = {"dataset": _choice("dataset", names, spec.name), "preset": _choice("preset", [""], "")}
         for name in ("method", "memory", "controller", "selector"):
             self._choices[name] = _choice(name, list(_FIELDS[name].metadata["choices"]), getattr(settings, name))
         self._texts = {name: _text(name, getattr(settings, name), "") for name in (*_NUMBERS, "seed")}
@@ -55,15 +49,11 @@ class SettingsForm:
             self._choices[name].observe(lambda _: self._show_defaults(), "value")
         self.widget = ipw.GridBox([*self._choices.values(), *self._texts.values()]).add_class("miro-form")
 
-    def _spec_of(self, name: str) -> DatasetSpec:
-        return self._dataset.spec if self._dataset else dataset_spec(name)
-
     @property
     def _spec(self) -> DatasetSpec:
-        return self._spec_of(self._choices["dataset"].value)
+        return self._dataset.spec if self._dataset else dataset_spec(self._choices["dataset"].value)
 
     def _show_presets(self, chosen: str) -> None:
-        """Offers the presets of the data set chosen."""
         names = list(self._spec.presets)
         self._choices["preset"].options = names
         self._choices["preset"].value = chosen if chosen in names else names[0]
@@ -84,22 +74,16 @@ class SettingsForm:
         """The settings as they are filled in.
 
         Raises:
-            InputError: If a field is no number or a setting is out of range.
+            InputError: If a setting is of another type or out of range.
         """
-        fixed = self._choices["controller"].value == "fixed"
-        chosen: dict[str, Any] = {name: box.value for name, box in self._choices.items()}
-        single = not MEMORIES[chosen["memory"]]
-        return replace(
-            self._base,
-            **chosen,
-            tasks=_number("tasks", self._texts["tasks"].value),
-            epochs=_number("epochs", self._texts["epochs"].value),
-            stream_size=_size(self._texts["stream_size"].value) if fixed else None,
-            episodic_size=_size(self._texts["episodic_size"].value) if fixed else None,
-            swap_ratio=None if single else self._base.swap_ratio,
-            seed=_number("seed", self._texts["seed"].value) or 0,
-            memory_budget=self._texts["memory_budget"].value,
-        )
+        values: dict[str, Any] = {name: box.value for name, box in self._choices.items()}
+        values |= {name: _value(self._texts[name].value) for name in (*_NUMBERS, "seed")}
+        if values["controller"] != "fixed":  # the fields are shut, and may hold what another controller was given
+            values |= {"stream_size": None, "episodic_size": None}
+        if not MEMORIES[values["memory"]]:
+            values["swap_ratio"] = None  # nothing below it to swap with
+        values |= {"seed": values["seed"] or 0, "memory_budget": self._texts["memory_budget"].value}
+        return replace(self._base, **values)
 
     def enable(self, enabled: bool) -> None:
         """Lets the fields be changed, or not while a run goes on."""
@@ -118,22 +102,13 @@ def _text(name: str, value: object, placeholder: str) -> ipw.Text:
 
 
 def _looks(name: str) -> dict[str, Any]:
-    """What a parameter is called and, when the pointer rests on it, what it means."""
     label = _LABELS.get(name, name.replace("_", " "))
     return {"description": label, "tooltip": _FIELDS[name].metadata["means"], "layout": _LAYOUT, "style": _STYLE}
 
 
-def _size(text: str) -> int | str | None:
-    """The size in a field, in samples or as an amount such as `64 KiB`; None where it is empty."""
-    text = text.strip()
-    return int(text) if text.isdecimal() else text or None
-
-
-def _number(name: str, text: str) -> int | None:
-    """The whole number in a field; None where it is empty."""
-    if not text.strip():
-        return None
+def _value(text: str) -> int | str | None:
+    """What a field holds: a number, else a text such as `64 KiB`, which the settings may refuse; None where empty."""
     try:
         return int(text)
-    except ValueError as error:
-        raise InputError(f"{name} is {text!r}; write a whole number, or nothing for the default.") from error
+    except ValueError:
+        return text.strip() or None

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 
-import pandas as pd
-
 from mirolib.base.display import size_text
 from mirolib.base.errors import InputError, MiroError
 from mirolib.controller import least_samples
@@ -35,12 +33,7 @@ class LiveRun:
     """
 
     def __init__(self, make: Callable[[Disturbance], RecordedRun], after: LiveRun | None = None) -> None:
-        """A run that has not begun.
-
-        Args:
-            make: Makes the run, under a disturbance by which the knob for congestion acts.
-            after: A run whose end is waited for.
-        """
+        """A run that `make` will make, under the knob for congestion, once the run `after` has ended."""
         self.state, self.ended = "preparing", threading.Event()
         self.error: Exception | None = None
         self._make, self._after = make, after
@@ -49,10 +42,9 @@ class LiveRun:
         self._swap_ratio_cap = 1.0
         self._rate_bytes_s: float | None = None
         self._throttle: Throttle | None = None
-        self._trials, self._trials_at = pd.DataFrame(), 0
         # events, not flags: the training thread sleeps on them while it is paused
-        self._goes, self._is_stopped = threading.Event(), threading.Event()
-        self._goes.set()
+        self._may_run, self._is_stopped = threading.Event(), threading.Event()
+        self._may_run.set()
 
     def train(self) -> Run:
         """Trains in this thread until the run is done or stopped; an interrupt keeps the rows of the finished tasks.
@@ -83,24 +75,21 @@ class LiveRun:
             for step in steps:
                 if isinstance(step, EpochRecord):
                     self._epochs.append(step)
-                if not (self._may_go_on(experiment) or self._is_done(experiment)):
+                is_done = len(experiment.loop.records) == len(experiment.stream)
+                if not (self._may_go_on(experiment) or is_done):
                     break
-        self.state = "finished" if self._is_done(experiment) else "stopped"
-
-    @staticmethod
-    def _is_done(experiment: Experiment) -> bool:
-        return len(experiment.loop.records) == len(experiment.stream)
+        self.state = "finished" if is_done else "stopped"
 
     def _throttled(self, storage: Storage) -> During:
         self._throttle = Throttle(storage, self._rate_bytes_s)
         return During(0, sys.maxsize, self._throttle)  # for the whole run: its rate is what changes
 
     def _may_go_on(self, experiment: Experiment) -> bool:
-        """Waits while the run is paused, which counts as a pause and not as training; whether it is to go on."""
         if self.is_held:
             self.state = "paused"
+            # a window of its own, or the wait would count as training
             with experiment.meter.interlude("pause"):
-                self._goes.wait()
+                self._may_run.wait()
             self.state = "training"
         return not self._is_stopped.is_set()
 
@@ -118,7 +107,7 @@ class LiveRun:
     @property
     def is_held(self) -> bool:
         """Whether the run is paused, or will be when its epoch is over."""
-        return not self._goes.is_set()
+        return not self._may_run.is_set()
 
     @property
     def share(self) -> float:
@@ -130,8 +119,9 @@ class LiveRun:
     @property
     def sentence(self) -> str:
         """How the run stands, for people."""
+        problem = str(self.error or "") if isinstance(self.error, MiroError | None) else repr(self.error)
         if (recorded := self._recorded) is None:
-            return self._problem or "Loading the data set and making the parts of the run."
+            return problem or "Loading the data set and making the parts of the run."
         tasks, epochs = len(recorded.experiment.stream), recorded.experiment.learner.epochs
         records = recorded.experiment.loop.records
         task, epoch = divmod(len(self._epochs), epochs)
@@ -140,31 +130,25 @@ class LiveRun:
         if self.state == "finished":
             return f"Finished: average accuracy {records[-1].average_accuracy:.1%} over {tasks} tasks; {kept}."
         if self.state in ("failed", "stopped"):
-            return f"{self._problem or f'Stopped in {here}'}; {kept}.".replace(".;", ";")
+            return f"{problem or f'Stopped in {here}'}; {kept}.".replace(".;", ";")
         if self._is_stopped.is_set():
             return f"Stopping when this epoch is over: {here}."
         if self.is_held:
             return f"{'Paused' if self.state == 'paused' else 'Pausing when this epoch is over'}: {here}."
         return f"Training: {here}."
 
-    @property
-    def _problem(self) -> str:
-        if self.error is None or isinstance(self.error, MiroError):
-            return str(self.error or "")
-        return f"{type(self.error).__name__}: {self.error}"
-
     def pause(self) -> None:
         """Makes the run wait when the epoch under way is over."""
-        self._goes.clear()
+        self._may_run.clear()
 
     def resume(self) -> None:
         """Lets a paused run go on."""
-        self._goes.set()
+        self._may_run.set()
 
     def stop(self) -> None:
         """Ends the run when the epoch under way is over; what the finished tasks left is kept."""
         self._is_stopped.set()
-        self._goes.set()  # in this order, or a paused run would begin another epoch
+        self._may_run.set()  # in this order, or a paused run would begin another epoch
 
     def set_swap_ratio_cap(self, cap: float) -> None:
         """Sets the highest swap ratio that is allowed, in [0, 1]."""
@@ -195,18 +179,16 @@ class LiveRun:
         self.experiment.resources.budget = LiveBudget(None if samples is None else samples * slot_bytes)
 
     def snapshot(self, pace: Pace = NO_PACE) -> Snapshot:
-        """The state of the run now, beside the pace that a `PaceKeeper` has seen."""
+        """The state of the run now, beside the pace that a `PaceSampler` has seen."""
         if self.experiment is None:
             return Snapshot(pace=pace)
         memory, loop = self.experiment.memory, self.experiment.loop
         epochs, events = tuple(self._epochs), tuple(loop.events)  # copies: the run goes on while they are drawn
-        if len(events) != self._trials_at:  # the table changes with decisions alone
-            self._trials_at, self._trials = len(events), self.experiment.controller.trials
         return Snapshot(
             tasks=tuple(loop.records),
             epochs=epochs,
             events=events,
-            trials=self._trials,
+            trials=self.experiment.controller.trials,
             config=memory.config,
             fill=(len(memory.stream_buffer), len(memory.episodic_memory)),
             slot_bytes=memory.slot_bytes,

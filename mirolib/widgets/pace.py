@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mirolib.controller import FORWARD_SHARE
-from mirolib.energy import EnergyMeter
+from mirolib.energy import EnergyMeter, Work
 from mirolib.learning.learner import Tally
 
 _MOST_LOOKS = 1200  # five minutes at 4 Hz; then every other is dropped
@@ -46,18 +45,18 @@ class Pace:
 NO_PACE = Pace(np.zeros(0), np.zeros(0), np.zeros(0))
 
 
-class PaceKeeper:
+class PaceSampler:
     """Looks at a meter and a learner's tally now and then; one thread alone may use it."""
 
     def __init__(self, meter: EnergyMeter, tally: Tally) -> None:
-        """A keeper whose time begins now."""
+        """A sampler whose time begins now."""
         self._meter, self._tally, self._start = meter, tally, time.monotonic()
         self._looks: list[tuple[float, float, float]] = []
 
-    def look(self) -> Pace:
+    def sample(self) -> Pace:
         """Takes down how things stand, and returns all so far."""
         now, tally = time.monotonic(), self._tally
-        work = tally.visits + FORWARD_SHARE * tally.forward_visits
+        work = Work(tally.visits, tally.forward_visits).visit_equivalents
         self._looks.append((now - self._start, work, self._power_w(now)))
         if len(self._looks) > _MOST_LOOKS:
             del self._looks[::2]  # the whole run stays on the chart, at half the resolution

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -155,21 +156,19 @@ def candidates(state: Snapshot) -> str:
         return '<p class="miro-empty">This controller ranks no candidates, or has not yet begun.</p>'
     cost = f"cost, {table['cost_unit'].iloc[0]}"
     head = ("", "rank", "stream", "episodic", "RAM", "accuracy", cost, "utility")
-    rows = "".join(_candidate(row, state.budget_bytes) for row in table.to_dict("records"))
+    rows = "".join(_candidate(row, state.budget_bytes) for row in table.itertuples())
     title = f"task {int(table['task'].iloc[0]) + 1}, {table['profiler'].iloc[0]}, {table['selector'].iloc[0]}"
     cells = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
     return f"<table><caption>{html.escape(title)}</caption><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _candidate(row: Mapping[Hashable, object], budget_bytes: int | None) -> str:
-    size, reached = int(str(row["memory_bytes"])), float(str(row["accuracy"]))
-    over = budget_bytes is not None and size > budget_bytes
-    state = "chosen" if row["chosen"] else "over" if over else ""
+def _candidate(row: Any, budget_bytes: int | None) -> str:
+    over = budget_bytes is not None and row.memory_bytes > budget_bytes
+    state = "chosen" if row.chosen else "over" if over else ""
     mark = {"chosen": "► chosen", "over": "✕ too large", "": ""}[state]  # in words and signs, not in colour alone
-    values = (
-        mark, row["rank"], row["stream_size"], row["episodic_size"], size_text(size),
-        "" if np.isnan(reached) else f"{reached:.1%}", number(float(str(row["cost"]))), f"{row['utility']:.3g}",
-    )  # fmt: skip
+    reached = "" if np.isnan(row.accuracy) else f"{row.accuracy:.1%}"
+    values = (mark, row.rank, row.stream_size, row.episodic_size, size_text(row.memory_bytes), reached,
+              number(row.cost), f"{row.utility:.3g}")  # fmt: skip
     return f'<tr class="{state}">' + "".join(f"<td>{html.escape(str(value))}</td>" for value in values) + "</tr>"
 
 

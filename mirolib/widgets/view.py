@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as ipw
 import pandas as pd
@@ -35,11 +36,6 @@ class View:
     """
 
     def __init__(self, form: ipw.Widget) -> None:
-        """The widgets of a dashboard on which nothing runs.
-
-        Args:
-            form: The form of the run's settings.
-        """
         self.start = _button("Start", "play", "Begin a run with these settings")
         self.pause = _button("Pause", "pause", "Pause when the epoch under way is over")
         self.stop = _button("Stop", "stop", "End the run when the epoch under way is over; rows are kept")
@@ -64,7 +60,7 @@ class View:
     def draw(self, state: Snapshot) -> None:
         """Draws what has changed since the last time."""
         before, self._drawn = self._drawn, state
-        for name, (draw, parts) in PANELS.items():
+        for name, (draw, parts) in PANELS.items():  # drawing takes the cores that train
             if before is None or not all(_same(getattr(state, part), getattr(before, part)) for part in parts):
                 self._panels[name].value = draw(state)
 
@@ -77,13 +73,7 @@ class View:
         return f'{_STYLE}<div class="miro-dashboard"><div class="miro-panels">{panels}</div></div>'
 
     def say(self, sentence: str, share: float | None = None, *, error: bool = False) -> None:
-        """Says how things stand.
-
-        Args:
-            sentence: In one sentence.
-            share: Share of the run that is done, in [0, 1], for a progress bar.
-            error: Whether something went wrong.
-        """
+        """Says how things stand, with a progress bar where the share of the run that is done, in [0, 1], is given."""
         bar = "" if share is None else f'<progress value="{share:.3f}" aria-label="share of the run done"></progress> '
         self._status.value = _said(sentence, "alert" if error else "status", bar)
 
@@ -92,12 +82,7 @@ class View:
         self._note.value = _said(sentence, "alert" if error else "note") if sentence else ""
 
     def offer_budget(self, most_samples: int, samples: int | None) -> None:
-        """Fits the knob for the memory budget to a run.
-
-        Args:
-            most_samples: What the buffers hold at most; the knob's upper end means no budget.
-            samples: Where it stands at first; None for no budget.
-        """
+        """Fits the knob for the memory budget to the most that a run's buffers hold, and to where it stands now."""
         self.budget.max = math.log10(most_samples) + self.budget.step  # a step beyond what is of use: no budget
         self.show_budget(samples)
 
@@ -120,9 +105,9 @@ def _said(sentence: str, role: str, before: str = "") -> str:
     return f'<div {look}role="{role}">{before}{html.escape(sentence)}</div>'
 
 
-def _same(now: object, then: object) -> bool:
-    # == of tables is a table: one counts as the same only if it is the same object
-    return now is then or (not isinstance(now, pd.DataFrame) and now == then)
+def _same(now: Any, then: Any) -> bool:
+    # == of tables is a table
+    return bool(now.equals(then) if isinstance(now, pd.DataFrame) else now == then)
 
 
 def _button(description: str, icon: str, tooltip: str) -> ipw.Button:

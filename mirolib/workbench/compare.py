@@ -149,7 +149,7 @@ def warn_of_mixed_energy(table: pd.DataFrame) -> str:
     return sentence
 
 
-def unread(runs: pd.DataFrame, results: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+def unreadable_runs(runs: pd.DataFrame, results: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     """What lies in the results folder and is no run that could be read.
 
     Args:
@@ -160,13 +160,11 @@ def unread(runs: pd.DataFrame, results: str | os.PathLike[str] | None = None) ->
         One row each: `path` and `problem`.
     """
     folder = results_folder(results)
-    rows = []
-    for path in sorted(folder.glob("*")):
-        if path.is_file() and path.name != "README.md":
-            rows.append({"path": str(path), "problem": "a stray file"})
-        for run in sorted(path.glob("*")) if path.is_dir() and path.name != "sweeps" else ():
-            if not (run / "run.json").is_file():
-                rows.append({"path": str(run), "problem": "no run.json" if run.is_dir() else "a stray file"})
-    broken = runs[runs["status"] == "unreadable"] if len(runs) else runs
-    rows += [{"path": run["path"], "problem": run["error"]} for run in broken.to_dict("records")]
+    files = [path for path in folder.glob("*") if path.is_file() and path.name != "README.md"]
+    files += [path for path in folder.glob("*/*") if path.parent.name != "sweeps" and not (path / "run.json").is_file()]
+    rows = [(str(path), "no run.json" if path.is_dir() else "a stray file") for path in sorted(files)]
+    rows += [(run["path"], run["error"]) for run in runs.to_dict("records") if run["status"] == "unreadable"]
     return pd.DataFrame(rows, columns=["path", "problem"])
+
+
+unread = unreadable_runs  # its name in version 0.1

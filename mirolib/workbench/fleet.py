@@ -29,10 +29,7 @@ from mirolib.workbench.sweep_plan import Runs, SweepPlan
 if TYPE_CHECKING:
     from distributed import Client
 
-DEVICE = "device"
-"""The resource that a worker may announce (`--resources device=1`): a run takes one."""
-
-_one_at_a_time = threading.Lock()  # in a worker with several threads that has come since workers were asked
+_one_at_a_time = threading.Lock()  # a worker may have several threads, and its device still trains one run
 
 
 def connection(address: str) -> Client:
@@ -61,15 +58,9 @@ def versions(notebook: str) -> dict[str, str]:
     }
 
 
-def worker_facts(notebook: str, energy: set[str], dask_worker: Any = None) -> dict[str, Any]:
+def worker_facts(notebook: str, energy: set[str]) -> dict[str, Any]:
     """What a worker is, asked on the worker itself."""
-    return {
-        "versions": versions(notebook),
-        "host": socket.gethostname(),
-        "threads": dask_worker.state.nthreads,
-        "device": dask_worker.state.total_resources.get(DEVICE),
-        "reads": readable(energy),
-    }
+    return {"versions": versions(notebook), "host": socket.gethostname(), "reads": readable(energy)}
 
 
 def run_on_worker(notebook: str, run_id: str, parameters: dict[str, Any], expected: dict[str, str]) -> dict[str, bytes]:
@@ -103,10 +94,10 @@ def run_on_workers(client: Client, plan: SweepPlan, todo: Runs, arriving: Path) 
     from distributed import CancelledError, as_completed
 
     expected = versions(plan.notebook)
-    resources = _check_workers(client, plan, expected)
+    _check_workers(client, plan, expected)
     # not pure: dask would hand back what it knows of a former attempt
     futures = {
-        client.submit(run_on_worker, plan.notebook, run.name, values, expected, resources=resources, pure=False): run
+        client.submit(run_on_worker, plan.notebook, run.name, values, expected, pure=False): run
         for run, values in todo.items()
     }
     try:
@@ -124,42 +115,29 @@ def run_on_workers(client: Client, plan: SweepPlan, todo: Runs, arriving: Path) 
         client.cancel(list(futures))
 
 
-def _check_workers(client: Client, plan: SweepPlan, expected: dict[str, str]) -> dict[str, float] | None:
-    """Sees to it that the workers fit the sweep; the resources that each of its runs takes."""
+def _check_workers(client: Client, plan: SweepPlan, expected: dict[str, str]) -> None:
     try:
         workers = client.run(worker_facts, plan.notebook, plan.energy_names())
-    except Exception as error:
-        raise InputError(
-            f"A worker could not be asked for its versions ({error!r}); install this version of mirolib on each."
-        ) from error
+    except Exception as error:  # of any kind: another version may lack the function itself
+        raise InputError(f"A worker can't tell its versions ({error!r}); install this mirolib on each.") from error
     if not workers:
         raise InputError("The scheduler has no workers; start one on each device, see docs/sweeps.md.")
     hosts = Counter(worker["host"] for worker in workers.values())
     for address, worker in workers.items():
         _check_versions(address, worker["versions"], expected)
-        if (many := worker["device"] or worker["threads"]) != 1:
-            raise InputError(
-                f"Worker {address} would run {many:g} runs at once; start it with --nthreads 1 or --resources device=1."
-            )
         if worker["reads"] and hosts[worker["host"]] > 1:
             raise InputError(
                 f"{hosts[worker['host']]} workers on {worker['host']} would each count the other's joules "
                 f"({', '.join(worker['reads'])}); start one there, or set the parameter energy to none."
             )
-    # a run that asks for a resource never goes to a worker that announces none
-    return {DEVICE: 1} if {worker["device"] for worker in workers.values()} == {1} else None
 
 
 def write_run(files: Mapping[str, bytes], run: Path, arriving: Path) -> None:
     """Writes the files of a run that came from elsewhere, whole or not at all.
 
     Raises:
-        InputError: If a name leads out of the run's folder; nothing is written.
         StorageError: If the disk is full or can't be written.
     """
-    # a worker can run code here anyway; this is for one of another version that sends folders
-    if "run.json" not in files or any(Path(name).name != name or name.startswith(".") for name in files):
-        raise InputError(f"What came back as {run.name} is no run: {', '.join(sorted(files))[:200]}.")
     try:
         with tempfile.TemporaryDirectory(prefix="arriving-", dir=arriving, ignore_cleanup_errors=True) as folder:
             whole = Path(folder) / "run"

@@ -9,9 +9,8 @@ import math
 import os
 import re
 import secrets
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,7 +26,7 @@ from mirolib.energy import EnergyMeter
 from mirolib.experiment.summary import summarise
 from mirolib.memory.wear import WriteMeter
 from mirolib.records import TaskRecord, events_of, trials_of
-from mirolib.workbench.process import LIVING, PACKAGES, environment_stamp, has_died
+from mirolib.workbench.process import LIVING, PACKAGES, environment_stamp, is_alive
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
@@ -38,7 +37,6 @@ SUMS = "SHA256SUMS"
 
 _MAY_CHANGE = ("data", "medium")  # where the data and the run lie: a resumed run may say otherwise
 _TAKEN_UP = ("asked", "parameters", "dataset_fingerprint", "energy", "summary")  # what a resumed run has from before
-_GONE = ' If that machine or container is gone for good, set "status" in {} to "died".'
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +55,13 @@ def plain_name(name: str) -> str:
     """
     # 128: with the dot and the random end of a file being written it stays below the 255 bytes of file systems
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", name):
-        raise InputError(
-            f"{name!r:.200} can't name a run; use up to 128 letters, digits, dots, hyphens and underscores."
-        )
+        raise InputError(f"{name!r:.200} can't name a run; use a text of letters, digits, dots, hyphens, underscores.")
     return name
+
+
+def run_path(results: str | os.PathLike[str] | None, notebook: str, run_id: str) -> Path:
+    """The folder of a run, `results/<notebook>/<run_id>`; an `InputError` if a name leads out of the results."""
+    return results_folder(results) / plain_name(notebook) / plain_name(run_id)
 
 
 def new_run_id(seed: int = 0) -> str:
@@ -69,13 +70,19 @@ def new_run_id(seed: int = 0) -> str:
     return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-seed{seed}-{secrets.token_hex(3)}"
 
 
-def make_run_folder(path: Path) -> None:
-    """Makes the folder of a run.
+def claim(path: Path, *, resume: bool) -> dict[str, Any]:
+    """Makes the folder of a new run, or sees to it that one which was stopped can be taken up again.
+
+    Returns:
+        What the `run.json` of the stopped run says; nothing for a new one.
 
     Raises:
-        InputError: If a run lies there already.
-        StorageError: If it can't be written.
+        InputError: If a run lies there and is not to be resumed, or it is and can't be: it is damaged or of another
+            format, has finished, or still goes on.
+        StorageError: If the folder can't be written.
     """
+    if resume and (path / "run.json").exists():
+        return _stopped_run(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,6 +92,7 @@ def make_run_folder(path: Path) -> None:
         ) from error
     if (path / "run.json").exists():
         raise InputError(f"Run {path.name} exists already in {path.parent}; leave run_id empty for a new one.")
+    return {}
 
 
 def read_run(file: Path) -> dict[str, Any]:
@@ -102,10 +110,9 @@ def read_run(file: Path) -> dict[str, Any]:
 
 
 def _bounded(digits: str) -> int:
-    # 63 bits are what a column holds; the length first, since int() of a million digits takes minutes
-    if len(digits) > 25 or abs(int(digits)) >= 1 << 63:
+    if abs(number := int(digits)) >= 1 << 63:  # what a column holds
         raise ValueError(f"it has a number of {len(digits)} digits")
-    return int(digits)
+    return number
 
 
 def checked_bytes(file: Path) -> bytes:
@@ -123,34 +130,24 @@ def checked_bytes(file: Path) -> bytes:
     return content
 
 
-def stopped_run(path: Path) -> dict[str, Any]:
-    """The `run.json` of a run that can be resumed.
-
-    Raises:
-        InputError: If it can't be: it is damaged or of another format, has finished, or still goes on.
-    """
+def _stopped_run(path: Path) -> dict[str, Any]:
     try:
         run = read_run(path / "run.json")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"Run {path.name} can't be resumed: its run.json is unreadable ({error}).") from error
     if run["status"] == "finished":
         raise InputError(f"Run {path.name} has finished; there is nothing to resume.")
-    environment = run["environment"]
-    if run["status"] == "running" and not has_died(environment, path):
+    if run["status"] == "running" and is_alive(run["environment"], path):
+        where = f"process {run['environment']['pid']} on {run['environment']['host']}"
         raise InputError(
-            f"Run {path.name} is still running (process {environment['pid']} on {environment['host']}); stop it first."
-            + ("" if environment["host"] == socket.gethostname() else _GONE.format(path / "run.json"))
+            f"Run {path.name} is still running ({where}); stop it first. "
+            f'If that machine or container is gone for good, set "status" in {path / "run.json"} to "died".'
         )
     return run
 
 
 def refuse_changes(run_id: str, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Sees to it that a run that is taken up again is asked for what it was asked for before.
-
-    Args:
-        run_id: The run.
-        then: Its parameters before.
-        now: Those of now; names that only one of the two has are left aside.
+    """Sees to it that a run that is taken up again is asked for what it was asked for before, as far as names agree.
 
     Raises:
         InputError: If a parameter has changed; the sentence names each with both values.
@@ -163,6 +160,16 @@ def refuse_changes(run_id: str, then: dict[str, Any], now: dict[str, Any]) -> No
             f"Run {run_id} was begun with other parameters: {', '.join(changed)}. "
             "Resume it with those, or begin a new run."
         )
+
+
+def tables_of(records: Sequence[TaskRecord]) -> dict[str, pd.DataFrame]:
+    """The tables of finished tasks by name: `tasks`, `swaps` (a row an epoch), `events` and `trials`."""
+    return {
+        "tasks": pd.DataFrame([record.row() for record in records]),
+        "swaps": pd.DataFrame([epoch.row() for record in records for epoch in record.epochs]),
+        "events": events_of(records),
+        "trials": trials_of(records),
+    }
 
 
 class RunFolder:
@@ -196,10 +203,8 @@ class RunFolder:
             StorageError: If the folder can't be written.
         """
         self.run_id = run_id or new_run_id(parameters.get("seed", 0))
-        self.path = results_folder(results) / plain_name(notebook) / plain_name(self.run_id)
-        self._earlier = stopped_run(self.path) if resume and (self.path / "run.json").exists() else {}
-        if not self._earlier:
-            make_run_folder(self.path)
+        self.path = run_path(results, notebook, self.run_id)
+        self._earlier = claim(self.path, resume=resume)
         for litter in (*self.path.glob(".*"), self.path / SUMS):  # what a process left that was killed while writing
             remove(litter)
         # the monotonic clock: a board without a battery sets its wall clock while a run goes on
@@ -226,6 +231,7 @@ class RunFolder:
         try:
             self._write()
         except BaseException:
+            # on a full disk the file may still say running; this process could otherwise never resume the run
             LIVING.discard(self.path)
             raise
 
@@ -253,7 +259,7 @@ class RunFolder:
             self.writes.add(result_bytes=append(path, lines))
             return
         if begun is not None:  # the header has become another
-            # as texts: read as numbers they might come out otherwise
+            # old rows as texts: read as numbers they might come out otherwise
             rows = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False), rows])
         self.write_table(name, rows)
         self._columns[name] = list(map(str, rows))
@@ -266,12 +272,7 @@ class RunFolder:
         """
         new = records[self._tasks :]
         self._tasks = len(records)
-        for name, rows in (
-            ("tasks", pd.DataFrame([record.row() for record in new])),
-            ("swaps", pd.DataFrame([epoch.row() for record in new for epoch in record.epochs])),
-            ("events", events_of(new)),
-            ("trials", trials_of(new)),
-        ):
+        for name, rows in tables_of(new).items():
             if len(rows):
                 self.append_rows(name, rows)
         self.write_energy(meter)
@@ -296,12 +297,7 @@ class RunFolder:
         self._write()
 
     def check_same(self, asked: dict[str, Any], filled: dict[str, Any], dataset_fingerprint: str) -> None:
-        """Compares a resumed run with what it was; a new run is the same as nothing.
-
-        Args:
-            asked: The parameters now, as they were given.
-            filled: The parameters now, defaults filled in.
-            dataset_fingerprint: Hash of the data now.
+        """Compares what a resumed run is asked for now, as given and with defaults filled in, with what it was.
 
         Raises:
             InputError: If a parameter or the data have changed; the sentence names each with both values.
@@ -314,13 +310,11 @@ class RunFolder:
         refuse_changes(self.run_id, self._earlier["parameters"], filled)
         if self._earlier["dataset_fingerprint"] != dataset_fingerprint:
             raise InputError(f"Run {self.run_id} was begun with other data; resume it with those, or begin a new run.")
-        versions, mine = self._earlier["environment"], environment_stamp("")
+        then, now = self._earlier["environment"], environment_stamp("")
+        text = "Run %s was begun with %s %s and goes on with %s: it may end with other numbers."
         for package in ("python", *PACKAGES):
-            if versions.get(package) != mine[package]:
-                logger.warning(
-                    "Run %s was begun with %s %s and goes on with %s: it may end with other numbers.",
-                    self.run_id, package, versions.get(package), mine[package],
-                )  # fmt: skip
+            if then.get(package) != now[package]:
+                logger.warning(text, self.run_id, package, then.get(package), now[package])
 
     @property
     def status(self) -> str:
@@ -350,13 +344,11 @@ class RunFolder:
             raise
 
     def __enter__(self) -> RunFolder:
-        """Lets a `with` block decide how the run ended."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Writes how the run ended."""
         if error is None:
             self.end("finished")
             return

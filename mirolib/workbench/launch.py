@@ -6,38 +6,28 @@ import contextlib
 import io
 import json
 import logging
-import math
-import re
 import tempfile
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional, Union
 
 import pandas as pd
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mirolib.base.errors import InputError, RunError, StorageError
 from mirolib.data import LOADERS
 from mirolib.energy import named
 from mirolib.experiment.settings import RunSettings
-from mirolib.workbench.folder import (
-    PROJECT,
-    RunFolder,
-    make_run_folder,
-    new_run_id,
-    plain_name,
-    read_run,
-    refuse_changes,
-    results_folder,
-    stopped_run,
-)
+from mirolib.workbench.folder import PROJECT, RunFolder, claim, new_run_id, refuse_changes, run_path
 from mirolib.workbench.run import load_run
 
 _PATHS = {"data", "energy"}  # parameters that may name a file or folder
+_PYTHON_WORDS = {"None": "null", "True": "true", "False": "false"}  # as they stand in JSON
 
 logger = logging.getLogger(__name__)
 
 NOTEBOOKS = PROJECT / "notebooks"
-_LITERALS: dict[str, Any] = {"None": None, "null": None, "True": True, "true": True, "False": False, "false": False}
 
 
 @dataclass(frozen=True)
@@ -78,7 +68,9 @@ def declared_parameters(notebook: str) -> dict[str, str]:
     return {name: entry["inferred_type_name"] for name, entry in found.items()}
 
 
-def check_parameters(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def check_parameters(
+    notebook: str, parameters: dict[str, Any], declared: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Checks parameters against the names and annotated types of a notebook's parameters cell.
 
     A notebook that takes all parameters of `RunSettings`, as `10_run` does, also has its ranges and names checked, as
@@ -87,6 +79,7 @@ def check_parameters(notebook: str, parameters: dict[str, Any]) -> dict[str, Any
     Args:
         notebook: Name of the notebook.
         parameters: Values, or texts that stand for them (from a command line).
+        declared: Its `declared_parameters`, where they are known, for many checks in a row.
 
     Returns:
         The values in the types the notebook declares.
@@ -94,12 +87,7 @@ def check_parameters(notebook: str, parameters: dict[str, Any]) -> dict[str, Any
     Raises:
         InputError: If a name is unknown, or a value has another type or is out of range.
     """
-    return check_values(notebook, declared_parameters(notebook), parameters)
-
-
-def check_values(notebook: str, declared: dict[str, str], parameters: dict[str, Any]) -> dict[str, Any]:
-    """As `check_parameters`, for a notebook whose `declared_parameters` are known: for many checks in a row."""
-    checked = {}
+    checked, declared = {}, declared or declared_parameters(notebook)
     for name, value in parameters.items():
         if name not in declared:
             raise InputError(f"Notebook {notebook} has no parameter {name!r}; it takes {', '.join(declared)}.")
@@ -114,7 +102,7 @@ def check_values(notebook: str, declared: dict[str, str], parameters: dict[str, 
 
 
 def _check_run(settings: RunSettings) -> None:
-    """Checks the names in a run's settings that `RunSettings` leaves open, since objects can take their place."""
+    # `RunSettings` leaves these open, since objects can take their place
     if settings.dataset not in LOADERS:
         raise InputError(f"There is no data set {settings.dataset!r}; choose one of {', '.join(LOADERS)}.")
     LOADERS[settings.dataset][0].preset(settings.preset)
@@ -122,26 +110,23 @@ def _check_run(settings: RunSettings) -> None:
         named(settings.energy).close()
 
 
+@cache
+def _type(declared: str) -> TypeAdapter[Any]:
+    # evaluated as Python would: the notebook is about to be run anyway
+    annotation = eval(declared, {"Optional": Optional, "Union": Union})
+    # strict, or 1.0 would pass for an int; JSON and the checks of ranges know no infinities
+    return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
 def _converted(name: str, value: Any, declared: str) -> Any:
-    """A value in the declared type: `int`, `float`, `str`, `bool` or `list`, `Optional[…]` of one or `Union[…]`."""
-    types = [{"Optional": "None"}.get(word, word) for word in re.findall(r"\w+", declared)]
-    if "None" in types and value in ("None", "null"):
-        return None
-    text = value.strip() if isinstance(value, str) else ""
-    # a text is read as a number only where it can be nothing else: a run may be named 10
-    if text and ("str" not in types or ("int" in types and text.isdigit())):
-        with contextlib.suppress(ValueError, RecursionError):
-            value = _LITERALS[text] if text in _LITERALS else json.loads(text)
-    for one in types:
-        if one == "None" and value is None:
-            return value
-        if one == type(value).__name__ and not (isinstance(value, float) and not math.isfinite(value)):
-            return value
-        if one == "float" and type(value) is int:
-            return float(value)
-        if one == "list" and isinstance(value, tuple):
-            return list(value)
-    raise InputError(f"Parameter {name} is {value!r:.200}; give a value of type {declared}.")
+    """A value in the declared type, or one that a text stands for; what is declared a text stays one."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValidationError):
+            return _type(declared).validate_json(_PYTHON_WORDS.get(value.strip(), value))
+    try:
+        return _type(declared).validate_python(list(value) if isinstance(value, tuple) else value)
+    except ValidationError as error:
+        raise InputError(f"Parameter {name} is {value!r:.200}; give a value of type {declared}.") from error
 
 
 class _LogLines(io.TextIOBase):
@@ -176,38 +161,30 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
         RunError: If the run failed; the sentence is its own.
     """
     checked = _launchable(notebook, parameters | ({"resume": True} if resume else {}))
-    folder = results_folder(checked.get("results"))
     run_id = checked.get("run_id") or new_run_id(checked.get("seed", 0))
-    output = folder / plain_name(notebook) / plain_name(run_id) / "notebook.ipynb"
-    if resume and (output.parent / "run.json").exists():
-        done = _finished(output.parent)
-        if done is not None:
-            refuse_changes(run_id, read_run(output.parent / "run.json")["asked"], checked)
-            return Launched(output, done)
-        stopped_run(output.parent)
-    else:
-        make_run_folder(output.parent)
-    _execute(notebook, output, checked | {"run_id": run_id, "results": str(folder)}, progress)
-    done = _finished(output.parent)
-    if done is None:
-        raise RunError(f"{notebook} ended without a finished run in {output.parent}; see {output}.")
+    path = run_path(checked.get("results"), notebook, run_id)
+    output, file = path / "notebook.ipynb", path / "run.json"
+    if resume and file.exists() and (done := load_run(file))["status"] == "finished":
+        refuse_changes(run_id, json.loads(file.read_bytes())["asked"], checked)
+        return Launched(output, pd.Series(done))
+    claim(path, resume=resume)
+    _execute(notebook, output, checked | {"run_id": run_id, "results": str(path.parents[1])}, progress)
+    done = load_run(file)
+    if done["status"] != "finished":
+        raise RunError(f"{notebook} ended without a finished run in {path}; see {output}.")
     if done.get("diverged_epochs"):
         logger.warning("Run %s has diverged: its training loss was not finite; choose a lower lr.", run_id)
-    return Launched(output, done)
+    return Launched(output, pd.Series(done))
 
 
 def _launchable(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """The parameters, checked, of a notebook that is made to be launched; paths are absolute."""
     declared = declared_parameters(notebook)
     if not {"run_id", "results"} <= set(declared):
-        raise InputError(
-            f"Notebook {notebook} is not made to be launched (no parameter run_id); open it in JupyterLab."
-        )
+        raise InputError(f"Notebook {notebook} has no parameter run_id to be launched with; open it in JupyterLab.")
     if parameters.get("resume") is True and ("resume" not in declared or not parameters.get("run_id")):
-        raise InputError(
-            f"To resume a run of {notebook}, name it by run_id; the notebook must have a parameter resume."
-        )
-    checked = check_values(notebook, declared, parameters)
+        raise InputError(f"To resume a run of {notebook}, name it by run_id; the notebook must take resume.")
+    checked = check_parameters(notebook, parameters, declared)
     for name in _PATHS & set(checked):  # the kernel works in the notebooks' folder, the caller in another
         path = Path(str(checked[name])).expanduser()
         if checked[name] and path.exists():
@@ -218,12 +195,7 @@ def _launchable(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: bool) -> None:
-    """Runs a notebook in a kernel of its own.
-
-    Raises:
-        StorageError: If what it leaves can't be written.
-        RunError: If a cell fails or the kernel dies.
-    """
+    """Runs a notebook in a kernel of its own."""
     # imported here: papermill and what it needs take longer to import than all else
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -249,8 +221,10 @@ def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: 
     except DeadKernelError as error:
         raise _failed(notebook, output, parameters, "its kernel died, perhaps for want of memory") from error
     except OSError as error:
-        with contextlib.suppress(OSError):
-            if not _is_json(output):  # papermill writes in place, and has left half of it
+        try:
+            json.loads(output.read_bytes())
+        except (ValueError, OSError):  # papermill writes in place, and has left half of it
+            with contextlib.suppress(OSError):
                 output.unlink(missing_ok=True)
         raise StorageError(
             f"The run in {output.parent} can't be written any more ({error.strerror}); "
@@ -264,17 +238,3 @@ def _failed(notebook: str, output: Path, parameters: dict[str, Any], sentence: s
         folder = RunFolder(notebook, parameters, results=parameters["results"], run_id=parameters["run_id"])
         folder.end("failed", sentence)
     return RunError(f"{notebook} failed: {sentence} (executed notebook: {output})")
-
-
-def _is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return True
-
-
-def _finished(run: Path) -> pd.Series | None:
-    """A run's row of `load_runs`, if it has finished."""
-    row = load_run(run / "run.json")
-    return pd.Series(row) if row["status"] == "finished" else None

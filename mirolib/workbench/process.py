@@ -21,36 +21,27 @@ LIVING: set[Path] = set()
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def has_died(environment: dict[str, Any], path: Path) -> bool:
-    """Whether a run of this machine has lost its process, whatever was done to the clock since.
+def is_alive(environment: dict[str, Any], path: Path) -> bool:
+    """Whether a run's process still lives, as far as can be told from here, whatever was done to the clock since.
 
     Args:
-        environment: What `process_stamp` gave the run, and its `host`.
+        environment: What `environment_stamp` gave the run.
         path: The run's folder.
     """
     if environment["host"] != socket.gethostname():
-        return False  # no one can tell from here
+        return True  # perhaps: only its own machine can tell
     if environment["pid"] == os.getpid():
-        return path not in LIVING
+        return path in LIVING
     try:
         started_s = _started_s(int(environment["pid"]))
     except psutil.NoSuchProcess:
-        return True
+        return False
     # after a restart, or by wrapping around, another process may have got its number
-    return environment.get("boot") != _boot() or abs(started_s - environment["process_started"]) > 1
-
-
-def process_stamp() -> dict[str, object]:
-    """What `has_died` needs to know this process again.
-
-    Returns:
-        `pid`; `boot`, which start of the system this is; `process_started`, seconds of it when the process began. A
-        system that tells no such thing leaves `boot` empty, and the seconds are those of its wall clock.
-    """
-    return {"pid": os.getpid(), "boot": _boot(), "process_started": _started_s(os.getpid())}
+    return environment.get("boot") == _boot() and abs(started_s - environment["process_started"]) <= 1
 
 
 def _boot() -> str:
+    """Which start of the system this is; empty where it doesn't tell."""
     try:
         return _BOOT.read_text().strip()
     except OSError:
@@ -58,6 +49,7 @@ def _boot() -> str:
 
 
 def _started_s(pid: int) -> float:
+    """When a process began, in seconds of this start of the system, or of the wall clock where it doesn't tell."""
     try:
         # not psutil's: it adds the wall clock of now, which a board without a battery sets late
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name may hold anything
@@ -76,6 +68,9 @@ def environment_stamp(device: str) -> dict[str, object]:
         "torch_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "host": socket.gethostname(),
-        **process_stamp(),
+        # these three are what `is_alive` knows the process by
+        "pid": os.getpid(),
+        "boot": _boot(),
+        "process_started": _started_s(os.getpid()),
         **{package: version(package) for package in PACKAGES},
     }

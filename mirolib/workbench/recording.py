@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Generator
 from dataclasses import asdict
-from pathlib import Path
 
 import pandas as pd
 
@@ -56,6 +55,7 @@ class RecordedRun:
         self._keep_store, self._period_s = keep_store, 60 * checkpoint_minutes
         self._earlier_trace = pd.DataFrame()
         self.folder = RunFolder(notebook, asdict(settings), results=results, run_id=run_id, resume=resume)
+        self._store = self.folder.path / "store"
         self._checkpoints = Checkpoints(self.folder.path / "checkpoint")
         with self.folder.failing():
             # before anything is written: a damaged or foreign checkpoint leaves the run as it was
@@ -69,10 +69,6 @@ class RecordedRun:
             self.folder.set_parameters(asdict(filled), stream.dataset.fingerprint)
             if state is not None:
                 self._restore(state)
-
-    @property
-    def _store(self) -> Path:
-        return self.folder.path / "store"
 
     def _restore(self, state: State) -> None:
         """Brings the parts to a checkpoint's state; where that fails, the store is closed."""
@@ -133,9 +129,8 @@ class RecordedRun:
     @property
     def result(self) -> Run:
         """The run as far as it has come."""
-        experiment = self.experiment
-        loop = experiment.loop
-        return Run.of(self.folder.path, self.folder.status, experiment.settings, loop.records, loop.meter.readings)
+        loop, settings = self.experiment.loop, self.experiment.settings
+        return Run.of(self.folder.path, self.folder.status, settings, loop.records, loop.meter.readings)
 
 
 def run_experiment(
@@ -172,17 +167,9 @@ def run_experiment(
             and is not to be resumed, or it is and has finished, still runs, or was made with other parameters.
         StorageError: If the disk is full or can't be written.
     """
-    run = RecordedRun(
-        settings,
-        dataset=dataset,
-        notebook=notebook,
-        run_id=run_id,
-        results=results,
-        keep_store=keep_store,
-        disturb=disturb,
-        checkpoint_minutes=checkpoint_minutes,
-        resume=resume,
-    )
+    run = RecordedRun(settings, dataset=dataset, notebook=notebook, run_id=run_id, results=results,
+                      keep_store=keep_store, disturb=disturb, checkpoint_minutes=checkpoint_minutes,
+                      resume=resume)  # fmt: skip
     for _ in run.steps(progress=progress):
         pass
     return run.result

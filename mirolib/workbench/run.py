@@ -18,9 +18,9 @@ from mirolib.base.display import facts
 from mirolib.energy.ledger import Reading
 from mirolib.experiment.settings import RunSettings
 from mirolib.experiment.summary import summarise
-from mirolib.records import TaskRecord, events_of, trials_of
-from mirolib.workbench.folder import SUMS, checked_bytes, read_run, results_folder
-from mirolib.workbench.process import has_died
+from mirolib.records import TaskRecord
+from mirolib.workbench.folder import SUMS, checked_bytes, read_run, results_folder, tables_of
+from mirolib.workbench.process import is_alive
 
 _NUMBERS = {
     "tasks": ("task", "stream_size", "episodic_size", "swap_ratio", "memory_bytes", "average_accuracy"),
@@ -31,8 +31,6 @@ _NUMBERS = {
 }
 _TEXTS = {"energy": ("window", "kind", "scope"), "events": ("reason",), "tasks": ("classes",)}
 _OPTIONAL = ("events", "trials")  # a fixed controller has none
-# a table of a million rows fits; a file that someone has filled does not take the memory of a board
-_MOST_BYTES = 64 << 20
 
 logger = logging.getLogger(__name__)
 
@@ -61,17 +59,10 @@ class Run:
     ) -> Run:
         """The run of this process, as far as it has come."""
         row = {"notebook": path.parent.name, "run_id": path.name, "status": status}
-        tables = {
-            "tasks": pd.DataFrame([record.row() for record in records]),
-            "swaps": pd.DataFrame([epoch.row() for record in records for epoch in record.epochs]),
-            "energy": pd.DataFrame([reading.row() for reading in readings]),
-            "events": events_of(records),
-            "trials": trials_of(records),
-        }
+        tables = tables_of(records) | {"energy": pd.DataFrame([reading.row() for reading in readings])}
         return cls(path, row | asdict(settings) | summarise(list(records)), tables, tuple(records))
 
     def __repr__(self) -> str:
-        """What was run, how it ended, and where it lies."""
         return f"Run({', '.join(f'{name}: {value}' for name, value in self.facts().items())})"
 
     def _repr_html_(self) -> str:
@@ -178,15 +169,12 @@ def load_run(file: Path) -> dict[str, Any]:
     }
     try:
         run = read_run(file)
-        ended = {"status": str(run["status"]), "error": run.get("error")}
-        if ended["status"] == "running" and has_died(run["environment"], file.parent):
-            ended = {
-                "status": "died",
-                "error": "its process ended without a word: killed, out of memory, or power lost",
-            }
-        values = dict(run["parameters"]) | dict(run["summary"])
-        ended |= {"started": str(run["started"]), "duration_s": float(run["duration_s"])}
-        return row | {name: value for name, value in values.items() if name not in row} | ended
+        status, problem = str(run["status"]), run.get("error")
+        if status == "running" and not is_alive(run["environment"], file.parent):
+            status, problem = "died", "its process ended without a word: killed, out of memory, or power lost"
+        # last, so that no parameter of that name can stand in its place
+        own = {"status": status, "error": problem, "started": str(run["started"])}
+        return row | run["parameters"] | run["summary"] | row | own | {"duration_s": float(run["duration_s"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         logger.warning("%s is unreadable: %s", file, error)
         return row | {"error": f"{type(error).__name__}: {error}"}
@@ -218,8 +206,6 @@ def open_run(path: str | Path) -> Run:
 
 def _read_table(file: Path, name: str) -> pd.DataFrame:
     """A table of a run, with its checksum, where the run has ended, and its columns checked."""
-    if file.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"it has more than {_MOST_BYTES >> 20} MiB")
     content = checked_bytes(file)
     if not (file.parent / SUMS).exists():
         content = content[: content.rfind(b"\n") + 1]  # a power cut may have left half a row of a run under way
@@ -228,6 +214,4 @@ def _read_table(file: Path, name: str) -> pd.DataFrame:
         raise ValueError(f"it lacks the column {missing[0]}")
     numbers = [str(c) for c in table if c in _NUMBERS[name] or str(c).startswith("accuracy_")]
     table[numbers] = table[numbers].apply(pd.to_numeric)
-    texts = list(_TEXTS.get(name, ()))
-    table[texts] = table[texts].astype(str)
-    return table
+    return table.astype(dict.fromkeys(_TEXTS.get(name, ()), str))

@@ -73,7 +73,6 @@ class Sweep:
         return self.runs.reindex(columns=[*self.plan.varied, "status", *_RESULT, "error", "run_id"])
 
     def __repr__(self) -> str:
-        """How far it is, in one sentence."""
         counts = ", ".join(f"{count} {status}" for status, count in self.runs["status"].value_counts().items())
         return f"Sweep {self.plan.name}: {len(self.runs)} runs of {self.plan.notebook}: {counts}."
 
@@ -198,7 +197,6 @@ def _lock(path: Path) -> ExitStack:
 
 
 def _state(run: Path) -> dict[str, Any]:
-    """The row of a run as it stands now."""
     file = run / "run.json"
     return load_run(file) if file.exists() else {"status": "not started", "error": None, "path": str(run)}
 
@@ -208,10 +206,7 @@ def _is_wanted(run: Path, rerun: str) -> bool:
     deadline = time.monotonic() + _ORPHAN_S
     while (state := _state(run))["status"] == "running":
         if time.monotonic() > deadline:
-            raise InputError(
-                f"Run {run.name} of this sweep is still running; wait for it, or, "
-                "if its machine is gone, remove its folder."
-            )
+            raise InputError(f"Run {run.name} of this sweep is still running; wait for it, or remove its folder.")
         time.sleep(0.5)
     if state["status"] == "unreadable" and not rerun:
         raise InputError(

@@ -17,17 +17,11 @@ import yaml
 
 from mirolib.base.errors import InputError
 from mirolib.workbench.folder import plain_name
-from mirolib.workbench.launch import check_values, declared_parameters
+from mirolib.workbench.launch import check_parameters, declared_parameters
 
 PLAN_FORMAT = 1
 MOST_RUNS = 10_000
-_ENTRIES = {
-    "notebook": (str, "the name of a notebook, such as 10_run"),
-    "name": (str, "a text, in quotes if it looks like a number or a date"),
-    "grid": (dict, "a list of values by parameter, such as {epochs: [5, 10]}"),
-    "parameters": (dict, "a value by parameter, such as {epochs: 5}"),
-    "seeds": (int | list | None, "the number of seeds or a list of them, such as [0, 1]"),
-}
+_ENTRIES = ("notebook", "name", "grid", "parameters", "seeds")
 _SET_BY_THE_SWEEP = {"run_id", "results", "resume"}
 Runs = dict[Path, dict[str, Any]]
 """Runs by their folders, which say notebook and run id too, each with its parameters."""
@@ -96,17 +90,16 @@ def make_plan(
         InputError: If the notebook or a parameter is unknown, a value has another type or is out of range, a run
             stands there twice, or there are too many.
     """
-    for key, entries in (("grid", grid), ("parameters", parameters)):
-        if not isinstance(entries, Mapping | None):
-            raise InputError(f"{key} is {entries!r:.200}; give {_ENTRIES[key][1]}.")
+    if not isinstance(grid, Mapping | None):
+        raise InputError(f"grid is {grid!r:.200}; give a list of values by parameter, such as {{epochs: [5, 10]}}.")
+    if not isinstance(parameters, Mapping | None):
+        raise InputError(f"parameters is {parameters!r:.200}; give a value by parameter, such as {{epochs: 5}}.")
     axes = {str(key): _values(str(key), values) for key, values in (grid or {}).items()}
     shared = {str(key): value for key, value in (parameters or {}).items()}
     if seeds is not None:
-        if "seed" in {*axes, *shared}:
-            raise InputError("seed stands in the grid or the parameters and seeds is given too; keep one of them.")
-        if isinstance(seeds, Integral) and not isinstance(seeds, bool):
-            if seeds < 1:
-                raise InputError(f"seeds is {seeds}; give the number of seeds, 1 to {MOST_RUNS:,}, or a list of them.")
+        if "seed" in axes:
+            raise InputError("seed stands in the grid and seeds is given too; keep one of them.")
+        if isinstance(seeds, Integral) and not isinstance(seeds, bool):  # which Python counts as a number
             seeds = range(int(seeds))
         axes["seed"] = _values("seeds", seeds)
     if twice := set(axes) & set(shared):
@@ -119,7 +112,7 @@ def make_plan(
         raise InputError(f"The grid has more than {MOST_RUNS:,} runs, the most a sweep takes; thin it out.")
     declared = declared_parameters(notebook)
     points = [shared | dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    checked = [check_values(notebook, declared, point) for point in points]
+    checked = [check_parameters(notebook, point, declared) for point in points]
     name = plain_name(name or f"{notebook}-{_digest([notebook, shared, axes])[:6]}")
     # of checked values, so that 1, 1.0 and "1" for a float are the same run
     members = {plain_name(f"{name}-{_digest(point)[:12]}"): point for point in checked}
@@ -131,7 +124,7 @@ def make_plan(
 def _values(name: str, values: object) -> list[Any]:
     """The values of one parameter; those of a set in an order that is always the same."""
     if isinstance(values, np.ndarray):
-        values = values.tolist()
+        values = values.tolist()  # one number where it has no axis, which can't be iterated
     if isinstance(values, Set):
         # a set of texts has another order in each process, and the order decides the sweep's name
         values = sorted(values, key=lambda value: (len(repr(value)), repr(value)))
@@ -153,9 +146,6 @@ def _digest(content: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-_MOST_BYTES = 1 << 20
-
-
 class _Loader(yaml.SafeLoader):
     """Refuses what `SafeLoader` takes: a key that stands twice in a mapping, whose first values would be lost."""
 
@@ -163,8 +153,7 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                line = key.start_mark.line + 1
-                raise InputError(f"{key.value!r:.200} stands twice, again in line {line}; keep one of them.")
+                raise InputError(f"{key.value!r:.99} stands twice, again in line {key.start_mark.line + 1}; keep one.")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -176,27 +165,12 @@ def read_plan(path: str | Path) -> SweepPlan:
         InputError: If the file can't be read as one, or `make_plan` refuses what it says.
     """
     try:
-        if Path(path).stat().st_size > _MOST_BYTES:
-            raise InputError(f"it has more than {_MOST_BYTES >> 20} MiB, which no sweep needs.")
-        text = Path(path).read_text(encoding="utf-8")
-        # a few lines of aliases to aliases can stand for gigabytes
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise InputError("it uses an alias (*name); write the values out.")
-        content = yaml.load(text, _Loader)
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}.") from error
-    except InputError as error:
-        raise InputError(f"{path} can't be used: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())[:200]}.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no entries; see docs/sweeps.md for an example.")
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    # a slip in YAML or in its numbers; ValueError stands for InputError too
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        raise InputError(f"{path} can't be read as YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, dict) or "notebook" not in content:
+        raise InputError(f"{path} names no notebook; see docs/sweeps.md for an example.")
     if unknown := {str(key) for key in content} - set(_ENTRIES):
         raise InputError(f"{path} has an unknown entry {sorted(unknown)[0]!r}; it takes {', '.join(_ENTRIES)}.")
-    for key, value in content.items():
-        kind, wanted = _ENTRIES[key]
-        if not isinstance(value, kind):
-            raise InputError(f"{path} has {value!r:.200} for {key}; give {wanted}.")
-    if "notebook" not in content:
-        raise InputError(f"{path} names no notebook; add a line such as: notebook: 10_run")
     return make_plan(**content)

@@ -122,7 +122,7 @@ def test_an_energy_budget_is_kept(make_memory):
         controller = MiroController(BySize(), SELECTORS["within-budget"], energy_budget=budget, num_tasks=3)
         records = list(run(STREAM, learner(), memory, controller, progress=False))
         learning = [r.work for record in records for r in record.readings if r.window != "evaluate"]
-        spent[budget] = sum(work.visits + work.forward_visits / 3 for work in learning)
+        spent[budget] = sum(work.visit_equivalents for work in learning)
     assert 350 < spent[500.0] <= 500 < spent[1500.0] <= 1500
     with pytest.raises(InputError, match="give num_tasks"):
         MiroController(selector=SELECTORS["within-budget"], energy_budget=10.0)

@@ -195,7 +195,7 @@ def test_a_wrong_checksum_is_said_and_the_file_removed(server, tmp_path):
 def cut(server, tmp_path, archive):
     """A first download that ends after 200,000 bytes; how many of them are there."""
     server.faults["cut"] = 200_000
-    with pytest.raises(InputError, match=r"127.0.0.1 was cut: ([\d,]+) of .* call again to fetch the rest") as error:
+    with pytest.raises(InputError, match=r"/set.tar.gz was cut: ([\d,]+) of .* call again to fetch the rest") as error:
         fetch(archive, tmp_path, progress=False)
     del server.faults["cut"]
     assert listing(tmp_path) == ["set.tar.gz.part", "set.tar.gz.part.tag"]
@@ -278,24 +278,21 @@ def test_a_part_that_is_all_there_already_is_taken(server, tmp_path):
 @pytest.mark.parametrize("faults", [{}, {"no_length": True}, {"cut": 1000}])
 def test_a_file_larger_than_it_may_be_is_refused(server, tmp_path, faults):
     server.faults |= faults
-    with pytest.raises(InputError, match="300,000 are the most this file may have: fetch http"):
+    with pytest.raises(
+        InputError, match=r"http.*300,000 bytes are the most this file may have.*by hand and unpack it to"
+    ):
         fetch(served(server, KINDS["set.tar.gz"], size_bytes=300_000), tmp_path, progress=False)
     assert listing(tmp_path) == []
 
 
 @pytest.mark.parametrize(
     ("status", "sentence"),
-    [
-        (404, "no longer has the file at that address"),
-        (403, "refuses to give the file"),
-        (503, "status 503.; try later"),
-        (206, "did not give the file"),
-    ],
+    [(404, "404 Not Found"), (403, "403 Forbidden"), (503, "503 Service Unavailable"), (206, "206 Partial Content")],
 )
 def test_other_answers_are_said(server, tmp_path, status, sentence):
     server.faults["status"] = status
     archive = served(server, KINDS["set.tar.gz"])
-    with pytest.raises(InputError, match=rf"127.0.0.1 .*{sentence}.*: fetch http://.* by hand and unpack it to .*set"):
+    with pytest.raises(InputError, match=rf"http://.*answer is {sentence}.*try later, or get it by hand .*/set"):
         fetch(archive, tmp_path, progress=False)
     assert listing(tmp_path) == []
 
@@ -317,8 +314,8 @@ def test_offline(monkeypatch, tmp_path):
         archive = Archive(url, "set.zip", None, 1000, 1000, "set")
         with pytest.raises(InputError) as error:
             fetch(archive, tmp_path, progress=False)
-    wanted = f"There is no connection to 127.0.0.1: fetch {url} by hand and unpack it to {tmp_path / 'set'}."
-    assert str(error.value) == wanted
+    why = f"{url} can't be fetched (there is no connection to the host)"
+    assert str(error.value) == f"{why}: try later, or get it by hand and unpack it to {tmp_path / 'set'}."
     assert listing(tmp_path) == []
 
 
@@ -329,7 +326,7 @@ def test_silence_and_bad_addresses(monkeypatch, tmp_path):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/set.zip"
         with pytest.raises(InputError, match="does not answer"):
             fetch(Archive(url, "set.zip", None, 1000, 1000, "set"), tmp_path, progress=False)
-    with pytest.raises(InputError, match="can't be asked"):
+    with pytest.raises(InputError, match="nowhere can't be fetched .Invalid URL"):
         fetch(Archive("nowhere", "set.zip", None, 1000, 1000, "set"), tmp_path, progress=False)
     assert listing(tmp_path) == []
 
@@ -360,23 +357,21 @@ def test_a_full_disk(server, tmp_path, monkeypatch):
     archive = served(server, KINDS["set.tar.gz"])
     real = Path.open
 
-    def full(pattern):
-        def opened(path, mode="r", *args, **kwargs):
-            stream = real(path, mode, *args, **kwargs)
-            return FullDisk(stream, 300_000) if re.search(pattern, str(path)) and mode != "rb" else stream
+    def opened(path, mode="r", *args, **kwargs):
+        stream = real(Path(path), mode, *args, **kwargs)
+        return FullDisk(stream, 300_000) if re.search(r"(\.part|train\.bin)$", str(path)) and mode != "rb" else stream
 
-        return opened
-
-    monkeypatch.setattr(Path, "open", full(r"\.part$"))
+    monkeypatch.setattr(Path, "open", opened)
     with pytest.raises(InputError, match="The disk is full .*free some space"):
         fetch(archive, tmp_path, progress=False)
     assert listing(tmp_path) == ["set.tar.gz.part", "set.tar.gz.part.tag"]
-    monkeypatch.setattr(Path, "open", full(r"train\.bin"))
+    monkeypatch.setattr(Path, "open", real)
+    monkeypatch.setattr(tarfile, "bltn_open", opened)
     with pytest.raises(InputError, match="The disk is full .*free some space"):
         fetch(archive, tmp_path, progress=False)
     assert server.asked[-1].range  # made room: only the rest was asked for
     assert listing(tmp_path) == ["set.tar.gz"]
-    monkeypatch.setattr(Path, "open", real)
+    monkeypatch.undo()
     fetch(archive, tmp_path, progress=False)
     assert len(server.asked) == 2
     check_content(tmp_path, "set.tar.gz")
@@ -454,30 +449,39 @@ def zip_encrypted():
 
 
 FILE, LINK, HARD, DEVICE, PIPE = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE
-OUTSIDE = "leads out of the folder"
+OUTSIDE, TAKEN = "leads out of the folder", "takes the place of another one"
 HOSTILE = {
     "absolute path": (tar_with(("/tmp/evil", FILE, b"x")), f"'/tmp/evil' {OUTSIDE}"),
     "path up": (tar_with(("set/../../evil", FILE, b"x")), f"'set/../../evil' {OUTSIDE}"),
     "folder up": (tar_with(("../evil", tarfile.DIRTYPE, b"")), f"'../evil' {OUTSIDE}"),
     "path of Windows": (tar_with(("set\\..\\..\\evil", FILE, b"x")), OUTSIDE),
     "drive of Windows": (tar_with(("C:evil", FILE, b"x")), OUTSIDE),
-    "no name": (tar_with(("./", FILE, b"x")), "has no name|holds no file"),
-    "through a link": (tar_with(("set/out", LINK, "../.."), ("set/out/evil", FILE, b"x")), "'set/out' is a link"),
-    "link to itself": (tar_with(("set/a", LINK, "a")), "is a link"),
-    "hard link": (tar_with(("set/a", HARD, "/etc/passwd")), "'set/a' is a link"),
+    "no name": (tar_with(("./", FILE, b"x")), TAKEN),
+    "through a link": (
+        tar_with(("set/out", LINK, "../.."), ("set/out/evil", FILE, b"x")),
+        "'set/out' is neither file nor folder",
+    ),
+    "link to itself": (tar_with(("set/a", LINK, "a")), "is neither file nor folder"),
+    "hard link": (tar_with(("set/a", HARD, "/etc/passwd")), "'set/a' is neither file nor folder"),
     "device": (tar_with(("set/null", DEVICE, "")), "'set/null' is neither file nor folder"),
     "pipe": (tar_with(("set/pipe", PIPE, "")), "'set/pipe' is neither file nor folder"),
-    "twice": (tar_with(("set/a", FILE, b"x"), ("set/a", FILE, b"y")), "'set/a' is there twice"),
-    "file as a folder": (tar_with(("set/a", FILE, b"x"), ("set/a/b", FILE, b"y")), "'set/a/b' is there twice"),
-    "folder as a file": (tar_with(("set/a", FILE, b"x"), ("set/a", tarfile.DIRTYPE, b"")), "is a file and a folder"),
-    "deep": (tar_with(("a/" * 2000 + "a", FILE, b"x")), "more than 32 folders deep"),
-    "larger than it may be": (tar_of({"set/a": bytes(1_000_001)}), "'set/a' makes it larger than the 1,000,000 bytes"),
+    "twice": (tar_with(("set/a", FILE, b"x"), ("set/a", FILE, b"y")), f"'set/a' {TAKEN}"),
+    "file as a folder": (
+        tar_with(("set/a", FILE, b"x"), ("set/a/b", FILE, b"y")),
+        f"'set/a/b' {TAKEN}",
+    ),
+    "folder as a file": (
+        tar_with(("set/a", FILE, b"x"), ("set/a", tarfile.DIRTYPE, b"")),
+        f"'set/a' {TAKEN}",
+    ),
+    "deep": (tar_with(("a/" * 2000 + "a", FILE, b"x")), "makes it larger than it may be .*32 folders in each other"),
+    "larger than it may be": (tar_of({"set/a": bytes(1_000_001)}), "'set/a' makes it larger than it.*1,000,000 bytes"),
     "large in sum": (tar_of({f"set/{n}": bytes(400_000) for n in range(3)}), "'set/2' makes it larger"),
     "zip: absolute path": (zip_of({"/tmp/evil": b"x"}), f"'/tmp/evil' {OUTSIDE}"),
     "zip: path up": (zip_of({"set/../../evil": b"x"}), OUTSIDE),
-    "zip: link": (zip_link("set/out", "/etc"), "'set/out' is a link"),
-    "zip: encrypted": (zip_encrypted(), "'set/a' is encrypted"),
-    "zip: large": (zip_of({"set/a": bytes(1_000_001)}), "'set/a' makes it larger than the 1,000,000 bytes"),
+    "zip: link": (zip_link("set/out", "/etc"), "'set/out' is neither file nor folder"),
+    "zip: encrypted": (zip_encrypted(), "is damaged .*'set/a'.* is encrypted"),
+    "zip: large": (zip_of({"set/a": bytes(1_000_001)}), "'set/a' makes it larger than it.*1,000,000 bytes"),
     "empty": (tar_of({}), "holds no file"),
     "empty zip": (zip_of({}), "holds no file"),
     "no archive": (b"<html>Please sign in</html>" * 100, "is damaged"),
@@ -496,12 +500,12 @@ def test_hostile_archives_are_refused(server, tmp_path, name):
 @pytest.mark.parametrize("body", [zip_of({"set/a": bytes(40_000_000)}), tar_of({"set/a": bytes(40_000_000)})])
 def test_bombs_by_ratio_are_refused(tmp_path, body):
     (tmp_path / "bomb").write_bytes(body)
-    with pytest.raises(InputError, match="'set/a' makes it more than 200 times as large as the archive"):
+    with pytest.raises(InputError, match="'set/a' makes it larger than it may be .16,777,216 bytes"):
         unpack(tmp_path / "bomb", tmp_path / "set", 10**12)
     assert listing(tmp_path) == ["bomb"]
 
 
-def test_real_bytes_are_counted_where_the_header_lies(tmp_path, monkeypatch):
+def test_no_more_is_written_than_a_header_claims(tmp_path, monkeypatch):
     real = zipfile.ZipFile.infolist
 
     def lying(archive):
@@ -510,11 +514,16 @@ def test_real_bytes_are_counted_where_the_header_lies(tmp_path, monkeypatch):
             info.file_size = 1
         return infos
 
-    (tmp_path / "bomb").write_bytes(zip_of({"set/a": b"x"}))
+    written = []
+    real_copy = shutil.copyfileobj
     monkeypatch.setattr(zipfile.ZipFile, "infolist", lying)
-    monkeypatch.setattr(zipfile.ZipFile, "open", lambda archive, info: io.BytesIO(bytes(3_000_000)))
-    with pytest.raises(InputError, match="larger than the 2,000,000 bytes"):
+    monkeypatch.setattr(
+        shutil, "copyfileobj", lambda source, target: (real_copy(source, target), written.append(target.tell()))
+    )
+    (tmp_path / "bomb").write_bytes(zip_of({"set/a": bytes(3_000_000)}))
+    with pytest.raises(InputError, match="is damaged .*CRC"):
         unpack(tmp_path / "bomb", tmp_path / "set", 2_000_000)
+    assert sum(written) <= 1
     assert listing(tmp_path) == ["bomb"]
 
 
@@ -523,7 +532,7 @@ def test_too_many_members_are_refused(tmp_path, monkeypatch, make):
     monkeypatch.setattr(unpack_module, "MAX_MEMBERS", 9)
     for count in (9, 10):
         (tmp_path / "many").write_bytes(make({f"set/{number}": b"" for number in range(count)}))
-        with contextlib.nullcontext() if count == 9 else pytest.raises(InputError, match="more than 9 members"):
+        with contextlib.nullcontext() if count == 9 else pytest.raises(InputError, match="larger than it .* 9 members"):
             unpack(tmp_path / "many", tmp_path / str(count), 1000)
     assert sorted(os.listdir(tmp_path)) == ["9", "many"]
 

@@ -1,32 +1,26 @@
 import contextlib
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 
 from mirolib import InputError, MemoryConfig, ResourceMonitor
-from mirolib.experiment.injectors import During, Throttle, TokenBucket, cold_cache, disk_competitors, throttling
+from mirolib.experiment.injectors import During, Throttle, cold_cache, disk_competitors, throttling
 
 
-def test_a_token_bucket_lets_the_rate_pass():
-    now, slept = [0.0], []
-
-    def sleep(seconds):
-        slept.append(seconds)
-        now[0] += seconds
-
-    bucket = TokenBucket(100.0, burst_bytes=50, clock=lambda: now[0], sleep=sleep)
-    for size in (50, 30, 20):
-        bucket.take(size)
-    assert slept == pytest.approx([0.3, 0.2]), "the burst is free, the rest at 100 bytes a second"
-    now[0] += 10
-    bucket.take(80)
-    assert slept[2:] == pytest.approx([0.3]), "a pause saves up no more than the burst"
-    for rate, burst in ((0, 0), (1, -1)):
-        with pytest.raises(InputError, match="can't be"):
-            TokenBucket(rate, burst)
+def test_a_throttle_lets_the_rate_pass_and_saves_up_nothing(make_memory, stream, monkeypatch):
+    now, waited = [0.0], []
+    monkeypatch.setattr("mirolib.experiment.injectors.time.monotonic", lambda: now[0])
+    throttle = Throttle(make_memory(stream, MemoryConfig(5, 5)).storage, 100.0)
+    monkeypatch.setattr(throttle, "_released", SimpleNamespace(wait=waited.append))
+    throttle._take(50)
+    throttle._take(20)
+    now[0] = 10.0
+    throttle._take(80)
+    assert waited == pytest.approx([0.5, 0.7, 0.8]), "two reads at once wait one behind the other"
     with pytest.raises(InputError, match="A rate of -1 bytes/s"):
         throttling(1, 2, -1)  # long before the run has a store to throttle
 

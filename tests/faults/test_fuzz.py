@@ -1,6 +1,7 @@
 import json
 import string
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from mirolib import InputError, TraceSource, comparison_plots as plots
-from mirolib.energy.sensors.model import _TERMS, FORMAT, PowerModel
+from mirolib.energy.sensors.model import FORMAT, PowerModel
 from mirolib.workbench import compare as comparison
 from mirolib.workbench.compare import MixedEnergyWarning, over_seeds, select
 from mirolib.workbench.run import _NUMBERS, _TEXTS as _TEXT_COLUMNS, Run, load_run, open_run
@@ -34,8 +35,7 @@ def calibration_inputs() -> st.SearchStrategy[bytes]:
     """Calibrations: random bytes, and near misses."""
     near = st.fixed_dictionaries(
         {"format": st.just(FORMAT)},
-        optional={name: st.floats() | NUMBERS for name in (*_TERMS, "error")}
-        | {name: NUMBERS for name in ("parts", "machine", "scope", "kind", "other")},
+        optional={field.name: st.floats() | NUMBERS for field in fields(PowerModel)} | {"other": NUMBERS},
     )
     return st.binary(max_size=60) | (near | NUMBERS).map(lambda content: json.dumps(content).encode())
 

@@ -23,7 +23,7 @@ from mirolib import (
 )
 from mirolib.controller.profiler import ProfileRequest
 from mirolib.data.stream import labels_of
-from mirolib.learning.bic import BiasLayer, BiC, condensed, distillation_loss, fit_bias_layer
+from mirolib.learning.bic import BiasLayer, BiC, _condensed, distillation_loss, fit_bias_layer
 from mirolib.learning.learner import train_epoch
 
 
@@ -123,7 +123,7 @@ def test_stage_2_finds_the_minimum(pull):
 
 def test_joining_the_old_classes_changes_nothing():
     logits, labels = biased(300, 0.5, -1.0)
-    joined, positions = condensed(logits, labels, 6)
+    joined, positions = _condensed(logits, labels, 6)
     assert joined.shape == (300, 4) and positions[labels < 6].eq(0).all()
     whole, short = fit_bias_layer(logits, labels, 6), fit_bias_layer(joined, positions, 1)
     assert (short.alpha, short.beta) == pytest.approx((whole.alpha, whole.beta), abs=1e-6)

@@ -30,6 +30,21 @@ BOARDS: dict[str, tuple[str, int, dict[str, tuple[str, ...]]]] = {
     ),
     "Thor": ("NVIDIA Jetson AGX Thor Developer Kit", 2, {"0040": ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0")}),
 }
+# board: watts of its rails, and what the module draws, added by hand
+CASES = {
+    "TX2": (
+        {"VDD_IN": 8.0, "VDD_SYS_GPU": 3.0, "VDD_SYS_SOC": 1.0, "VDD_SYS_CPU": 2.0, "VDD_SYS_DDR": 1.2, "VDD_MUX": 9.0},
+        8.0,
+    ),
+    "TX2 NX": ({"VDD_IN": 6.5}, 6.5),
+    "Nano": ({"POM_5V_IN": 4.5, "POM_5V_GPU": 1.5, "POM_5V_CPU": 1.0}, 4.5),
+    "Xavier NX": ({"VDD_IN": 9.0, "VDD_CPU_GPU_CV": 4.0, "VDD_SOC": 2.0}, 9.0),
+    "AGX Xavier": ({"GPU": 5.0, "CPU": 3.0, "SOC": 2.0, "CV": 1.0, "VDDRQ": 1.5, "SYS5V": 3.5}, 16.0),
+    "Orin Nano": ({"VDD_IN": 7.0, "VDD_CPU_GPU_CV": 2.0, "VDD_SOC": 1.5}, 7.0),
+    "Orin NX": ({"VDD_IN": 11.0, "VDD_CPU_GPU_CV": 5.0, "VDD_SOC": 2.5}, 11.0),
+    "AGX Orin": ({"VDD_GPU_SOC": 10.0, "VDD_CPU_CV": 4.0, "VIN_SYS_5V0": 6.0, "VDDQ_VDD2_1V8AO": 1.0}, 20.0),
+    "Thor": ({"VDD_GPU": 12.0, "VDD_CPU_SOC_MSS": 6.5, "VIN_SYS_5V0": 6.5, "VIN": 40.0}, 25.0),
+}
 IIO = ("TX2", "TX2 NX", "Nano", "Xavier NX", "AGX Xavier")
 HWMON = ("Xavier NX", "AGX Xavier", "Orin Nano", "Orin NX", "AGX Orin", "Thor")
 MILLIVOLTS = 5000

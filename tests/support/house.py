@@ -107,8 +107,18 @@ def bars() -> dict[str, tuple[float, float]]:
     }
 
 
+def report() -> str:
+    """Bars and tree as docs/architecture.md shows them."""
+    rows = [f"| {bar} | {measured:,} | {limit:,} |" for bar, (measured, limit) in bars().items()]
+    tree: dict[str, list[str]] = {}
+    for file in modules().values():
+        if file.name != "__init__.py" and file.parent.name != "mirolib":
+            tree.setdefault(str(file.relative_to(ROOT / "mirolib").parent), []).append(file.stem)
+    lines = [f"{folder + '/':17}{' '.join(files)}" for folder, files in tree.items()]
+    return "\n".join(["| measure | found | bar |", "|---|---|---|", *rows, "", "```", *lines, "```"]) + "\n"
+
+
 if __name__ == "__main__":
-    for bar, (measured, limit) in bars().items():
-        sys.stdout.write(f"{bar:45}{measured:>9,}   bar {limit:,}\n")
+    sys.stdout.write(report())
     for problem in [*climbing(graph()), *circle(graph()), *circle(graph("benchmarks"))]:
         sys.stdout.write(problem + "\n")

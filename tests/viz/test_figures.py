@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -96,3 +98,24 @@ def test_relative_costs_have_a_reference_of_one():
     assert {part.name: list(part.x) for part in data} == {"whole": [1.0, 1.0], "ours": [0.25, 0.5]}
     assert list(data[0].y) == pytest.approx([90, 70]) and list(data[1].y) == pytest.approx([85, 60])
     assert len({*data[0].marker.symbol}) == 2 and data[0].marker.symbol == data[1].marker.symbol, "one a data set"
+
+
+def test_rails_are_stacked_on_one_time_base_without_what_lies_inside():
+    trace = pd.DataFrame(
+        {"time_s": [0, 0, 0, 1, 1, 1.5], "rail": ["total", "a", "b", "total", "a", "b"], "power_w": [3, 1, 2, 5, 3, 2]}
+    )
+    energy = pd.DataFrame({"window": ["train"], "start_s": [0.0], "duration_s": [1.5]})
+    stack = plots.power_over_time(trace, energy, rails=("a", "b")).data[-2:]
+    assert [list(part.x) for part in stack] == [[0, 1, 1.5]] * 2
+    assert sum(part.y[0] for part in stack) == 3 and sum(part.y[1] for part in stack) == 5
+    (total,) = plots.power_over_time(trace, energy).data[1:]
+    assert list(total.y) == [3, 5]
+
+
+def test_a_phase_that_was_not_seen_is_no_bar_of_zero():
+    energy = pd.DataFrame(
+        {"window": ["train", "train"], "task": [0, 1], "energy_j": [5.0, math.nan], "coverage": [1.0, 0.0],
+         "kind": "measured", "scope": "board", "visits": 1, "forward_visits": 0}
+    )  # fmt: skip
+    figure = plots.energy_by_phase(energy)
+    assert math.isnan(figure.data[0].y[1]) and "not seen: train" in figure.layout.title.text

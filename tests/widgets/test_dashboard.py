@@ -84,7 +84,7 @@ def test_what_is_wrong_with_the_form_is_said_on_the_page(tmp_path):
     dashboard = Dashboard(SETTINGS, dataset=DATASET, results=tmp_path)
     texts = dashboard._form._texts
     for name, value, sentence in (
-        ("epochs", "many", "epochs is &#x27;many&#x27;; write a whole number"),
+        ("epochs", "many", "epochs is &#x27;many&#x27;; give a value of type int"),
         ("epochs", "-3", "epochs is -3; choose a value above 0"),
         ("memory_budget", EVIL, "&lt;script&gt;"),
     ):

@@ -7,7 +7,7 @@ from pages import EVIL, Tags
 from watching import SETTINGS
 
 from mirolib.widgets import panels
-from mirolib.widgets.pace import Pace, PaceKeeper
+from mirolib.widgets.pace import Pace, PaceSampler
 from mirolib.widgets.panels import PANELS, Snapshot
 
 
@@ -18,15 +18,15 @@ def test_every_panel_draws_a_run_that_has_not_begun():
 
 def test_the_panels_show_what_the_run_does(live):
     run = live(replace(SETTINGS, memory_budget="0: 60 samples, 4: 7 samples"))
-    keeper = None
+    sampler = None
     while not run.ended.wait(0.02):
-        if keeper is None and run.experiment:
-            keeper = PaceKeeper(run.experiment.meter, run.experiment.learner.tally)
-        state = run.snapshot(keeper.look() if keeper else panels.NO_PACE)
+        if sampler is None and run.experiment:
+            sampler = PaceSampler(run.experiment.meter, run.experiment.learner.tally)
+        state = run.snapshot(sampler.sample() if sampler else panels.NO_PACE)
         for draw, _ in PANELS.values():
             Tags(draw(state))
     assert run.state == "finished"
-    state = run.snapshot(keeper.look())
+    state = run.snapshot(sampler.sample())
     assert len(state.epochs) == 9 and len(state.tasks) == 3
     assert {name for name, _, _ in state.pace.phases} >= {"receive", "profile", "train", "retain", "evaluate"}
     pages = {name: Tags(draw(state)).text for name, (draw, _) in PANELS.items()}

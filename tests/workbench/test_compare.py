@@ -10,10 +10,18 @@ import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
-from mirolib import InputError, RunFolder, RunSettings, comparison_plots as plots, load_runs, run_experiment
+from mirolib import (
+    InputError,
+    RunFolder,
+    RunSettings,
+    StorageError,
+    comparison_plots as plots,
+    load_runs,
+    run_experiment,
+)
 from mirolib.__main__ import main
 from mirolib.viz.report import write_report
-from mirolib.workbench.compare import MixedEnergyWarning, over_seeds, pareto, select, unread
+from mirolib.workbench.compare import MixedEnergyWarning, over_seeds, pareto, select, unreadable_runs
 from mirolib.workbench.run import open_run
 
 
@@ -137,10 +145,11 @@ def test_what_is_no_run_is_named(tmp_path):
     with RunFolder("10_run", {"seed": 1}, results=tmp_path, run_id="good"):
         pass
     runs = load_runs(tmp_path)
-    table = unread(runs, tmp_path)
+    table = unreadable_runs(runs, tmp_path)
     assert sorted(table["path"]) == sorted(str(tmp_path / name) for name in names)
     assert "it is of format 0 and this version of mirolib reads 1" in table["problem"].iloc[-1]
-    assert runs["status"].tolist().count("finished") == 1 and not len(unread(pd.DataFrame(), tmp_path / "nowhere"))
+    assert runs["status"].tolist().count("finished") == 1
+    assert unreadable_runs(pd.DataFrame(), tmp_path / "nowhere").empty
 
 
 @pytest.mark.parametrize(
@@ -210,9 +219,9 @@ def test_a_report_as_a_table_and_what_it_refuses(results, tmp_path, capsys):
             write_report(tmp_path / file, table)
     with pytest.raises(InputError, match="There is no folder .*/no; make it"):
         write_report(tmp_path / "no" / "a.csv", runs)
-    (tmp_path / "a.html").mkdir()
-    with pytest.raises(InputError, match="is a folder; name a file in it, such as .*a.html/report.html"):
-        write_report(tmp_path / "a.html", runs)
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(StorageError, match="a.csv could not be written: Is a directory"):
+        write_report(tmp_path / "a.csv", runs)
     for missing in (str(tmp_path / "no"), str(out), ""):
         for command in (["runs"], ["report", str(out)]):
             assert main([*command, "--results", missing]) == 1

@@ -9,7 +9,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from mirolib import InputError, RunFolder, StorageError, launch, load_runs
+from mirolib import InputError, RunFolder, RunSettings, StorageError, launch, load_runs
 from mirolib.__main__ import main
 from mirolib.base.errors import RunError
 from mirolib.workbench.launch import NOTEBOOKS, check_parameters
@@ -161,6 +161,8 @@ def test_a_killed_kernel_is_no_finished_run(tmp_path):
 
 
 def test_the_command_line(tmp_path, capsys):
+    assert main(["parameters"]) == 0
+    assert capsys.readouterr().out == f"{RunSettings.cell()}\n"
     assert main(["runs", "--results", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "no runs yet\n"
     assert main(["launch", "10_run", "seed"]) == 1

@@ -255,7 +255,7 @@ def test_the_command_says_what_failed(tmp_path, launches, capsys):
     assert "failed: it broke" in capsys.readouterr().out
     assert main(["sweep", str(file), "--results", str(tmp_path), "--rerun", "failed"]) == 0
     assert main(["sweep", str(tmp_path / "none.yml")]) == 1
-    assert "can't be read" in capsys.readouterr().err
+    assert "can't be read as YAML" in capsys.readouterr().err
 
 
 def test_an_interrupted_command_says_so(monkeypatch, capsys):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mirolib.energy.sampled import LostReading, SampledSource
-from mirolib.energy.source import Availability
-
-_FIX = "Unplug the charger."
+from mirolib.energy.sampled import SampledSource
+from mirolib.energy.sensors.boards import file_number, file_text
+from mirolib.energy.source import Availability, LostReading
 
 
 class BatterySource(SampledSource):
@@ -23,17 +21,15 @@ class BatterySource(SampledSource):
     name, kind, scope = "battery", "measured", "whole machine, from its battery"
     parts = frozenset({"machine", "cpu", "dram", "gpu", "module"})
     period_s = 1.0
-    gap_s, changes_only = 60.0, True
+    gap_s, changes_only = 60.0, True  # gauges look once in a minute at worst, and repeat themselves meanwhile
     resolution_w = 0.01
 
-    def __init__(
-        self, root: str | Path = "/sys/class/power_supply", clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, root: str | Path = "/sys/class/power_supply") -> None:
         """Looks for batteries under `root`."""
-        super().__init__(clock)
+        super().__init__()
         self._root = Path(root)
         found = sorted(self._root.glob("BAT*"))
-        self._batteries = {path.name: path for path in found if _text(path / "type") == "Battery"}
+        self._batteries = {path.name: path for path in found if file_text(path / "type") == "Battery"}
         self.total_rails = tuple(self._batteries)
 
     def probe(self) -> Availability:
@@ -43,7 +39,7 @@ class BatterySource(SampledSource):
         try:
             self.read(self.total_rails)
         except LostReading as error:
-            return Availability(False, str(error), _FIX)
+            return Availability(False, str(error), "Unplug the charger.")
         except PermissionError:
             fix = f"Let this user read {self._root}/BAT*/power_now, current_now and voltage_now."
             return Availability(False, "the battery's power may not be read by this user", fix)
@@ -55,15 +51,15 @@ class BatterySource(SampledSource):
         """Power of each battery in watts; zero for one that waits for its turn.
 
         Raises:
-            OSError: If a battery can't be read.
-            ValueError: If what it says is no number.
             LostReading: If the machine is not fed by its batteries alone, or they say nothing.
         """
         status = {name: (path / "status").read_text().strip() for name, path in self._batteries.items()}
+        # "Unknown" and "Not charging" beside one that discharges: a second battery that waits for its turn.
         if "Charging" in status.values() or "Discharging" not in status.values():
             said = ", ".join(f"{name}: {text}" for name, text in status.items())
             raise LostReading(f"the machine is not running from its battery ({said})")
-        if any(_text(path / "type") == "Mains" and _text(path / "online") == "1" for path in self._root.glob("*")):
+        mains = (path for path in self._root.glob("*") if file_text(path / "type") == "Mains")
+        if any(file_text(path / "online") == "1" for path in mains):
             raise LostReading("the charger is plugged in, so the battery gives only a part")
         power = {name: _power_w(self._batteries[name]) if status[name] == "Discharging" else 0.0 for name in rails}
         if not any(power.values()):
@@ -71,17 +67,10 @@ class BatterySource(SampledSource):
         return power
 
 
-def _text(path: Path) -> str:
-    """Content of a small file; empty if there is none."""
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
-
-
 def _power_w(battery: Path) -> float:
     """Power of one battery without its sign: `power_now` in µW, or else the product of µA and µV."""
     if (battery / "power_now").exists():
-        return abs(int((battery / "power_now").read_text())) * 1e-6
-    current_ua, voltage_uv = (int((battery / name).read_text()) for name in ("current_now", "voltage_now"))
+        return abs(file_number(battery / "power_now")) * 1e-6
+    current_ua, voltage_uv = (file_number(battery / name) for name in ("current_now", "voltage_now"))
+    # µA times µV are 1e-12 W
     return abs(current_ua) * voltage_uv * 1e-12

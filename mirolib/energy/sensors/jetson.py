@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from mirolib.energy.sampled import LostReading
-from mirolib.energy.sensors.boards import MODEL_FILE, BoardSource
-from mirolib.energy.source import Availability
-
-
-def _number(file: Path) -> int:
-    """The number in a file, read with three system calls: sensors are read many times a second."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        return int(os.read(descriptor, 64))
-    finally:
-        os.close(descriptor)
+from mirolib.energy.sensors.boards import BoardSource, file_number, is_jetson
+from mirolib.energy.source import Availability, LostReading
 
 
-@dataclass(frozen=True)
-class _Channel:
+class _Channel(NamedTuple):
     """A channel of a sensor: its power is the product of its files, times a unit."""
 
     files: tuple[Path, ...]
     unit_w: float
 
     def power_w(self) -> float:
-        return math.prod(map(_number, self.files)) * self.unit_w
+        return math.prod(map(file_number, self.files)) * self.unit_w
 
 
 def _channels(root: Path) -> Iterator[tuple[Path, str, _Channel]]:
@@ -39,11 +26,9 @@ def _channels(root: Path) -> Iterator[tuple[Path, str, _Channel]]:
     for folder in sorted(root.glob("ina3221*/*/iio:device*")):
         for n in range(3):
             yield folder / f"rail_name_{n}", "", _Channel((folder / f"in_power{n}_input",), 1e-3)
-    # Channels over 3 are sums over channels and shunt voltages, no rails.
     for folder in sorted(root.glob("ina3221*/*/hwmon/hwmon*")):
-        for n in range(1, 4):
-            files = (folder / f"in{n}_input", folder / f"curr{n}_input")
-            yield folder / f"in{n}_label", "", _Channel(files, 1e-6)
+        for n in range(1, 4):  # those over 3 are sums over channels and shunt voltages, no rails
+            yield folder / f"in{n}_label", "", _Channel((folder / f"in{n}_input", folder / f"curr{n}_input"), 1e-6)
     for folder in sorted(root.glob("ina238*/*/hwmon/hwmon*")):
         yield folder / "label", "VIN", _Channel((folder / "power1_input",), 1e-6)
 
@@ -59,45 +44,33 @@ class JetsonSource(BoardSource):
 
     name = "jetson-ina"
 
-    def __init__(
-        self,
-        root: str | Path = "/sys/bus/i2c/drivers",
-        model_file: str | Path = MODEL_FILE,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Looks for sensors.
-
-        Args:
-            root: Folder of the I2C drivers.
-            model_file: File with the device tree's model.
-            clock: Seconds of a monotonic clock.
-        """
-        super().__init__(model_file, clock)
+    def __init__(self, root: str | Path = "/sys/bus/i2c/drivers") -> None:
+        """Looks for sensors in the folder of the I2C drivers."""
+        super().__init__()
         self._root = Path(root)
-        self._rediscover = False
         self._discover()
 
     def _discover(self) -> None:
         """Finds the rails that give a reading, and what is wrong with the others."""
         channels: dict[str, _Channel] = {}
         failed: dict[str, Exception] = {}
-        denied: set[str] = set()
         watts: dict[str, float] = {}
+        self._denied: set[str] = set()
         for label_file, default, channel in _channels(self._root):
             rail = str(label_file)
             try:
                 rail = label_file.read_text().strip() if label_file.exists() else default
-                if not rail or rail == "NC":
+                if not rail or rail == "NC":  # a channel that is not connected
                     continue
-                if rail in channels:
+                if rail in channels:  # two sensors of one name are told apart by their addresses
                     rail = f"{rail} ({label_file.relative_to(self._root).parts[1]})"
                 watts[rail] = channel.power_w()
                 channels[rail] = channel
             except (OSError, ValueError) as error:
                 failed[rail] = error
                 if isinstance(error, PermissionError):
-                    denied.add(f"{label_file.parent}/*")
-        self._found, self._failed, self._denied, self._watts = channels, failed, denied, watts
+                    self._denied.add(f"{label_file.parent}/*")
+        self._found, self._failed, self._watts = channels, failed, watts
         self.other_rails = tuple(rail for rail in channels if rail not in self.total_rails)
         self._rediscover = False
 
@@ -108,23 +81,17 @@ class JetsonSource(BoardSource):
             fix = f"sudo chmod a+r {' '.join(sorted(self._denied))} (at every start), or run as root."
             return Availability(False, "the power sensors can't be read by this user: permission denied", fix)
         if self._found:
-            return self.judge(self._watts)
+            return self.availability(self._watts)
         if self._failed:
             found = f"all {len(self._failed)} channels of the power sensors fail: {next(iter(self._failed.values()))}"
             return Availability(False, found, "Restart the board; dmesg says what its driver ran into.")
-        if not self._is_jetson:
+        if not is_jetson():
             return Availability(False, "no INA power sensor: not a Jetson board")
         fix = "In a container, mount /sys; else load the driver ina3221. The Nano of 2 GB has no such sensor."
         return Availability(False, f"this Jetson shows no INA power sensor in {self._root}", fix)
 
     def read(self, rails: Sequence[str]) -> Mapping[str, float]:
-        """Power of some rails now, in watts, negative ones as they are.
-
-        Raises:
-            OSError: If a sensor fails or has gone.
-            ValueError: If a file is empty or holds no number.
-            LostReading: If no rail is asked for or one can't be found.
-        """
+        """Power of some rails now, in watts, negative ones as they are; see `SampledSource.read`."""
         if self._rediscover:
             self._discover()
         found = self._found
@@ -140,9 +107,9 @@ class JetsonSource(BoardSource):
 
     def describe(self) -> dict[str, object]:
         """Board, rails with their files, rates, and how each sensor averages."""
-        sensors = {}
+        sensors = {}  # over how many samples the sensor averages decides what of a wave its readings hold
         for folder in sorted({channel.files[0].parent for channel in self._found.values()}):
             files = {name: folder / name for name in ("samples", "update_interval")}
             sensors[str(folder)] = {name: file.read_text().strip() for name, file in files.items() if file.exists()}
         rails = {rail: [str(file) for file in channel.files] for rail, channel in self._found.items()}
-        return {**super().describe(), "rails": rails, "sensors": sensors}
+        return super().describe() | {"rails": rails, "sensors": sensors}

@@ -7,26 +7,24 @@ import json
 import math
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from mirolib.energy.sampled import GAP_PERIODS, LostReading
-from mirolib.energy.sensors.boards import MODEL_FILE, BoardSource
+from mirolib.energy.sampled import GAP_PERIODS
+from mirolib.energy.sensors.boards import BoardSource, is_jetson
 from mirolib.energy.source import Availability
 
 _PATIENCE_S = 10.0
-_RETRY_S = 10.0
-_RUN = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+_RETRY_S = 10.0  # each try starts a process
+_RESTART = "sudo systemctl restart jtop.service"
+_JOIN_GROUP = "sudo usermod -aG jtop $USER, then log out and in again"
 _FIXES = {
-    "not active": "sudo systemctl restart jtop.service",
-    "silent": "sudo systemctl restart jtop.service",
-    "mismatch": "Install the service's version of jetson-stats here as well, then sudo systemctl restart jtop.service",
-    "access": "sudo usermod -aG jtop $USER, then log out and in again",
-    "group": "sudo usermod -aG jtop $USER, then log out and in again",
-    "permission": "sudo usermod -aG jtop $USER, then log out and in again",
+    "not active": _RESTART,
+    "silent": _RESTART,
+    "mismatch": f"Install the service's version of jetson-stats here as well, then {_RESTART}",
+    **dict.fromkeys(("access", "group", "permission"), _JOIN_GROUP),
 }
 
 
@@ -42,15 +40,8 @@ class JtopSource(BoardSource):
     name = "jtop"
     period_s = 0.5
 
-    def __init__(self, interval_s: float = 0.5, model_file: str | Path = MODEL_FILE) -> None:
-        """A source that starts its helper when it is first asked for something.
-
-        Args:
-            interval_s: Time between readings; jtop's first client sets it for all.
-            model_file: File with the device tree's model.
-        """
-        super().__init__(model_file)
-        self._interval_s = interval_s
+    def __init__(self) -> None:
+        super().__init__()
         self._starting, self._heard = threading.Lock(), threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
@@ -60,7 +51,7 @@ class JtopSource(BoardSource):
 
     def probe(self) -> Availability:
         """Whether jtop is installed and its service says the rails of the total; waits for its first word."""
-        if not self._is_jetson:
+        if not is_jetson():
             return Availability(False, "not a Jetson board")
         if importlib.util.find_spec("jtop") is None:
             fix = "sudo pip3 install -U jetson-stats, and the same version in this environment"
@@ -73,51 +64,40 @@ class JtopSource(BoardSource):
         if not heard:
             return Availability(False, f"jtop has said nothing for {_PATIENCE_S:.0f} s", _FIXES["silent"])
         if not self._latest:
-            fix = "sudo systemctl restart jtop.service; in a container, mount /run/jtop.sock of the host"
+            fix = f"{_RESTART}; in a container, mount /run/jtop.sock of the host"
             return Availability(False, "jtop's service has found no power sensor", fix)
-        return self.judge(self._latest)
+        return self.availability(self._latest)
 
     def mark(self) -> float:
         """The instant; readings come on their own, and their absence is noted here."""
-        now = self._clock()
-        if self._process is None:
-            self._start()
-        elif self._ended:
-            self._lose(LostReading(f"jtop has ended: {self._ended}"))
+        now = self.clock()
+        if self._ended:
+            self._lose(f"jtop has ended: {self._ended}")
             if now - self._started > _RETRY_S:
                 self._start()
         elif (silence := now - self._last_line) > GAP_PERIODS * self.period_s:
-            self._lose(LostReading(f"jtop has said nothing for {silence:.1f} s"))
+            self._lose(f"jtop has said nothing for {silence:.1f} s")
         return now
 
     def read(self, rails: Sequence[str]) -> Mapping[str, float]:
-        """What jtop said last, in watts.
-
-        Raises:
-            LostReading: If it lacks a rail or is older than three intervals.
-        """
-        if self._clock() - self._last_line > GAP_PERIODS * self.period_s:
-            raise LostReading("jtop has said nothing lately")
-        if missing := [rail for rail in rails if rail not in self._latest]:
-            raise LostReading(f"jtop does not say {', '.join(missing)}")
+        """What jtop said last, in watts."""
         return {rail: self._latest[rail] for rail in rails}
 
     def describe(self) -> dict[str, object]:
         """Board, rails and rates."""
-        others = [rail for rail in self._latest if rail not in self.total_rails]
-        return {**super().describe(), "other_rails": others}
+        return super().describe() | {"other_rails": [rail for rail in self._latest if rail not in self.total_rails]}
 
     def close(self) -> None:
         """Ends the helper."""
         with self._starting:
-            self._closed = True
+            self._closed = True  # no retry may start another one from here on
             process, thread = self._process, self._thread
         if process is None or thread is None:
             return
         process.terminate()
         try:
             process.wait(5)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired:  # it may hang in a call of the service
             process.kill()
         thread.join()
 
@@ -128,46 +108,36 @@ class JtopSource(BoardSource):
                 return
             self._heard.clear()
             self._ended = ""
-            self._started = self._last_line = self._clock()
-            errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe would fill up unread)
-            # Run by its path: with -m all of this package would be imported first. In a session of its own, since
-            # notebooks send their interrupts to a whole process group.
-            command = [sys.executable, "-c", _RUN, str(Path(__file__).with_name("jtop_helper.py"))]
+            self._started = self._last_line = self.clock()
+            # As text, since -m would import all of this package first; in a session of its own, since notebooks send
+            # their interrupts to a whole process group.
+            code = Path(__file__).with_name("jtop_helper.py").read_text(encoding="utf-8")
             self._process = subprocess.Popen(
-                [*command, str(self._interval_s)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
+                [sys.executable, "-c", code, str(self.period_s)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                 start_new_session=True,
-            )
-            arguments = (self._process, self._process.stdout, errors)
+            )  # fmt: skip
+            arguments = self._process, self._process.stdout
             self._thread = threading.Thread(target=self._listen, args=arguments, name="miro-jtop", daemon=True)
             self._thread.start()
 
-    def _listen(self, process: subprocess.Popen[str], lines: IO[str], errors: IO[str]) -> None:
-        """Takes in the helper's lines until it ends, then what it says about that."""
-        with lines, errors:
+    def _listen(self, process: subprocess.Popen[str], lines: IO[str]) -> None:
+        """Takes in the helper's lines until it ends, the last of which says why."""
+        ended = ""
+        with lines:
             for line in lines:
                 try:
-                    self._take(json.loads(line))
-                except (ValueError, KeyError, TypeError, LostReading) as error:
+                    said = json.loads(line)
+                    if ended := said.get("ended", ""):
+                        break
+                    self._latest, self._last_line, self.period_s = said["rails"], said["time_s"], said["interval_s"]
+                    self._heard.set()
+                    self.add(self._last_line, self._latest)
+                except Exception as error:  # whatever jtop says, the run goes on
                     self._lose(error)
-                self._heard.set()
-            code = process.wait()
-            errors.seek(0)
-            said = [line for line in errors.read().splitlines() if line.strip()]
-        ended = said[-1].split(" Please")[0].strip(" .") if said else f"its helper ended with code {code}"
+        code = process.wait()
+        ended = ended.split(" Please")[0].strip(" .") or f"its helper ended with code {code}"
         if not self._closed:
-            self._lose(LostReading(f"jtop has ended: {ended}"))
+            self._lose(f"jtop has ended: {ended}")
         self._ended = ended
         self._heard.set()
-
-    def _take(self, said: Mapping[str, object]) -> None:
-        rails, instant, interval = said["rails"], said["time_s"], said["interval_s"]
-        if not (isinstance(rails, dict) and isinstance(instant, float) and isinstance(interval, (int, float))):
-            raise LostReading("jtop says something else than rails")
-        self._latest, self._last_line, self.period_s = rails, instant, float(interval)
-        if not rails:
-            raise LostReading("jtop's service has found no power sensor")
-        self.add(instant, rails)

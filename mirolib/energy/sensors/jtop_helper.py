@@ -22,19 +22,20 @@ def rails_w(power: Mapping[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Writes lines until jtop falls silent, which ends the process with a reason."""
-    interval_s = float(sys.argv[-1])
+    """Writes lines until jtop falls silent; the last one says why."""
     out, sys.stdout = sys.stdout, sys.stderr  # whatever jtop prints must not mix with the lines
+
+    def say(**line: object) -> None:
+        out.write(json.dumps(line) + "\n")
+        out.flush()
+
     try:
-        with importlib.import_module("jtop").jtop(interval=interval_s) as service:
+        with importlib.import_module("jtop").jtop(interval=float(sys.argv[-1])) as service:
             while service.ok():
-                instant = time.monotonic()
-                line = {"time_s": instant, "interval_s": service.interval, "rails": rails_w(service.power)}
-                out.write(json.dumps(line) + "\n")
-                out.flush()
+                say(time_s=time.monotonic(), interval_s=service.interval, rails=rails_w(service.power))
+        say(ended="the jtop service fell silent")
     except Exception as error:
-        sys.exit(" ".join(f"{type(error).__name__}: {error}".split()))
-    sys.exit("the jtop service fell silent")
+        say(ended=" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 if __name__ == "__main__":

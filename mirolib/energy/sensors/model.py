@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import psutil
 
 from mirolib.base.errors import InputError
 from mirolib.base.files import write_atomic
+from mirolib.base.state import loaded
 from mirolib.energy.counter import CounterSource
-from mirolib.energy.sensors.load import Load, LoadMeter, machine_name, power_mode
+from mirolib.energy.sensors.boards import model_name
 from mirolib.energy.source import Availability, Measurement
 
 FORMAT = 1
-
-_TERMS = ("idle_w", "cpu_w", "read_j_per_byte", "write_j_per_byte", "gpu_w")
 
 
 def calibration_file() -> Path:
@@ -29,11 +31,79 @@ def calibration_file() -> Path:
 
 
 @dataclass(frozen=True)
+class Load:
+    """Running totals; subtract two to see what lies between.
+
+    Attributes:
+        time_s: Seconds of the monotonic clock.
+        cpu_s: Seconds that processor cores of the whole machine were busy.
+        read_bytes: Bytes read from disks.
+        written_bytes: Bytes written to disks.
+        gpu_s: Seconds that the graphics unit was busy, as far as this machine shows it.
+    """
+
+    time_s: float = 0.0
+    cpu_s: float = 0.0
+    read_bytes: float = 0.0
+    written_bytes: float = 0.0
+    gpu_s: float = 0.0
+
+    def __sub__(self, earlier: Load) -> Load:
+        return Load(*(a - b for a, b in zip(astuple(self), astuple(earlier), strict=True)))
+
+
+class LoadMeter:
+    """Reads the running totals of Linux, and adds up the load of a Jetson's graphics unit between two calls.
+
+    Attributes:
+        gpu_load: File with the graphics unit's load in tenths of a percent; None if there is none.
+    """
+
+    def __init__(self) -> None:
+        files = [Path("/sys/devices/gpu.0/load"), *Path("/sys/devices/platform").glob("*gpu*/load")]
+        self.gpu_load = next((file for file in files if file.exists()), None)
+        self._gpu_s, self._last_s = 0.0, time.monotonic()
+
+    def __call__(self) -> Load:
+        """The totals now.
+
+        Raises:
+            OSError: If the graphics unit's load can't be read.
+        """
+        now, cpu, disks = time.monotonic(), psutil.cpu_times(), psutil.disk_io_counters()
+        if self.gpu_load is not None:
+            self._gpu_s += (now - self._last_s) * int(self.gpu_load.read_text()) / 1000
+        self._last_s = now
+        # Linux counts guests within user time too.
+        busy = sum(cpu) - sum(getattr(cpu, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
+        read, written = (disks.read_bytes, disks.write_bytes) if disks else (0, 0)
+        return Load(now, busy, read, written, self._gpu_s)
+
+
+def machine_name() -> str:
+    """What machine this is: a board's model, or the processor's name and number of cores."""
+    if model := model_name():
+        return model
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def power_mode() -> str:
+    """The power mode in force: that of a Jetson's nvpmodel, or the processor's frequency governor; may be unknown."""
+    for file in ("/var/lib/nvpmodel/status", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"):
+        with suppress(OSError):
+            return Path(file).read_text().strip()
+    return "unknown"
+
+
+# Memory traffic has no counter that anyone may read; work that is bound by memory is among the calibration's points, so
+# that what the model misses there is in its error.
+@dataclass(frozen=True)
 class PowerModel:
     """Power = idle + per busy core + per byte a second read and written + per busy graphics unit.
-
-    Memory traffic has no counter that anyone may read; work that is bound by memory is among the calibration's points,
-    so that what the model misses there is in its error.
 
     Attributes:
         idle_w: Watts at rest.
@@ -63,14 +133,15 @@ class PowerModel:
     scope: str
     parts: tuple[str, ...] = ()
 
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        """Joules a unit of each part of a `Load`, in its order."""
+        return self.idle_w, self.cpu_w, self.read_j_per_byte, self.write_j_per_byte, self.gpu_w
+
     def joules(self, load: Load) -> dict[str, float]:
         """Energy of a load by cause, in joules."""
-        return {
-            "idle": self.idle_w * load.time_s,
-            "cpu": self.cpu_w * load.cpu_s,
-            "storage": self.read_j_per_byte * load.read_bytes + self.write_j_per_byte * load.written_bytes,
-            "gpu": self.gpu_w * load.gpu_s,
-        }
+        idle, cpu, read, write, gpu = (a * b for a, b in zip(self.coefficients, astuple(load), strict=True))
+        return {"idle": idle, "cpu": cpu, "storage": read + write, "gpu": gpu}
 
     def save(self, path: Path | None = None) -> Path:
         """Writes it as JSON; by default where this machine's calibration is kept."""
@@ -84,44 +155,33 @@ class PowerModel:
         """Reads a calibration.
 
         Raises:
-            InputError: If there is none, it is damaged, or it is of another format.
+            InputError: If there is none, or it is damaged or of another format.
         """
         path = path or calibration_file()
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            if values.pop("format") != FORMAT:
-                raise InputError(f"The calibration {path} is of another format; calibrate anew.")
-            numbers = {name: float(values.pop(name)) for name in (*_TERMS, "error")}
-            parts = tuple(str(part) for part in values.pop("parts"))
-            known: dict[str, Any] = numbers | {name: str(value) for name, value in values.items()}
-            model = cls(**known, parts=parts)
+            if values.get("format") != FORMAT:
+                raise InputError("it is of another format")
+            model: PowerModel = loaded(cls, values)
+            if not all(np.isfinite(value) and value >= 0 for value in (*model.coefficients, model.error)):
+                raise InputError("it holds a value that is negative or no number")
+            return model
         except FileNotFoundError:
-            raise InputError(
-                f"There is no calibration {path}; make one with mirolib.energy.calibrate on a machine with a sensor."
-            ) from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            if isinstance(error, InputError):
-                raise
+            make = "make one with mirolib.energy.calibrate on a machine with a sensor"
+            raise InputError(f"There is no calibration {path}; {make}.") from None
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise InputError(f"The calibration {path} can't be read ({error}); calibrate anew.") from error
-        if not all(np.isfinite(value) and value >= 0 for value in numbers.values()):
-            raise InputError(f"The calibration {path} holds a value that is negative or no number; calibrate anew.")
-        return model
 
 
 class ModelSource(CounterSource):
     """Estimates from a calibrated power model and the machine's load, where the sensor is missing or not allowed."""
 
     name, kind = "model", "estimated-calibrated"
-    update_s, unit_j, wraps = 0.02, 1e-6, {}
+    update_s, unit_j = 0.02, 1e-6  # Linux tells processor time in ticks of 10 ms
     may_rest = frozenset({"cpu", "storage", "gpu"})
 
     def __init__(self, model: PowerModel | None = None, read_load: Callable[[], Load] | None = None) -> None:
-        """A source.
-
-        Args:
-            model: The model; by default that of this machine, read when it is needed.
-            read_load: Says how busy the machine has been.
-        """
+        """A source with a model, by default that of this machine, read when it is needed, and what says the load."""
         super().__init__()
         self._model, self._read_load = model, read_load or LoadMeter()
         self.scope = f"estimate of {model.scope}" if model else "what was calibrated"

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from mirolib.energy.counter import CounterSource
-from mirolib.energy.sensors.boards import MODEL_FILE, is_jetson
+from mirolib.energy.sensors.boards import USE_OWN_SENSORS, is_jetson
 from mirolib.energy.source import Availability
 
 
@@ -33,46 +31,30 @@ class NvmlSource(CounterSource):
 
     name, kind, scope = "nvml", "measured-partial", "NVIDIA GPU"
     parts = frozenset({"gpu"})
-    update_s, unit_j = 0.1, 1e-3
-    wraps: Mapping[str, int] = {}
+    update_s, unit_j = 0.1, 1e-3  # the slowest cards' step
 
-    def __init__(
-        self,
-        devices: Sequence[int] | None = None,
-        library: Any = None,
-        model_file: str | Path = MODEL_FILE,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, devices: Sequence[int] | None = None) -> None:
         """Looks for cards; whatever goes wrong is told by `probe`.
 
         Args:
             devices: Indices of cards as `nvidia-smi` shows them; by default those that CUDA_VISIBLE_DEVICES names, or
                 all if it is not set.
-            library: What to use for the module pynvml.
-            model_file: Where the device tree names the board.
-            clock: Monotonic clock in seconds.
         """
-        super().__init__(clock)
+        super().__init__()
         self.answers = False
-        self._model_file = model_file
         self._handles: dict[str, Any] = {}
         self._facts: dict[str, object] = {}
         self._absent = Availability(False, "closed")
         try:
-            self._nvml = library or self._load()
             self._open(devices)
         except _Absent as absent:
             self._absent = Availability(False, *absent.args)
 
-    @staticmethod
-    def _load() -> Any:
+    def _open(self, devices: Sequence[int] | None) -> None:
         try:
-            return importlib.import_module("pynvml")
+            nvml = self._nvml = importlib.import_module("pynvml")
         except ImportError as error:
             raise _Absent("nvidia-ml-py is not installed", "pip install nvidia-ml-py") from error
-
-    def _open(self, devices: Sequence[int] | None) -> None:
-        nvml = self._nvml
         try:
             nvml.nvmlInit()
             self.answers = True
@@ -88,23 +70,19 @@ class NvmlSource(CounterSource):
             raise _Absent(f"there is no GPU {wrong[0]}", f"Take devices from 0 to {len(handles) - 1}.")
         self._handles = {f"GPU {index}": handles[index] for index in chosen}
         self.scope = "NVIDIA GPU " + ", ".join(names[index].removeprefix("NVIDIA ") for index in chosen)
-        self._facts = {"driver": self._fact(nvml.nvmlSystemGetDriverVersion)} | {
-            f"GPU {index}": {"name": names[index], "uuid": uuids[index], "power_limit_w": self._limit_w(handles[index])}
-            for index in chosen
-        }
+        self._facts = {"driver": self._fact(nvml.nvmlSystemGetDriverVersion)}
+        for index in chosen:
+            limit_mw = self._fact(nvml.nvmlDeviceGetEnforcedPowerLimit, handles[index])
+            limit_w = None if limit_mw is None else limit_mw / 1000
+            self._facts[f"GPU {index}"] = {"name": names[index], "uuid": uuids[index], "power_limit_w": limit_w}
 
     def _fact(self, ask: Callable[..., Any], *arguments: Any) -> Any:
-        """What the driver says, or None where it says nothing."""
+        """What the driver says, or None where it says nothing: a card that keeps its limit to itself still counts."""
         with suppress(self._nvml.NVMLError):
             return ask(*arguments)
         return None
 
-    def _limit_w(self, handle: Any) -> float | None:
-        limit_mw = self._fact(self._nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
-        return None if limit_mw is None else limit_mw / 1000
-
     def _refusal(self, name: str, error: Any) -> tuple[str, str]:
-        """Why something can't be read and how to fix it."""
         nvml, code = self._nvml, error.value
         if code in (nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED):
             return f"no NVIDIA driver ({error})", "Install the driver; in a container, start it with --gpus all."
@@ -112,9 +90,8 @@ class NvmlSource(CounterSource):
             return f"{name} may not be read by this user", "Let this user open /dev/nvidiactl and /dev/nvidia*."
         if code != nvml.NVML_ERROR_NOT_SUPPORTED:
             return f"{name} can't be read: {error}", ""
-        if is_jetson(self._model_file):
-            fix = "Use the board's own sensors: its INA power monitors in sysfs, or jtop."
-            return "the GPU of a Jetson board has no energy counter in NVML", fix
+        if is_jetson():
+            return "the GPU of a Jetson board has no energy counter in NVML", USE_OWN_SENSORS
         fix = "Leave it out with devices=[...]." if len(self._handles) > 1 else ""
         return f"{name} has no energy counter: it is older than Volta, or virtual", fix
 
@@ -122,9 +99,9 @@ class NvmlSource(CounterSource):
         """Whether every card that was asked for has a counter that this user may read."""
         if not self._handles:
             return self._absent
-        for name, handle in self._handles.items():
+        for name in self._handles:
             try:
-                self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+                self._energy_mj(name)
             except self._nvml.NVMLError as error:
                 return Availability(False, *self._refusal(name, error))
         return Availability(True, f"{self.scope}: {len(self._handles)} counters")
@@ -138,12 +115,15 @@ class NvmlSource(CounterSource):
         if not self._handles:
             raise OSError(f"no GPU to read: {self._absent.reason}")
         readings = {}
-        for name, handle in self._handles.items():
+        for name in self._handles:
             try:
-                readings[name] = int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+                readings[name] = self._energy_mj(name)
             except self._nvml.NVMLError as error:
                 raise OSError(f"{name} can't be read: {error}") from error
         return readings
+
+    def _energy_mj(self, name: str) -> int:
+        return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handles[name]))
 
     def describe(self) -> dict[str, object]:
         """Counters and rates; driver version, and of each card its name, UUID and power limit in watts."""
@@ -151,7 +131,7 @@ class NvmlSource(CounterSource):
 
     def close(self) -> None:
         """Ends the use of NVML."""
-        if self.answers:
+        if self.answers:  # NVML counts those who use it: each start wants its end, and no other
             with suppress(self._nvml.NVMLError):
                 self._nvml.nvmlShutdown()
         self.answers, self._handles = False, {}
@@ -179,7 +159,6 @@ def _visible(names: Sequence[str], uuids: Sequence[str]) -> list[int]:
     # CUDA numbers the fastest card first, NVML by slot; that matters only if they differ and some are left out
     differ = len(set(names)) > 1 and set(chosen) < set(range(len(uuids)))
     if differ and any(map(str.isdecimal, entries)) and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-        raise _Absent(
-            "CUDA may number these GPUs otherwise than NVML", "Set CUDA_DEVICE_ORDER=PCI_BUS_ID before CUDA starts."
-        )
+        fix = "Set CUDA_DEVICE_ORDER=PCI_BUS_ID before CUDA starts."
+        raise _Absent("CUDA may number these GPUs otherwise than NVML", fix)
     return list(dict.fromkeys(chosen))

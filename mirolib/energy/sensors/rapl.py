@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from mirolib.energy.counter import CounterSource
+from mirolib.energy.sensors.boards import file_number, file_text
 from mirolib.energy.source import Availability
 
 
@@ -24,30 +26,21 @@ class RaplSource(CounterSource):
     def __init__(self, root: str | Path = "/sys/class/powercap") -> None:
         """Looks for counters under `root`."""
         super().__init__()
-        zones = [(zone, self._label(zone)) for zone in sorted(Path(root).glob("intel-rapl:*"))]
-        self._zones = {f"{label} ({zone.name})": zone for zone, label in zones if label}
-        self.wraps = {name: self._read(zone / "max_energy_range_uj") + 1 for name, zone in self._zones.items()}
-
-    @staticmethod
-    def _label(zone: Path) -> str:
-        """Name of a zone that is a package or DRAM, else nothing."""
-        try:
-            label = (zone / "name").read_text().strip()
-            int((zone / "max_energy_range_uj").read_text())
-        except (OSError, ValueError):
-            return ""
-        return label if label.startswith("package") or label == "dram" else ""
-
-    @staticmethod
-    def _read(path: Path) -> int:
-        return int(path.read_text())
+        self._zones: dict[str, Path] = {}
+        self.wraps: dict[str, int] = {}
+        for zone in sorted(Path(root).glob("intel-rapl:*")):
+            label = file_text(zone / "name")
+            if label.startswith("package") or label == "dram":
+                with suppress(OSError, ValueError):  # of one that does not say where it wraps, nothing is known
+                    # The range is the largest value; the step after it is zero.
+                    self.wraps[f"{label} ({zone.name})"] = file_number(zone / "max_energy_range_uj") + 1
+                    self._zones[f"{label} ({zone.name})"] = zone
 
     def probe(self) -> Availability:
         """Whether there are counters and this user may read them."""
         if not self._zones:
-            return Availability(
-                False, "no RAPL counters: a virtual machine, an Arm board, or the intel_rapl module is off"
-            )
+            found = "no RAPL counters: a virtual machine, an Arm board, or the intel_rapl module is off"
+            return Availability(False, found)
         try:
             self.read()
         except PermissionError:
@@ -59,4 +52,4 @@ class RaplSource(CounterSource):
 
     def read(self) -> Mapping[str, int]:
         """Microjoules of each package and DRAM counter."""
-        return {name: self._read(zone / "energy_uj") for name, zone in self._zones.items()}
+        return {name: file_number(zone / "energy_uj") for name, zone in self._zones.items()}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pandas as pd
 
 from mirolib.base.errors import InputError
 from mirolib.energy.sampled import GAP_PERIODS, integrate
-from mirolib.energy.source import Availability, EnergySource, Measurement
+from mirolib.energy.source import Availability, EnergySource, Measurement, power_table
 
 
 class TraceSource(EnergySource):
@@ -29,7 +28,6 @@ class TraceSource(EnergySource):
         power_w: Sequence[float] | np.ndarray,
         *,
         scope: str = "as recorded",
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """A trace to replay.
 
@@ -37,26 +35,22 @@ class TraceSource(EnergySource):
             times_s: Instants in seconds, rising; the first is the moment the replay begins.
             power_w: Power in watts at each instant; negative readings are kept.
             scope: What the trace had measured.
-            clock: Seconds of a monotonic clock.
 
         Raises:
             InputError: If there are fewer than two samples, times don't rise, or a value is not finite.
         """
         times, power = np.asarray(times_s, dtype=np.float64), np.asarray(power_w, dtype=np.float64)
         if times.ndim != 1 or times.shape != power.shape or len(times) < 2:
-            raise InputError(
-                f"A trace needs two samples or more, one power a time; got {times.shape} and {power.shape}."
-            )
+            shapes = f"{times.shape} and {power.shape}"
+            raise InputError(f"A trace needs two samples or more, one power a time; got {shapes}.")
         if not (np.isfinite(times).all() and np.isfinite(power).all()):
             raise InputError("The trace holds NaN or infinite values; remove those samples.")
         if (np.diff(times) <= 0).any():
             at = int(np.argmax(np.diff(times) <= 0)) + 1
-            raise InputError(
-                f"Time stands still or runs backwards at sample {at} of the trace; sort it and drop repeats."
-            )
+            what = f"Time stands still or runs backwards at sample {at} of the trace"
+            raise InputError(f"{what}; sort it and drop repeats.")
         self.scope = scope
-        self._clock = clock
-        self._times = times - times[0] + clock()
+        self._times = times - times[0] + self.clock()
         self._power = power
 
     @classmethod
@@ -80,10 +74,6 @@ class TraceSource(EnergySource):
         """Always available."""
         return Availability(True, f"{len(self._times)} samples over {self._times[-1] - self._times[0]:.1f} s")
 
-    def mark(self) -> float:
-        """The instant."""
-        return self._clock()
-
     def measure(self, start_s: float, end_s: float) -> Measurement:
         """Energy of the part of the trace inside the interval; its mean is taken for what lies outside."""
         gap_s = GAP_PERIODS * float(np.median(np.diff(self._times)))
@@ -93,4 +83,4 @@ class TraceSource(EnergySource):
 
     def trace(self) -> pd.DataFrame:
         """The recording, on this machine's clock."""
-        return pd.DataFrame({"time_s": self._times, "rail": "total", "power_w": self._power})
+        return power_table({"total": (self._times, self._power)})

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 from mirolib.energy.counter import CounterSource
-from mirolib.energy.sensors.boards import MODEL_FILE, is_jetson
+from mirolib.energy.sensors.boards import USE_OWN_SENSORS, is_jetson
 from mirolib.energy.sensors.nvml import NvmlSource
 from mirolib.energy.source import Availability
 
@@ -29,41 +29,28 @@ class ZeusSource(CounterSource):
 
     name, kind, scope = "zeus", "measured-partial", "AMD or Apple GPU"
     parts = frozenset({"gpu"})
-    update_s, unit_j = 1.0, 1e-3
-    wraps: Mapping[str, int] = {}
+    update_s, unit_j = 1.0, 1e-3  # assumed, see above
+    _apple = sys.platform == "darwin"
 
-    def __init__(
-        self,
-        library: Any = None,
-        nvml: NvmlSource | None = None,
-        platform: str = sys.platform,
-        model_file: str | Path = MODEL_FILE,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Nothing is looked for yet.
-
-        Args:
-            library: What to use for the module zeus.device.
-            nvml: What to ask for an NVIDIA driver; by default a source that is closed afterwards.
-            platform: `darwin` for Apple's chips, else AMD's cards are looked for.
-            model_file: Where the device tree names the board.
-            clock: Monotonic clock in seconds.
-        """
-        super().__init__(clock)
-        self._library, self._nvml, self._apple, self._model_file = library, nvml, platform == "darwin", model_file
+    def __init__(self) -> None:
+        super().__init__()
         self._counters: dict[str, Callable[[], int | None]] = {}
         self._facts: dict[str, object] = {}
 
     def probe(self) -> Availability:
         """Whether zeus is installed and counts the energy of a GPU here."""
         package = 'pip install "zeus[apple]"' if self._apple else "pip install zeus"
-        if self._library is None and importlib.util.find_spec("zeus") is None:
+        # What rules zeus out is asked first, since importing it takes seconds.
+        if importlib.util.find_spec("zeus") is None:
             return Availability(False, "zeus is not installed", package)
-        if is_jetson(self._model_file):
-            fix = "Use the board's own sensors: its INA power monitors in sysfs, or jtop."
-            return Availability(False, "zeus names joint rails of a Jetson board 'cpu' and has no total of all", fix)
-        if not self._apple and self._nvidia():
-            return Availability(False, "there is an NVIDIA driver, and zeus then sees nothing else", "Use source nvml.")
+        if is_jetson():
+            found = "zeus names joint rails of a Jetson board 'cpu' and has no total of all"
+            return Availability(False, found, USE_OWN_SENSORS)
+        if not self._apple:
+            with closing(NvmlSource()) as nvml:
+                if nvml.answers:
+                    found = "there is an NVIDIA driver, and zeus then sees nothing else"
+                    return Availability(False, found, "Use source nvml.")
         try:
             if not self._counters:
                 self._open()
@@ -73,29 +60,25 @@ class ZeusSource(CounterSource):
             return Availability(False, str(error), fix)
         return Availability(True, f"{self.scope}: {len(self._counters)} counters")
 
-    def _nvidia(self) -> bool:
-        nvml = self._nvml or NvmlSource()
-        answers = nvml.answers
-        if self._nvml is None:
-            nvml.close()
-        return answers
-
     def _open(self) -> None:
-        zeus = self._library or _ask(lambda: importlib.import_module("zeus.device"))
+        zeus = _answer(importlib.import_module, "zeus.device")
+        # What it hands out is checked by class: without the chip that was meant it falls back to another backend.
         if self._apple:
-            soc = _ask(zeus.get_soc)
+            soc = _answer(zeus.get_soc)
             if not isinstance(soc, zeus.soc.AppleSilicon):
                 raise OSError(f"zeus sees {type(soc).__name__} here, no Apple chip")
             self._counters = {"GPU": lambda: soc.get_total_energy_consumption().gpu_mj}
             self.scope = "Apple GPU"
             return
-        gpus = _ask(zeus.get_gpus)
+        gpus = _answer(zeus.get_gpus)
         if not isinstance(gpus, zeus.gpu.AMDGPUs):
             raise OSError(f"zeus sees {type(gpus).__name__} here, no AMD GPU")
-        self._counters = {f"GPU {gpu}": _counter(gpus, gpu) for gpu in range(len(gpus)) if _counts(gpus, gpu)}
+        for gpu in range(len(gpus)):
+            if _answer(gpus.supports_get_total_energy_consumption, gpu):
+                self._counters[f"GPU {gpu}"] = partial(gpus.get_total_energy_consumption, gpu)
         if not self._counters:
             raise OSError(f"zeus sees {len(gpus)} AMD GPUs, none with an energy counter that agrees with its power")
-        names = _ask(lambda: {f"GPU {gpu}": gpus.get_name(gpu) for gpu in range(len(gpus))})
+        names = {f"GPU {gpu}": _answer(gpus.get_name, gpu) for gpu in range(len(gpus))}
         self.scope = "AMD GPU " + ", ".join(names[name] for name in self._counters)
         self._facts = {"gpus": names}
 
@@ -109,7 +92,7 @@ class ZeusSource(CounterSource):
             raise OSError("no GPU to read; ask probe() first")
         readings = {}
         for name, counter in self._counters.items():
-            value = _ask(counter)
+            value = _answer(counter)
             if not value:
                 raise OSError(f"zeus says {value!r} mJ for {name}, which is no counter")
             readings[name] = int(value)
@@ -120,21 +103,9 @@ class ZeusSource(CounterSource):
         return super().describe() | self._facts
 
 
-def _ask(question: Callable[[], Any]) -> Any:
-    """What zeus answers; the errors of its backends share no base but Exception.
-
-    Raises:
-        OSError: If it answers with an error.
-    """
+def _answer(ask: Callable[..., Any], *arguments: Any) -> Any:
+    """What zeus answers; the errors of its backends share no base but Exception, so any becomes an OSError."""
     try:
-        return question()
+        return ask(*arguments)
     except Exception as error:
         raise OSError(f"zeus can't read the GPU: {error}") from error
-
-
-def _counts(gpus: Any, gpu: int) -> bool:
-    return bool(_ask(lambda: gpus.supports_get_total_energy_consumption(gpu)))
-
-
-def _counter(gpus: Any, gpu: int) -> Callable[[], int | None]:
-    return lambda: gpus.get_total_energy_consumption(gpu)

@@ -1,14 +1,14 @@
-"""The meter's arithmetic against power curves whose joules are known."""
+"""The arithmetic of sampled power against curves whose joules are known."""
 
 import math
 import random
 
 import numpy as np
 import pytest
+from sensors import Sensor
 
-from mirolib.energy import LostReading, SampledSource, integrate
+from mirolib.energy import Availability, LostReading, SampledSource, integrate
 from mirolib.energy.meter import sampling_instants
-from mirolib.energy.source import Availability
 
 
 class Curve(SampledSource):
@@ -17,8 +17,8 @@ class Curve(SampledSource):
     name, kind, scope = "curve", "measured", "test"
 
     def __init__(self, power_w, broken=lambda now: None):
-        self.now = 0.0
-        super().__init__(lambda: self.now)
+        super().__init__()
+        self.now, self.clock = 0.0, lambda: self.now
         self._power_w, self._broken = power_w, broken
 
     def probe(self):
@@ -166,3 +166,22 @@ def test_a_sensor_that_says_the_same_for_long_is_taken_for_dead():
     source.stale_after_s = 3.0
     found = source.meter(0, 10, 0)
     assert found.coverage == pytest.approx(0.2, abs=0.03) and "exactly the same" in found.note
+
+
+def test_each_rail_is_rounded_for_itself():
+    class Rails(Sensor):
+        total_rails = ("a", "b", "c")
+        resolution_w, period_s, gap_s = 0.4, 1.0, None
+
+        def read(self, rails):
+            return {rail: round(power / 0.4) * 0.4 for rail, power in zip("abc", self.true_w, strict=True)}
+
+    rng, inside = np.random.default_rng(0), 0
+    for _ in range(40):
+        source = Rails()
+        source.true_w = rng.uniform(1, 5, 3)
+        for k in range(20):
+            source.add(float(k), source.read(()))
+        found = source.measure(0, 19)
+        inside += found.low_j <= 19 * source.true_w.sum() <= found.high_j
+    assert inside == 40
