@@ -1,6 +1,6 @@
 """Small real parts shared by the tests."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,8 @@ def make_memory(tmp_path: Path):
     """Makes tiered memories for a stream and closes them in the end."""
     made: list[TieredMemory] = []
 
-    def make(stream: TaskStream, config: MemoryConfig, wrap: Callable = lambda storage: storage, **options):
-        storage = wrap(Storage(tmp_path / f"store{len(made)}", Fingerprint.of(stream)))
+    def make(stream: TaskStream, config: MemoryConfig, **options):
+        storage = Storage(tmp_path / f"store{len(made)}", Fingerprint.of(stream))
         made.append(TieredMemory(storage, config, stream.num_classes, **options))
         return made[-1]
 

@@ -3,13 +3,8 @@ import math
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mirolib import (
-    InputError,
-)
-from mirolib.controller import (
-    CongestionPolicy,
-    SwapGovernor,
-)
+from mirolib import InputError
+from mirolib.controller import CongestionPolicy, SwapGovernor
 
 
 @pytest.mark.parametrize("options", [{"threshold": 0.0}, {"threshold": 1.0}, {"floor": 0.0}, {"clean_epochs": 0}])

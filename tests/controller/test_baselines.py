@@ -3,17 +3,8 @@ from dataclasses import replace
 import pytest
 from arrivals import UNLIMITED, arrived
 
-from mirolib import (
-    Decision,
-    FixedController,
-    MemoryConfig,
-    MiroController,
-)
-from mirolib.controller import (
-    RandomController,
-    WholeBudgetController,
-    candidate_grid,
-)
+from mirolib import Decision, FixedController, MemoryConfig, MiroController
+from mirolib.controller import RandomController, WholeBudgetController, candidate_grid
 
 
 def test_baselines(make_memory):

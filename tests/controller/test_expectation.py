@@ -2,10 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from mirolib.controller import (
-    Calibration,
-    CostModel,
-)
+from mirolib.controller import Calibration, CostModel
 
 
 def test_calibration_learns_the_line_and_keeps_the_order():

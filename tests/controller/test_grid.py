@@ -3,12 +3,8 @@ import pandas as pd
 import pytest
 from arrivals import arrived
 
-from mirolib import (
-    InputError,
-)
-from mirolib.controller import (
-    candidate_grid,
-)
+from mirolib import InputError
+from mirolib.controller import candidate_grid
 
 
 def test_the_grid_spans_what_has_been_seen(make_memory):

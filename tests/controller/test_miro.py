@@ -18,11 +18,7 @@ from mirolib import (
     run,
     summarise,
 )
-from mirolib.controller import (
-    SELECTORS,
-    CongestionPolicy,
-    Profiler,
-)
+from mirolib.controller import SELECTORS, CongestionPolicy, Profiler
 
 
 def test_a_run_with_the_controller_end_to_end(make_memory):

@@ -3,13 +3,8 @@ import pytest
 from arrivals import arrived
 from sklearn.linear_model import Ridge
 
-from mirolib import (
-    MemoryConfig,
-    ProbeProfiler,
-)
-from mirolib.controller import (
-    candidate_grid,
-)
+from mirolib import MemoryConfig, ProbeProfiler
+from mirolib.controller import candidate_grid
 from mirolib.controller.probe import old_ids
 from mirolib.data.stream import labels_of
 

@@ -3,14 +3,8 @@ import math
 import pandas as pd
 import pytest
 
-from mirolib import (
-    InputError,
-)
-from mirolib.controller import (
-    SELECTORS,
-    SelectionContext,
-    above_cutline,
-)
+from mirolib import InputError
+from mirolib.controller import SELECTORS, SelectionContext, above_cutline
 
 TABLE = pd.DataFrame(
     {"accuracy": [0.50, 0.60, 0.70, 0.71], "cost": [10.0, 11.0, 30.0, 60.0]}, index=["a", "b", "c", "d"]

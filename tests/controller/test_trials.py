@@ -2,30 +2,27 @@ import numpy as np
 import pytest
 from arrivals import arrived
 
-from mirolib import (
-    InputError,
-    TrialProfiler,
-)
-from mirolib.controller import (
-    candidate_grid,
-    full_training,
-)
+from mirolib import ExperienceReplay, InputError, MemoryConfig, TrialProfiler
+from mirolib.controller import candidate_grid, full_training
 from mirolib.data.stream import labels_of
+from mirolib.learning.bic import BiC
 from mirolib.learning.learner import train_epoch
 
 
-def test_a_trial_is_the_training_that_would_follow(make_memory):
-    """The oracle's score of a candidate is what a run with it, from the same draws, reaches."""
-    task, one, memory = arrived(make_memory)
-    (candidate,) = candidate_grid(task, memory, pairs=[(20, 18)])
+@pytest.mark.parametrize("method", [ExperienceReplay, BiC])
+def test_a_trial_is_the_training_that_would_follow(make_memory, method):
+    """What follows it included: the score of a candidate is what a run with it, from the same draws, reaches."""
+    task, one, memory = arrived(make_memory, task=2, method=method())
+    candidate = MemoryConfig(20, 18, 1.0)
     profiler = full_training()
-    request = profiler.request(task, one, memory, [candidate], seed=5)
-    (score,) = profiler.scores(request)
+    (score,) = profiler.scores(profiler.request(task, one, memory, [candidate], seed=5))
     seeds = np.random.SeedSequence(5).generate_state(4).tolist()
     clone, fork = one.clone(seeds[0]).clone(seeds[1]), memory.fork(seeds[2])
     fork.resize(candidate)
     for _ in range(3):
         train_epoch(clone, fork)
+    fork.settle()
+    clone.method.finish(clone, task, fork)
     fork.close()
     ids = memory.validation_ids()
     assert score == np.mean(clone.predict(memory.storage.read(ids, "validation")) == labels_of(ids))

@@ -25,25 +25,29 @@ def test_a_throttle_lets_the_rate_pass_and_saves_up_nothing(make_memory, stream,
         throttling(1, 2, -1)  # long before the run has a store to throttle
 
 
-def test_a_throttle_slows_the_store_and_lets_go(make_memory, stream):
+@pytest.fixture
+def storage(make_memory, stream):
+    """The store of a memory that has received a task."""
     memory = make_memory(stream, MemoryConfig(5, 5))
     memory.receive(stream[0])
+    return memory.storage
+
+
+def test_a_throttle_slows_the_store_and_lets_go(storage, stream):
     ids = stream[0].train_ids[:10]
-    expected = memory.storage.read(ids)
+    expected = storage.read(ids)
     size = 10 * (16 + 8)
-    with Throttle(memory.storage, rate_bytes_s=size / 0.1):
+    with Throttle(storage, rate_bytes_s=size / 0.1):
         start = time.monotonic()
-        np.testing.assert_array_equal(memory.storage.read(ids), expected)
+        np.testing.assert_array_equal(storage.read(ids), expected)
         assert time.monotonic() - start >= 0.09
-    assert memory.storage.before_read is None
+    assert storage.before_read is None
 
 
-def test_a_throttle_whose_rate_changes_lets_go_of_what_waits(make_memory, stream):
-    memory = make_memory(stream, MemoryConfig(5, 5))
-    memory.receive(stream[0])
+def test_a_throttle_whose_rate_changes_lets_go_of_what_waits(storage, stream):
     ids = stream[0].train_ids[:10]
-    with Throttle(memory.storage, rate_bytes_s=1.0) as throttle:  # four minutes for these samples
-        reader = threading.Thread(target=memory.storage.read, args=(ids,), daemon=True)
+    with Throttle(storage, rate_bytes_s=1.0) as throttle:  # four minutes for these samples
+        reader = threading.Thread(target=storage.read, args=(ids,), daemon=True)
         reader.start()
         reader.join(0.1)
         assert reader.is_alive(), "the throttle does not throttle"
@@ -54,7 +58,7 @@ def test_a_throttle_whose_rate_changes_lets_go_of_what_waits(make_memory, stream
         throttle.set_rate(None)
         reader.join(5)
         assert not reader.is_alive(), "the read still waits under the old rate"
-        memory.storage.read(ids)
+        storage.read(ids)
 
 
 def test_a_competitor_works_on_the_disk_and_leaves_nothing(tmp_path):
@@ -68,12 +72,10 @@ def test_a_competitor_works_on_the_disk_and_leaves_nothing(tmp_path):
     assert not any(psutil.pid_exists(pid) for pid in pids) and not list(tmp_path.iterdir())
 
 
-def test_a_cold_cache_takes_nothing_away(make_memory, stream):
-    memory = make_memory(stream, MemoryConfig(5, 5))
-    memory.receive(stream[0])
-    with cold_cache(memory.storage, every_s=0.001):
+def test_a_cold_cache_takes_nothing_away(storage, stream):
+    with cold_cache(storage, every_s=0.001):
         for _ in range(300):
-            np.testing.assert_array_equal(memory.storage.read(stream[0].train_ids), stream[0].train.read(slice(None)))
+            np.testing.assert_array_equal(storage.read(stream[0].train_ids), stream[0].train.read(slice(None)))
 
 
 def test_an_injector_acts_during_its_epochs(make_memory, stream):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from samples import make_dataset
+from arrivals import CONFIG, PRESET, STREAM, learner
 
 from mirolib import (
     BudgetSchedule,
@@ -22,25 +22,26 @@ from mirolib import (
     MiroController,
     NullSource,
     ResourceMonitor,
-    Storage,
     TaskStream,
     run,
 )
 from mirolib.controller import SELECTORS
 from mirolib.memory.swapper import SwapCounts
 
-STREAM = TaskStream(make_dataset(classes=6, per_class=20), 3, seed=0)
-PRESET = replace(STREAM.dataset.spec.preset(), epochs=3, batch_size=8)
-CONFIG = MemoryConfig(20, 18, 0.5)
+
+def records_of(memory, one=None, controller=None, **options):
+    """A run's records, one after the other."""
+    return run(STREAM, one or learner(), memory, controller or FixedController(CONFIG), progress=False, **options)
 
 
-def learner(**options):
-    return Learner(STREAM.dataset.spec, PRESET, **options)
+def read_slowly(memory):
+    """As if the store were on a disk that takes its time."""
+    memory.storage.before_read = lambda size_bytes: time.sleep(0.002)
 
 
 def test_records_after_every_task(make_memory):
     memory = make_memory(STREAM, CONFIG)
-    records = list(run(STREAM, learner(), memory, FixedController(CONFIG), EnergyMeter(NullSource()), progress=False))
+    records = list(records_of(memory, meter=EnergyMeter(NullSource())))
     assert [len(record.accuracies) for record in records] == [1, 2, 3]
     assert [record.stored for record in records] == [36, 72, 108]
     assert [record.episodic_fill for record in records] == [18, 18, 18]
@@ -58,27 +59,17 @@ def test_records_after_every_task(make_memory):
 
 def test_the_record_agrees_with_the_learner_it_describes(make_memory):
     memory, one = make_memory(STREAM, CONFIG), learner()
-    for record in run(STREAM, one, memory, FixedController(CONFIG), progress=False):
+    for record in records_of(memory, one):
         accuracies = [one.accuracy(test) for test in STREAM.tests(record.task)]
         assert list(record.accuracies) == accuracies
         assert record.average_accuracy == np.mean(accuracies)
-
-
-class SlowStorage(Storage):
-    """A store on a disk that takes its time."""
-
-    def read(self, ids, part="train"):
-        time.sleep(0.002)
-        return super().read(ids, part)
 
 
 def facts(records):
     """Everything of a run but its times."""
     return [
         (
-            r.accuracies,
-            r.config,
-            r.episodic_fill,
+            *(r.accuracies, r.config, r.episodic_fill),
             [(e.loss, e.swaps.swapped, e.swaps.unavailable) for e in r.epochs],
             [(reading.window, reading.work.visits, reading.work.bytes_read) for reading in r.readings],
         )
@@ -91,8 +82,8 @@ def test_same_seed_same_run_bit_for_bit_whatever_the_disk(make_memory):
     for seed, slow in ((0, False), (0, True), (1, False)):
         memory = make_memory(STREAM, CONFIG, seed=seed)
         if slow:
-            memory.storage.__class__ = SlowStorage
-        runs.append(facts(run(STREAM, learner(seed=seed), memory, FixedController(CONFIG), progress=False)))
+            read_slowly(memory)
+        runs.append(facts(records_of(memory, learner(seed=seed))))
     assert runs[0] == runs[1] != runs[2]
 
 
@@ -117,7 +108,7 @@ class Stepwise(Controller):
 def test_a_controllers_decisions_are_applied_each_epoch(make_memory):
     memory = make_memory(STREAM, CONFIG)
     controller = Stepwise()
-    records = list(run(STREAM, learner(), memory, controller, resources=ResourceMonitor(memory), progress=False))
+    records = list(records_of(memory, controller=controller, resources=ResourceMonitor(memory)))
     assert controller.seen == [0, 1, 2]
     sizes = [(e.config.stream_size, e.config.episodic_size) for e in records[1].epochs]
     assert sizes == [(17, 20), (14, 22), (11, 24)]
@@ -141,43 +132,31 @@ def test_without_replay_the_first_task_is_forgotten_and_with_it_less_so(make_mem
     assert forgotten[0] > 0.9 and forgotten[1] < 0.3
 
 
-def test_sizes_above_what_exists_are_refused_before_anything_is_written(make_memory):
-    for config, sentence in ((MemoryConfig(37, 10), "no task has more than 36"), (MemoryConfig(20, 109), "only 108")):
+@pytest.mark.parametrize(
+    ("wanted", "sentence"), [(MemoryConfig(37, 10), "no task has more than 36"), (MemoryConfig(20, 109), "only 108")]
+)
+def test_sizes_above_what_exists_are_refused_before_anything_is_written(make_memory, wanted, sentence):
+    for config in (wanted, CONFIG):  # the memory's own, and what a controller asks for
         memory = make_memory(STREAM, config)
         with pytest.raises(InputError, match=sentence):
-            next(run(STREAM, learner(), memory, FixedController(config), progress=False))
-        assert memory.storage.count(0) == 0
-
-
-def test_what_a_controller_asks_for_is_checked_too(make_memory):
-    memory = make_memory(STREAM, CONFIG)
-    with pytest.raises(InputError, match="no task has more than 36"):
-        next(run(STREAM, learner(), memory, FixedController(MemoryConfig(5000, 10)), progress=False))
+            next(records_of(memory, controller=FixedController(wanted)))
+        assert config == CONFIG or memory.storage.count(0) == 0
 
 
 def test_used_parts_are_refused(make_memory):
     memory, one = make_memory(STREAM, CONFIG), learner()
-    next(run(STREAM, one, memory, FixedController(CONFIG), progress=False))
-    for parts in ((one, make_memory(STREAM, CONFIG)), (learner(), memory)):
+    next(records_of(memory, one))
+    for parts in ((make_memory(STREAM, CONFIG), one), (memory, learner())):
         with pytest.raises(InputError, match="make both anew"):
-            next(run(STREAM, *parts, FixedController(CONFIG), progress=False))
+            next(records_of(*parts))
 
 
 def test_waiting_at_the_end_of_a_task_is_in_its_books(make_memory):
     memory = make_memory(STREAM, CONFIG, lag=40)
-    memory.storage.__class__ = SlowStorage
-    records = list(run(STREAM, learner(), memory, FixedController(CONFIG), progress=False))
+    read_slowly(memory)
+    records = list(records_of(memory))
     assert sum(record.swaps.stall_s for record in records) == pytest.approx(memory.counts.stall_s)
     assert memory.counts.stall_s > sum(e.swaps.stall_s for record in records for e in record.epochs)
-
-
-def test_stopping_early_keeps_what_was_yielded(make_memory):
-    memory = make_memory(STREAM, CONFIG)
-    records = []
-    for record in run(STREAM, learner(), memory, FixedController(CONFIG), progress=False):
-        records.append(record)
-        break
-    assert len(records) == 1 and memory.stored == 36
 
 
 def test_resource_monitor_reads_the_stall_share_of_the_last_epoch(make_memory):
@@ -215,7 +194,7 @@ def test_a_shortage_in_a_task_s_last_epoch_is_acted_upon_before_the_task_ends(ma
     monkeypatch.setattr(memory, "retain", lambda task: sizes.append(memory.allocated_bytes) or retain(task))
     resources = ResourceMonitor(memory, ShortAtTheEnd(memory.slot_bytes))
     controller = MiroController(selector=SELECTORS["highest-accuracy"])
-    records = list(run(STREAM, learner(), memory, controller, resources=resources, progress=False))
+    records = list(records_of(memory, controller=controller, resources=resources))
     assert sizes[1] <= 20 * memory.slot_bytes < sizes[0]
     last = records[1].events[-1]
     assert last.epoch == PRESET.epochs and "memory budget" in last.reason

@@ -3,13 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mirolib import (
-    InputError,
-    RunSettings,
-    check_study,
-    run_all,
-    summarise,
-)
+from mirolib import InputError, RunSettings, check_study, run_all, summarise
 
 
 @pytest.mark.parametrize(

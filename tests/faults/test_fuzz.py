@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from mirolib import InputError, TraceSource, comparison_plots as plots
@@ -51,27 +52,9 @@ def read_or_refused(path: Path, content: bytes) -> None:
         assert "\n" not in str(error) and path.name in str(error)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=trace_inputs())
-def test_any_power_trace_is_read_or_refused(tmp_path, content):
-    read_or_refused(tmp_path / "any.csv", content)
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=calibration_inputs())
-def test_any_calibration_is_read_or_refused(tmp_path, content):
-    read_or_refused(tmp_path / "any.json", content)
-
-
 _WORDS = st.sampled_from(["notebook", "10_run", "grid", "seeds", "name", "parameters", "epochs", "lr", "seed", "model"])
-
-
 _TEXTS = _WORDS | st.text(string.printable, max_size=12) | st.text(max_size=8)
-
-
 _LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | _TEXTS
-
-
 VALUES = st.recursive(
     _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3), max_leaves=8
 )
@@ -99,14 +82,9 @@ def yaml_inputs() -> st.SearchStrategy[bytes]:
     )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=yaml_inputs())
-def test_any_sweep_file_is_read_or_refused(tmp_path, content):
-    refused_or_read(tmp_path / "any.yml", content)
-
-
-def read_whatever(path: Path, run: bytes, table: bytes) -> tuple[pd.DataFrame, Run]:
+def read_whatever(path: Path, content: tuple[bytes, bytes]) -> tuple[pd.DataFrame, Run]:
     """The readers of a run's folder, on files of any content."""
+    run, table = content
     path.mkdir(exist_ok=True)
     (path / "run.json").write_bytes(run)
     for name in _NUMBERS:
@@ -146,12 +124,41 @@ def table_inputs() -> st.SearchStrategy[bytes]:
     )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(run=run_inputs(), table=table_inputs())
-def test_any_run_folder_is_read_and_drawn(tmp_path, run, table):
-    runs, opened = read_whatever(tmp_path / "10_run", run, table)
+def read_and_drawn(path: Path, content: tuple[bytes, bytes]) -> None:
+    """The readers of a run's folder and the plots of what they find."""
+    runs, opened = read_whatever(path, content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MixedEnergyWarning)
         plots.accuracy_over_energy(runs)
     for draw in (plots.configurations, plots.accuracy_matrices, plots.energy_of_phases):
         draw({"a": opened})
+
+
+RUNS = st.tuples(run_inputs(), table_inputs())
+READERS = {  # what is read, from where, and what may stand there
+    "power traces": (read_or_refused, "any.csv", trace_inputs()),
+    "calibrations": (read_or_refused, "any.json", calibration_inputs()),
+    "sweep files": (refused_or_read, "any.yml", yaml_inputs()),
+    "run folders (run.json and five tables)": (read_whatever, "10_run", RUNS),
+    "run folders, drawn": (read_and_drawn, "10_run", RUNS),
+}
+
+
+def fuzz(what: str, inputs: int, folder: Path) -> None:
+    """Tries so many contents; one that is neither read nor refused with a sentence ends it."""
+    read, name, contents = READERS[what]
+
+    @settings(max_examples=inputs, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(content=contents)
+    def tried(content) -> None:
+        read(folder / name, content)
+
+    tried()
+
+
+@pytest.mark.parametrize(
+    ("what", "inputs"),
+    [("power traces", 100), ("calibrations", 100), ("sweep files", 60), ("run folders, drawn", 20)],
+)
+def test_whatever_is_handed_in_is_read_or_refused(tmp_path, what, inputs):
+    fuzz(what, inputs, tmp_path)

@@ -2,27 +2,42 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mirolib import InputError, MemoryConfig, RunSettings, run_experiment
+from mirolib import Experiment, InputError, MemoryConfig, RunSettings, run_experiment
 from mirolib.memory.available_memory import available_bytes, check_available, explain_memory_errors
-from mirolib.memory.buffers import SampleArray
-from mirolib.memory.storage import Storage
 
 UNDER_A_LIMIT = """
 import resource
+from pathlib import Path
+import numpy as np
 import psutil
 from mirolib import InputError, SystemBudget
-from mirolib.memory.buffers import SampleArray
 from mirolib.memory.available_memory import available_bytes
+from mirolib.memory.budget import parse_size
+from mirolib.memory.buffers import SampleArray
+
+def resident_bytes():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+before, buffers, shape = resident_bytes(), [], (3, 32, 32)
+for amount in ("80 MB", "40 MB"):
+    size = parse_size(amount, 3072 + 16)
+    buffers.append(SampleArray(size, shape, "uint8"))
+    for start in range(0, size, 256):
+        ids = np.arange(start, min(start + 256, size))
+        buffers[-1].append(np.full((len(ids), *shape), 7, np.uint8), ids)
+print(sum(buffer.allocated_bytes for buffer in buffers), resident_bytes() - before)
 
 used = psutil.Process().memory_info().data
 resource.setrlimit(resource.RLIMIT_DATA, (used + (600 << 20),) * 2)
 assert available_bytes() <= 600 << 20
 assert SystemBudget().read(0, 0) <= 300 << 20
-array = SampleArray(100, (3, 32, 32), "uint8")
-for grow in (lambda: SampleArray(10**6, (3, 32, 32), "uint8"), lambda: array.resize(10**6)):
+array = SampleArray(100, shape, "uint8")
+for grow in (lambda: SampleArray(10**6, shape, "uint8"), lambda: array.resize(10**6)):
     try:
         grow()
     except InputError as error:
@@ -31,12 +46,18 @@ assert array.capacity == 100
 """
 
 
-def test_a_real_limit_of_the_process_is_heeded_and_told_in_a_sentence():
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
+def test_full_buffers_take_what_their_sizes_say_and_a_limit_of_the_process_is_told_in_a_sentence():
+    """In a process of its own, in which nothing that was freed before can be taken again."""
     done = subprocess.run([sys.executable, "-c", UNDER_A_LIMIT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for line in done.stdout.splitlines():
+    taken, *refusals = done.stdout.splitlines()
+    allocated, grown = map(int, taken.split())
+    assert allocated == pytest.approx(120e6, rel=1e-3)
+    assert grown == pytest.approx(allocated, rel=0.05)
+    assert len(refusals) == 2
+    for line in refusals:
         assert line.startswith("A buffer of 1000000 samples needs 3,0") and "are available; choose smaller" in line
-    assert len(done.stdout.splitlines()) == 2
 
 
 IN_A_GROUP = """
@@ -96,108 +117,72 @@ def test_a_run_in_a_control_group_adapts_or_says_what_does_not_fit_before_it_is_
     assert len(pairs) >= 2 and all(size <= budget < 200 << 20 for size, budget in pairs)
 
 
-FILLED = """
-from pathlib import Path
-import numpy as np
-from mirolib.memory.buffers import SampleArray
-from mirolib.memory.budget import parse_size
-
-def resident_bytes():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-
-before, buffers = resident_bytes(), []
-for amount in ("80 MB", "40 MB"):
-    size = parse_size(amount, 3072 + 16)
-    buffers.append(SampleArray(size, (3, 32, 32), "uint8"))
-    for start in range(0, size, 256):
-        ids = np.arange(start, min(start + 256, size))
-        buffers[-1].append(np.full((len(ids), 3, 32, 32), 7, np.uint8), ids)
-print(sum(buffer.allocated_bytes for buffer in buffers), resident_bytes() - before)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
-def test_sizes_in_bytes_are_what_full_buffers_take():
-    """In a process of its own, in which nothing that was freed before can be taken again."""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FILLED], capture_output=True, text=True, check=True)
-    allocated, grown = map(int, done.stdout.split())
-    assert allocated == pytest.approx(120e6, rel=1e-3)
-    assert grown == pytest.approx(allocated, rel=0.05)
-
-
-def group(folder: Path, names: tuple[str, str], most: str, used: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in zip(names, (most, used), strict=True):
-        (folder / name).write_text(text)
-
-
 V1, V2 = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
 
 
-@pytest.mark.parametrize(("folder", "names", "place"), [("memory", V1, "a/b"), ("", V2, "a/b"), ("", V2, "a")])
-def test_the_narrowest_group_above_the_process_counts(tmp_path, monkeypatch, folder, names, place):
+@pytest.fixture
+def group(tmp_path, monkeypatch):
+    """Writes what a control group says; the process is in `a/b` of such a version, on a machine with 10 kB left."""
+    written = []
     monkeypatch.setattr("mirolib.memory.available_memory._GROUPS", tmp_path)
-    monkeypatch.setattr(
-        "mirolib.memory.available_memory._membership", lambda controller: "/a/b" if controller == folder else ""
-    )
-    group(tmp_path / folder, names, str(10**6), "0")
-    group(tmp_path / folder / "a" / "b", names, "max" if folder == "" else str(1 << 62), "0")
-    group(tmp_path / folder / place, names, "5000", "1000")
+    monkeypatch.setattr("mirolib.memory.available_memory._membership", lambda name: "/a/b" if name in written else "")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10_000))
+
+    def write(names, place, most, used, stat=""):
+        written.append("memory" if names == V1 else "")
+        folder = tmp_path / written[-1] / place
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in zip((*names, "memory.stat"), (most, used, stat), strict=True):
+            (folder / name).write_text(f"{text}\n")
+
+    return write
+
+
+@pytest.mark.parametrize(("names", "place"), [(V1, "a/b"), (V2, "a/b"), (V2, "a")])
+def test_the_narrowest_group_above_the_process_counts(group, names, place):
+    group(names, "", 10**6, 0)
+    group(names, "a/b", "max" if names == V2 else 1 << 62, 0)
+    assert available_bytes() == 10_000, "the machine's"
+    group(names, place, 5000, 1000)
     assert available_bytes() == 4000
-    group(tmp_path / folder / place, names, "5000", "9000")
+    group(names, place, 5000, 9000)
     assert available_bytes() == 0
+    check_available(1 << 20, "what is too little to look for")
 
 
-@pytest.mark.parametrize(("folder", "names", "prefix"), [("memory", V1, "total_"), ("", V2, "")])
-def test_pages_of_files_that_a_group_has_read_are_still_available(tmp_path, monkeypatch, folder, names, prefix):
-    monkeypatch.setattr("mirolib.memory.available_memory._GROUPS", tmp_path)
-    monkeypatch.setattr(
-        "mirolib.memory.available_memory._membership", lambda controller: "/a" if controller == folder else ""
-    )
-    group(tmp_path / folder / "a", names, "5000", "4800")
-    stat = tmp_path / folder / "a" / "memory.stat"
-    stat.write_text(f"anon 800\n{prefix}active_file 1000\n{prefix}inactive_file 3000\n{prefix}shmem 7\n")
+@pytest.mark.parametrize(("names", "prefix"), [(V1, "total_"), (V2, "")])
+def test_pages_of_files_that_a_group_has_read_are_still_available(group, names, prefix):
+    stat = f"anon 800\n{prefix}active_file 1000\n{prefix}inactive_file 3000\n{prefix}shmem 7"
+    group(names, "a", 5000, 4800, stat)
     assert available_bytes() == 4200
-    stat.write_text("no such thing\n")
+    group(names, "a", 5000, 4800, "no such thing")
     assert available_bytes() == 200
 
 
 def test_buffers_that_fit_one_by_one_but_not_together_are_refused(make_memory, stream, monkeypatch):
     memory, large = make_memory(stream, MemoryConfig(5, 5)), MemoryConfig(10**6, 10**6)
     monkeypatch.setattr("mirolib.memory.available_memory.available_bytes", lambda: 40 << 20)
-    with pytest.raises(
-        InputError, match=r"A memory of 1000000 \+ 1000000 samples needs 64 MB, and 42 MB are available"
-    ):
+    sentence = r"A memory of 1000000 \+ 1000000 samples needs 64 MB, and 42 MB are available"
+    with pytest.raises(InputError, match=sentence):
         memory.resize(large)
     assert memory.config == MemoryConfig(5, 5) and memory.stream_buffer.array.capacity == 5
-    with pytest.raises(InputError, match=r"A memory of 1000000 \+ 1000000 samples"):
+    with pytest.raises(InputError, match=sentence):
         make_memory(stream, large)
 
 
-def test_a_run_that_was_refused_for_want_of_memory_leaves_its_store_free(tmp_path, monkeypatch):
-    settings = RunSettings(epochs=1, tasks=2, controller="fixed", stream_size=500, episodic_size=500, model="linear")
-    storage = []
-    opening = Storage.__init__
-    monkeypatch.setattr(Storage, "__init__", lambda self, *a, **k: (opening(self, *a, **k), storage.append(self))[0])
+def test_what_was_refused_for_want_of_memory_leaves_its_store_free(tmp_path, monkeypatch):
+    settings = RunSettings(tasks=2, controller="fixed", stream_size=500, episodic_size=500, model="linear")
     with monkeypatch.context() as patch, pytest.raises(InputError, match="A memory of"):
         patch.setattr("mirolib.memory.tiered.check_available", lambda size, what: check_available(1 << 60, what))
-        run_experiment(settings, results=tmp_path, run_id="mine", progress=False)
-    Storage(storage[0].path, storage[0].fingerprint).close()
+        Experiment.build(settings, tmp_path)
+    Experiment.build(settings, tmp_path).memory.close()
 
 
 def test_a_probe_that_does_not_fit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("mirolib.memory.available_memory.available_bytes", lambda: 1 << 20)
-    with pytest.raises(
-        InputError, match="Probing .* candidates on 64 features needs .*; choose a model with fewer fea"
-    ):
+    sentence = "Probing .* candidates on 64 features needs .*; choose a model with fewer fea"
+    with pytest.raises(InputError, match=sentence):
         run_experiment(RunSettings(epochs=1), results=tmp_path, progress=False)
-
-
-def test_what_does_not_fit_is_refused_before_it_is_taken():
-    with pytest.raises(InputError, match="needs .* MB, and .* are available"):
-        SampleArray(1 << 40, (3, 32, 32), "uint8")
-    check_available(1 << 19, "little")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])

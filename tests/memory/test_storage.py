@@ -2,7 +2,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -11,30 +10,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 from samples import SHAPE, tagged
-from stores import PRINT, ids_of, opened
+from stores import PRINT, alter, assert_holds, ids_of, opened, put
 
 from mirolib import CorruptRecordError, InputError, StorageError
 
 
-def test_what_is_put_is_read_in_any_order(tmp_path):
+@pytest.fixture
+def storage(tmp_path):
+    """A new store."""
     storage = opened(tmp_path)
+    yield storage
+    storage.close()
+
+
+def test_what_is_put_is_read_in_any_order(storage):
     ids = np.concatenate([ids_of(1, 0, 30), ids_of(0, 0, 10)])
-    assert storage.put(ids, tagged(ids)) == 40
-    wanted = np.random.default_rng(0).permutation(ids)
-    np.testing.assert_array_equal(storage.read(wanted), tagged(wanted))
+    assert put(storage, ids) == 40
+    assert_holds(storage, np.random.default_rng(0).permutation(ids))
     assert storage.counts(3).tolist() == [10, 30, 0]
     assert storage.bytes_written == storage.bytes_read == 40 * (16 + 8)
     assert len(storage.read(ids[:0])) == 0
-    storage.close()
 
 
-def test_parts_are_apart(tmp_path):
-    storage = opened(tmp_path)
-    storage.put(ids_of(0, 0, 4), tagged(ids_of(0, 0, 4)), "train")
+def test_parts_are_apart(storage):
+    put(storage, ids_of(0, 0, 4))
     storage.put(ids_of(0, 0, 2), 255 - tagged(ids_of(0, 0, 2)), "validation")
     assert (storage.count(0), storage.count(0, "validation")) == (4, 2)
     np.testing.assert_array_equal(storage.read(ids_of(0, 0, 2), "validation"), 255 - tagged(ids_of(0, 0, 2)))
-    storage.close()
 
 
 def test_float_samples_come_back_as_they_were(tmp_path):
@@ -45,30 +47,27 @@ def test_float_samples_come_back_as_they_were(tmp_path):
     storage.close()
 
 
-def test_putting_again_changes_and_counts_nothing(tmp_path):
-    storage = opened(tmp_path)
-    storage.put(ids_of(0, 0, 5), tagged(ids_of(0, 0, 5)))
+def test_putting_again_changes_and_counts_nothing(storage):
+    put(storage, ids_of(0, 0, 5))
     assert storage.put(ids_of(0, 0, 8), np.zeros((8, *SHAPE), np.uint8)) == 3
-    np.testing.assert_array_equal(storage.read(ids_of(0, 0, 5)), tagged(ids_of(0, 0, 5)))
+    assert_holds(storage, ids_of(0, 0, 5))
     assert storage.bytes_written == 8 * 24
-    storage.close()
 
 
-def test_gaps_and_other_shapes_are_refused(tmp_path):
-    storage = opened(tmp_path)
-    with pytest.raises(InputError, match="continue at ordinal 0"):
-        storage.put(ids_of(0, 1, 3), tagged(ids_of(0, 1, 3)))
-    with pytest.raises(InputError, match=r"holds samples \(1, 4, 4\) uint8"):
-        storage.put(ids_of(0, 0, 1), np.zeros((1, 4, 4), np.uint8))
-    with pytest.raises(InputError, match="float32"):
-        storage.put(ids_of(0, 0, 1), np.zeros((1, *SHAPE), np.float32))
+def test_gaps_and_other_shapes_are_refused(storage):
+    for start, shape, dtype, sentence in (
+        (1, SHAPE, "uint8", "continue at ordinal 0"),
+        (0, (4, 4), "uint8", r"holds samples \(1, 4, 4\) uint8"),
+        (0, SHAPE, "float32", "float32"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            storage.put(ids_of(0, start, start + 1), np.zeros((1, *shape), dtype))
     assert storage.count(0) == 0
-    storage.close()
 
 
 def test_a_store_reopens_only_for_what_it_was_written_for(tmp_path):
     storage = opened(tmp_path)
-    storage.put(ids_of(0, 0, 5), tagged(ids_of(0, 0, 5)))
+    put(storage, ids_of(0, 0, 5))
     storage.close()
     again = opened(tmp_path)
     assert again.count(0) == 5
@@ -84,30 +83,15 @@ def test_a_store_reopens_only_for_what_it_was_written_for(tmp_path):
             opened(tmp_path, other)
 
 
-def test_a_store_grows_beyond_its_first_map(tmp_path):
-    storage = opened(tmp_path, replace(PRINT, sample_shape=(3, 512, 512)))
-    samples = np.random.default_rng(0).integers(0, 256, (100, 3, 512, 512), dtype=np.uint8)
-    storage.put(ids_of(0, 0, 100), samples)
-    np.testing.assert_array_equal(storage.read(ids_of(0, 99, 100))[0], samples[99])
-    assert 78e6 < storage.size_bytes < 90e6
-    storage.close()
-
-
-def flip(path: Path, needle: bytes, offset: int, bit: int) -> None:
-    """Flips one bit of the only place in the file where `needle` stands."""
-    content = bytearray(path.read_bytes())
-    at = content.index(needle)
-    assert content.find(needle, at + 1) < 0
-    content[at + offset] ^= 1 << bit
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize("offset", [-8, -1, 0, 7, 15])
 def test_a_flipped_bit_is_named(tmp_path, offset):
     storage = opened(tmp_path)
-    storage.put(ids_of(1, 0, 5), tagged(ids_of(1, 0, 5)))
+    put(storage, ids_of(1, 0, 5))
     storage.close()
-    flip(tmp_path / "data.mdb", tagged(ids_of(1, 3, 4)).tobytes(), offset, bit=2)
+    content, needle = bytearray((tmp_path / "data.mdb").read_bytes()), tagged(ids_of(1, 3, 4)).tobytes()
+    assert content.count(needle) == 1
+    content[content.index(needle) + offset] ^= 1 << 2
+    (tmp_path / "data.mdb").write_bytes(content)
     storage = opened(tmp_path)
     storage.read(ids_of(1, 0, 3))
     with pytest.raises(CorruptRecordError, match=r"Record 3 of label 1 \(train\).*checksum"):
@@ -117,79 +101,47 @@ def test_a_flipped_bit_is_named(tmp_path, offset):
     storage.close()
 
 
-def test_a_record_under_another_key_is_found_out(tmp_path):
-    storage = opened(tmp_path)
-    storage.put(ids_of(0, 0, 2), tagged(ids_of(0, 0, 2)))
-    with storage._env.begin(storage._databases["train"], write=True) as transaction:
-        transaction.put(b"\0" * 8, transaction.get((1).to_bytes(8, "big")))
-    with pytest.raises(CorruptRecordError, match="Record 0 of label 0"):
-        storage.read(ids_of(0, 0, 1))
-    storage.close()
-
-
-def test_a_record_cut_short_is_named(tmp_path):
-    storage = opened(tmp_path)
-    storage.put(ids_of(0, 0, 2), tagged(ids_of(0, 0, 2)))
-    with storage._env.begin(storage._databases["train"], write=True) as transaction:
-        transaction.put(b"\0" * 8, transaction.get(b"\0" * 8)[:-1])
-    with pytest.raises(CorruptRecordError, match="Record 0 of label 0 .* cut short"):
+@pytest.mark.parametrize(
+    ("record", "sentence"),
+    [(lambda found: found((1).to_bytes(8, "big")), "checksum"), (lambda found: found(b"\0" * 8)[:-1], "cut short")],
+    ids=["under another key", "cut short"],
+)
+def test_a_record_that_is_not_what_was_put_is_named(storage, record, sentence):
+    put(storage, ids_of(0, 0, 2))
+    alter(storage, lambda transaction: transaction.put(b"\0" * 8, record(transaction.get)))
+    with pytest.raises(CorruptRecordError, match=f"Record 0 of label 0 .*{sentence}"):
         storage.read(ids_of(0, 0, 2))
-    storage.close()
 
 
-def test_what_is_no_store_is_refused_with_a_sentence(tmp_path):
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "data.mdb").write_bytes(b"no database" * 1000)
-    with pytest.raises(StorageError, match="can't be opened"):
-        opened(tmp_path / "other")
-    assert (tmp_path / "other" / "data.mdb").read_bytes() == b"no database" * 1000
+def test_what_is_no_store_and_can_be_none_is_refused_with_a_sentence(tmp_path):
+    other = tmp_path / "other" / "data.mdb"
+    other.parent.mkdir()
+    other.write_bytes(b"no database" * 1000)
     (tmp_path / "file").write_text("a file, not a folder")
-    with pytest.raises(StorageError, match="can't be opened"):
-        opened(tmp_path / "file")
+    for name in ("other", "file", "file/store"):
+        with pytest.raises(StorageError, match="can't be opened"):
+            opened(tmp_path / name)
+    assert other.read_bytes() == b"no database" * 1000
 
 
-def test_two_in_one_process_are_refused(tmp_path):
-    storage = opened(tmp_path)
-    with pytest.raises(StorageError, match="already open"):
-        opened(tmp_path)
+def test_a_full_disk_leaves_the_store_as_it_was(disk):
+    disk.fill(2 << 20)
+    storage = opened(disk.path / "store", replace(PRINT, sample_shape=(3072,)))
+    put(storage, ids_of(0, 0, 100))
+    written = storage.bytes_written
+    with pytest.raises(StorageError, match="Free space .*nothing already stored is lost"):
+        put(storage, ids_of(0, 100, 1100))
+    assert storage.count(0) == 100 and storage.bytes_written == written
+    assert_holds(storage, ids_of(0, 0, 100))
+    put(storage, ids_of(0, 100, 150))  # a smaller piece still fits
+    assert storage.count(0) == 150
     storage.close()
-
-
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_full_disk_leaves_the_store_as_it_was(tmp_path):
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(tmp_path)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"tmpfs can't be mounted here: {mounted.stderr.decode().strip()}")
-    try:
-        storage = opened(tmp_path / "store", replace(PRINT, sample_shape=(3072,)))
-        first = ids_of(0, 0, 100)
-        storage.put(first, tagged(first, (3072,)))
-        written = storage.bytes_written
-        with pytest.raises(StorageError, match="Free space .*nothing already stored is lost"):
-            storage.put(ids_of(0, 100, 1100), tagged(ids_of(0, 100, 1100), (3072,)))
-        assert storage.count(0) == 100 and storage.bytes_written == written
-        np.testing.assert_array_equal(storage.read(first), tagged(first, (3072,)))
-        more = ids_of(0, 100, 150)  # a smaller piece still fits
-        storage.put(more, tagged(more, (3072,)))
-        assert storage.count(0) == 150
-        storage.close()
-    finally:
-        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
-
-
-def test_a_folder_that_can_not_be_made_is_named(tmp_path):
-    (tmp_path / "blocker").write_text("")
-    with pytest.raises(StorageError, match="can't be opened"):
-        opened(tmp_path / "blocker" / "store")
 
 
 def write_until_killed(path: Path, confirmed) -> None:
     storage = opened(path)
     for start in range(storage.count(0), 1_000_000, 40):
-        ids = ids_of(0, start, start + 40)
-        storage.put(ids, tagged(ids))
+        put(storage, ids_of(0, start, start + 40))
         confirmed.value = start + 40
 
 
@@ -212,55 +164,36 @@ def test_kill_9_fifty_times_keeps_every_committed_record(tmp_path):
         storage = opened(tmp_path)
         count = storage.count(0)
         assert confirmed.value <= count <= confirmed.value + 40 and count % 40 == 0
-        np.testing.assert_array_equal(storage.read(ids_of(0, 0, count)), tagged(ids_of(0, 0, count)))
+        assert_holds(storage, ids_of(0, 0, count))
         storage.close()
         confirmed.value = count
 
 
-def test_reading_while_another_thread_writes(tmp_path):
-    storage = opened(tmp_path)
-    storage.put(ids_of(0, 0, 200), tagged(ids_of(0, 0, 200)))
-    wrong: list[int] = []
-
-    def read() -> None:
-        rng = np.random.default_rng(0)
-        for _ in range(200):
-            ids = ids_of(0, 0, 200)[rng.integers(0, 200, 16)]
-            wrong.extend(np.flatnonzero((storage.read(ids) != tagged(ids)).any(axis=(1, 2, 3))).tolist())
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for k in range(20):
-        ids = ids_of(1, 50 * k, 50 * k + 50)
-        storage.put(ids, tagged(ids))
-    reader.join()
-    assert not wrong and storage.count(1) == 1000 and storage.bytes_read == 200 * 16 * 24
-    storage.close()
-
-
-def test_a_map_that_grows_under_readers(tmp_path, monkeypatch):
+def test_reading_while_another_thread_writes_and_the_map_grows(tmp_path, monkeypatch):
     monkeypatch.setattr("mirolib.memory.storage._FIRST_MAP", 1 << 17)
     storage = opened(tmp_path, replace(PRINT, sample_shape=(3072,)))
-    storage.put(ids_of(0, 0, 8), tagged(ids_of(0, 0, 8), (3072,)))
-    stop, failed = threading.Event(), []
+    put(storage, ids_of(0, 0, 200))
+    stop, reads, failed = threading.Event(), [], []
 
-    def read() -> None:
+    def read(seed: int) -> None:
+        rng = np.random.default_rng(seed)
         try:
             while not stop.is_set():
-                storage.read(ids_of(0, 0, 8))
+                assert_holds(storage, ids_of(0, 0, 200)[rng.integers(0, 200, 16)])
+                reads.append(seed)
         except BaseException as error:
             failed.append(error)
 
-    readers = [threading.Thread(target=read) for _ in range(3)]
+    readers = [threading.Thread(target=read, args=(seed,)) for seed in range(3)]
     for reader in readers:
         reader.start()
-    for k in range(40):
-        ids = ids_of(1, 50 * k, 50 * k + 50)
-        storage.put(ids, tagged(ids, (3072,)))
+    for start in range(0, 2000, 50):
+        put(storage, ids_of(1, start, start + 50))
     stop.set()
     for reader in readers:
         reader.join()
-    assert not failed and storage.count(1) == 2000
+    assert not failed and storage.count(1) == 2000 and storage.bytes_read == len(reads) * 16 * (3072 + 8)
+    assert 2200 * 3080 < storage.size_bytes < 2300 * 4096, "a record a page"
     storage.close()
     with pytest.raises(StorageError, match="can't be read"):
         storage.read(ids_of(0, 0, 1))

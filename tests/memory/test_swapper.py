@@ -5,86 +5,70 @@ import time
 import numpy as np
 import pytest
 from samples import tagged
+from stores import filled, ids_of, opened
 
 from mirolib import StorageError, UniformSwap
-from mirolib.data.stream import make_ids
 from mirolib.memory.swapper import Swapper
 
 
-class FakeStorage:
-    """Reads tagged samples after a delay; fails for one id."""
+@pytest.fixture
+def make_swapper(tmp_path):
+    """Makes a swapper over a store of 200 samples that does something before it reads; closing it ends its thread."""
+    filled(tmp_path)
+    storage, before, made = opened(tmp_path), threading.active_count(), []
 
-    def __init__(self, delay_s=lambda: 0.0, failing=-1):
-        self.delay_s, self.failing, self.threads = delay_s, failing, set()
+    def make(lag, before_read=lambda size_bytes: None, steps=()):
+        made.append(Swapper(storage, lag))
+        storage.before_read = before_read
+        for step in steps:
+            made[-1].request(step, np.array([step]), ids_of(0, step, step + 1))
+        return made[-1]
 
-    def read_sound(self, ids, part="train"):
-        self.threads.add(threading.get_ident())
-        time.sleep(self.delay_s())
-        if self.failing in ids:
-            raise StorageError(f"Record {self.failing} can't be read.")
-        return tagged(ids), np.ones(len(ids), dtype=bool)
-
-
-def ids_of(*ordinals):
-    return make_ids(np.zeros(len(ordinals)), np.array(ordinals))
+    yield make
+    for swapper in made:
+        swapper.close()
+    assert threading.active_count() == before
+    storage.close()
 
 
 @pytest.mark.parametrize("lag", [1, 2, 5])
-def test_a_request_is_due_after_the_lag_and_not_before(lag):
-    swapper = Swapper(FakeStorage(), lag)
-    swapper.request(10, np.array([3, 4]), ids_of(7, 8))
+def test_a_request_is_due_after_the_lag_and_not_before(make_swapper, lag):
+    swapper = make_swapper(lag)
+    swapper.request(10, np.array([3, 4]), ids_of(0, 7, 9))
     time.sleep(0.05)  # the samples have long arrived
     assert list(swapper.due(10 + lag - 1)) == []
     (exchange,) = swapper.due(10 + lag)
     np.testing.assert_array_equal(exchange.fetch.result()[0], tagged(exchange.ids))
     assert exchange.slots.tolist() == [3, 4] and list(swapper.due(99)) == []
-    swapper.close()
 
 
-def test_a_late_fetch_shows_as_stall_time():
-    swapper = Swapper(FakeStorage(lambda: 0.1), 1)
-    swapper.request(0, np.array([0]), ids_of(1))
+@pytest.mark.parametrize(("read_s", "rest_s", "least_s", "most_s"), [(0.1, 0, 0.05, 0.2), (0.02, 0.1, 0, 0.01)])
+def test_a_late_fetch_and_no_other_shows_as_stall_time(make_swapper, read_s, rest_s, least_s, most_s):
+    threads = []
+    swapper = make_swapper(1, lambda _: (threads.append(threading.get_ident()), time.sleep(read_s)), [0])
+    time.sleep(rest_s)
     assert len(list(swapper.due(1))) == 1
-    assert 0.05 < swapper.counts.stall_s < 0.2
-    swapper.close()
+    assert least_s <= swapper.counts.stall_s < most_s and threads and threading.get_ident() not in threads
 
 
-def test_a_fetch_in_time_is_no_stall():
-    storage = FakeStorage(lambda: 0.02)
-    swapper = Swapper(storage, 1)
-    swapper.request(0, np.array([0]), ids_of(1))
-    time.sleep(0.1)
-    assert len(list(swapper.due(1))) == 1
-    assert swapper.counts.stall_s < 0.01
-    assert threading.get_ident() not in storage.threads
-    swapper.close()
-
-
-def test_draining_yields_everything_in_order():
-    swapper = Swapper(FakeStorage(lambda: 0.002), 50)
-    for step in range(20):
-        swapper.request(step, np.array([step]), ids_of(step))
+def test_draining_yields_everything_in_order(make_swapper):
+    swapper = make_swapper(50, lambda _: time.sleep(0.002), range(20))
     assert [int(exchange.slots[0]) for exchange in swapper.due(math.inf)] == list(range(20))
-    swapper.close()
 
 
-def test_a_failed_read_is_raised_where_it_would_be_committed():
-    swapper = Swapper(FakeStorage(failing=2), 1)
-    for step in range(4):
-        swapper.request(step, np.array([step]), ids_of(step))
+def test_a_failed_read_is_raised_where_it_would_be_committed(make_swapper):
+    reads = []
+
+    def failing(size_bytes):
+        reads.append(size_bytes)
+        if len(reads) == 3:
+            raise StorageError("Record 2 can't be read.")
+
+    swapper = make_swapper(1, failing, range(4))
     assert len(list(swapper.due(2))) == 2
     with pytest.raises(StorageError, match="Record 2"):
         [exchange.fetch.result() for exchange in swapper.due(3)]
     assert len(list(swapper.due(math.inf))) == 1
-    swapper.close()
-
-
-def test_closing_ends_the_thread():
-    before = threading.active_count()
-    swapper = Swapper(FakeStorage(), 1)
-    swapper.request(0, np.array([0]), ids_of(0))
-    swapper.close()
-    assert threading.active_count() == before
 
 
 def test_uniform_policy_is_uniform():

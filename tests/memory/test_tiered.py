@@ -4,27 +4,15 @@ import time
 
 import numpy as np
 import pytest
+from arrivals import SAMPLE_OF_ID, STREAM, TASKS, check, swapped, trained
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from samples import make_dataset
 
-from mirolib import Fingerprint, InputError, MemoryConfig, Storage, TaskStream, TieredMemory
+from mirolib import Fingerprint, InputError, MemoryConfig, Storage, TieredMemory
 from mirolib.data.stream import labels_of
 from mirolib.memory.buffers import balanced_quotas
 
-STREAM = TaskStream(make_dataset(classes=6, per_class=20), 3, seed=0)
-TASKS = list(STREAM)
-SAMPLE_OF_ID = {int(i): task.train.read(np.array([k]))[0] for task in TASKS for k, i in enumerate(task.train_ids)}
 CONFIGS = st.builds(MemoryConfig, st.integers(1, 36), st.integers(1, 108), st.sampled_from([0.0, 0.3, 1.0]))
-
-
-def held(buffer):
-    """Ids, labels and samples of all slots, through the same door as a batch."""
-    ids = buffer.array.ids
-    samples = np.empty((len(ids), *STREAM.dataset.spec.sample_shape), np.uint8)
-    labels = np.empty(len(ids), np.int64)
-    buffer.array.gather(np.arange(len(ids)), samples, labels)
-    return ids, labels, samples
 
 
 class Memory(RuleBasedStateMachine):
@@ -58,9 +46,8 @@ class Memory(RuleBasedStateMachine):
     def a_whole_epoch_shows_every_sample_once(self):
         ids = np.concatenate([self.memory.stream_buffer.array.ids, self.memory.episodic_memory.array.ids])
         batches = list(self.memory.batches(7))
-        seen = [
-            (y, x.tobytes()) for batch in batches for x, y in zip(batch.samples, batch.labels.tolist(), strict=True)
-        ]
+        pairs = (pair for batch in batches for pair in zip(batch.samples, batch.labels.tolist(), strict=True))
+        seen = [(label, sample.tobytes()) for sample, label in pairs]
         expected = [(i >> 32, SAMPLE_OF_ID[i].tobytes()) for i in ids.tolist()]
         assert sorted(seen) == sorted(expected)
         assert sorted(np.concatenate([b.replayed for b in batches])) == list(range(len(self.memory.episodic_memory)))
@@ -93,12 +80,8 @@ class Memory(RuleBasedStateMachine):
             (memory.stream_buffer, memory.config.stream_size),
             (memory.episodic_memory, memory.config.episodic_size),
         ):
-            ids, labels, samples = held(buffer)
-            assert len(ids) <= capacity == buffer.array.capacity
-            assert len(set(ids.tolist())) == len(ids)
-            np.testing.assert_array_equal(labels, labels_of(ids))
-            for id_, sample in zip(ids.tolist(), samples, strict=True):
-                np.testing.assert_array_equal(sample, SAMPLE_OF_ID[id_])
+            assert buffer.array.capacity == capacity
+        check(memory)
         available = np.array([18] * (2 * self.task) + [0] * (6 - 2 * self.task))
         counts = memory.episodic_memory.class_counts(6)
         np.testing.assert_array_equal(counts, balanced_quotas(memory.config.episodic_size, available))
@@ -113,58 +96,27 @@ TestMemory = Memory.TestCase
 TestMemory.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 
 
-def trained(memory, tasks, epochs=4, batch_size=8, observe=lambda: None):
-    for task in tasks:
-        memory.receive(task)
-        for _ in range(epochs):
-            for batch in memory.batches(batch_size):
-                memory.swap(batch)
-                observe()
-        memory.retain(task)
-
-
-class Delayed:
-    """A store whose reads take a random while."""
-
-    def __init__(self, storage, seed):
-        self._storage, self._rng = storage, np.random.default_rng(seed)
-
-    def __getattr__(self, name):
-        return getattr(self._storage, name)
-
-    def read(self, ids, part="train"):
-        time.sleep(self._rng.exponential(0.003))
-        return self._storage.read(ids, part)
-
-
-def test_the_disks_speed_changes_nothing(make_memory):
+def test_the_disks_speed_changes_nothing_and_tears_no_sample(make_memory):
+    """Every replayed sample is whole and has its own label, while the disk is late and slots change hands."""
     traces = []
     for delay_seed in (None, 1, 2):
-        wrap = (lambda s: s) if delay_seed is None else (lambda s, seed=delay_seed: Delayed(s, seed))
-        memory = make_memory(STREAM, MemoryConfig(20, 24, 0.7), wrap, seed=5)
-        trace: list[bytes] = []
-        trained(memory, TASKS, observe=lambda m=memory, t=trace: t.append(m.episodic_memory.array.ids.tobytes()))
+        memory = make_memory(STREAM, MemoryConfig(36, 30, 1.0), seed=5, lag=3)
+        if delay_seed:
+            delays = np.random.default_rng(delay_seed)
+            memory.storage.before_read = lambda _, delays=delays: time.sleep(delays.exponential(0.003))
+        trace: list[list[int]] = []
+
+        def observe(batch, memory=memory, trace=trace):
+            ids = memory.episodic_memory.array.ids_at(batch.replayed).tolist()
+            trace.append(ids)
+            for sample, label, id_ in zip(batch.samples[::-1], batch.labels[::-1], ids[::-1], strict=False):
+                assert label == id_ >> 32
+                np.testing.assert_array_equal(sample, SAMPLE_OF_ID[id_])
+
+        trained(memory, epochs=4, observe=observe)
+        assert memory.counts.swapped > 200
         traces.append(trace)
     assert traces[0] == traces[1] == traces[2]
-    assert len(set(traces[0])) > 40
-
-
-def test_no_torn_sample_under_load(make_memory):
-    """Every sample ever gathered is whole and has its own label, while the disk is late and slots change hands."""
-    memory = make_memory(STREAM, MemoryConfig(36, 30, 1.0), lambda s: Delayed(s, 0), seed=1, lag=3)
-    wrong = 0
-    for task in TASKS:
-        memory.receive(task)
-        for _ in range(6):
-            for batch in memory.batches(16):
-                ids = memory.episodic_memory.array.ids_at(batch.replayed)
-                expected = np.stack([SAMPLE_OF_ID[i] for i in ids.tolist()]) if len(ids) else batch.samples[:0]
-                replayed = slice(len(batch.labels) - len(ids), None)
-                wrong += int((batch.samples[replayed] != expected).sum())
-                wrong += int((batch.labels[replayed] != labels_of(ids)).sum())
-                memory.swap(batch)
-        memory.retain(task)
-    assert wrong == 0 and memory.counts.swapped > 200
 
 
 @pytest.mark.parametrize("size", [5, 11, 40])
@@ -173,18 +125,15 @@ def test_what_is_under_way_is_committed_before_slots_move(make_memory, size):
     trained(memory, TASKS[:1])
     memory.receive(TASKS[1])
     before = set(memory.episodic_memory.array.ids.tolist())
-    for batch in memory.batches(8):
-        memory.swap(batch)
+    swapped(memory)
     assert set(memory.episodic_memory.array.ids.tolist()) == before, "a lag of 50 steps is not over"
     memory.resize(MemoryConfig(36, size, 1.0))
-    ids, labels, samples = held(memory.episodic_memory)
-    assert len(set(ids.tolist())) == len(ids) == min(size, 36)
+    check(memory)
+    ids = set(memory.episodic_memory.array.ids.tolist())
+    assert len(ids) == min(size, 36)
     if size < 16:
-        assert not before & set(ids.tolist()), "every old sample was exchanged before some were dropped"
-    np.testing.assert_array_equal(labels, labels_of(ids))
-    np.testing.assert_array_equal(samples, np.stack([SAMPLE_OF_ID[i] for i in ids.tolist()]))
-    for batch in memory.batches(8):
-        memory.swap(batch)
+        assert not before & ids, "every old sample was exchanged before some were dropped"
+    swapped(memory)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.05, 0.2, 0.5, 1.0])
@@ -205,7 +154,7 @@ def test_nothing_to_swap_in_is_counted_not_invented(make_memory):
 
 def test_a_single_level_memory_never_reads_storage(make_memory):
     memory = make_memory(STREAM, MemoryConfig(12, 30), hierarchical=False)
-    trained(memory, TASKS)
+    trained(memory)
     memory.resize(MemoryConfig(36, 60))
     assert memory.storage.bytes_read == 0
     assert memory.stored == 108
@@ -231,12 +180,11 @@ def test_a_resize_during_an_epoch_is_said_not_trained_on(make_memory):
         next(epoch)
 
 
-def test_a_stream_buffer_made_larger_is_filled_in_either_kind_of_memory(make_memory):
-    for hierarchical in (True, False):
-        memory = make_memory(STREAM, MemoryConfig(5, 20), hierarchical=hierarchical)
-        memory.receive(TASKS[0])
-        memory.resize(MemoryConfig(36, 20))
-        assert len(memory.stream_buffer) == 36
+def test_a_stream_buffer_made_larger_is_filled_in_a_single_level_memory_too(make_memory):
+    memory = make_memory(STREAM, MemoryConfig(5, 20), hierarchical=False)
+    memory.receive(TASKS[0])
+    memory.resize(MemoryConfig(36, 20))
+    assert len(memory.stream_buffer) == 36
 
 
 def test_batches_are_even(make_memory):
@@ -274,21 +222,18 @@ def test_bad_configurations_are_refused(values, sentence):
         MemoryConfig(*values)
 
 
-def test_contradictions_are_refused(make_memory, tmp_path):
-    storage = Storage(tmp_path / "own", Fingerprint.of(STREAM))
-    with pytest.raises(InputError, match="single-level memory can't swap"):
-        TieredMemory(storage, MemoryConfig(5, 5, 0.5), 6, hierarchical=False)
-    with pytest.raises(InputError, match="lag is 0"):
-        TieredMemory(storage, MemoryConfig(5, 5), 6, lag=0)
-    storage.close()
+def test_contradictions_are_refused(make_memory):
     memory = make_memory(STREAM, MemoryConfig(5, 5), hierarchical=False)
     with pytest.raises(InputError, match="single-level memory can't swap"):
         memory.resize(MemoryConfig(5, 5, 1.0))
+    for options, sentence in (({"hierarchical": False}, "single-level memory can't swap"), ({"lag": 0}, "lag is 0")):
+        with pytest.raises(InputError, match=sentence):
+            TieredMemory(memory.storage, MemoryConfig(5, 5, 0.5), 6, **options)
 
 
-def test_the_index_takes_a_byte_a_stored_sample(stream, make_memory):
-    memory = make_memory(stream, MemoryConfig(10, 10))
-    memory.receive(stream[0])
+def test_the_index_takes_a_byte_a_stored_sample(make_memory):
+    memory = make_memory(STREAM, MemoryConfig(10, 10))
+    memory.receive(TASKS[0])
     before, stored = memory.index_bytes, memory.stored
-    memory.receive(stream[1])
+    memory.receive(TASKS[1])
     assert memory.index_bytes - before == memory.stored - stored > 0

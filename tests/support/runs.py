@@ -2,9 +2,7 @@
 
 import pandas as pd
 
-from mirolib import (
-    RunSettings,
-)
+from mirolib import RunSettings
 
 TIMES = ["stall_s", "stall_share", "duration_s", "train_s"]
 

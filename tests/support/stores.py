@@ -1,7 +1,9 @@
 """Small stores."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import numpy as np
 from samples import SHAPE, tagged
 
@@ -19,12 +21,27 @@ def opened(path: Path, fingerprint: Fingerprint = PRINT) -> Storage:
     return Storage(path, fingerprint)
 
 
+def put(storage: Storage, ids: np.ndarray, part: str = "train") -> int:
+    """Stores the samples that go by these ids."""
+    return storage.put(ids, tagged(ids, storage.fingerprint.sample_shape), part)
+
+
+def assert_holds(storage: Storage, ids: np.ndarray, part: str = "train") -> None:
+    """The samples of these ids are read as they were put."""
+    np.testing.assert_array_equal(storage.read(ids, part), tagged(ids, storage.fingerprint.sample_shape))
+
+
+def alter(storage: Storage, change: Callable[[lmdb.Transaction], object]) -> None:
+    """Changes training records behind the store's back."""
+    with storage._env.begin(storage._databases["train"], write=True) as transaction:
+        change(transaction)
+
+
 def filled(path: Path, fingerprint=PRINT, count: int = 200) -> None:
     """A store of `count` samples of each of two labels, and a tenth held out, written bit by bit."""
     storage = opened(path, fingerprint)
     for part, each in (("validation", count // 10), ("train", count)):
         for start in range(0, each, 20):
             for label in (0, 1):
-                ids = ids_of(label, start, min(each, start + 20))
-                storage.put(ids, tagged(ids, fingerprint.sample_shape), part)
+                put(storage, ids_of(label, start, min(each, start + 20)), part)
     storage.close()
