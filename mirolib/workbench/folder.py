@@ -373,15 +373,12 @@ class RunFolder:
     def end(self, status: str, error: str | None = None) -> None:
         """Writes how the run ended, and lets its folder go."""
         with self._owned:
-            self._end(status, error)
-
-    def _end(self, status: str, error: str | None) -> None:
-        self._run |= {"status": status, "ended": _now(), "error": error}
-        self._write()
-        # last: while a run goes on its files change, and sums of them would call it damaged
-        files = sorted([*self.path.glob("*.csv"), self.path / "run.json"])
-        lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
-        write_atomic(self.path / SUMS, "".join(lines))
+            self._run |= {"status": status, "ended": _now(), "error": error}
+            self._write()
+            # last: while a run goes on its files change, and sums of them would call it damaged
+            files = sorted([*self.path.glob("*.csv"), self.path / "run.json"])
+            lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+            write_atomic(self.path / SUMS, "".join(lines))
 
 
 def _plain(value: Any) -> Any:

@@ -75,7 +75,7 @@ def test_a_run_that_lives_is_not_taken_for_dead_when_the_clock_is_set(tmp_path, 
     boot_s = psutil.boot_time()
     reading, writing = os.pipe()
     if not (child := os.fork()):
-        RunFolder("10_run", {}, results=tmp_path, run_id="mine")
+        _owner = RunFolder("10_run", {}, results=tmp_path, run_id="mine")
         os.write(writing, b"!")
         signal.pause()
         os._exit(0)
@@ -92,11 +92,3 @@ def test_a_run_that_lives_is_not_taken_for_dead_when_the_clock_is_set(tmp_path, 
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     assert load_runs(tmp_path)["status"].tolist() == ["died"]
-
-
-def test_a_run_of_before_the_machine_was_started_is_dead(tmp_path, monkeypatch):
-    folder = RunFolder("10_run", {}, results=tmp_path, run_id="mine")
-    monkeypatch.setattr("mirolib.workbench.process._boot", lambda: "another")
-    monkeypatch.setattr("mirolib.workbench.process.os.getpid", lambda: 1)
-    assert load_runs(tmp_path)["status"].tolist() == ["died"]
-    folder.end("interrupted")

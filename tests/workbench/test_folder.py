@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -85,8 +86,40 @@ def test_a_killed_run_never_looks_finished(tmp_path):
     reused = json.loads(file.read_text())
     reused["environment"]["pid"] = os.getpid()  # its number has gone to another process
     file.write_text(json.dumps(reused))
-    RunFolder("10_run", {}, results=tmp_path)
+    folder = RunFolder("10_run", {}, results=tmp_path)
     assert sorted(load_runs(tmp_path)["status"]) == ["died", "running"]
+    folder.end("interrupted")
+
+
+def test_only_one_takes_up_a_run_and_the_other_writes_nothing(tmp_path):
+    owner = RunFolder("10_run", {}, results=tmp_path, run_id="mine")
+    (owner.path / ".env").write_text("the user's own")
+    before = {file: file.read_bytes() for file in owner.path.iterdir()}
+    for resume in (True, False):
+        with pytest.raises(InputError, match="mine is still running"):
+            RunFolder("10_run", {}, results=tmp_path, run_id="mine", resume=resume)
+    assert {file: file.read_bytes() for file in owner.path.iterdir()} == before
+    link = tmp_path / "elsewhere"
+    link.symlink_to(tmp_path, target_is_directory=True)
+    assert load_runs(link)["status"].tolist() == ["running"], "whatever name its folder goes by"
+    owner.end("interrupted")
+    RunFolder("10_run", {}, results=tmp_path, run_id="mine", resume=True).end("finished")
+    assert (owner.path / ".env").exists() and not list(owner.path.glob(".*lock"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="another process is needed")
+def test_a_forked_process_keeps_no_lock_of_its_parents(tmp_path):
+    reading, writing = os.pipe()
+    if not (parent := os.fork()):
+        _owner = RunFolder("10_run", {}, results=tmp_path, run_id="mine")
+        if not os.fork():
+            os.close(writing)
+            time.sleep(5)  # outlives its parent
+        os._exit(0)
+    os.close(writing)
+    assert os.read(reading, 1) == b"" and os.waitpid(parent, 0)[1] == 0
+    assert load_runs(tmp_path)["status"].tolist() == ["died"]
+    RunFolder("10_run", {}, results=tmp_path, run_id="mine", resume=True).end("finished")
 
 
 SOUND = '{"format": 1, "status": "finished", "started": "", "duration_s": 1, "parameters": {}, "summary": {"x": %s}}'
