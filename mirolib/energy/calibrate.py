@@ -95,7 +95,8 @@ def calibrate(
     coefficients, errors = fit(points)
     source, date = meter.source, f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}"
     parts = sorted(source.parts - (frozenset() if read_load.gpu_load else {"gpu"}))
-    idle_w, cpu_w, read_j, write_j, gpu_w, worst = *coefficients.tolist(), float(np.abs(errors).max())
+    idle_w, cpu_w, read_j, write_j, gpu_w = coefficients.tolist()
+    worst = float(np.abs(errors).max())
     model = PowerModel(
         idle_w, cpu_w, read_j, write_j, gpu_w, worst, machine_name(), power_mode(), date, source.name, source.scope,
         tuple(parts),
