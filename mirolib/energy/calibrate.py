@@ -95,11 +95,10 @@ def calibrate(
     coefficients, errors = fit(points)
     source, date = meter.source, f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}"
     parts = sorted(source.parts - (frozenset() if read_load.gpu_load else {"gpu"}))
-    idle_w, cpu_w, read_j, write_j, gpu_w = coefficients.tolist()
-    worst = float(np.abs(errors).max())
+    idle_w, cpu_w, read_j, write_j, gpu_w = map(float, coefficients)
     model = PowerModel(
-        idle_w, cpu_w, read_j, write_j, gpu_w, worst, machine_name(), power_mode(), date, source.name, source.scope,
-        tuple(parts),
+        idle_w, cpu_w, read_j, write_j, gpu_w, float(np.abs(errors).max()),
+        machine_name(), power_mode(), date, source.name, source.scope, tuple(parts),
     )  # fmt: skip
     return model, points.assign(error=errors)
 
