@@ -18,8 +18,6 @@ State = dict[str, Any]
 """What a part gives in `state()` and takes back in `restore(state)`."""
 
 _DTYPES = ("int64", "float64", "bool", "object", "str")
-
-
 _Cell = bool | int | float | str | None  # said to pydantic, or infinities would become None
 
 
@@ -32,18 +30,14 @@ def _table_in(value: Any) -> pd.DataFrame:
     if isinstance(value, pd.DataFrame):
         return value
     try:
-        columns = {name: pd.Series(entries, dtype=_dtype(dtype)) for name, (dtype, entries) in value["columns"].items()}
+        if wrong := [dtype for dtype, _ in value["columns"].values() if dtype not in _DTYPES]:
+            raise ValueError(f"no column of type {wrong[0]!r}")
+        columns = {name: pd.Series(entries, dtype=dtype) for name, (dtype, entries) in value["columns"].items()}
         if any(len(column) != value["rows"] for column in columns.values()):
             raise ValueError("columns of different lengths")
         return pd.DataFrame(columns)
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"no table ({error})") from error
-
-
-def _dtype(name: str) -> str:
-    if name not in _DTYPES:
-        raise ValueError(f"no column of type {name!r}")
-    return name
 
 
 Table = Annotated[pd.DataFrame, PlainValidator(_table_in), PlainSerializer(_table_out)]

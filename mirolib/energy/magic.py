@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from functools import cache
 from typing import Any
 
 from mirolib.base.errors import InputError
-from mirolib.energy.ledger import Reading, Work
+from mirolib.energy.ledger import Reading
 from mirolib.energy.meter import EnergyMeter
 
 
@@ -15,7 +14,7 @@ from mirolib.energy.meter import EnergyMeter
 def cell_meter() -> EnergyMeter:
     """The meter that all cells share, made at the first use."""
     meter = EnergyMeter.auto()
-    meter.watch(lambda: Work(cpu_s=time.process_time()), _synchronise)
+    meter.watch(synchronise=_synchronise)
     return meter
 
 

@@ -142,8 +142,7 @@ class EnergyMeter:
         self.readings: list[Reading] = []
         self.idle_power_w = float("nan")
         self.shift_s = self.metered_s = self._edges_cpu_s = 0.0
-        self._count_work: Callable[[], Work] = lambda: Work(cpu_s=time.process_time())
-        self._synchronise: Callable[[], None] = lambda: None
+        self.watch()
         self._lock = threading.RLock()
         self._open_windows: Sequence[Window] = ()  # replaced, never changed: other threads look at it
         self._edge = _Edge(0.0, Work())
@@ -159,11 +158,15 @@ class EnergyMeter:
         source = self.source
         return f"EnergyMeter({source.name}: {source.kind}, {source.scope}; {len(self.readings)} rows)"
 
-    def watch(self, count_work: Callable[[], Work], synchronise: Callable[[], None] = lambda: None) -> None:
-        """Sets where the meter reads the work done so far; until then it is the processor time of this process.
+    def watch(
+        self,
+        count_work: Callable[[], Work] = lambda: Work(cpu_s=time.process_time()),
+        synchronise: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Sets where the meter reads the work done so far.
 
         Args:
-            count_work: The work since the start of the run.
+            count_work: The work since the start of the run; by default the processor time of this process.
             synchronise: Waits until what an accelerator was given is done; called at every edge of a window.
         """
         self._count_work, self._synchronise = count_work, synchronise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -15,7 +14,7 @@ from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError
 from mirolib.data import Dataset
-from mirolib.energy import Difference, EnergyMeter, Work, compare
+from mirolib.energy import Difference, EnergyMeter, compare
 from mirolib.experiment.experiment import Experiment
 from mirolib.experiment.settings import RunSettings
 from mirolib.experiment.summary import summarise
@@ -107,7 +106,7 @@ def swapping_cost(
     with tempfile.TemporaryDirectory(prefix="miro-") as store:
         experiment = Experiment.build(settings, store, dataset)
         meter = meter or experiment.meter
-        meter.watch(lambda: Work(cpu_s=time.process_time()), experiment.learner.synchronise)
+        meter.watch(synchronise=experiment.learner.synchronise)
         with experiment.memory as memory, closing(experiment.meter.source):
             learner, config = experiment.learner, memory.config
             first, second = list(experiment.stream)[:2]

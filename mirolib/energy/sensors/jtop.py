@@ -66,6 +66,7 @@ class JtopSource(BoardSource):
         if not self._latest:
             fix = f"{_RESTART}; in a container, mount /run/jtop.sock of the host"
             return Availability(False, "jtop's service has found no power sensor", fix)
+        self.other_rails = tuple(rail for rail in self._latest if rail not in self.total_rails)
         return self.availability(self._latest)
 
     def mark(self) -> float:
@@ -82,10 +83,6 @@ class JtopSource(BoardSource):
     def read(self, rails: Sequence[str]) -> Mapping[str, float]:
         """What jtop said last, in watts."""
         return {rail: self._latest[rail] for rail in rails}
-
-    def describe(self) -> dict[str, object]:
-        """Board, rails and rates."""
-        return super().describe() | {"other_rails": [rail for rail in self._latest if rail not in self.total_rails]}
 
     def close(self) -> None:
         """Ends the helper."""

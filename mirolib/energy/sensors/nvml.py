@@ -13,8 +13,12 @@ from mirolib.energy.sensors.boards import USE_OWN_SENSORS, is_jetson
 from mirolib.energy.source import Availability
 
 
-class _Absent(Exception):
-    """There is nothing to read; its arguments are reason and fix."""
+class _Absent(OSError):
+    """There is nothing to read, for a reason that has a fix."""
+
+    def __init__(self, reason: str, fix: str = "") -> None:
+        super().__init__(reason)
+        self.fix = fix
 
 
 class NvmlSource(CounterSource):
@@ -44,25 +48,24 @@ class NvmlSource(CounterSource):
         self.answers = False
         self._handles: dict[str, Any] = {}
         self._facts: dict[str, object] = {}
-        self._absent = Availability(False, "closed")
+        self._absent = _Absent("closed")
         try:
             self._open(devices)
         except _Absent as absent:
-            self._absent = Availability(False, *absent.args)
+            self._absent = absent
 
     def _open(self, devices: Sequence[int] | None) -> None:
         try:
             nvml = self._nvml = importlib.import_module("pynvml")
-        except ImportError as error:
-            raise _Absent("nvidia-ml-py is not installed", "pip install nvidia-ml-py") from error
-        try:
             nvml.nvmlInit()
             self.answers = True
             handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
             names = [nvml.nvmlDeviceGetName(handle) for handle in handles]
             uuids = [nvml.nvmlDeviceGetUUID(handle) for handle in handles]
+        except ImportError as error:
+            raise _Absent("nvidia-ml-py is not installed", "pip install nvidia-ml-py") from error
         except nvml.NVMLError as error:
-            raise _Absent(*self._refusal("NVML", error)) from error
+            raise self._refusal("NVML", error) from error
         if not handles:
             raise _Absent("the NVIDIA driver sees no GPU", "In a container, start it with --gpus all.")
         chosen = _visible(names, uuids) if devices is None else list(dict.fromkeys(devices))
@@ -82,28 +85,26 @@ class NvmlSource(CounterSource):
             return ask(*arguments)
         return None
 
-    def _refusal(self, name: str, error: Any) -> tuple[str, str]:
+    def _refusal(self, name: str, error: Any) -> _Absent:
         nvml, code = self._nvml, error.value
         if code in (nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED):
-            return f"no NVIDIA driver ({error})", "Install the driver; in a container, start it with --gpus all."
+            fix = "Install the driver; in a container, start it with --gpus all."
+            return _Absent(f"no NVIDIA driver ({error})", fix)
         if code == nvml.NVML_ERROR_NO_PERMISSION:
-            return f"{name} may not be read by this user", "Let this user open /dev/nvidiactl and /dev/nvidia*."
+            return _Absent(f"{name} may not be read by this user", "Let this user open /dev/nvidia*.")
         if code != nvml.NVML_ERROR_NOT_SUPPORTED:
-            return f"{name} can't be read: {error}", ""
+            return _Absent(f"{name} can't be read: {error}")
         if is_jetson():
-            return "the GPU of a Jetson board has no energy counter in NVML", USE_OWN_SENSORS
+            return _Absent("the GPU of a Jetson board has no energy counter in NVML", USE_OWN_SENSORS)
         fix = "Leave it out with devices=[...]." if len(self._handles) > 1 else ""
-        return f"{name} has no energy counter: it is older than Volta, or virtual", fix
+        return _Absent(f"{name} has no energy counter: it is older than Volta, or virtual", fix)
 
     def probe(self) -> Availability:
         """Whether every card that was asked for has a counter that this user may read."""
-        if not self._handles:
-            return self._absent
-        for name in self._handles:
-            try:
-                self._energy_mj(name)
-            except self._nvml.NVMLError as error:
-                return Availability(False, *self._refusal(name, error))
+        try:
+            self.read()
+        except _Absent as absent:
+            return Availability(False, str(absent), absent.fix)
         return Availability(True, f"{self.scope}: {len(self._handles)} counters")
 
     def read(self) -> Mapping[str, int]:
@@ -113,17 +114,14 @@ class NvmlSource(CounterSource):
             OSError: If a card can't be read.
         """
         if not self._handles:
-            raise OSError(f"no GPU to read: {self._absent.reason}")
+            raise self._absent
         readings = {}
-        for name in self._handles:
+        for name, handle in self._handles.items():
             try:
-                readings[name] = self._energy_mj(name)
+                readings[name] = int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
             except self._nvml.NVMLError as error:
-                raise OSError(f"{name} can't be read: {error}") from error
+                raise self._refusal(name, error) from error
         return readings
-
-    def _energy_mj(self, name: str) -> int:
-        return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handles[name]))
 
     def describe(self) -> dict[str, object]:
         """Counters and rates; driver version, and of each card its name, UUID and power limit in watts."""

@@ -35,7 +35,7 @@ class ZeusSource(CounterSource):
     def __init__(self) -> None:
         super().__init__()
         self._counters: dict[str, Callable[[], int | None]] = {}
-        self._facts: dict[str, object] = {}
+        self._names: dict[str, str] = {}
 
     def probe(self) -> Availability:
         """Whether zeus is installed and counts the energy of a GPU here."""
@@ -44,13 +44,11 @@ class ZeusSource(CounterSource):
         if importlib.util.find_spec("zeus") is None:
             return Availability(False, "zeus is not installed", package)
         if is_jetson():
-            found = "zeus names joint rails of a Jetson board 'cpu' and has no total of all"
-            return Availability(False, found, USE_OWN_SENSORS)
+            return Availability(False, "zeus calls a Jetson's joint rails cpu and has no total", USE_OWN_SENSORS)
         if not self._apple:
             with closing(NvmlSource()) as nvml:
                 if nvml.answers:
-                    found = "there is an NVIDIA driver, and zeus then sees nothing else"
-                    return Availability(False, found, "Use source nvml.")
+                    return Availability(False, "beside an NVIDIA driver zeus sees nothing else", "Use source nvml.")
         try:
             if not self._counters:
                 self._open()
@@ -78,9 +76,8 @@ class ZeusSource(CounterSource):
                 self._counters[f"GPU {gpu}"] = partial(gpus.get_total_energy_consumption, gpu)
         if not self._counters:
             raise OSError(f"zeus sees {len(gpus)} AMD GPUs, none with an energy counter that agrees with its power")
-        names = {f"GPU {gpu}": _answer(gpus.get_name, gpu) for gpu in range(len(gpus))}
-        self.scope = "AMD GPU " + ", ".join(names[name] for name in self._counters)
-        self._facts = {"gpus": names}
+        self._names = {f"GPU {gpu}": _answer(gpus.get_name, gpu) for gpu in range(len(gpus))}
+        self.scope = "AMD GPU " + ", ".join(self._names[name] for name in self._counters)
 
     def read(self) -> Mapping[str, int]:
         """Millijoules of each GPU since some instant in the past.
@@ -100,7 +97,7 @@ class ZeusSource(CounterSource):
 
     def describe(self) -> dict[str, object]:
         """Counters and rates, and the names of the GPUs; those without a counter are not in the sum."""
-        return super().describe() | self._facts
+        return super().describe() | ({"gpus": self._names} if self._names else {})
 
 
 def _answer(ask: Callable[..., Any], *arguments: Any) -> Any:
