@@ -6,8 +6,8 @@ import io
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ import numpy as np
 import pandas as pd
 
 from mirolib.base.display import facts
-from mirolib.energy.ledger import Reading
 from mirolib.experiment.settings import RunSettings
-from mirolib.experiment.summary import summarise
 from mirolib.records import TaskRecord
-from mirolib.workbench.folder import SUMS, checked_bytes, read_run, results_folder, tables_of
+from mirolib.workbench.folder import SUMS, checked_bytes, read_run, results_folder
 from mirolib.workbench.process import is_alive
 
 _NUMBERS = {
@@ -52,15 +50,6 @@ class Run:
     tables: Mapping[str, pd.DataFrame]
     records: tuple[TaskRecord, ...] = ()
     problems: tuple[str, ...] = ()
-
-    @classmethod
-    def of(
-        cls, path: Path, status: str, settings: RunSettings, records: Sequence[TaskRecord], readings: Sequence[Reading]
-    ) -> Run:
-        """The run of this process, as far as it has come."""
-        row = {"notebook": path.parent.name, "run_id": path.name, "status": status}
-        tables = tables_of(records) | {"energy": pd.DataFrame([reading.row() for reading in readings])}
-        return cls(path, row | asdict(settings) | summarise(list(records)), tables, tuple(records))
 
     def __repr__(self) -> str:
         return f"Run({', '.join(f'{name}: {value}' for name, value in self.facts().items())})"
@@ -104,30 +93,11 @@ class Run:
         asked = {"notebook", "run_id", "status", "path", *(one.name for one in fields(RunSettings))}
         return {name: value for name, value in self.row.items() if name not in asked}
 
-    @property
-    def tasks(self) -> pd.DataFrame:
-        """One row a task."""
-        return self.tables["tasks"]
-
-    @property
-    def epochs(self) -> pd.DataFrame:
-        """One row an epoch: sizes, loss, swaps and stall time."""
-        return self.tables["swaps"]
-
-    @property
-    def energy(self) -> pd.DataFrame:
-        """One row an interval of the energy ledger."""
-        return self.tables["energy"]
-
-    @property
-    def events(self) -> pd.DataFrame:
-        """The controller's decisions, one row each."""
-        return self.tables["events"]
-
-    @property
-    def trials(self) -> pd.DataFrame:
-        """The controller's ranked candidates, one row each."""
-        return self.tables["trials"]
+    tasks = property(lambda self: self.tables["tasks"], doc="One row a task.")
+    epochs = property(lambda self: self.tables["swaps"], doc="One row an epoch: sizes, loss, swaps and stall time.")
+    energy = property(lambda self: self.tables["energy"], doc="One row an interval of the energy ledger.")
+    events = property(lambda self: self.tables["events"], doc="The controller's decisions, one row each.")
+    trials = property(lambda self: self.tables["trials"], doc="The controller's ranked candidates, one row each.")
 
     @property
     def trace(self) -> pd.DataFrame:
