@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import pandas as pd
@@ -79,6 +78,12 @@ class Event:
         return _flat(self)
 
 
+_AS_THEY_ARE = (
+    "memory_bytes", "average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer",
+    "episodic_fill", "stored", "damaged",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class TaskRecord:
     """What is known after a task.
@@ -140,14 +145,7 @@ class TaskRecord:
             "task": self.task,
             "classes": " ".join(self.classes),
             **asdict(self.config),
-            "memory_bytes": self.memory_bytes,
-            "average_accuracy": self.average_accuracy,
-            "average_incremental_accuracy": self.average_incremental_accuracy,
-            "forgetting": self.forgetting,
-            "backward_transfer": self.backward_transfer,
-            "episodic_fill": self.episodic_fill,
-            "stored": self.stored,
-            "damaged": self.damaged,
+            **{name: getattr(self, name) for name in _AS_THEY_ARE},
             "swapped": self.swaps.swapped,
             "stall_s": self.swaps.stall_s,
             "train_visits": sum(reading.work.visits for reading in train),
@@ -158,14 +156,3 @@ class TaskRecord:
             **dict.fromkeys((f"accuracy_{j}" for j in range(self.num_tasks)), float("nan")),
             **{f"accuracy_{j}": value for j, value in enumerate(self.accuracies)},
         }
-
-
-def events_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
-    """The controller's decisions, one row each."""
-    return pd.DataFrame([event.row() for record in records for event in record.events])
-
-
-def trials_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
-    """The controller's ranked candidates, one row each."""
-    tables = [record.trials for record in records if len(record.trials)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

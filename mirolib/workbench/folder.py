@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from mirolib.base.files import append, log_storage_errors, remove, write_atomic
 from mirolib.energy import EnergyMeter
 from mirolib.experiment.summary import summarise
 from mirolib.memory.wear import WriteMeter
-from mirolib.records import TaskRecord, events_of, trials_of
+from mirolib.records import TaskRecord
 from mirolib.workbench.process import LIVING, PACKAGES, environment_stamp, is_alive
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -164,11 +163,12 @@ def refuse_changes(run_id: str, then: dict[str, Any], now: dict[str, Any]) -> No
 
 def tables_of(records: Sequence[TaskRecord]) -> dict[str, pd.DataFrame]:
     """The tables of finished tasks by name: `tasks`, `swaps` (a row an epoch), `events` and `trials`."""
+    ranked = [record.trials for record in records if len(record.trials)]
     return {
         "tasks": pd.DataFrame([record.row() for record in records]),
         "swaps": pd.DataFrame([epoch.row() for record in records for epoch in record.epochs]),
-        "events": events_of(records),
-        "trials": trials_of(records),
+        "events": pd.DataFrame([event.row() for record in records for event in record.events]),
+        "trials": pd.concat(ranked, ignore_index=True) if ranked else pd.DataFrame(),
     }
 
 
@@ -198,8 +198,7 @@ class RunFolder:
             resume: Whether a run that has been stopped is taken up again.
 
         Raises:
-            InputError: If the run exists already and is not to be resumed, or it is and can't be; if the name leads
-                out of the results folder.
+            InputError: If `claim` refuses it, or its name leads out of the results folder.
             StorageError: If the folder can't be written.
         """
         self.run_id = run_id or new_run_id(parameters.get("seed", 0))
@@ -346,9 +345,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.end("finished")
             return
