@@ -79,6 +79,12 @@ class Event:
         return _flat(self)
 
 
+_AS_THEY_ARE = (
+    "memory_bytes", "average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer",
+    "episodic_fill", "stored", "damaged",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class TaskRecord:
     """What is known after a task.
@@ -140,14 +146,7 @@ class TaskRecord:
             "task": self.task,
             "classes": " ".join(self.classes),
             **asdict(self.config),
-            "memory_bytes": self.memory_bytes,
-            "average_accuracy": self.average_accuracy,
-            "average_incremental_accuracy": self.average_incremental_accuracy,
-            "forgetting": self.forgetting,
-            "backward_transfer": self.backward_transfer,
-            "episodic_fill": self.episodic_fill,
-            "stored": self.stored,
-            "damaged": self.damaged,
+            **{name: getattr(self, name) for name in _AS_THEY_ARE},
             "swapped": self.swaps.swapped,
             "stall_s": self.swaps.stall_s,
             "train_visits": sum(reading.work.visits for reading in train),
@@ -160,22 +159,12 @@ class TaskRecord:
         }
 
 
-def events_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
-    """The controller's decisions, one row each."""
-    return pd.DataFrame([event.row() for record in records for event in record.events])
-
-
-def trials_of(records: Sequence[TaskRecord]) -> pd.DataFrame:
-    """The controller's ranked candidates, one row each."""
-    tables = [record.trials for record in records if len(record.trials)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
 def tables_of(records: Sequence[TaskRecord]) -> dict[str, pd.DataFrame]:
     """The tables of finished tasks by name: `tasks`, `swaps` (a row an epoch), `events` and `trials`."""
+    ranked = [record.trials for record in records if len(record.trials)]
     return {
         "tasks": pd.DataFrame([record.row() for record in records]),
         "swaps": pd.DataFrame([epoch.row() for record in records for epoch in record.epochs]),
-        "events": events_of(records),
-        "trials": trials_of(records),
+        "events": pd.DataFrame([event.row() for record in records for event in record.events]),
+        "trials": pd.concat(ranked, ignore_index=True) if ranked else pd.DataFrame(),
     }

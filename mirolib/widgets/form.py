@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as ipw
 
 from mirolib.data import Dataset, DatasetSpec, available_datasets, dataset_spec
-from mirolib.experiment.settings import MEMORIES, RunSettings
+from mirolib.experiment.settings import MEMORIES, RunSettings, default
 
 _NUMBERS = ("tasks", "epochs", "stream_size", "episodic_size")
 _FIELDS = {one.name: one for one in fields(RunSettings)}
@@ -40,8 +40,9 @@ class SettingsForm:
         self._choices = {"dataset": _choice("dataset", names, spec.name), "preset": _choice("preset", [""], "")}
         for name in ("method", "memory", "controller", "selector"):
             self._choices[name] = _choice(name, list(_FIELDS[name].metadata["choices"]), getattr(settings, name))
-        self._texts = {name: _text(name, getattr(settings, name), "") for name in (*_NUMBERS, "seed")}
-        self._texts["memory_budget"] = _text("memory_budget", settings.memory_budget, "none")
+        given = {name: default(getattr(settings, name), "") for name in (*_NUMBERS, "seed", "memory_budget")}
+        self._texts = {name: ipw.Text(str(value), placeholder="", **_looks(name)) for name, value in given.items()}
+        self._texts["memory_budget"].placeholder = "none"
         self._show_presets(settings.preset)
         self._show_defaults()
         self._choices["dataset"].observe(lambda _: self._show_presets(""), "value")
@@ -95,10 +96,6 @@ class SettingsForm:
 
 def _choice(name: str, options: Sequence[str], value: str) -> ipw.Dropdown:
     return ipw.Dropdown(options=options, value=value, **_looks(name))
-
-
-def _text(name: str, value: object, placeholder: str) -> ipw.Text:
-    return ipw.Text("" if value is None else str(value), placeholder=placeholder, **_looks(name))
 
 
 def _looks(name: str) -> dict[str, Any]:

@@ -92,19 +92,17 @@ def sizes(state: Snapshot) -> str:
         Line("stream buffer", x, stream, _STREAM, step=True),
         Line("with episodic memory", x, both, _EPISODIC, step=True),
     ]
-    limits = [(_epochs_before(state, event), event.memory_budget_bytes) for event in state.events]
-    known = [(float(at), size) for at, size in limits if size is not None]
+    known: list[tuple[int, int]] = []
+    for event in state.events:
+        if event.memory_budget_bytes is not None:
+            earlier = sum(epoch.task < event.task for epoch in state.epochs)
+            known.append((earlier + max(0, event.epoch), event.memory_budget_bytes))  # -1: on arrival of its task
     if state.budget_bytes is not None:
-        known.append((float(len(state.epochs)), state.budget_bytes))
+        known.append((len(state.epochs), state.budget_bytes))
     if known and state.slot_bytes:
         at, size = np.array(known).T
         lines.append(Line("memory budget", at, size / state.slot_bytes, _BUDGET, step=True, dash="6 3"))
     return chart("Buffer sizes", Axis("epoch", whole=True), Axis("samples"), lines)
-
-
-def _epochs_before(state: Snapshot, event: Event) -> int:
-    earlier = sum(epoch.task < event.task for epoch in state.epochs)
-    return earlier + max(0, event.epoch)  # -1: on arrival of its task
 
 
 def swapping(state: Snapshot) -> str:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -210,8 +209,7 @@ class RunFolder:
             resume: Whether a run that has been stopped is taken up again.
 
         Raises:
-            InputError: If the run exists already and is not to be resumed, or it is and can't be; if the name leads
-                out of the results folder.
+            InputError: If `owned` or `claim` refuses it, or its name leads out of the results folder.
             StorageError: If the folder can't be written.
         """
         self.run_id = run_id or new_run_id(parameters.get("seed", 0))
@@ -360,9 +358,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.end("finished")
             return

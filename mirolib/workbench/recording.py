@@ -17,7 +17,8 @@ from mirolib.data import Dataset
 from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.experiment.experiment import Disturbance, Experiment, prepared
 from mirolib.experiment.settings import RunSettings
-from mirolib.records import EpochRecord, TaskRecord
+from mirolib.experiment.summary import summarise
+from mirolib.records import EpochRecord, TaskRecord, tables_of
 from mirolib.workbench.folder import RunFolder
 from mirolib.workbench.run import Run, read_trace
 
@@ -129,8 +130,11 @@ class RecordedRun:
     @property
     def result(self) -> Run:
         """The run as far as it has come."""
-        loop, settings = self.experiment.loop, self.experiment.settings
-        return Run.of(self.folder.path, self.folder.status, settings, loop.records, loop.meter.readings)
+        path, loop, settings = self.folder.path, self.experiment.loop, self.experiment.settings
+        row = {"notebook": path.parent.name, "run_id": path.name, "status": self.folder.status}
+        energy = pd.DataFrame([reading.row() for reading in loop.meter.readings])
+        row |= asdict(settings) | summarise(list(loop.records))
+        return Run(path, row, tables_of(loop.records) | {"energy": energy}, tuple(loop.records))
 
 
 def run_experiment(

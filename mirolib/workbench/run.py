@@ -6,8 +6,8 @@ import io
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,8 @@ import numpy as np
 import pandas as pd
 
 from mirolib.base.display import facts
-from mirolib.energy.ledger import Reading
 from mirolib.experiment.settings import RunSettings
-from mirolib.experiment.summary import summarise
-from mirolib.records import TaskRecord, tables_of
+from mirolib.records import TaskRecord
 from mirolib.workbench.folder import SUMS, checked_bytes, is_owned, read_run, results_folder
 
 _NUMBERS = {
@@ -51,15 +49,6 @@ class Run:
     tables: Mapping[str, pd.DataFrame]
     records: tuple[TaskRecord, ...] = ()
     problems: tuple[str, ...] = ()
-
-    @classmethod
-    def of(
-        cls, path: Path, status: str, settings: RunSettings, records: Sequence[TaskRecord], readings: Sequence[Reading]
-    ) -> Run:
-        """The run of this process, as far as it has come."""
-        row = {"notebook": path.parent.name, "run_id": path.name, "status": status}
-        tables = tables_of(records) | {"energy": pd.DataFrame([reading.row() for reading in readings])}
-        return cls(path, row | asdict(settings) | summarise(list(records)), tables, tuple(records))
 
     def __repr__(self) -> str:
         return f"Run({', '.join(f'{name}: {value}' for name, value in self.facts().items())})"

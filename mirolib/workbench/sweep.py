@@ -34,7 +34,7 @@ from mirolib.workbench.fleet import run_on_workers
 from mirolib.workbench.folder import plain_name, results_folder
 from mirolib.workbench.launch import declared_parameters, launch
 from mirolib.workbench.run import load_run
-from mirolib.workbench.sweep_plan import Runs, SweepPlan, make_plan, read_plan
+from mirolib.workbench.sweep_plan import Runs, SweepPlan, make_plan, read_entries
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -122,17 +122,9 @@ def sweep(
     return _run(plan, results_folder(results), workers, client, rerun, progress)
 
 
-def sweep_file(
-    path: str | Path,
-    *,
-    results: str | os.PathLike[str] | None = None,
-    workers: int = 1,
-    client: Client | None = None,
-    rerun: str = "",
-    progress: bool = True,
-) -> Sweep:
-    """As `sweep`, with what to run from a YAML file; see `read_plan`."""
-    return _run(read_plan(path), results_folder(results), workers, client, rerun, progress)
+def sweep_file(path: str | Path, **how: Any) -> Sweep:
+    """As `sweep`, with what to run from a YAML file (see `read_entries`) and how, from `results` on, by name."""
+    return sweep(**read_entries(path), **how)
 
 
 def _run(plan: SweepPlan, results: Path, workers: int, client: Client | None, rerun: str, progress: bool) -> Sweep:

@@ -90,10 +90,9 @@ def make_plan(
         InputError: If the notebook or a parameter is unknown, a value has another type or is out of range, a run
             stands there twice, or there are too many.
     """
-    if not isinstance(grid, Mapping | None):
-        raise InputError(f"grid is {grid!r:.200}; give a list of values by parameter, such as {{epochs: [5, 10]}}.")
-    if not isinstance(parameters, Mapping | None):
-        raise InputError(f"parameters is {parameters!r:.200}; give a value by parameter, such as {{epochs: 5}}.")
+    for what, given, such in (("grid", grid, "[5, 10]"), ("parameters", parameters, "5")):
+        if not isinstance(given, Mapping | None):
+            raise InputError(f"{what} is {given!r:.200}; give values by parameter, such as {{epochs: {such}}}.")
     axes = {str(key): _values(str(key), values) for key, values in (grid or {}).items()}
     shared = {str(key): value for key, value in (parameters or {}).items()}
     if seeds is not None:
@@ -158,11 +157,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_plan(path: str | Path) -> SweepPlan:
-    """Reads a sweep from a YAML file with `notebook`, `grid` and, if wanted, `name`, `parameters` and `seeds`.
+def read_entries(path: str | Path) -> dict[str, Any]:
+    """Reads what `make_plan` takes from a YAML file.
+
+    Returns:
+        Its entries: `notebook` and, if wanted, `grid`, `name`, `parameters` and `seeds`.
 
     Raises:
-        InputError: If the file can't be read as one, or `make_plan` refuses what it says.
+        InputError: If the file can't be read as one, names no notebook, or has an unknown entry.
     """
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
@@ -173,4 +175,4 @@ def read_plan(path: str | Path) -> SweepPlan:
         raise InputError(f"{path} names no notebook; see docs/sweeps.md for an example.")
     if unknown := {str(key) for key in content} - set(_ENTRIES):
         raise InputError(f"{path} has an unknown entry {sorted(unknown)[0]!r}; it takes {', '.join(_ENTRIES)}.")
-    return make_plan(**content)
+    return content

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mirolib import InputError
-from mirolib.workbench.sweep_plan import SweepPlan, make_plan, read_plan
+from mirolib.workbench.sweep_plan import SweepPlan, make_plan, read_entries
 
 
 def written(tmp_path: Path, text: str | bytes) -> Path:
@@ -63,9 +63,9 @@ def test_seeds_may_be_any_number_or_iterable(seeds):
         ({"grid": {"epochs": {1: 2}}}, "gives {1: 2} for epochs; give a list"),
         ({"grid": {"epochs": np.array(1)}}, "gives 1 for epochs; give a list"),
         ({"grid": {"epochs": iter([])}}, "at least one value"),
-        ({"grid": [1, 2]}, r"grid is \[1, 2\]; give a list of values by parameter"),
-        ({"parameters": [1]}, r"parameters is \[1\]; give a value by parameter"),
-        ({"parameters": "a=b"}, "parameters is 'a=b'; give a value by parameter"),
+        ({"grid": [1, 2]}, r"grid is \[1, 2\]; give values by parameter"),
+        ({"parameters": [1]}, r"parameters is \[1\]; give values by parameter"),
+        ({"parameters": "a=b"}, "parameters is 'a=b'; give values by parameter"),
         ({"name": 5}, "5 can't name a run"),
         ({"notebook": None}, "no notebook None; choose one of 00_quickstart"),
         ({"seeds": 1.5}, "gives 1.5 for seeds"),
@@ -99,7 +99,7 @@ def test_a_damaged_plan_says_so(tmp_path, text):
 
 def test_a_sweep_from_yaml(tmp_path):
     text = "notebook: 10_run\nname: mine\ngrid: {lr: [1e-2, 0.1]}\nparameters: {epochs: 1}\nseeds: [3, 5]\n"
-    plan = read_plan(written(tmp_path, text))
+    plan = make_plan(**read_entries(written(tmp_path, text)))
     assert plan == make_plan("10_run", {"lr": [0.01, 0.1]}, [3, 5], {"epochs": 1}, "mine")
 
 
@@ -110,7 +110,7 @@ def test_a_sweep_from_yaml(tmp_path):
         ("- 1", "names no notebook"),
         ("notebook: 10_run\ngird: {}", "unknown entry 'gird'; it takes notebook"),
         ("grid: {}", "names no notebook"),
-        ("notebook: 10_run\ngrid: [1]", r"grid is \[1\]; give a list of values by parameter, such as {epochs"),
+        ("notebook: 10_run\ngrid: [1]", r"grid is \[1\]; give values by parameter, such as {epochs"),
         ("notebook: 10_run\nname: 2024", "2024 can't name a run; use a text"),
         ("notebook: 10_run\nseeds: 1.5", "gives 1.5 for seeds; give a list"),
         ("notebook: 10_run\ngrid:\n  seed: [0]\n  seed: [1]", "sweep.yml .* 'seed' stands twice, again in line 4"),
@@ -129,9 +129,9 @@ def test_a_sweep_from_yaml(tmp_path):
 )
 def test_a_yaml_that_is_no_sweep_is_refused(tmp_path, text, sentence):
     with pytest.raises(InputError, match=sentence):
-        read_plan(written(tmp_path, text))
+        make_plan(**read_entries(written(tmp_path, text)))
 
 
 def test_a_yaml_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="can't be read as YAML: .*No such file"):
-        read_plan(tmp_path / "none.yml")
+        read_entries(tmp_path / "none.yml")
