@@ -6,6 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "support"))  # where pytest finds it by itself
+
 from test_checkpoint_fuzz import fuzz as spoilt_states
 from test_fuzz import READERS, fuzz
 

@@ -113,7 +113,7 @@ def test_the_disks_speed_changes_nothing_and_tears_no_sample(make_memory):
                 assert label == id_ >> 32
                 np.testing.assert_array_equal(sample, SAMPLE_OF_ID[id_])
 
-        trained(memory, epochs=4, observe=observe)
+        trained(memory, epochs=6, observe=observe)
         assert memory.counts.swapped > 200
         traces.append(trace)
     assert traces[0] == traces[1] == traces[2]
