@@ -372,6 +372,7 @@ HOSTILE = {
     "path up": (tar_of({"set/../../evil": b"x"}), f"'set/../../evil' {OUTSIDE}"),
     "folder up": (tar_of({"../evil": FOLDER}), f"'../evil' {OUTSIDE}"),
     "path of Windows": (tar_of({"set\\..\\..\\evil": b"x"}), OUTSIDE),
+    "slash of Windows": (tar_of({"set\\evil": b"x"}), OUTSIDE),
     "drive of Windows": (tar_of({"C:evil": b"x"}), OUTSIDE),
     "no name": (tar_of({"./": b"x"}), TAKEN),
     "through a link": (tar_of({"set/out": (tarfile.SYMTYPE, "../.."), "set/out/evil": b"x"}), f"'set/out' {NEITHER}"),

@@ -457,6 +457,7 @@ def test_data_come_out_of_a_pickle_as_they_went_in():
         (lambda b: b[:1], "cut short or no JPEG"),
         (lambda b: b"", "cut short or no JPEG"),
         (lambda b: b"\x89PNG" + b, "cut short or no JPEG"),
+        (lambda b: encoded(kind="PNG"), "cut short or no JPEG"),
         (lambda b: b + bytes(1 << 20), "are the most to expect"),
         (lambda b: re.sub(rb"(\xff\xc0...)....", rb"\1" + b"\xff\xdc" * 2, b, count=1, flags=re.S), "no JPEG"),  # huge
         (lambda b: encoded(1, 1), "is 1x1 pixels where images have 64x64"),

@@ -213,6 +213,7 @@ def test_images_are_computed_once_for_the_same_settings_and_files(tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(urbansound8k, "RANGE_DB", 40)
         assert load(tmp_path).fingerprint != first
+    assert load(tmp_path).fingerprint == first
     wav(folder / "audio" / "fold3" / "3-0.wav", tone(3000.0, seconds=0.3))
     assert load(tmp_path).fingerprint != first
     assert len(list((tmp_path / "cache").iterdir())) == 1, "what is out of date makes room"

@@ -1,11 +1,9 @@
 import json
 import os
-import threading
-import time
 
-import psutil
 import pytest
 from distributed import Client, LocalCluster
+from kernels import kernels, once
 
 from mirolib import InputError, RunError, RunFolder, StorageError, load_sweep, sweep
 from mirolib.workbench import fleet
@@ -98,25 +96,14 @@ def test_a_folder_that_can_not_be_written_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["10_run"]
 
 
-def kill_the_worker_that_trains(workers: list[int]) -> None:
-    """As soon as its kernel has made the run's folder."""
-    while True:
-        for pid in workers:
-            for child in psutil.Process(pid).children(recursive=True):
-                if "ipykernel_launcher" in " ".join(child.cmdline()):
-                    os.kill(pid, 9)
-                    return
-        time.sleep(0.05)
-
-
 def test_a_run_whose_worker_is_killed_finishes_on_another(tmp_path):
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
         workers = list(client.run(os.getpid).values())
-        killer = threading.Thread(target=kill_the_worker_that_trains, args=(workers,), daemon=True)
-        killer.start()
+        training = lambda: [pid for pid in workers if kernels(pid)]  # noqa: E731
+        killer = once(training, lambda: os.kill(training()[0], 9))
         done = sweep("10_run", parameters=SMALL, name="mine", results=tmp_path, client=client)
         killer.join(timeout=5)
         assert not killer.is_alive() and set(client.run(os.getpid).values()) != set(workers)

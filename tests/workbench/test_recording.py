@@ -5,8 +5,8 @@ import time
 from dataclasses import asdict, replace
 
 import numpy as np
-import pandas as pd
 import pytest
+from media import full_disk
 from runs import QUICK, assert_same
 from samples import make_dataset
 
@@ -47,6 +47,16 @@ def stopped(settings, results, run_id, steps, **options):
     return recorded
 
 
+def resumed(results, settings=QUICK, run_id="cut", **options):
+    return run_experiment(settings, results=results, run_id=run_id, resume=True, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The undisturbed run."""
+    return run_experiment(QUICK, results=tmp_path_factory.mktemp("whole"), progress=False)
+
+
 KINDS = {
     "miro": QUICK,
     "budgets": replace(QUICK, memory_budget="0: 300 samples, 3: 150 samples, 5: none"),
@@ -63,15 +73,15 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, kind):
     whole = run_experiment(KINDS[kind], results=tmp_path, run_id="whole", progress=False)
     for steps in (3, 5):  # after a task, and after an epoch of the next
         stopped(KINDS[kind], tmp_path, f"cut{steps}", steps)
-        resumed = run_experiment(KINDS[kind], results=tmp_path, run_id=f"cut{steps}", resume=True, progress=False)
-        assert_same(whole, resumed)
-        assert list(resumed.energy["window"]).count("gap") == 1
+        again = resumed(tmp_path, KINDS[kind], f"cut{steps}")
+        assert_same(whole, again)
+        assert list(again.energy["window"]).count("gap") == 1
 
 
 def test_a_store_under_a_budget_keeps_to_it_in_a_whole_run_and_after_a_resume(tmp_path):
     settings = KINDS["store budget"]
     recorded = stopped(settings, tmp_path, "cut", 5)
-    run_experiment(settings, results=tmp_path, run_id="cut", resume=True, keep_store=True, progress=False)
+    resumed(tmp_path, settings, keep_store=True)
     store = recorded.folder.path / "store"
     kept = verify(store, progress=False)
     budget = store_budget("600 samples", recorded.experiment.stream)
@@ -81,21 +91,22 @@ def test_a_store_under_a_budget_keeps_to_it_in_a_whole_run_and_after_a_resume(tm
     assert inspect(store)[1] <= budget < (store / "data.mdb").stat().st_blocks * 512 <= budget + (1 << 18)
 
 
-def test_a_run_may_be_stopped_again_and_again(tmp_path):
-    whole = run_experiment(QUICK, results=tmp_path, run_id="whole", progress=False)
+def test_a_run_may_be_stopped_again_and_again(tmp_path, whole):
     stopped(QUICK, tmp_path, "cut", 1)
     for _ in range(5):
         stopped(QUICK, tmp_path, "cut", 1, resume=True)
-    resumed = run_experiment(QUICK, results=tmp_path, run_id="cut", resume=True, progress=False)
-    assert_same(whole, resumed)
-    assert len(json.loads((resumed.path / "run.json").read_text())["resumed"]) == 6
+    again = resumed(tmp_path)
+    assert_same(whole, again)
+    assert len(json.loads((again.path / "run.json").read_text())["resumed"]) == 6
+
+
+def parts(memory, stream=STREAM, controller=None):
+    """What a loop is made of."""
+    learner = Learner(stream.dataset.spec, PRESET)
+    return stream, learner, memory, controller or FixedController(CONFIG), EnergyMeter(NullSource())
 
 
 def test_run_resumes_from_a_file_with_momentum_and_schedule(make_memory, tmp_path):
-    def parts(memory):
-        learner = Learner(STREAM.dataset.spec, PRESET)
-        return STREAM, learner, memory, FixedController(CONFIG), EnergyMeter(NullSource())
-
     whole = list(run(*parts(make_memory(STREAM, CONFIG)), progress=False))
     memory = make_memory(STREAM, CONFIG)
     loop = Loop(*parts(memory))
@@ -105,8 +116,7 @@ def test_run_resumes_from_a_file_with_momentum_and_schedule(make_memory, tmp_pat
     file = Checkpoints(tmp_path / "checkpoint").save(loop.state())
     steps.close()
     memory.close()
-    again = make_memory(STREAM, CONFIG)
-    rest = list(run(*parts(again), progress=False, resume_from=file))
+    rest = list(run(*parts(make_memory(STREAM, CONFIG)), progress=False, resume_from=file))
     assert [record.task for record in rest] == [1, 2]
     assert [record.accuracies for record in rest] == [record.accuracies for record in whole[1:]]
     losses = [[epoch.loss for epoch in record.epochs] for record in whole[1:]]
@@ -115,10 +125,7 @@ def test_run_resumes_from_a_file_with_momentum_and_schedule(make_memory, tmp_pat
 
 def test_exchanges_under_way_are_asked_for_again(make_memory):
     memory = make_memory(STREAM, CONFIG)
-    loop = Loop(
-        STREAM, Learner(STREAM.dataset.spec, PRESET), memory, FixedController(CONFIG), EnergyMeter(NullSource())
-    )
-    steps = loop.steps(progress=False)
+    steps = Loop(*parts(memory)).steps(progress=False)
     for _ in range(5):
         next(steps)
     state = memory.state()
@@ -128,38 +135,32 @@ def test_exchanges_under_way_are_asked_for_again(make_memory):
     for index in range(2):
         other.store(STREAM[index])
     other.restore(state)
-    ids = lambda one: one.episodic_memory.array.ids.tolist()  # noqa: E731
     memory.settle()
     other.settle()
-    assert ids(other) == ids(memory)
+    assert other.episodic_memory.array.ids.tolist() == memory.episodic_memory.array.ids.tolist()
     np.testing.assert_array_equal(other.episodic_memory._held, memory.episodic_memory._held)
 
 
-def test_what_the_store_has_lost_is_written_again(tmp_path):
-    whole = run_experiment(QUICK, results=tmp_path, run_id="whole", progress=False)
+def test_what_the_store_has_lost_is_written_again(tmp_path, whole):
     recorded = stopped(QUICK, tmp_path, "cut", 4)
     for file in (recorded.folder.path / "store").iterdir():
         file.unlink()
-    assert_same(whole, run_experiment(QUICK, results=tmp_path, run_id="cut", resume=True, progress=False))
+    assert_same(whole, resumed(tmp_path))
 
 
-def test_other_parameters_are_refused_and_named(tmp_path):
-    stopped(QUICK, tmp_path, "cut", 3)
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_other_parameters_are_refused_and_named(tmp_path, checkpoint):
+    recorded = stopped(QUICK, tmp_path, "cut", 3)
+    if not checkpoint:
+        shutil.rmtree(recorded.folder.path / "checkpoint")
     with pytest.raises(InputError, match=r"other parameters: lr None, now 0.2, seed 0, now 1\. Resume"):
-        run_experiment(replace(QUICK, seed=1, lr=0.2), results=tmp_path, run_id="cut", resume=True, progress=False)
+        resumed(tmp_path, replace(QUICK, seed=1, lr=0.2))
     assert load_runs(tmp_path)[["status", "seed", "lr"]].values.tolist() == [["interrupted", 0, 0.05]]
-    run_experiment(QUICK, results=tmp_path, run_id="cut", resume=True, progress=False)
-
-
-def test_other_parameters_are_refused_without_a_checkpoint_too(tmp_path):
-    stopped(QUICK, tmp_path, "cut", 1)
-    shutil.rmtree(tmp_path / "10_run" / "cut" / "checkpoint")
-    with pytest.raises(InputError, match=r"Run cut was begun with other parameters: seed 0, now 7"):
-        run_experiment(replace(QUICK, seed=7), results=tmp_path, run_id="cut", resume=True, progress=False)
+    resumed(tmp_path)
 
 
 @pytest.mark.parametrize("steps", [0, 5])
-def test_a_run_killed_while_it_loads_its_data_goes_on(tmp_path, monkeypatch, steps):
+def test_a_run_killed_while_it_loads_its_data_goes_on(tmp_path, monkeypatch, whole, steps):
     """Its first process is killed at once (0), or stopped after a task (5), its second is killed in either case."""
     if steps:
         stopped(QUICK, tmp_path, "cut", steps)
@@ -167,60 +168,48 @@ def test_a_run_killed_while_it_loads_its_data_goes_on(tmp_path, monkeypatch, ste
     begun._owned.close()  # as the system does for a process that is gone
     assert load_runs(tmp_path)["status"].tolist() == ["died"] and begun.path.exists()
     with pytest.raises(InputError, match="seed 0, now 7"):
-        run_experiment(replace(QUICK, seed=7), results=tmp_path, run_id="cut", resume=True, progress=False)
-    resumed = run_experiment(QUICK, results=tmp_path, run_id="cut", resume=True, progress=False)
-    assert_same(run_experiment(QUICK, results=tmp_path, run_id="whole", progress=False), resumed)
+        resumed(tmp_path, replace(QUICK, seed=7))
+    assert_same(whole, resumed(tmp_path))
 
 
 def test_other_data_are_refused(tmp_path):
     settings = RunSettings(epochs=1, tasks=2)
     stopped(settings, tmp_path, "cut", 2, dataset=make_dataset())
     with pytest.raises(InputError, match="begun with other data"):
-        run_experiment(
-            settings, dataset=make_dataset(seed=1), results=tmp_path, run_id="cut", resume=True, progress=False
-        )
+        resumed(tmp_path, settings, dataset=make_dataset(seed=1))
 
 
 def test_a_checkpoint_of_another_stream_or_controller_is_refused(make_memory):
-    loop = Loop(STREAM, Learner(STREAM.dataset.spec, PRESET), make_memory(STREAM, CONFIG), FixedController(CONFIG))
-    state = loop.state()
+    state = Loop(*parts(make_memory(STREAM, CONFIG))).state()
     other = TaskStream(STREAM.dataset, 3, seed=1)
-    fresh = Loop(other, Learner(STREAM.dataset.spec, PRESET), make_memory(other, CONFIG), FixedController(CONFIG))
     with pytest.raises(InputError, match="another class order"):
-        fresh.restore(state)
-    fresh = Loop(STREAM, Learner(STREAM.dataset.spec, PRESET), make_memory(STREAM, CONFIG), RandomController())
+        Loop(*parts(make_memory(other, CONFIG), other)).restore(state)
     with pytest.raises(InputError, match="another controller: 'FixedController', not 'RandomController'"):
-        fresh.restore(state)
+        Loop(*parts(make_memory(STREAM, CONFIG), controller=RandomController())).restore(state)
 
 
 def test_a_run_that_lives_or_has_finished_is_not_resumed(tmp_path):
     recorded = RecordedRun(QUICK, results=tmp_path, run_id="mine")
     with pytest.raises(InputError, match="mine is still running"):
-        run_experiment(QUICK, results=tmp_path, run_id="mine", resume=True, progress=False)
+        resumed(tmp_path, run_id="mine")
     recorded.experiment.memory.close()
     recorded.folder.end("interrupted")
-    done = run_experiment(QUICK, results=tmp_path, run_id="mine", resume=True, progress=False)
+    done = resumed(tmp_path, run_id="mine")
     assert not (done.path / "store").exists() and not (done.path / "checkpoint").exists()
     with pytest.raises(InputError, match="nothing to resume"):
-        run_experiment(QUICK, results=tmp_path, run_id="mine", resume=True, progress=False)
+        resumed(tmp_path, run_id="mine")
     with pytest.raises(InputError, match="Name it by run_id"):
-        run_experiment(QUICK, results=tmp_path, resume=True, progress=False)
+        resumed(tmp_path, run_id="")
 
 
-def test_a_full_disk_ends_a_run_that_goes_on_once_there_is_space(tmp_path, monkeypatch):
-    whole = run_experiment(QUICK, results=tmp_path, run_id="whole", progress=False)
-
-    def full(*_):
-        raise StorageError("No space left on device")
-
-    recorded = RecordedRun(QUICK, results=tmp_path, run_id="cut", checkpoint_minutes=0)
-    going = recorded.steps(progress=False)
+def test_a_full_disk_ends_a_run_that_goes_on_once_there_is_space(tmp_path, monkeypatch, whole):
+    going = RecordedRun(QUICK, results=tmp_path, run_id="cut", checkpoint_minutes=0).steps(progress=False)
     for _ in range(4):
         next(going)
     with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
-        patch.setattr("mirolib.experiment.checkpoint.write_atomic", full)
+        patch.setattr("os.fsync", full_disk)
         next(going)
-    assert_same(whole, run_experiment(QUICK, results=tmp_path, run_id="cut", resume=True, progress=False))
+    assert_same(whole, resumed(tmp_path))
 
 
 def test_the_ledger_keeps_both_parts_and_the_gap(tmp_path, monkeypatch):
@@ -228,19 +217,18 @@ def test_the_ledger_keeps_both_parts_and_the_gap(tmp_path, monkeypatch):
     before = len(recorded.result.energy)
     wall = time.time
     monkeypatch.setattr("time.time", lambda: wall() + 3600)
-    resumed = run_experiment(QUICK, results=tmp_path, run_id="cut", resume=True, progress=False)
-    energy = resumed.energy
+    again = resumed(tmp_path)
+    energy = again.energy
     gap = energy.index[energy["window"] == "gap"][0]
     assert before - 2 <= gap <= before and 3590 < energy["duration_s"][gap] < 3700
     assert (energy["start_s"].diff().dropna() >= -1e-6).all(), "one line of time"
-    assert np.isnan(energy["energy_j"][gap]) and resumed.summary["learning_work"] > 0
+    assert np.isnan(energy["energy_j"][gap]) and again.summary["learning_work"] > 0
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_gap(tmp_path, monkeypatch):
     stopped(QUICK, tmp_path, "cut", 3)
     monkeypatch.setattr("time.time", lambda: 0.0)
-    resumed = run_experiment(QUICK, results=tmp_path, run_id="cut", resume=True, progress=False)
-    assert (resumed.energy["duration_s"] >= 0).all()
+    assert (resumed(tmp_path).energy["duration_s"] >= 0).all()
 
 
 def test_another_version_of_a_package_is_named(tmp_path, caplog):
@@ -251,14 +239,5 @@ def test_another_version_of_a_package_is_named(tmp_path, caplog):
     file.write_text(json.dumps(run_))
     (file.parent / "SHA256SUMS").unlink()
     with caplog.at_level(logging.WARNING):
-        run_experiment(QUICK, results=tmp_path, run_id="cut", resume=True, progress=False)
+        resumed(tmp_path)
     assert "begun with torch 0.1" in caplog.text
-
-
-def test_flipped_bits_in_an_ended_run_are_known(tmp_path):
-    with RunFolder("10_run", {"seed": 1}, results=tmp_path, run_id="mine") as folder:
-        folder.write_table("tasks", pd.DataFrame({"a": [1]}))
-    file = folder.path / "run.json"
-    file.write_text(file.read_text().replace('"seed": 1', '"seed": 3'))
-    (row,) = load_runs(tmp_path).to_dict("records")
-    assert row["status"] == "unreadable" and "run.json is not what SHA256SUMS says" in row["error"]

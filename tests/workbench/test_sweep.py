@@ -3,18 +3,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-import psutil
 import pytest
+from kernels import kernels, kill, once, trained
 
 from mirolib import InputError, RunError, RunFolder, StorageError, load_runs, load_sweep, sweep
 from mirolib.__main__ import main
-from mirolib.base.errors import MiroError
 from mirolib.workbench.sweep_plan import make_plan
 
 sweeps = import_module("mirolib.workbench.sweep")  # the package's face has the function of that name
@@ -178,47 +175,30 @@ def test_a_sweep_shows_itself_with_names_escaped(tmp_path, launches):
     assert "1 failed" in str(done) and "3 finished" in str(done)
 
 
-def kernels() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [child for child in found if "ipykernel_launcher" in " ".join(child.cmdline())]
-
-
-def when_it_trains(results: Path, number: int, act) -> threading.Thread:
-    """Calls `act` once the n-th run has learnt a task."""
-
-    def wait() -> None:
-        while len(list(results.glob("10_run/*/tasks.csv"))) < number:
-            time.sleep(0.02)
-        act()
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
-
-
 LONG = {"epochs": 20, "controller": "fixed", "energy": "none", "tasks": 5}
 
 
 def test_a_killed_kernel_is_run_again_by_the_same_call(tmp_path):
-    thread = when_it_trains(tmp_path, 1, lambda: [kernel.kill() for kernel in kernels()])
+    thread = once(lambda: trained(tmp_path), lambda: kill(kernels()))
     done = sweep("10_run", parameters=LONG, name="mine", results=tmp_path)
     thread.join()
     assert done.runs["status"].tolist() == ["died"] and "ended without a word" in done.failed["error"].item()
     assert sweep("10_run", parameters=LONG, name="mine", results=tmp_path).runs["status"].tolist() == ["finished"]
 
 
-def begun(file: Path, results: Path) -> subprocess.Popen:
-    """`python -m mirolib sweep` in a process that heeds Ctrl-C even where the shell has this one ignore it."""
-    command = [sys.executable, "-m", "mirolib", "sweep", str(file), "--results", str(results)]
+def begun(results: Path, epochs: int) -> tuple[subprocess.Popen, list[str]]:
+    """A sweep in a process that heeds Ctrl-C even where the shell has this one ignore it, and its command."""
+    file = results / "sweep.yml"
+    file.write_text(f"notebook: 10_run\nname: mine\nseeds: 2\nparameters: {LONG | {'epochs': epochs}}\n")
+    command = ["sweep", str(file), "--results", str(results)]
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    python = [sys.executable, "-m", "mirolib", *command]
+    return subprocess.Popen(python, stdout=-3, stderr=subprocess.PIPE, text=True, preexec_fn=heed), command
 
 
 def test_an_interrupt_ends_the_kernels_and_keeps_the_rows(tmp_path):
-    file = tmp_path / "sweep.yml"
-    file.write_text(f"notebook: 10_run\nname: mine\nseeds: 2\nparameters: {LONG | {'epochs': 200}}\n")
-    going = begun(file, tmp_path)
-    when_it_trains(tmp_path, 1, lambda: going.send_signal(signal.SIGINT)).join()
+    going, _ = begun(tmp_path, epochs=200)
+    once(lambda: trained(tmp_path), lambda: going.send_signal(signal.SIGINT)).join()
     _, said = going.communicate(timeout=60)
     assert going.returncode == 130 and "what is finished is kept" in said
     done = load_sweep("mine", tmp_path)
@@ -227,12 +207,8 @@ def test_an_interrupt_ends_the_kernels_and_keeps_the_rows(tmp_path):
 
 
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path, capsys):
-    file = tmp_path / "sweep.yml"
-    parameters = "{epochs: 15, controller: fixed, energy: none}"
-    file.write_text(f"notebook: 10_run\nname: mine\nseeds: 2\nparameters: {parameters}\n")
-    command = ["sweep", str(file), "--results", str(tmp_path)]
-    launcher = begun(file, tmp_path)
-    when_it_trains(tmp_path, 2, launcher.kill).join()
+    launcher, command = begun(tmp_path, epochs=15)
+    once(lambda: trained(tmp_path, 2), launcher.kill).join()
     launcher.communicate()
     assert launcher.returncode == -9
     before = load_sweep("mine", tmp_path).runs
