@@ -238,4 +238,3 @@ def test_an_interrupted_command_says_so(monkeypatch, capsys):
     monkeypatch.setattr("mirolib.__main__.sweep_file", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["sweep", "any.yml"]) == 130
     assert "what is finished is kept" in capsys.readouterr().err
-    assert issubclass(RunError, MiroError)
