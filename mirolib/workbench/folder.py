@@ -324,7 +324,7 @@ class RunFolder:
             raise InputError(f"Run {self.run_id} was begun with other data; resume it with those, or begin a new run.")
         then, now = self._earlier["environment"], environment_stamp("")
         text = "Run %s was begun with %s %s and goes on with %s: it may end with other numbers."
-        for package in ("python", *PACKAGES):
+        for package in ("python", "torch_threads", *PACKAGES):
             if then.get(package) != now[package]:
                 logger.warning(text, self.run_id, package, then.get(package), now[package])
 

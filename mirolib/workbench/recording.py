@@ -6,21 +6,45 @@ import os
 import shutil
 import time
 from collections.abc import Generator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pandas as pd
 
 from mirolib.base.errors import InputError
 from mirolib.base.files import log_storage_errors
-from mirolib.base.state import State
+from mirolib.base.state import State, dumped, loaded
 from mirolib.data import Dataset
 from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.experiment.experiment import Disturbance, Experiment, prepared
 from mirolib.experiment.settings import RunSettings
 from mirolib.experiment.summary import summarise
 from mirolib.records import EpochRecord, TaskRecord, tables_of
-from mirolib.workbench.folder import RunFolder
+from mirolib.workbench.folder import RunFolder, refuse_changes
 from mirolib.workbench.run import Run, read_trace
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """Whose a checkpoint is: class order and controller alone would let in that of a run with another learning rate."""
+
+    run_id: str
+    parameters: dict[str, Any]
+    dataset_fingerprint: str
+
+    def check(self, then: _Identity) -> None:
+        """Refuses the checkpoint of another run.
+
+        Raises:
+            InputError: If the run, a parameter or the data differ; the sentence names what.
+        """
+        if then.run_id != self.run_id:
+            raise InputError(
+                f"The checkpoint of run {self.run_id} is that of run {then.run_id}; put its own back, or delete it."
+            )
+        refuse_changes(self.run_id, then.parameters, self.parameters)
+        if then.dataset_fingerprint != self.dataset_fingerprint:
+            raise InputError(f"The checkpoint of run {self.run_id} is of other data; resume it with those.")
 
 
 class RecordedRun:
@@ -63,6 +87,9 @@ class RecordedRun:
             state = self._checkpoints.latest()
             stream, filled = prepared(settings, dataset)
             self.folder.check_same(asdict(settings), asdict(filled), stream.dataset.fingerprint)
+            self._identity = _Identity(self.folder.run_id, asdict(filled), stream.dataset.fingerprint)
+            if state is not None:
+                self._identity.check(loaded(_Identity, state.get("run")))
             if state is None:
                 # a store without a checkpoint holds samples of a run that begins anew
                 shutil.rmtree(self._store, ignore_errors=True)
@@ -101,7 +128,8 @@ class RecordedRun:
                     if ended or time.monotonic() - saved >= self._period_s:
                         # after the tables: who resumes from this checkpoint writes its tasks' rows anew
                         with loop.meter.interlude("checkpoint"):
-                            size_bytes = self._checkpoints.save(loop.state()).stat().st_size
+                            state = loop.state() | {"run": dumped(_Identity, self._identity)}
+                            size_bytes = self._checkpoints.save(state).stat().st_size
                         self.folder.writes.add(checkpoint_bytes=size_bytes)
                         saved = time.monotonic()
                     yield step

@@ -179,6 +179,38 @@ def test_other_data_are_refused(tmp_path):
         resumed(tmp_path, settings, dataset=make_dataset(seed=1))
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda run: run | {"run_id": "other"}, "checkpoint of run cut is that of run other"),
+        (lambda run: run | {"parameters": run["parameters"] | {"lr": 0.5}}, "with other parameters: lr 0.5, now "),
+        (lambda run: run | {"dataset_fingerprint": "0"}, "is of other data"),
+        (lambda run: None, "can't be used"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, sentence):
+    checkpoints = Checkpoints(stopped(QUICK, tmp_path, "cut", 1).folder.path / "checkpoint")
+    state = checkpoints.latest()
+    state["run"] = change(state["run"])
+        n: state["run"][n] | v if n == "parameters" else v for n, v in change.items()
+    }
+    checkpoints.save(state)
+    before = {file.name: file.read_bytes() for file in checkpoints.folder.iterdir()}
+    with pytest.raises(InputError, match=sentence):
+        resumed(tmp_path)
+    assert {file.name: file.read_bytes() for file in checkpoints.folder.iterdir()} == before, "nothing is lost"
+
+
+def test_another_number_of_threads_is_told(tmp_path, caplog):
+    folder = stopped(QUICK, tmp_path, "cut", 1).folder.path
+    run = json.loads((folder / "run.json").read_text())
+    run["environment"]["torch_threads"] += 1
+    (folder / "SHA256SUMS").unlink()
+    (folder / "run.json").write_text(json.dumps(run))
+    resumed(tmp_path)
+    assert "begun with torch_threads" in caplog.text and "may end with other numbers" in caplog.text
+
+
 def test_a_checkpoint_of_another_stream_or_controller_is_refused(make_memory):
     state = Loop(*parts(make_memory(STREAM, CONFIG))).state()
     other = TaskStream(STREAM.dataset, 3, seed=1)
