@@ -192,8 +192,6 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, sentence):
     checkpoints = Checkpoints(stopped(QUICK, tmp_path, "cut", 1).folder.path / "checkpoint")
     state = checkpoints.latest()
     state["run"] = change(state["run"])
-        n: state["run"][n] | v if n == "parameters" else v for n, v in change.items()
-    }
     checkpoints.save(state)
     before = {file.name: file.read_bytes() for file in checkpoints.folder.iterdir()}
     with pytest.raises(InputError, match=sentence):
