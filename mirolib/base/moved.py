@@ -45,7 +45,6 @@ _RENAMED = {
     "plots": "viz.figures",
     "report": "viz.report",
     "reprs": "base.display",
-    "run_file": "workbench.folder",
     "start": "viz.setup",
     "store_records": "memory.store_file",
     "swap_cost": "experiment.study",

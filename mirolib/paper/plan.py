@@ -17,8 +17,8 @@ import yaml
 
 from mirolib.base.errors import InputError
 from mirolib.data import available_datasets
-from mirolib.workbench.folder import checked_bytes
 from mirolib.workbench.run import load_runs
+from mirolib.workbench.run_file import checked_bytes
 from mirolib.workbench.sweep_plan import make_plan
 
 # columns of names; any other that a figure needs must hold numbers

@@ -26,16 +26,17 @@ from mirolib.experiment.summary import summarise
 from mirolib.memory.wear import WriteMeter
 from mirolib.records import TaskRecord, tables_of
 from mirolib.workbench.process import PACKAGES, environment_stamp
+from mirolib.workbench.run_file import RUN_FORMAT, SUMS, read_run
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
 
-RUN_FORMAT = 1
-SUMS = "SHA256SUMS"
-"""Checksums of an ended run's files, as `sha256sum --check` reads them."""
-
 _LOCK, LAUNCHED = ".owner.lock", ".launch.lock"
 _MAY_CHANGE = ("data", "medium")  # where the data and the run lie: a resumed run may say otherwise
+_NEEDED = {
+    "asked": dict, "parameters": dict, "environment": dict, "summary": dict, "writes": list, "resumed": list,
+    "started": str, "status": str, "duration_s": int | float,
+}  # fmt: skip
 _TAKEN_UP = ("asked", "parameters", "dataset_fingerprint", "energy", "summary")  # what a resumed run has from before
 
 logger = logging.getLogger(__name__)
@@ -90,9 +91,12 @@ def claim(path: Path, *, resume: bool) -> dict[str, Any]:
     if not resume:
         raise InputError(f"Run {path.name} exists already in {path.parent}; leave run_id empty for a new one.")
     try:
-        run = read_run(path / "run.json")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"Run {path.name} can't be resumed: its run.json is unreadable ({error}).") from error
+        run = {"writes": [], "resumed": [], "summary": {}} | read_run(path / "run.json")
+        for name, kind in _NEEDED.items():
+            if not isinstance(run[name], kind):
+                raise ValueError(f"{name} is {run[name]!r:.60}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"Run {path.name} can't be resumed: its run.json is unreadable ({error!r:.200}).") from error
     if run["status"] == "finished":
         raise InputError(f"Run {path.name} has finished; there is nothing to resume.")
     return run
@@ -130,41 +134,6 @@ def _unwritable(path: Path, error: OSError) -> StorageError:
         f"The results folder {path.parent} can't be written: {error.strerror}. "
         "Make it writable or set MIRO_RESULTS to another."
     )
-
-
-def read_run(file: Path) -> dict[str, Any]:
-    """A `run.json`.
-
-    Raises:
-        OSError: If it can't be read.
-        ValueError: If it is no JSON, or of another format.
-    """
-    run = json.loads(checked_bytes(file), parse_int=_bounded)
-    json.dumps(run, ensure_ascii=False).encode()  # half a character would stop whoever prints or writes it
-    if run["format"] != RUN_FORMAT:
-        raise ValueError(f"it is of format {run['format']!r} and this version of mirolib reads {RUN_FORMAT}")
-    return run
-
-
-def _bounded(digits: str) -> int:
-    if abs(number := int(digits)) >= 1 << 63:  # what a column holds
-        raise ValueError(f"it has a number of {len(digits)} digits")
-    return number
-
-
-def checked_bytes(file: Path) -> bytes:
-    """The content of a file of a run, compared with the run's list of checksums where it has ended.
-
-    Raises:
-        OSError: If it can't be read.
-        ValueError: If it is not what the list says.
-    """
-    content, sums = file.read_bytes(), file.parent / SUMS
-    if sums.exists():
-        line = f"{hashlib.sha256(content).hexdigest()}  {file.name}"
-        if line not in sums.read_text("utf-8", "replace").split("\n"):
-            raise ValueError(f"{file.name} is not what {SUMS} says; it was damaged or changed by hand")
-    return content
 
 
 def refuse_changes(run_id: str, then: dict[str, Any], now: dict[str, Any]) -> None:

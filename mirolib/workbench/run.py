@@ -17,7 +17,8 @@ import pandas as pd
 from mirolib.base.display import facts
 from mirolib.experiment.settings import RunSettings
 from mirolib.records import TaskRecord
-from mirolib.workbench.folder import SUMS, checked_bytes, is_owned, read_run, results_folder
+from mirolib.workbench.folder import is_owned, results_folder
+from mirolib.workbench.run_file import SUMS, checked_bytes, read_run
 
 _NUMBERS = {
     "tasks": ("task", "stream_size", "episodic_size", "swap_ratio", "memory_bytes", "average_accuracy"),
@@ -169,9 +170,16 @@ def load_run(file: Path) -> dict[str, Any]:
 
 
 def read_trace(path: Path) -> pd.DataFrame:
-    """The power trace in a run's folder, as far as it was written; may be empty."""
-    file = path / "trace.csv"
-    return pd.read_csv(file) if file.exists() else pd.DataFrame({"time_s": [], "rail": [], "power_w": []})
+    """The power trace in a run's folder, as far as it was written; may be empty, as it is where it can't be read."""
+    empty, file = pd.DataFrame({"time_s": [], "rail": [], "power_w": []}), path / "trace.csv"
+    try:
+        table = pd.read_csv(io.BytesIO(checked_bytes(file)))[list(empty)]
+        return table.assign(**{name: pd.to_numeric(table[name]) for name in ("time_s", "power_w")})
+    except FileNotFoundError:
+        return empty
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s can't be read: %s", file, error)
+        return empty
 
 
 def open_run(path: str | Path) -> Run:

@@ -1,5 +1,3 @@
-from unittest.mock import patch
-
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -33,7 +31,6 @@ def test_every_prefix_of_a_balanced_order_is_balanced(labels, seed):
         assert not len(wanting) or wanting.min() >= counts.max() - 1
 
 
-@patch("mirolib.memory.buffers.CHUNK", 3)  # so that discarding moves more than a chunk
 @given(st.data())
 def test_sample_array_keeps_samples_ids_and_labels_together(data):
     array = SampleArray(8, SHAPE, "uint8")
@@ -65,6 +62,16 @@ def test_sample_array_keeps_samples_ids_and_labels_together(data):
         array.gather(np.arange(len(array)), samples, labels)
         np.testing.assert_array_equal(samples, tagged(array.ids))
         np.testing.assert_array_equal(labels, labels_of(array.ids))
+
+
+def test_discarding_more_than_a_chunk_moves_every_sample(monkeypatch):
+    monkeypatch.setattr("mirolib.memory.buffers.CHUNK", 3)
+    array, ids = SampleArray(20, SHAPE, "uint8"), make_ids(np.zeros(20), np.arange(20))
+    array.append(tagged(ids), ids)
+    array.discard(np.arange(9))
+    samples, left = array.copy_of(np.arange(11))
+    assert set(left.tolist()) == set(ids[9:].tolist())
+    np.testing.assert_array_equal(samples, tagged(left))
 
 
 def episodic(capacity, labels, ordinals, stored):

@@ -172,14 +172,17 @@ def test_kill_9_fifty_times_keeps_every_committed_record(tmp_path):
 def test_reading_while_another_thread_writes_and_the_map_grows(tmp_path, monkeypatch):
     monkeypatch.setattr("mirolib.memory.storage._FIRST_MAP", 1 << 17)
     storage = opened(tmp_path, replace(PRINT, sample_shape=(3072,)))
-    put(storage, ids_of(0, 0, 200))
+    ids = ids_of(0, 0, 200)
+    samples = tagged(ids, (3072,))  # made before: readers that do little else are often in the way of a growing map
+    put(storage, ids)
     stop, reads, failed = threading.Event(), [], []
 
     def read(seed: int) -> None:
         rng = np.random.default_rng(seed)
         try:
             while not stop.is_set():
-                assert_holds(storage, ids_of(0, 0, 200)[rng.integers(0, 200, 16)])
+                some = rng.integers(0, 200, 8)
+                assert (storage.read(ids[some]) == samples[some]).all()
                 reads.append(seed)
         except BaseException as error:
             failed.append(error)
@@ -192,7 +195,7 @@ def test_reading_while_another_thread_writes_and_the_map_grows(tmp_path, monkeyp
     stop.set()
     for reader in readers:
         reader.join()
-    assert not failed and storage.count(1) == 2000 and storage.bytes_read == len(reads) * 16 * (3072 + 8)
+    assert not failed and storage.count(1) == 2000 and storage.bytes_read == len(reads) * 8 * (3072 + 8)
     assert 2200 * 3080 < storage.size_bytes < 2300 * 4096, "a record a page"
     storage.close()
     with pytest.raises(StorageError, match="can't be read"):

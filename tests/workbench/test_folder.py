@@ -220,3 +220,47 @@ def test_half_a_row_of_a_run_under_way_is_no_row(tmp_path):
         file.write("1,1,")
     assert len(open_run(folder.path).tasks) == 2
     folder.end("failed", "stopped")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_pipe_or_a_file_of_holes_is_named_and_the_others_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr("mirolib.workbench.run_file._MOST_BYTES", 1 << 20)
+    for name in ("pipe", "holes", "sound", "sums"):
+        with RunFolder("10_run", {}, results=tmp_path, run_id=name) as folder:
+            folder.set_summary({"final_accuracy": 0.5})
+    runs = tmp_path / "10_run"
+    for file in (runs / "pipe" / "run.json", runs / "sums" / "SHA256SUMS"):
+        file.unlink()
+        os.mkfifo(file)
+    os.truncate(runs / "holes" / "run.json", 1 << 40)
+    listed = load_runs(tmp_path).set_index("run_id")
+    assert listed["status"].to_dict() == {"sound": "finished"} | dict.fromkeys(("pipe", "holes", "sums"), "unreadable")
+    assert listed.loc["pipe", "error"].endswith("run.json is no file of at most 1 MiB")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"environment": None}, {"asked": 3}, {"parameters": []}, {"duration_s": "long"}, {"writes": {}}, {"resumed": 0},
+        {"status": ["running"]}, {"started": 0}, {"summary": 0},
+    ],
+)  # fmt: skip
+def test_a_run_json_that_lacks_what_it_takes_is_a_sentence_at_resume(tmp_path, change):
+    RunFolder("10_run", {}, results=tmp_path, run_id="mine").end("interrupted")
+    file = tmp_path / "10_run" / "mine" / "run.json"
+    (file.parent / "SHA256SUMS").unlink()
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    before = file.read_bytes()
+    with pytest.raises(InputError, match="can't be resumed: its run.json is unreadable"):
+        RunFolder("10_run", {}, results=tmp_path, run_id="mine", resume=True)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "time_s,rail\n1,2\n", "time_s,rail,power_w\nx,a,1\n", "\0"])
+def test_an_odd_power_trace_is_left_out_with_a_word(tmp_path, text, caplog):
+    with RunFolder("10_run", {}, results=tmp_path, run_id="mine"):
+        pass
+    path = tmp_path / "10_run" / "mine"
+    (path / "SHA256SUMS").unlink()
+    (path / "trace.csv").write_text(text)
+    assert open_run(path).trace.empty and "trace.csv can't be read" in caplog.text
