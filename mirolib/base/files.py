@@ -73,8 +73,7 @@ def write_atomic(path: Path, content: str | bytes) -> int:
         return size_bytes
     except BaseException as error:
         if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            _remove_quietly(temporary)
         if not isinstance(error, OSError):
             raise
         raise StorageError(_NOT_WRITTEN.format(path, error.strerror)) from error
@@ -159,9 +158,14 @@ def locked(path: Path, *, wait: bool = True, remove: bool = False) -> Iterator[N
             # else who held it before has removed it, and the next one may lock a new one
             if not remove or os.fstat(stream.fileno()).st_nlink:
                 break
-        if remove:
-            held.callback(path.unlink, missing_ok=True)
+        if remove:  # a medium that has become read-only keeps the file, which locks nothing any more
+            held.callback(_remove_quietly, path)
         yield
+
+
+def _remove_quietly(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def is_locked(path: Path) -> bool:

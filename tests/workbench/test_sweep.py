@@ -107,7 +107,7 @@ def test_an_error_of_the_disk_ends_the_sweep_and_the_next_call_goes_on(tmp_path,
 def test_a_run_that_someone_else_is_at_is_left_alone(tmp_path, launches, monkeypatch):
     monkeypatch.setattr(sweeps, "_ORPHAN_S", 0.1)
     run_id = next(iter(make_plan("10_run", GRID, 2, SMALL, "mine").members))
-    RunFolder("10_run", {}, results=tmp_path, run_id=run_id)
+    _owner = RunFolder("10_run", {}, results=tmp_path, run_id=run_id)
     with pytest.raises(InputError, match=rf"{run_id} of this sweep is still running; wait for it"):
         again(tmp_path)
 
