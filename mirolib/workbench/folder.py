@@ -1,4 +1,4 @@
-"""The folder of a run on disk: what it holds, who may write it, and what is read back with its checksum."""
+"""The folder of a run on disk: who owns it, and what is written into it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import json
 import logging
 import math
 import os
+import platform
 import re
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from mirolib.base.errors import InputError, StorageError
 from mirolib.base.files import TEMPORARY, append, is_locked, locked, log_storage_errors, remove, write_atomic
@@ -25,12 +29,12 @@ from mirolib.energy import EnergyMeter
 from mirolib.experiment.summary import summarise
 from mirolib.memory.wear import WriteMeter
 from mirolib.records import TaskRecord, tables_of
-from mirolib.workbench.process import PACKAGES, environment_stamp
 from mirolib.workbench.run_file import RUN_FORMAT, SUMS, read_run
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
 
+_PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")  # whose version may change a run's numbers
 _LOCK, LAUNCHED = ".owner.lock", ".launch.lock"
 _MAY_CHANGE = ("data", "medium")  # where the data and the run lie: a resumed run may say otherwise
 _NEEDED = {
@@ -72,7 +76,7 @@ def new_run_id(seed: int = 0) -> str:
 
 
 def claim(path: Path, *, resume: bool) -> dict[str, Any]:
-    """Makes the folder of a new run, or sees to it that one which was stopped can be taken up again.
+    """Sees to it that a folder, which the caller owns, holds no run, or one that was stopped and can be taken up again.
 
     Returns:
         What the `run.json` of the stopped run says; nothing for a new one.
@@ -80,12 +84,7 @@ def claim(path: Path, *, resume: bool) -> dict[str, Any]:
     Raises:
         InputError: If a run lies there and is not to be resumed, or it is and can't be: it is damaged or of another
             format, or has finished.
-        StorageError: If the folder can't be written.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(path, error) from error
     if not (path / "run.json").exists():
         return {}
     if not resume:
@@ -119,21 +118,19 @@ def owned(path: Path, lock: str = _LOCK) -> Iterator[None]:
         InputError: If another owner has it.
         StorageError: If it can't be written.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with locked(path / lock, wait=False, remove=True):
-            yield
-    except BlockingIOError as error:
-        raise InputError(f"Run {path.name} is still running, in another process or this one; stop it first.") from error
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"The results folder {path.parent} can't be written: {error.strerror}. "
-        "Make it writable or set MIRO_RESULTS to another."
-    )
+    # errors of the block itself are its own: only those of getting hold of the folder are told here
+    with ExitStack() as held:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(path / lock, wait=False, remove=True))
+        except BlockingIOError as error:
+            raise InputError(f"Run {path.name} is still running, here or in another process; stop it first.") from error
+        except OSError as error:
+            raise StorageError(
+                f"The results folder {path.parent} can't be written: {error.strerror}. "
+                "Make it writable or set MIRO_RESULTS to another."
+            ) from error
+        yield
 
 
 def refuse_changes(run_id: str, then: dict[str, Any], now: dict[str, Any]) -> None:
@@ -209,7 +206,7 @@ class RunFolder:
             "resumed": [*self._earlier.get("resumed", []), _now()] if self._earlier else [],
             "asked": parameters,
             "parameters": parameters,  # filled in once the data are loaded
-            "environment": environment_stamp(""),
+            "environment": _environment(""),
             "summary": {},
             **{name: self._earlier[name] for name in _TAKEN_UP if name in self._earlier},
             "writes": [*self._earlier.get("writes", []), {}],
@@ -291,9 +288,9 @@ class RunFolder:
         refuse_changes(self.run_id, self._earlier["parameters"], filled)
         if self._earlier["dataset_fingerprint"] != dataset_fingerprint:
             raise InputError(f"Run {self.run_id} was begun with other data; resume it with those, or begin a new run.")
-        then, now = self._earlier["environment"], environment_stamp("")
+        then, now = self._earlier["environment"], _environment("")
         text = "Run %s was begun with %s %s and goes on with %s: it may end with other numbers."
-        for package in ("python", "torch_threads", *PACKAGES):
+        for package in ("python", "torch_threads", *_PACKAGES):
             if then.get(package) != now[package]:
                 logger.warning(text, self.run_id, package, then.get(package), now[package])
 
@@ -306,7 +303,7 @@ class RunFolder:
         """Writes the parameters as they came out once defaults were filled in, and the hash of the data."""
         self._run["parameters"] = parameters
         self._run["dataset_fingerprint"] = dataset_fingerprint
-        self._run["environment"] = environment_stamp(str(parameters["device"]))
+        self._run["environment"] = _environment(str(parameters["device"]))
         self._write()
 
     @contextmanager
@@ -361,3 +358,18 @@ def _plain(value: Any) -> Any:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _environment(device: str) -> dict[str, object]:
+    """Versions and machine of a run; the device is named once it is known to work."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        **{package: version(package) for package in _PACKAGES},
+    }
