@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("file", help="what to write: a .html or a .csv")
     report.add_argument("filters", nargs="*", metavar="name=value", help="only runs with this, such as dataset=digits")
     report.add_argument("--sweep", default="", help="only the runs of this sweep")
+    report.add_argument("--places", action="store_true", help="leave folders and the machine's name in it")
     for one in (launching, many, figures, runs, report):
         one.add_argument("--results", help="folder of all results (default: the repository's, or MIRO_RESULTS)")
     check = command("verify", _verify, "check every record of a store")
@@ -152,7 +153,8 @@ def _reasons(runs: pd.DataFrame) -> list[str]:
 def _report(options: argparse.Namespace) -> None:
     results = _results(options)
     runs = load_sweep(options.sweep, results).runs if options.sweep else load_runs(results)
-    _say(str(write_report(options.file, select(runs, _pairs(options.filters)), unreadable_runs(runs, results))))
+    chosen, unread = select(runs, _pairs(options.filters)), unreadable_runs(runs, results)
+    _say(str(write_report(options.file, chosen, unread, places=options.places)))
 
 
 def _verify(options: argparse.Namespace) -> bool:
@@ -193,8 +195,9 @@ def main(arguments: list[str] | None = None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_Printable())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # papermill's own log repeats every cell
-    logging.getLogger("papermill").setLevel(logging.WARNING)
+    # papermill's own log repeats every cell, and after Ctrl-C asyncio's the tasks that it ended
+    for name, level in (("papermill", logging.WARNING), ("asyncio", logging.CRITICAL)):
+        logging.getLogger(name).setLevel(level)
     options = _parser().parse_args(arguments)
     try:
         return int(bool(options.work(options)))

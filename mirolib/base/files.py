@@ -6,9 +6,10 @@ import contextlib
 import errno
 import logging
 import os
+import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -23,8 +24,9 @@ except ImportError:
 _NOT_WRITTEN = "{} could not be written: {}. Free space or make the folder writable, then run again."
 TEMPORARY = ".miro-"
 """How the name of a file begins while it is being written; a process that is killed leaves it under that name."""
-_PROCESS_LOCK = "process.lock"
+PROCESS_LOCK = "process.lock"
 
+_MOST_BYTES = 64 << 20  # a table of a million rows fits
 _TRIES = 20  # of a lock that is not to be waited for
 
 _HELD: WeakSet[Any] = WeakSet()  # files whose locks this process holds
@@ -103,6 +105,31 @@ def append(path: Path, lines: str) -> int:
         return len(content)
     except OSError as error:
         raise StorageError(_NOT_WRITTEN.format(path, error.strerror)) from error
+
+
+def read_bounded(path: str | os.PathLike[str], most_bytes: int = _MOST_BYTES) -> bytes:
+    """The bytes of a plain file of bounded size.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is larger, or no plain file.
+    """
+    about = os.stat(path)
+    # a pipe would be waited for without end, and a file of holes fill the memory of a board
+    if not stat.S_ISREG(about.st_mode) or about.st_size > most_bytes:
+        raise ValueError(f"{Path(path).name} is no file of at most {most_bytes >> 20} MiB")
+    return Path(path).read_bytes()
+
+
+def clear(folder: Path, files: Iterable[Path]) -> None:
+    """Deletes files of a folder, and the folder where that leaves it empty: what else lies there is the user's.
+
+    What can't be deleted stays.
+    """
+    for file in files:
+        _remove_quietly(file)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def remove(path: Path) -> None:
@@ -203,7 +230,7 @@ def folder_held(folder: Path, *, may_write: bool = True) -> Iterator[None]:
         OSError: If the lock file can't be made or written.
         StorageError: If a process, perhaps this one, has the folder; the sentence names it.
     """
-    path = folder / _PROCESS_LOCK
+    path = folder / PROCESS_LOCK
     with contextlib.ExitStack() as lock:
         if may_write or path.exists():
             try:

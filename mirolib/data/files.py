@@ -139,7 +139,7 @@ def cached_samples(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    for old in folder.glob(f"{spec.name}-*.npy"):
+    for old in folder.glob(f"{spec.name}-{'[0-9a-f]' * len(stamp)}.npy"):
         if old != path:
             with suppress(OSError):  # another run may hold it open
                 old.unlink()

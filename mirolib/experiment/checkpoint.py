@@ -20,10 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from mirolib.base.errors import InputError
-from mirolib.base.files import make_folder, remove, write_atomic
+from mirolib.base.files import TEMPORARY, clear, make_folder, read_bounded, remove, write_atomic
 from mirolib.base.state import State
 
 CHECKPOINT_FORMAT = 2
+_MOST_BYTES = 1 << 34  # with momentum, two thousand million weights
 _KEEP = 2  # the last may be the one that a failing card has damaged
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{32})\.safetensors")
 
@@ -59,6 +60,10 @@ class Checkpoints:
             remove(old)
         return path
 
+    def delete(self) -> None:
+        """Deletes all of them, and the folder if nothing else is in it."""
+        clear(self.folder, [*self.files(), *self.folder.glob(f"{TEMPORARY}*")])
+
     def latest(self) -> State | None:
         """The newest checkpoint that is whole; None where there is none. Damaged ones are named in the log.
 
@@ -83,9 +88,9 @@ def read_checkpoint(path: Path) -> State:
         InputError: If it can't be read, is damaged, or is of another format.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"The checkpoint {path} can't be read: {error.strerror}.") from error
+        content = read_bounded(path, _MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise InputError(f"The checkpoint {path} can't be read: {getattr(error, 'strerror', error)}.") from error
     name = _NAME.fullmatch(path.name)
     if not name or xxhash.xxh3_128_hexdigest(content) != name[2]:
         raise InputError(f"The checkpoint {path} is damaged: its content is not what its name says.")

@@ -17,7 +17,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from mirolib.base.errors import StorageError
-from mirolib.base.files import folder_held
+from mirolib.base.files import PROCESS_LOCK, clear, folder_held
 from mirolib.data.stream import ORDINAL_BITS, ORDINAL_MASK
 from mirolib.memory.store_file import PARTS, footprint, is_sound, key_of
 from mirolib.memory.store_pages import Snapshot, Tree, snapshots
@@ -140,6 +140,13 @@ def salvage(path: Path) -> int:
     finally:
         shutil.rmtree(target, ignore_errors=True)
     return saved
+
+
+def delete_store(path: Path) -> None:
+    """Deletes a store's files, and its folder if nothing else is in it."""
+    names = (DATA, "lock.mdb")  # the second is made by LMDB
+    clear(path / _SALVAGED, [path / _SALVAGED / name for name in names])
+    clear(path, [path / name for name in (*names, PROCESS_LOCK)])
 
 
 def repair(path: str | os.PathLike[str]) -> int:

@@ -23,7 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 from mirolib.base.errors import InputError, StorageError
-from mirolib.base.files import locked, write_atomic
+from mirolib.base.files import locked, read_bounded, write_atomic
 
 DEFAULT_CYCLES = 1000  # the least of the ratings above: a card whose kind nobody told is better thought too old
 _LONGEST_NAME = 128
@@ -241,7 +241,7 @@ def _ledger() -> Iterator[dict[str, dict]]:
 
 def _read(path: Path) -> dict[str, dict]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bounded(path))
         numbers = [about[name] or 0 for about in content["media"].values() for name in _NEW]
         if content["format"] != 1 or not all(0 <= number <= _MOST for number in numbers):
             raise ValueError("another format, or a number out of range")

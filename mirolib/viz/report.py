@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import html
+import os
+import re
 import warnings
 from datetime import datetime, timezone
 from pathlib import Path
+from socket import gethostname
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -15,6 +18,7 @@ from mirolib.base.errors import InputError
 from mirolib.base.files import write_atomic
 from mirolib.viz.compare import accuracy_matrices, accuracy_over_energy, configurations, energy_of_phases
 from mirolib.workbench.compare import MEASURES, comparable, over_seeds, varied, warn_of_mixed_energy
+from mirolib.workbench.folder import PROJECT
 from mirolib.workbench.run import open_run
 
 _SIDE_BY_SIDE = 4  # runs; their panels fill the page's 1,240 pixels
@@ -24,13 +28,16 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 _STYLE = Path(__file__).with_name("report.css").read_text("utf-8")
 
 
-def write_report(path: str | Path, runs: pd.DataFrame, unread: pd.DataFrame | None = None) -> Path:
+def write_report(
+    path: str | Path, runs: pd.DataFrame, unread: pd.DataFrame | None = None, *, places: bool = False
+) -> Path:
     """Writes runs to a file: every run a row as `.csv`, or a page that compares them as `.html`.
 
     Args:
         path: The file; its ending says which.
         runs: A row a run, as from `load_runs`.
         unread: What could not be read, as from `mirolib.workbench.compare.unreadable_runs`; the page names it.
+        places: Whether the machine's name and folders stay in it, which are no concern of those a report is for.
 
     Returns:
         The file.
@@ -46,8 +53,30 @@ def write_report(path: str | Path, runs: pd.DataFrame, unread: pd.DataFrame | No
         raise InputError(f"There is no folder {path.parent}; make it, or name another for the report.")
     if not len(runs):
         raise InputError("There are no such runs; leave out a condition, or name another results folder.")
-    write_atomic(path, _page(runs, unread) if path.suffix == ".html" else runs.to_csv(index=False, lineterminator="\n"))
+    if not places:
+        unread = None if unread is None else _placeless(unread)
+        runs = _placeless(runs)
+    if path.suffix == ".html":
+        content = _page(runs, unread)
+    else:
+        content = (runs if places else runs.drop(columns="path", errors="ignore")).to_csv(
+            index=False, lineterminator="\n"
+        )
+    write_atomic(path, content)
     return path
+
+
+def _placeless(table: pd.DataFrame) -> pd.DataFrame:
+    """A table without the machine's name and folders; of a path in a sentence the last part is left."""
+    # known folders by name, since one with a space in it ends nowhere that a pattern could see
+    folders = {Path.home(), Path.cwd(), PROJECT, *(Path(path).parent.parent for path in table.get("path", ()))}
+    known = "|".join(re.escape(str(folder)) for folder in folders if folder.name)
+    places = re.compile(rf"(?<![\w./<])(?:(?:{known})/(?:[^\s/]+/)*|/(?:[^\s/]+/)+)|\b{re.escape(gethostname())}\b")
+    said = [name for name in ("error", "problem") if name in table]
+    # the path of a run is needed to open it
+    named = [name for name in ("data", "energy", "medium", *["path"] * ("problem" in table)) if name in table]
+    shorter = {name: [places.sub("", text) if isinstance(text, str) else text for text in table[name]] for name in said}
+    return table.assign(**shorter, **{name: [Path(str(path)).name for path in table[name]] for name in named})
 
 
 def _page(runs: pd.DataFrame, unread: pd.DataFrame | None) -> str:
@@ -66,7 +95,7 @@ def _page(runs: pd.DataFrame, unread: pd.DataFrame | None) -> str:
         parts += [_figure(plot, note), *_table("Settings, mean and standard deviation (sd) over n seeds", numbered)]
         parts += _side_by_side(finished.drop_duplicates(varied(finished) or ["dataset"]).head(_SIDE_BY_SIDE))
     unfinished = runs[runs["status"] != "finished"]
-    parts += _table("Runs that did not finish", unfinished.reindex(columns=["notebook", "run_id", "status", "error"]))
+    parts += _table("Runs left out", unfinished.reindex(columns=["notebook", "run_id", "status", "error"]))
     parts += _table("What could not be read", unread)
     shown = finished.dropna(axis=1, how="all").drop(columns=["path", "cost", "cost_kind", "error"], errors="ignore")
     parts += _table("Every finished run", shown)
@@ -81,7 +110,8 @@ def _side_by_side(table: pd.DataFrame) -> list[str]:
     runs = {row["run_id"]: open_run(row["path"]) for row in table.to_dict("records")}
     shown = table[["run_id", "dataset", *varied(table), "seed", *MEASURES]].dropna(axis=1, how="all")
     parts = _table("The best run of each of the most accurate settings", shown.loc[:, ~shown.columns.duplicated()])
-    parts += [f'<p class="warning">{html.escape(problem)}</p>' for run in runs.values() for problem in run.problems]
+    problems = [problem.replace(f"{run.path}{os.sep}", "") for run in runs.values() for problem in run.problems]
+    parts += [f'<p class="warning">{html.escape(problem)}</p>' for problem in problems]
     parts += [_figure(draw(runs)) for draw in (configurations, accuracy_matrices, energy_of_phases)]
     events = [run.events.assign(run=name) for name, run in runs.items() if len(run.events)]
     columns = ["run", "task", "epoch", "stream_size", "episodic_size", "swap_ratio", "reason"]

@@ -98,7 +98,8 @@ def over_seeds(runs: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFr
 
     Returns:
         A row a setting: the columns `by`, `dataset`, `cost_kind`, `setting` (a name for it), `n`, and for each measure
-        and `cost` its mean, with its standard deviation as `<name>_sd` (NaN for one run).
+        and `cost` its mean, with its standard deviation as `<name>_sd` (NaN where `n` is 1). Runs that were repeated
+        with one seed are averaged first and count once in `n`: they are no further sample of what seeds do.
 
     Raises:
         InputError: If a column is unknown.
@@ -107,8 +108,10 @@ def over_seeds(runs: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFr
     by = varied(table) if by is None else list(by)
     if unknown := [name for name in by if name not in table]:
         raise InputError(f"No run has a value {unknown[0]!r}; choose from {', '.join(SETTINGS)}.")
-    keys = list(dict.fromkeys([*by, "dataset", "cost_kind"]))
-    measures = [*MEASURES, "cost"]
+    keys, measures = list(dict.fromkeys([*by, "dataset", "cost_kind"])), [*MEASURES, "cost"]
+    alike = pd.DataFrame({name: table[name].map(_text) for name in dict.fromkeys([*SETTINGS, *keys])})
+    table[measures] = table[measures].groupby([alike[name] for name in alike]).transform("mean")
+    table = table[~alike.duplicated()]
     groups = table.groupby([table[key].map(_text) for key in keys], sort=False)
     rows = groups[keys].first().reset_index(drop=True)
     mean, spread = groups[measures].mean(), groups[measures].std().add_suffix("_sd")
@@ -160,10 +163,14 @@ def unreadable_runs(runs: pd.DataFrame, results: str | os.PathLike[str] | None =
         One row each: `path` and `problem`.
     """
     folder = results_folder(results)
-    files = [path for path in folder.glob("*") if path.is_file() and path.name != "README.md"]
-    files += [path for path in folder.glob("*/*") if path.parent.name != "sweeps" and not (path / "run.json").is_file()]
+    # names with a dot are the system's, an editor's or Jupyter's
+    files = [path for path in folder.glob("[!.]*") if path.is_file() and path.name != "README.md"]
+    runs_of = [path for path in folder.glob("[!.]*/[!.]*") if path.parent.name != "sweeps"]
+    files += [path for path in runs_of if not (path / "run.json").is_file()]
     rows = [(str(path), "no run.json" if path.is_dir() else "a stray file") for path in sorted(files)]
-    rows += [(run["path"], run["error"]) for run in runs.to_dict("records") if run["status"] == "unreadable"]
+    rows += [
+        (run["path"], run["error"]) for run in runs.to_dict("records") if run["status"] in ("unreadable", "unvouched")
+    ]
     return pd.DataFrame(rows, columns=["path", "problem"])
 
 

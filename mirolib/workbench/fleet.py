@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mirolib.base.errors import InputError, RunError, StorageError
+from mirolib.base.files import TEMPORARY
 from mirolib.energy.doctor import readable
 from mirolib.workbench.folder import RunFolder
-from mirolib.workbench.launch import launch, notebook_path
+from mirolib.workbench.launch import launch, notebook_path, stop_kernels
 from mirolib.workbench.run import load_run
 from mirolib.workbench.sweep_plan import Runs, SweepPlan
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, WorkerPlugin
 
 _one_at_a_time = threading.Lock()  # a worker may have several threads, and its device still trains one run
 
@@ -86,33 +87,49 @@ def _check_versions(where: str, found: dict[str, str], expected: dict[str, str])
             raise InputError(f"Worker {where} has {name} {theirs}, here it is {ours}; install the same on both.")
 
 
-def run_on_workers(client: Client, plan: SweepPlan, todo: Runs, arriving: Path) -> Generator[Path]:
+def run_on_workers(client: Client, plan: SweepPlan, todo: Runs) -> Generator[Path]:
     """Runs a sweep's notebook on the workers of a client and yields each run's folder when its files are here.
 
-    A run whose worker is lost is given to another one. What is still `arriving` lies in a folder on the same disk.
+    A run whose worker is lost is given to another one.
     """
     from distributed import CancelledError, as_completed
 
     expected = versions(plan.notebook)
     _check_workers(client, plan, expected)
     # not pure: dask would hand back what it knows of a former attempt
+    client.register_plugin(_stopper())
     futures = {
         client.submit(run_on_worker, plan.notebook, run.name, values, expected, pure=False): run
         for run, values in todo.items()
     }
     try:
         for future in as_completed(futures):
-            run, error = futures[future], future.exception()
-            if isinstance(error, CancelledError):
-                raise RunError("The scheduler is gone; start it and its workers, then run the sweep again.") from error
-            if error is None:
-                write_run(future.result(), run, arriving)
-            else:  # the other runs go on
+            run = futures[future]
+            try:
+                files = future.result()
+            except CancelledError as error:
+                gone = "The scheduler is gone; start it and its workers, then run the sweep again."
+                raise RunError(gone) from error
+            except Exception as error:  # the other runs go on
                 folder = RunFolder(plan.notebook, todo[run], results=run.parents[1], run_id=run.name)
                 folder.end("failed", f"{type(error).__name__}: {error}")
+            else:
+                write_run(files, run)
             yield run
     finally:
         client.cancel(list(futures))
+
+
+def _stopper() -> WorkerPlugin:
+    from distributed import WorkerPlugin
+
+    class StopKernels(WorkerPlugin):
+        """Ends the kernels of a worker that ends, as one does whose scheduler is gone."""
+
+        def teardown(self, worker: object) -> None:
+            stop_kernels()
+
+    return StopKernels()
 
 
 def _check_workers(client: Client, plan: SweepPlan, expected: dict[str, str]) -> None:
@@ -132,19 +149,20 @@ def _check_workers(client: Client, plan: SweepPlan, expected: dict[str, str]) ->
             )
 
 
-def write_run(files: Mapping[str, bytes], run: Path, arriving: Path) -> None:
+def write_run(files: Mapping[str, bytes], run: Path) -> None:
     """Writes the files of a run that came from elsewhere, whole or not at all.
 
     Raises:
         StorageError: If the disk is full or can't be written.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="arriving-", dir=arriving, ignore_cleanup_errors=True) as folder:
+        run.parent.mkdir(exist_ok=True)
+        # beside its place, or it might have to go from one disk to another
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=run.parent, ignore_cleanup_errors=True) as folder:
             whole = Path(folder) / "run"
             whole.mkdir()
             for name, content in files.items():
                 (whole / name).write_bytes(content)
-            run.parent.mkdir(exist_ok=True)
             whole.rename(run)
     except OSError as error:
         raise StorageError(f"{run} could not be written: {error.strerror}. Free space, then run again.") from error

@@ -29,17 +29,18 @@ from mirolib.energy import EnergyMeter
 from mirolib.experiment.summary import summarise
 from mirolib.memory.wear import WriteMeter
 from mirolib.records import TaskRecord, tables_of
-from mirolib.workbench.run_file import RUN_FORMAT, SUMS, read_run
+from mirolib.workbench.run_file import RUN_FORMAT, SUMS, doubt, read_run
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
 
 _PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")  # whose version may change a run's numbers
 _LOCK, LAUNCHED = ".owner.lock", ".launch.lock"
+_TABLES = ("tasks", "swaps", "energy", "events", "trials", "trace")
 _MAY_CHANGE = ("data", "medium")  # where the data and the run lie: a resumed run may say otherwise
 _NEEDED = {
     "asked": dict, "parameters": dict, "environment": dict, "summary": dict, "writes": list, "resumed": list,
-    "started": str, "status": str, "duration_s": int | float,
+    "started": str, "status": str, "duration_s": int | float, "notebook": str, "run_id": str,
 }  # fmt: skip
 _TAKEN_UP = ("asked", "parameters", "dataset_fingerprint", "energy", "summary")  # what a resumed run has from before
 
@@ -47,8 +48,15 @@ logger = logging.getLogger(__name__)
 
 
 def results_folder(results: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of all results: the one given, that of the variable `MIRO_RESULTS`, or the repository's."""
-    return Path(results or os.environ.get("MIRO_RESULTS") or PROJECT / "results").absolute()
+    """The folder of all results: the one given, that of the variable `MIRO_RESULTS`, or the repository's.
+
+    Raises:
+        InputError: If its name is no text in UTF-8, as notebooks and tables are.
+    """
+    folder = Path(results or os.environ.get("MIRO_RESULTS") or PROJECT / "results").absolute()
+    if not str(folder).isprintable():
+        raise InputError(f"The results folder's name, {str(folder)!a}, is no printable text; rename it.")
+    return folder
 
 
 def plain_name(name: str) -> str:
@@ -98,6 +106,8 @@ def claim(path: Path, *, resume: bool) -> dict[str, Any]:
         raise InputError(f"Run {path.name} can't be resumed: its run.json is unreadable ({error!r:.200}).") from error
     if run["status"] == "finished":
         raise InputError(f"Run {path.name} has finished; there is nothing to resume.")
+    if (run["notebook"], run["run_id"]) != (path.parent.name, path.name):
+        raise InputError(f"Run {path.name} can't be resumed: {doubt(path / 'run.json', run)}.")
     return run
 
 
@@ -190,12 +200,11 @@ class RunFolder:
 
     def _begin(self, notebook: str, parameters: dict[str, Any], earlier: dict[str, Any]) -> None:
         self._earlier = earlier
-        for litter in (*self.path.glob(f"{TEMPORARY}*"), self.path / SUMS):  # of a process killed while writing
-            remove(litter)
         # the monotonic clock: a board without a battery sets its wall clock while a run goes on
         self._start = time.monotonic() - self._earlier.get("duration_s", 0.0)
         self.writes = WriteMeter(self.path)
         self._columns: dict[str, list[str]] = {}  # of the tables begun by this process
+        self._tables = set(_TABLES)  # the library's: other ones are the user's
         self._tasks = self._readings = 0  # written by this process
         self._run: dict[str, Any] = {
             "format": RUN_FORMAT,
@@ -212,16 +221,22 @@ class RunFolder:
             "writes": [*self._earlier.get("writes", []), {}],
         }
         self._write()
+        # last: a run that is killed before it says that it goes on has its checksums still
+        for litter in (*self.path.glob(f"{TEMPORARY}*"), self.path / SUMS):  # of a process killed while writing
+            remove(litter)
 
-    def _write(self) -> None:
+    def _content(self) -> bytes:
         self._run["duration_s"] = round(time.monotonic() - self._start, 3)
         # JSON knows no NaN, though Python's would write one: other programs could not read the file
-        text = json.dumps(_plain(self._run), indent=1, allow_nan=False) + "\n"
-        self.writes.add(result_bytes=write_atomic(self.path / "run.json", text))
+        return (json.dumps(_plain(self._run), indent=1, allow_nan=False) + "\n").encode()
+
+    def _write(self) -> None:
+        self.writes.add(result_bytes=write_atomic(self.path / "run.json", self._content()))
 
     def write_table(self, name: str, table: pd.DataFrame) -> Path:
         """Writes a table as `<name>.csv`."""
         path = self.path / f"{name}.csv"
+        self._tables.add(name)
         self.writes.add(result_bytes=write_atomic(path, table.to_csv(index=False, lineterminator="\n")))
         return path
 
@@ -336,11 +351,12 @@ class RunFolder:
         """Writes how the run ended, and lets its folder go."""
         with self._owned:
             self._run |= {"status": status, "ended": _now(), "error": error}
-            self._write()
-            # last: while a run goes on its files change, and sums of them would call it damaged
-            files = sorted([*self.path.glob("*.csv"), self.path / "run.json"])
-            lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+            names = sorted(f"{name}.csv" for name in self._tables if (self.path / f"{name}.csv").exists())
+            files = {name: (self.path / name).read_bytes() for name in names} | {"run.json": self._content()}
+            lines = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()]
+            # the checksums first: a run that says that it has ended has them, wherever it is killed
             write_atomic(self.path / SUMS, "".join(lines))
+            write_atomic(self.path / "run.json", files["run.json"])
 
 
 def _plain(value: Any) -> Any:

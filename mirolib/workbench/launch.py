@@ -6,13 +6,17 @@ import contextlib
 import io
 import json
 import logging
+import os
+import signal
 import tempfile
+from collections.abc import Set
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Optional, Union
 
 import pandas as pd
+import psutil
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mirolib.base.errors import InputError, RunError, StorageError
@@ -21,9 +25,18 @@ from mirolib.energy import named
 from mirolib.experiment.settings import RunSettings
 from mirolib.workbench.folder import LAUNCHED, PROJECT, RunFolder, claim, new_run_id, owned, refuse_changes, run_path
 from mirolib.workbench.run import load_run
+from mirolib.workbench.run_file import read_run
 
 _PATHS = {"data", "energy"}  # parameters that may name a file or folder
+_LONGEST_FOLDER = 80  # leaves room for a folder of a launch's own and the sockets' names
+_FILES = 128
+_INTERRUPT_S = 10.0
 _PYTHON_WORDS = {"None": "null", "True": "true", "False": "false"}  # as they stand in JSON
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -160,17 +173,22 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
         StorageError: If the results folder can't be written, or is taken away meanwhile.
         RunError: If the run failed; the sentence is its own.
     """
+    _check_files()
     checked = _launchable(notebook, parameters | ({"resume": True} if resume else {}))
     run_id = checked.get("run_id") or new_run_id(checked.get("seed", 0))
     path = run_path(checked.get("results"), notebook, run_id)
     output, file = path / "notebook.ipynb", path / "run.json"
     if resume and file.exists() and (done := load_run(file))["status"] == "finished":
-        refuse_changes(run_id, json.loads(file.read_bytes())["asked"], checked)
+        refuse_changes(run_id, read_run(file)["asked"], checked)
         return Launched(output, pd.Series(done))
     with owned(path, LAUNCHED):  # or two launches of one run would write one notebook
         with owned(path):
             claim(path, resume=resume)
-        _execute(notebook, output, checked | {"run_id": run_id, "results": str(path.parents[1])}, progress)
+        try:
+            _execute(notebook, output, checked | {"run_id": run_id, "results": str(path.parents[1])}, progress)
+        except KeyboardInterrupt:
+            _leave(notebook, output, checked | {"results": str(path.parents[1])}, "interrupted", "KeyboardInterrupt")
+            raise
     done = load_run(file)
     if done["status"] != "finished":
         raise RunError(f"{notebook} ended without a finished run in {path}; see {output}.")
@@ -206,10 +224,10 @@ def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: 
     logger.info("running %s into %s", notebook, output.parent)
     try:
         # sockets of its own, so that launches side by side don't take each other's
-        with tempfile.TemporaryDirectory(prefix="miro-") as sockets:
+        with tempfile.TemporaryDirectory(prefix="miro-", dir=_sockets_folder()) as sockets:
             papermill.execute_notebook(
-                str(notebook_path(notebook)),
-                str(output),
+                # papermill fills in what stands in braces
+                *(str(file).replace("{", "{{").replace("}", "}}") for file in (notebook_path(notebook), output)),
                 parameters=parameters,
                 # not `cwd`, for which papermill moves the whole process, and with it other launches
                 resources={"metadata": {"path": str(NOTEBOOKS)}},
@@ -222,6 +240,8 @@ def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: 
         raise _failed(notebook, output, parameters, f"{error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
         raise _failed(notebook, output, parameters, "its kernel died, perhaps for want of memory") from error
+    except RuntimeError as error:  # of jupyter_client, whose own kinds are these
+        raise _failed(notebook, output, parameters, f"its kernel did not start ({error})") from error
     except OSError as error:
         try:
             json.loads(output.read_bytes())
@@ -234,9 +254,39 @@ def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: 
         ) from error
 
 
+def _check_files() -> None:
+    # later, want of file descriptors would end it somewhere in a library
+    if resource is not None and 0 <= (most := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) < _FILES:
+        raise InputError(
+            f"A launch takes up to {_FILES} open files, and {most} are allowed; raise that with ulimit -n."
+        )
+
+
+def _sockets_folder() -> str | None:
+    """Where sockets can lie, whose paths may have 107 bytes: with temporary files, unless these lie too deep."""
+    too_long = len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER
+    return "/tmp" if too_long and os.path.isdir("/tmp") else None
+
+
+def stop_kernels(others: Set[int] = frozenset()) -> None:
+    """Interrupts this process's kernels that are not among `others`, as Ctrl-C would, and kills those that go on."""
+    children = [child for child in psutil.Process().children() if child.pid not in others]
+    kernels = [child for child in children if "ipykernel_launcher" in " ".join(child.cmdline())]
+    for kernel in kernels:
+        kernel.send_signal(signal.SIGINT)
+    for kernel in psutil.wait_procs(kernels, timeout=_INTERRUPT_S)[1]:
+        kernel.kill()
+
+
 def _failed(notebook: str, output: Path, parameters: dict[str, Any], sentence: str) -> RunError:
-    """The error of a launch, which is also left as a failed run where the notebook ended before it had made one."""
-    if not (output.parent / "run.json").exists():
-        folder = RunFolder(notebook, parameters, results=parameters["results"], run_id=parameters["run_id"])
-        folder.end("failed", sentence)
+    """The error of a launch, which is also left as a failed run."""
+    _leave(notebook, output, parameters, "failed", sentence)
     return RunError(f"{notebook} failed: {sentence} (executed notebook: {output})")
+
+
+def _leave(notebook: str, output: Path, parameters: dict[str, Any], status: str, sentence: str) -> None:
+    """Leaves a run that says how a launch ended, where the notebook ended before it had made one."""
+    with contextlib.suppress(InputError):  # a kernel that has just been stopped may have it still
+        if not (output.parent / "run.json").exists():
+            folder = RunFolder(notebook, parameters, results=parameters["results"], run_id=output.parent.name)
+            folder.end(status, sentence)

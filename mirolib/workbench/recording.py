@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.experiment.experiment import Disturbance, Experiment, prepared
 from mirolib.experiment.settings import RunSettings
 from mirolib.experiment.summary import summarise
+from mirolib.memory.store_check import delete_store
 from mirolib.records import EpochRecord, TaskRecord, tables_of
 from mirolib.workbench.folder import RunFolder, refuse_changes
 from mirolib.workbench.run import Run, read_trace
@@ -92,7 +92,7 @@ class RecordedRun:
                 self._identity.check(loaded(_Identity, state.get("run")))
             if state is None:
                 # a store without a checkpoint holds samples of a run that begins anew
-                shutil.rmtree(self._store, ignore_errors=True)
+                delete_store(self._store)
             self.experiment = Experiment.of(stream, filled, self._store, disturb)
             self.folder.set_parameters(asdict(filled), stream.dataset.fingerprint)
             if state is not None:
@@ -141,13 +141,13 @@ class RecordedRun:
             self._close()
         # outside the folder's block: the run is finished once its files say so, whatever becomes of the store
         if not self._keep_store:
-            shutil.rmtree(self._store, ignore_errors=True)
-            shutil.rmtree(self._checkpoints.folder, ignore_errors=True)
+            delete_store(self._store)
+            self._checkpoints.delete()
 
     def _close(self) -> None:
         """Writes the ledger as far as it goes; a store without a checkpoint is of no use to anyone."""
         if not self._checkpoints.files():
-            shutil.rmtree(self._store, ignore_errors=True)
+            delete_store(self._store)
         meter = self.experiment.meter
         self.folder.write_energy(meter)
         self.folder.account(self.experiment.memory.storage.bytes_written)

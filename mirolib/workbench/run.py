@@ -18,7 +18,7 @@ from mirolib.base.display import facts
 from mirolib.experiment.settings import RunSettings
 from mirolib.records import TaskRecord
 from mirolib.workbench.folder import is_owned, results_folder
-from mirolib.workbench.run_file import SUMS, checked_bytes, read_run
+from mirolib.workbench.run_file import SUMS, checked_bytes, doubt, read_run
 
 _NUMBERS = {
     "tasks": ("task", "stream_size", "episodic_size", "swap_ratio", "memory_bytes", "average_accuracy"),
@@ -76,7 +76,8 @@ class Run:
                 "work of learning": f"{row['learning_work']:,.0f} sample visits",
                 "energy of learning": unknown if math.isnan(joules) else energy,
             }
-        return values | {"folder": self.path}
+        doubts = {"not vouched for": row["error"]} if row.get("status") == "unvouched" else {}
+        return values | doubts | {"folder": self.path}
 
     @property
     def settings(self) -> RunSettings:
@@ -138,8 +139,9 @@ def load_runs(results: str | os.PathLike[str] | None = None, notebook: str = "*"
 
     Returns:
         One row a run: `notebook`, `run_id`, `status`, `path`, its parameters and its summary. The status is
-        `finished`, `failed`, `interrupted`, `running`, `died` (its process is gone without a word) or
-        `unreadable` (its `run.json` is damaged; column `error` says how).
+        `finished`, `failed`, `interrupted`, `running`, `died` (its process is gone without a word), `unvouched` (it is
+        a copy or was renamed, or its checksums or what they name are gone) or `unreadable` (its `run.json` is damaged
+        or was changed); column `error` says how.
     """
     files = sorted(results_folder(results).glob(f"{notebook}/*/run.json"))
     table = pd.DataFrame([load_run(file) for file in files])
@@ -161,6 +163,8 @@ def load_run(file: Path) -> dict[str, Any]:
         status, problem = str(run["status"]), run.get("error")
         if status == "running" and not is_owned(file.parent):
             status, problem = "died", "its process ended without a word: killed, out of memory, or power lost"
+        if why := doubt(file, run):
+            status, problem = "unvouched", f"{why} (it says {status}{f': {problem}' if problem else ''})"
         # last, so that no parameter of that name can stand in its place
         own = {"status": status, "error": problem, "started": str(run["started"])}
         return row | run["parameters"] | run["summary"] | row | own | {"duration_s": float(run["duration_s"])}
@@ -188,16 +192,16 @@ def open_run(path: str | Path) -> Run:
     Args:
         path: The folder, such as column `path` of `load_runs` names.
     """
-    tables, problems = {}, []
+    tables, problems, path = {}, [], Path(os.path.abspath(path))
     for name in _NUMBERS:
-        file = Path(path) / f"{name}.csv"
+        file = path / f"{name}.csv"
         try:
             tables[name] = _read_table(file, name)
         except (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
             tables[name] = pd.DataFrame(columns=[*_NUMBERS[name], *_TEXTS.get(name, ())])
             if file.exists() or name not in _OPTIONAL:
                 problems.append(f"{file} can't be read: {str(error).splitlines()[0] if str(error) else error!r}")
-    return Run(Path(path), load_run(Path(path) / "run.json"), tables, problems=tuple(problems))
+    return Run(path, load_run(path / "run.json"), tables, problems=tuple(problems))
 
 
 def _read_table(file: Path, name: str) -> pd.DataFrame:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import stat
 from pathlib import Path
 from typing import Any
+
+from mirolib.base.files import read_bounded
 
 RUN_FORMAT = 1
 SUMS = "SHA256SUMS"
 """Checksums of an ended run's files, as `sha256sum --check` reads them."""
 
-_MOST_BYTES = 64 << 20  # a table of a million rows fits
+_UNDER_WAY = ("running", "died")  # what has not ended has no checksums yet, or those of which it was about to say so
 
 
 def read_run(file: Path) -> dict[str, Any]:
@@ -20,27 +21,41 @@ def read_run(file: Path) -> dict[str, Any]:
 
     Raises:
         OSError: If it can't be read.
-        ValueError: If it is no JSON, or of another format.
+        ValueError: If it is no JSON, of another format, or not what the checksums of the run, which has ended, say.
     """
-    run = json.loads(checked_bytes(file), parse_int=_bounded)
+    content = read_bounded(file)
+    run = json.loads(content, parse_int=_bounded)
     json.dumps(run, ensure_ascii=False).encode()  # half a character would stop whoever prints or writes it
     if run["format"] != RUN_FORMAT:
         raise ValueError(f"it is of format {run['format']!r} and this version of mirolib reads {RUN_FORMAT}")
+    if run["status"] not in _UNDER_WAY:
+        _check(file, content)
     return run
+
+
+def doubt(file: Path, run: dict[str, Any]) -> str:
+    """Why what a `run.json` says can't be vouched for, in a sentence; empty if it can.
+
+    Raises:
+        OSError: If the checksums can't be read.
+        ValueError: If they are no plain file, or too large.
+    """
+    folder, its = file.parent, f"{run['notebook']}/{run['run_id']}"
+    if its != f"{folder.parent.name}/{folder.name}":
+        return f"it is run {its}: the folder was copied or renamed; give it that name again, or delete the copy"
+    if run["status"] in _UNDER_WAY:
+        return ""
+    if not (sums := folder / SUMS).exists():
+        return f"{SUMS} is gone, without which nothing tells whether it was changed; put it back"
+    names = [line[66:] for line in read_bounded(sums).decode("utf-8", "replace").splitlines()]
+    gone = [name for name in names if not (folder / name).exists()]
+    return f"{gone[0]:.99} is gone, which {SUMS} names; put it back" if gone else ""
 
 
 def _bounded(digits: str) -> int:
     if abs(number := int(digits)) >= 1 << 63:  # what a column holds
         raise ValueError(f"it has a number of {len(digits)} digits")
     return number
-
-
-def _bounded_bytes(file: Path) -> bytes:
-    about = file.stat()
-    # a pipe would be waited for without end, and a file of holes fill the memory of a board
-    if not stat.S_ISREG(about.st_mode) or about.st_size > _MOST_BYTES:
-        raise ValueError(f"{file.name} is no file of at most {_MOST_BYTES >> 20} MiB")
-    return file.read_bytes()
 
 
 def checked_bytes(file: Path) -> bytes:
@@ -50,9 +65,13 @@ def checked_bytes(file: Path) -> bytes:
         OSError: If it can't be read.
         ValueError: If it is not what the list says, no plain file, or too large.
     """
-    content, sums = _bounded_bytes(file), file.parent / SUMS
-    if sums.exists():
-        line = f"{hashlib.sha256(content).hexdigest()}  {file.name}"
-        if line not in _bounded_bytes(sums).decode("utf-8", "replace").split("\n"):
-            raise ValueError(f"{file.name} is not what {SUMS} says; it was damaged or changed by hand")
+    content = read_bounded(file)
+    _check(file, content)
     return content
+
+
+def _check(file: Path, content: bytes) -> None:
+    if (sums := file.parent / SUMS).exists():
+        line = f"{hashlib.sha256(content).hexdigest()}  {file.name}"
+        if line not in read_bounded(sums).decode("utf-8", "replace").split("\n"):
+            raise ValueError(f"{file.name} is not what {SUMS} says; it was damaged or changed by hand")

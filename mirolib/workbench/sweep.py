@@ -8,17 +8,15 @@ after a crash, a power cut or Ctrl-C, the same call goes on.
 from __future__ import annotations
 
 import html
-import json
 import logging
 import os
 import shutil
-import signal
 import time
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +28,13 @@ from tqdm.auto import tqdm
 from mirolib.base.errors import InputError, RunError, StorageError
 from mirolib.base.files import locked, write_atomic
 from mirolib.energy.doctor import readable
+from mirolib.experiment.checkpoint import Checkpoints
+from mirolib.memory.store_check import delete_store
 from mirolib.workbench.fleet import run_on_workers
-from mirolib.workbench.folder import plain_name, results_folder
-from mirolib.workbench.launch import declared_parameters, launch
+from mirolib.workbench.folder import plain_name, refuse_changes, results_folder
+from mirolib.workbench.launch import declared_parameters, launch, stop_kernels
 from mirolib.workbench.run import load_run
+from mirolib.workbench.run_file import read_run
 from mirolib.workbench.sweep_plan import Runs, SweepPlan, make_plan, read_entries
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ORPHAN_S = 20.0  # a kernel whose launcher is gone ends by itself within seconds
-_INTERRUPT_S = 10.0
-_LARGE = ("store", "checkpoint")  # what is not worth keeping of a run that did not finish
 _RESULT = ("final_accuracy", "average_incremental_accuracy", "learning_work", "learning_energy_j", "energy_kind")
 
 
@@ -143,14 +142,14 @@ def _run(plan: SweepPlan, results: Path, workers: int, client: Client | None, re
             raise InputError(f"Sweep {plan.name} runs {former}, not {plan.notebook}; choose another name.")
         write_atomic(path / "sweep.json", plan.to_json())
         runs = plan.runs(results)
-        todo = {run: parameters for run, parameters in runs.items() if _is_wanted(run, rerun)}
+        todo = {run: parameters for run, parameters in runs.items() if _is_wanted(run, parameters, rerun)}
         logger.info("%s: %d of %d runs to do", plan.name, len(todo), len(runs))
         # a checkpoint stays on the machine that wrote it, and dask chooses which one a run goes to
         can_resume = client is None and "resume" in declared_parameters(plan.notebook)
-        for run in todo:
-            if run.exists() and not (can_resume and _state(run)["status"] in ("died", "interrupted")):
+        for run, parameters in todo.items():
+            if run.exists() and not (can_resume and _state(run, parameters)["status"] in ("died", "interrupted")):
                 _set_aside(run, path / "attempts")
-        ended = _run_here(todo, workers) if client is None else run_on_workers(client, plan, todo, path)
+        ended = _run_here(todo, workers) if client is None else run_on_workers(client, plan, todo)
         with closing(ended):
             for _ in tqdm(ended, total=len(todo), desc=plan.name, unit="run", disable=not progress):
                 if not (path / "sweep.json").exists():
@@ -171,7 +170,8 @@ def load_sweep(name: str, results: str | os.PathLike[str] | None = None) -> Swee
     except OSError as error:
         known = ", ".join(sorted(file.parent.name for file in folder.glob("sweeps/*/sweep.json")))
         raise InputError(f"There is no sweep {name!r} in {folder}; there are: {known or 'none'}.") from error
-    rows = [parameters | {"run_id": run.name} | _state(run) for run, parameters in plan.runs(folder).items()]
+    runs = plan.runs(folder).items()
+    rows = [parameters | {"run_id": run.name} | _state(run, parameters) for run, parameters in runs]
     return Sweep(plan, path, pd.DataFrame(rows))
 
 
@@ -188,37 +188,43 @@ def _lock(path: Path) -> ExitStack:
     return held
 
 
-def _state(run: Path) -> dict[str, Any]:
+def _state(run: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     file = run / "run.json"
-    return load_run(file) if file.exists() else {"status": "not started", "error": None, "path": str(run)}
+    if not file.exists():
+        return {"status": "not started", "error": None, "path": str(run)}
+    state = load_run(file)
+    if state["status"] == "finished":
+        try:  # anyone can launch a run under any name
+            refuse_changes(run.name, read_run(file)["asked"], parameters)
+        except (OSError, LookupError, TypeError, ValueError) as error:  # an InputError is a ValueError
+            state |= {"status": "unvouched", "error": str(error)}
+    return state
 
 
-def _is_wanted(run: Path, rerun: str) -> bool:
+def _is_wanted(run: Path, parameters: dict[str, Any], rerun: str) -> bool:
     """Whether a run is to be done now; an `InputError` where what lies in its place must not be touched."""
     deadline = time.monotonic() + _ORPHAN_S
-    while (state := _state(run))["status"] == "running":
+    while (state := _state(run, parameters))["status"] == "running":
         if time.monotonic() > deadline:
             raise InputError(f"Run {run.name} of this sweep is still running; wait for it, or remove its folder.")
         time.sleep(0.5)
-    if state["status"] == "unreadable" and not rerun:
+    if state["status"] in ("unreadable", "unvouched") and not rerun:
         raise InputError(
-            f"Run {run.name} of this sweep is damaged or of another version "
+            f"Run {run.name} of this sweep can't be vouched for "
             f"({state['error']}); repair it, or ask for rerun failed, which sets it aside."
         )
-    if state["status"] != "finished":
-        return state["status"] != "failed" or rerun == "failed"
-    # an id is a digest of the parameters; a folder that was copied or renamed is of another run inside
-    if json.loads((run / "run.json").read_bytes())["run_id"] != run.name:
-        raise InputError(f"In {run} lies a run of other parameters; move it away, or give the sweep another name.")
-    return False
+    return state["status"] not in ("finished", "failed") or (state["status"] == "failed" and rerun == "failed")
 
 
 def _set_aside(run: Path, attempts: Path) -> None:
     """Moves what an earlier attempt left into the sweep's folder, without its store unless nobody knows what it is."""
-    for name in _LARGE if load_run(run / "run.json")["status"] != "unreadable" else ():
-        shutil.rmtree(run / name, ignore_errors=True)
+    if load_run(run / "run.json")["status"] not in ("unreadable", "unvouched"):
+        delete_store(run / "store")
+        Checkpoints(run / "checkpoint").delete()
     attempts.mkdir(exist_ok=True)
-    run.rename(attempts / f"{run.name}-{1 + len(list(attempts.glob(f'{run.name}-*')))}")
+    names = (attempts / f"{run.name}-{number}" for number in count(1))
+    # not by a rename alone: the notebook's folder may lie on another disk
+    shutil.move(run, next(name for name in names if not name.exists()))
 
 
 def _run_here(todo: Runs, workers: int) -> Generator[Path]:
@@ -239,7 +245,7 @@ def _run_here(todo: Runs, workers: int) -> Generator[Path]:
                 yield run
         except BaseException:  # Ctrl-C, or a full disk: the others must not go on alone
             while wait(running, timeout=1).not_done:
-                _stop_kernels(others)
+                stop_kernels(others)
             raise
 
 
@@ -252,13 +258,3 @@ def _launch(run: Path, parameters: dict[str, Any]) -> None:
             launch(run.parent.name, progress=False, resume=resume, **parameters, **own)
     except RunError as error:
         logger.warning("%s", error)
-
-
-def _stop_kernels(others: set[int]) -> None:
-    """Interrupts this process's kernels that are not among `others`, as Ctrl-C would, and kills those that go on."""
-    children = [child for child in psutil.Process().children() if child.pid not in others]
-    kernels = [child for child in children if "ipykernel_launcher" in " ".join(child.cmdline())]
-    for kernel in kernels:
-        kernel.send_signal(signal.SIGINT)
-    for kernel in psutil.wait_procs(kernels, timeout=_INTERRUPT_S)[1]:
-        kernel.kill()

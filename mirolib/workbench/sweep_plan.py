@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from mirolib.base.errors import InputError
+from mirolib.base.files import read_bounded
 from mirolib.workbench.folder import plain_name
 from mirolib.workbench.launch import check_parameters, declared_parameters
 
@@ -64,7 +65,7 @@ class SweepPlan:
     def read(cls, file: Path) -> SweepPlan:
         """Reads a file that holds what `to_json` gave; an `InputError` if it is damaged, `OSError` if there is none."""
         try:
-            plan = json.loads(file.read_bytes())
+            plan = json.loads(read_bounded(file))
             if plan["format"] != PLAN_FORMAT:
                 raise InputError(f"its format is {plan['format']!r} and this version reads {PLAN_FORMAT}")
             members = {plain_name(str(m["run_id"])): dict(m["parameters"]) for m in plan["members"]}
@@ -167,7 +168,7 @@ def read_entries(path: str | Path) -> dict[str, Any]:
         InputError: If the file can't be read as one, names no notebook, or has an unknown entry.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(read_bounded(path).decode(), _Loader)
     # a slip in YAML or in its numbers; ValueError stands for InputError too
     except (OSError, yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise InputError(f"{path} can't be read as YAML: {' '.join(str(error).split())[:200]}") from error

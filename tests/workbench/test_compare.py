@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 import warnings
@@ -186,10 +187,14 @@ class Page(HTMLParser):
 def test_a_report_is_one_page_that_fetches_nothing_and_escapes_names(results, tmp_path, capsys):
     copy = tmp_path / "results" / "10_run" / "evil"
     copy.mkdir(parents=True)
+    source = load_runs(results)["path"].map(Path).iloc[0]
     evil = "<img src=http://x onerror=alert(1)></script>"
-    for file in load_runs(results)["path"].map(Path).iloc[0].glob("*[!S]"):  # not SHA256SUMS, which would tell
+    sums = ""  # or they would tell
+    for file in source.glob("*[!S]"):
         text = file.read_text().replace('"small-cnn"', json.dumps(evil)).replace("train", evil)
-        (copy / file.name).write_text(text)
+        (copy / file.name).write_text(text := text.replace(source.name, "evil"))
+        sums += f"{hashlib.sha256(text.encode()).hexdigest()}  {file.name}\n"
+    (copy / "SHA256SUMS").write_text(sums)
     broken_results(tmp_path / "results" / "more")
     out = tmp_path / "report.html"
     assert main(["report", str(out), "--results", str(tmp_path / "results")]) == 0
@@ -220,6 +225,56 @@ def test_a_report_as_a_table_and_what_it_refuses(results, tmp_path, capsys):
             assert f"no results folder {missing!r}; name one that is there" in capsys.readouterr().err
     assert main(["report", str(out), "--sweep", "none", "--results", str(results)]) == 1
     assert "no sweep 'none'" in capsys.readouterr().err
+
+
+def test_a_report_holds_neither_folders_nor_the_machine_s_name_unless_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("mirolib.viz.report.gethostname", lambda: "boardseven")
+    results = tmp_path / "in a folder" / "results"
+    asked = {"data": str(tmp_path / "my data"), "medium": "card"}
+    with RunFolder("10_run", asked, results=results, run_id="good") as folder:
+        folder.set_summary({"final_accuracy": 0.5})
+    RunFolder("10_run", asked, results=results).end(
+        "failed", f"the store {results}/10_run/a b/store is full; boardseven: see /var/log/miro.log, 3 / 4, boardsevens"
+    )
+    shutil.copytree(folder.path, results / "10_run" / "copied")
+    runs = load_runs(results)
+    for name in ("a.html", "a.csv"):
+        plain, full = (
+            write_report(tmp_path / name, runs, unreadable_runs(runs, results), places=places).read_text()
+            for places in (False, True)
+        )
+        plain = plain.rsplit("</script>", 1)[-1]
+        assert not {one for one in ("in a folder", str(tmp_path), "boardseven:", "/var/log") if one in plain}
+        assert "store is full" in plain and "miro.log, 3 / 4, boardsevens" in plain and "copied or renamed" in plain
+        assert str(results) in full and "boardseven:" in full
+
+
+def test_a_copy_of_a_run_or_one_without_its_checksums_is_not_counted_and_says_why(results, tmp_path):
+    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+    names = [path.name for path in (tmp_path / "10_run").iterdir()]
+    before = over_seeds(load_runs(tmp_path))
+    shutil.copytree(tmp_path / "10_run" / "fixed20-0", tmp_path / "10_run" / "copy")
+    shutil.copytree(tmp_path / "10_run" / "fixed20-0", tmp_path / "mine" / "fixed20-0")
+    (tmp_path / "10_run" / "link").symlink_to(tmp_path / "10_run" / "fixed20-0")
+    listed = load_runs(tmp_path).set_index("path")
+    assert sorted(listed[listed["status"] == "finished"]["run_id"]) == sorted(names)
+    assert set(listed["status"]) == {"finished", "unvouched"} and "copied or renamed" in str(set(listed["error"]))
+    pd.testing.assert_frame_equal(over_seeds(load_runs(tmp_path)), before)
+    assert "copied or renamed" in repr(open_run(tmp_path / "10_run" / "copy"))
+    (tmp_path / "10_run" / "fixed20-0" / "SHA256SUMS").unlink()
+    (tmp_path / "10_run" / "fixed20-1" / "swaps.csv").unlink()
+    doubts = load_runs(tmp_path, "10_run").set_index("run_id")["error"]
+    assert "SHA256SUMS is gone" in doubts["fixed20-0"] and "swaps.csv is gone" in doubts["fixed20-1"]
+    assert len(over_seeds(load_runs(tmp_path))) == len(before) - 1
+    assert set(unreadable_runs(load_runs(tmp_path), tmp_path)["problem"]) >= set(doubts.dropna())
+
+
+def test_a_seed_that_is_run_twice_is_one_seed():
+    once = rows((20, 0, 0.5, 1.0, "measured"), (20, 1, 0.7, 3.0, "measured"))
+    again = rows((20, 0, 0.6, 2.0, "measured"))
+    (row,) = over_seeds(pd.concat([once, again], ignore_index=True)).to_dict("records")
+    assert row["n"] == 2 and row["average_incremental_accuracy"] == pytest.approx((0.55 + 0.7) / 2)
+    assert row["cost"] == pytest.approx((1.5 + 3) / 2)
 
 
 def test_a_run_that_failed_stands_in_the_report_with_its_sentence(tmp_path):

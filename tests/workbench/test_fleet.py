@@ -1,6 +1,12 @@
 import json
 import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 from kernels import kernels, once
@@ -41,7 +47,7 @@ def test_results_come_back_as_files(client, tmp_path, monkeypatch):
     assert done.runs["status"].tolist() == ["finished"] * 3 and done.runs["final_accuracy"].eq(0.5).all()
     monkeypatch.setattr(fleet, "launch", broken)  # nothing is run a second time
     assert sweep("10_run", seeds=3, parameters=SMALL, name="mine", results=tmp_path, client=client).failed.empty
-    assert not list(tmp_path.glob("sweeps/mine/arriving-*"))
+    assert not list(tmp_path.rglob(".miro-*"))
 
 
 def test_what_fails_there_is_told_here(client, tmp_path, monkeypatch):
@@ -92,7 +98,7 @@ def test_no_worker_and_no_scheduler(client, tmp_path, monkeypatch):
 def test_a_folder_that_can_not_be_written_leaves_nothing(tmp_path):
     (tmp_path / "10_run").write_text("")
     with pytest.raises(StorageError, match="could not be written"):
-        fleet.write_run({"run.json": b"{}"}, tmp_path / "10_run" / "mine-1", tmp_path)
+        fleet.write_run({"run.json": b"{}"}, tmp_path / "10_run" / "mine-1")
     assert [path.name for path in tmp_path.iterdir()] == ["10_run"]
 
 
@@ -109,3 +115,47 @@ def test_a_run_whose_worker_is_killed_finishes_on_another(tmp_path):
         assert not killer.is_alive() and set(client.run(os.getpid).values()) != set(workers)
     assert done.runs["status"].tolist() == ["finished"]
     assert (tmp_path / "10_run" / done.runs["run_id"][0] / "notebook.ipynb").exists()
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "sweeps.md"
+
+
+@pytest.fixture
+def cluster():
+    """A scheduler and a worker as docs/sweeps.md starts them, on ports of their own."""
+    lines = DOCS.read_text().replace("\\\n", " ").splitlines()
+    commands = [line for line in lines if line.startswith(("dask scheduler --host", "dask worker tcp:"))]
+    started = []
+    try:
+        for command in commands:
+            for port in ("8786", "8787", "8801", "8901"):
+                command = command.replace(port, f"1{port}")
+            words = [str(Path(sys.executable).with_name("dask")), *shlex.split(command)[1:]]
+            started.append(psutil.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        yield started
+    finally:
+        for one in started:
+            for child in one.children(recursive=True):
+                child.kill()
+            one.kill()
+            one.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sockets of other processes are looked at")
+def test_the_documented_cluster_is_reached_from_this_machine_alone_and_its_scheduler_s_end_is_told(cluster, tmp_path):
+    scheduler, worker = cluster
+    with Client("tcp://127.0.0.1:18786", timeout=60) as client:
+        client.wait_for_workers(1, timeout=60)
+        processes = [scheduler, worker, *worker.children(recursive=True)]
+        heard = [
+            one.laddr for process in processes for one in process.net_connections("inet") if one.status == "LISTEN"
+        ]
+        assert len(heard) >= 5 and {address.ip for address in heard} == {"127.0.0.1"}
+        killer = once(lambda: kernels(worker.pid), scheduler.kill)
+        with pytest.raises(RunError, match="The scheduler is gone; start it and its workers, then run the sweep again"):
+            sweep("10_run", parameters=SMALL | {"epochs": 4000}, name="mine", results=tmp_path, client=client)
+    killer.join(timeout=5)
+    deadline = time.monotonic() + 25  # by itself, dask would wait for half a minute
+    while kernels(worker.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not kernels(worker.pid)

@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ import pytest
 from media import full_disk
 from samples import make_dataset
 
-from mirolib import InputError, RunFolder, RunSettings, StorageError, load_runs, run_experiment
+from mirolib import InputError, RecordedRun, RunFolder, RunSettings, StorageError, load_runs, run_experiment
 from mirolib.base.files import write_atomic
 from mirolib.workbench.folder import new_run_id
 from mirolib.workbench.run import open_run
@@ -152,6 +154,52 @@ def test_names_can_not_leave_the_results(tmp_path, name):
             RunFolder("10_run", {}, results=tmp_path, run_id=name)
 
 
+def test_a_results_folder_whose_name_is_no_text(tmp_path):
+    for name in ("caf\udce9", "line\nbreak"):
+        with pytest.raises(InputError, match=r"The results folder's name, '.*\\.*', is no printable text; rename it"):
+            load_runs(tmp_path / name)
+
+
+def test_a_run_s_end_is_told_whole_or_not_at_all(tmp_path, monkeypatch):
+    folder = RunFolder("10_run", {}, results=tmp_path, run_id="mine")
+    folder.set_summary({"x": 1})
+    replaced = iter([os.replace, Mock(side_effect=MemoryError)])  # checksums are there, `finished` is not
+    monkeypatch.setattr(os, "replace", lambda *names: next(replaced)(*names))
+    with pytest.raises(MemoryError):
+        folder.end("finished")
+    monkeypatch.undo()
+    assert (folder.path / "SHA256SUMS").exists() and load_runs(tmp_path)["status"].tolist() == ["died"]
+    RunFolder("10_run", {}, results=tmp_path, run_id="mine", resume=True).end("finished")
+    assert load_runs(tmp_path)["status"].tolist() == ["finished"]
+
+
+def test_only_the_library_s_own_files_are_touched(tmp_path):
+    theirs = [".ipynb_checkpoints/notebook.ipynb", ".gitignore", "notes.csv", "store/README", "checkpoint/mine.pt"]
+    arguments = {"results": tmp_path, "run_id": "mine", "progress": False}
+    with pytest.raises(InputError):
+        run_experiment(replace(QUICK, controller="fixed", stream_size=9999), **arguments)
+    run = tmp_path / "10_run" / "mine"
+    for name in theirs:
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("the user's")
+    (run / ".miro-abcdefgh").write_text("half a table")
+    with pytest.raises(InputError):  # other parameters: nothing changes
+        run_experiment(QUICK, **arguments, resume=True)
+    RunFolder("10_run", {}, results=tmp_path, run_id="other").end("interrupted")
+    for name in theirs:
+        assert (run / name).read_text() == "the user's"
+    left = RecordedRun(QUICK, results=tmp_path, run_id="whole", checkpoint_minutes=0)
+    for _ in left.steps(progress=False):
+        for name in theirs:
+            (left.folder.path / name).parent.mkdir(exist_ok=True)
+            (left.folder.path / name).write_text("the user's")
+    assert {str(file.relative_to(left.folder.path)) for file in left.folder.path.rglob("*")} >= set(theirs)
+    assert not (left.folder.path / "store" / "data.mdb").exists()
+    assert [file.name for file in (left.folder.path / "checkpoint").iterdir()] == ["mine.pt"]
+    (left.folder.path / "notes.csv").write_text("changed")
+    assert load_runs(tmp_path).set_index("run_id").loc["whole", "status"] == "finished"
+
+
 def test_a_run_is_not_overwritten(tmp_path):
     RunFolder("10_run", {}, results=tmp_path, run_id="mine")
     with pytest.raises(InputError, match="exists already"):
@@ -223,8 +271,7 @@ def test_half_a_row_of_a_run_under_way_is_no_row(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
-def test_a_pipe_or_a_file_of_holes_is_named_and_the_others_are_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr("mirolib.workbench.run_file._MOST_BYTES", 1 << 20)
+def test_a_pipe_or_a_file_of_holes_is_named_and_the_others_are_listed(tmp_path):
     for name in ("pipe", "holes", "sound", "sums"):
         with RunFolder("10_run", {}, results=tmp_path, run_id=name) as folder:
             folder.set_summary({"final_accuracy": 0.5})
@@ -235,7 +282,7 @@ def test_a_pipe_or_a_file_of_holes_is_named_and_the_others_are_listed(tmp_path, 
     os.truncate(runs / "holes" / "run.json", 1 << 40)
     listed = load_runs(tmp_path).set_index("run_id")
     assert listed["status"].to_dict() == {"sound": "finished"} | dict.fromkeys(("pipe", "holes", "sums"), "unreadable")
-    assert listed.loc["pipe", "error"].endswith("run.json is no file of at most 1 MiB")
+    assert listed.loc["pipe", "error"].endswith("run.json is no file of at most 64 MiB")
 
 
 @pytest.mark.parametrize(

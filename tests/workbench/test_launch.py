@@ -1,7 +1,10 @@
 import json
 import subprocess
 import sys
+import tempfile
+from importlib import import_module
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -79,16 +82,54 @@ def test_launching_from_another_folder_leaves_a_run_and_its_notebook(tmp_path, m
     caplog.set_level("INFO", logger="mirolib")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    done = launch("10_run", results=str(tmp_path / "results"), progress=False, epochs=1, seed=4)
+    deep = tmp_path / "{deep}" / ("t" * 100)  # a socket's path can't be as long, and papermill fills in braces
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    results = tmp_path / "{seed} {{" / "results"
+    done = launch("10_run", results=str(results), progress=False, epochs=1, seed=4)
     assert done.run["status"] == "finished" and done.run["seed"] == 4 and done.run["epochs"] == 1
     assert done.notebook.parent == Path(done.run["path"]) and done.notebook.stat().st_size < 200_000
     assert "widgets" not in json.loads(done.notebook.read_text())["metadata"]
     assert list((tmp_path / "elsewhere").iterdir()) == [] and Path.cwd() == tmp_path / "elsewhere"
     assert len([line for line in caplog.messages if ": task " in line]) == 5
-    again = {"results": str(tmp_path / "results"), "run_id": done.run["run_id"], "resume": True}
+    again = {"results": str(results), "run_id": done.run["run_id"], "resume": True}
     assert launch("10_run", **again, seed=4).run["started"] == done.run["started"]
     with pytest.raises(InputError, match="begun with other parameters: epochs 1, now 2, seed 4, now 99"):
         launch("10_run", **again, epochs=2, seed=99)
+
+
+def test_an_interrupt_while_a_launch_is_starting_leaves_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("papermill.execute_notebook", Mock(side_effect=KeyboardInterrupt))
+    assert main(["launch", "10_run", f"results={tmp_path}", "run_id=mine"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert load_runs(tmp_path)["status"].tolist() == ["interrupted"]
+    (tmp_path / "10_run" / "mine" / "run.json").unlink()
+    with RunFolder("10_run", {}, results=tmp_path, run_id="mine") as folder:  # the kernel has it still
+        folder.path.joinpath("run.json").unlink()
+        launching = import_module("mirolib.workbench.launch")
+        launching._leave("10_run", folder.path / "notebook.ipynb", {"results": tmp_path}, "interrupted", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"), [(RuntimeError("Kernel died before replying"), "did not start .Kernel")]
+)
+def test_a_kernel_that_does_not_start_is_a_failed_run(tmp_path, monkeypatch, error, sentence):
+    monkeypatch.setattr("papermill.execute_notebook", Mock(side_effect=error))
+    with pytest.raises(RunError, match=sentence):
+        launch("10_run", results=str(tmp_path), progress=False)
+    assert load_runs(tmp_path)["status"].tolist() == ["failed"]
+
+
+def test_too_few_open_files_are_a_sentence_before_anything_is_made(tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (127, hard))
+    try:
+        with pytest.raises(InputError, match="up to 128 open files, and 127 are allowed; raise that with ulimit -n"):
+            launch("10_run", results=str(tmp_path / "results"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
@@ -170,7 +211,7 @@ def test_what_a_run_says_of_itself_can_not_move_the_cursor(tmp_path, capsys):
     file.write_text(file.read_text().replace('"failed"', json.dumps(f"fine\n{evil}")))
     assert main(["runs", "--results", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert all(c.isprintable() for c in out.replace("\n", "")) and out.count("\\x1b[2J\\x9b1m\\u202e") >= 4
+    assert all(c.isprintable() for c in out.replace("\n", "")) and out.count("\\x1b[2J\\x9b1m\\u202e") >= 3
     assert len(out.splitlines()) == 3
     assert main(["launch", evil]) == 1 and "\x1b" not in capsys.readouterr().err
 

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -6,6 +8,7 @@ import sys
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from kernels import kernels, kill, once, trained
@@ -87,7 +90,7 @@ def test_what_broke_off_goes_on_or_is_run_again(tmp_path, launches, status, resu
     folder.end(status)
     if status == "unreadable":
         (folder.path / "run.json").write_text("{")
-        with pytest.raises(InputError, match=f"Run {run_id} of this sweep is damaged or of another version"):
+        with pytest.raises(InputError, match=f"Run {run_id} of this sweep can't be vouched for"):
             again(tmp_path)
     done = again(tmp_path, rerun="failed")
     assert done.runs["status"].tolist() == ["finished"] * 4 and len(load_runs(tmp_path)) == 4
@@ -127,8 +130,30 @@ def test_a_finished_run_of_other_parameters_is_not_taken_for_this_one(tmp_path, 
     first, second = (Path(path) for path in done.runs["path"][:2])
     shutil.rmtree(second)
     shutil.copytree(first, second)
-    with pytest.raises(InputError, match=f"In {second} lies a run of other parameters; move it away"):
+    with pytest.raises(InputError, match=f"it is run 10_run/{first.name}: the folder was copied or renamed"):
         again(tmp_path)
+    shutil.rmtree(second)
+    with RunFolder("10_run", SMALL | {"epochs": 1, "seed": 7}, results=tmp_path, run_id=second.name):
+        pass  # under the name of another run, as anyone can launch one
+    assert load_sweep("mine", tmp_path).runs["status"].tolist() == ["finished", "unvouched", "finished", "finished"]
+    with pytest.raises(InputError, match=r"begun with other parameters: seed 7, now 1\."):
+        again(tmp_path)
+    assert again(tmp_path, rerun="failed").runs["status"].eq("finished").all()
+
+
+@pytest.mark.parametrize("other_disk", [False, True])
+def test_attempts_are_set_aside_whatever_lies_there_and_wherever_they_lie(tmp_path, launches, monkeypatch, other_disk):
+    run_id = next(iter(make_plan("10_run", GRID, 2, SMALL, "mine").members))
+    RunFolder("10_run", {}, results=tmp_path, run_id=run_id).end("failed")
+    theirs = tmp_path / "sweeps" / "mine" / "attempts" / f"{run_id}-2"  # the first one was deleted by hand
+    theirs.mkdir(parents=True)
+    (theirs / "note.txt").write_text("")
+    if other_disk:
+        monkeypatch.setattr(os, "rename", Mock(side_effect=OSError(errno.EXDEV, "Invalid cross-device link")))
+    (tmp_path / "10_run" / run_id / "note.txt").write_text("the user's")
+    assert again(tmp_path, rerun="failed").runs["status"].eq("finished").all()
+    assert [path.name for path in theirs.iterdir()] == ["note.txt"]
+    assert (theirs.with_name(f"{run_id}-1") / "note.txt").read_text() == "the user's"
 
 
 def test_results_taken_away_midway(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from mirolib.base.errors import InputError
-from mirolib.base.files import write_atomic
+from mirolib.base.files import read_bounded, write_atomic
 from mirolib.base.state import loaded
 from mirolib.energy.counter import CounterSource
 from mirolib.energy.sensors.boards import model_name
@@ -159,7 +159,7 @@ class PowerModel:
         """
         path = path or calibration_file()
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(read_bounded(path))
             if values.get("format") != FORMAT:
                 raise InputError("it is of another format")
             model: PowerModel = loaded(cls, values)

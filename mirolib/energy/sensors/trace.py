@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,11 @@ import numpy as np
 import pandas as pd
 
 from mirolib.base.errors import InputError
+from mirolib.base.files import read_bounded
 from mirolib.energy.sampled import GAP_PERIODS, integrate
 from mirolib.energy.source import Availability, EnergySource, Measurement, power_table
+
+_MOST_BYTES = 1 << 30  # a day at 100 readings a second
 
 
 class TraceSource(EnergySource):
@@ -61,7 +65,7 @@ class TraceSource(EnergySource):
             InputError: If the file can't be read or lacks a column, or its trace is unusable.
         """
         try:
-            table = pd.read_csv(path)
+            table = pd.read_csv(io.BytesIO(read_bounded(path, _MOST_BYTES)))
             if "rail" in table:  # as a run leaves it
                 table = table[table["rail"] == "total"]
             table = table[["time_s", "power_w"]].astype(float)
