@@ -149,7 +149,8 @@ class RecordedRun:
         if not self._checkpoints.files():
             delete_store(self._store)
         meter = self.experiment.meter
-        self.folder.write_energy(meter)
+        # all records again where this process has made none: what a checkpoint holds counts, not what lay there
+        self.folder.write_records(self.experiment.loop.records, meter)
         self.folder.account(self.experiment.memory.storage.bytes_written)
         trace = pd.concat([part for part in (self._earlier_trace, meter.trace()) if len(part)] or [pd.DataFrame()])
         if len(trace):
