@@ -4,7 +4,8 @@ A run on digits that profiles, trains, swaps, adapts to a memory budget that fal
 each epoch and writes its tables is killed (SIGKILL) and resumed until it ends; its tables are then compared with those
 of the same run that nobody disturbed, times and energies left out. The instants are chosen by phase: one of the
 operations below, one of the calls that the undisturbed run makes of it, and either its beginning or a random moment
-within the next few milliseconds. One run in four is killed a second time, while or after it is resumed.
+within the next few milliseconds. One run in four is killed a second time, while or after it is resumed, and one in four
+is resumed by two processes at once, of which one must be refused.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from mirolib import RecordedRun, RunSettings, load_dataset
+from mirolib import InputError, RecordedRun, RunSettings, load_dataset
 from mirolib.controller import MiroController, ProbeProfiler
 from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.experiment.loop import Loop
@@ -43,12 +45,13 @@ OPERATIONS: tuple[tuple[Any, str], ...] = (
     (MiroController, "choose"), (MiroController, "adapt"), (MiroController, "observe"), (TieredMemory, "resize"),
     (Learner, "step"), (TieredMemory, "swap"), (EpisodicMemory, "exchange"), (TieredMemory, "retain"),
     (Learner, "accuracy"), (Checkpoints, "save"), (RunFolder, "write_table"), (RunFolder, "end"), (os, "fsync"),
-    (os, "replace"), (Path, "unlink"), (shutil, "rmtree"), (Loop, "state"), (Loop, "restore"),
+    (os, "replace"), (Path, "unlink"), (Path, "rmdir"), (Loop, "state"), (Loop, "restore"),
 )  # fmt: skip
 SETTINGS = RunSettings(tasks=3, epochs=3, energy="none", memory_budget="0: 300 samples, 4: 150 samples, 6: none")
 _TABLES = ("tasks", "swaps", "trials", "events")
 _TIMES = ("stall_s", "stall_share", "duration_s", "train_s")
 _MOMENT_S = 0.01
+_REFUSED = 3
 
 
 def watch(told: Callable[[str], object]) -> None:
@@ -75,8 +78,8 @@ def go(results: Path, run_id: str) -> None:
         pass
 
 
-def in_a_child(work: Callable[[], object]) -> int:
-    """Does something in a forked process; what `waitpid` says of its end."""
+def forked(work: Callable[[], object]) -> int:
+    """Does something in a forked process; its number."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -87,7 +90,26 @@ def in_a_child(work: Callable[[], object]) -> int:
             traceback.print_exc()
         finally:
             os._exit(status)
-    return os.waitpid(child, 0)[1]
+    return child
+
+
+def in_a_child(work: Callable[[], object]) -> int:
+    """Does something in a forked process; what `waitpid` says of its end."""
+    return os.waitpid(forked(work), 0)[1]
+
+
+def raced(results: Path, run_id: str) -> bool:
+    """Two processes resume a run at once; whether one was refused and the other came to the end."""
+
+    def work() -> None:
+        try:
+            go(results, run_id)
+        except InputError as error:  # an error of any other kind fails the benchmark
+            assert any(why in str(error) for why in ("is still running", "has finished")), error
+            os._exit(_REFUSED)
+
+    children = [forked(work) for _ in range(2)]
+    return sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children) == [0, _REFUSED]
 
 
 def facts(folder: Path) -> dict[str, pd.DataFrame]:
@@ -142,7 +164,8 @@ def kill(times: int, seed: int = 0, progress: bool = True) -> pd.DataFrame:
     """Kills and resumes so many runs.
 
     Returns:
-        A row a run: the operation in which it was killed first, kills, and whether it ended with the same numbers.
+        A row a run: the operation in which it was killed first, kills, whether two resumed it at once, and whether it
+        ended with the same numbers.
     """
     draw, rows = random.Random(seed), []
     torch.set_num_threads(1)  # a forked process has none of its parent's threads
@@ -162,11 +185,14 @@ def kill(times: int, seed: int = 0, progress: bool = True) -> pd.DataFrame:
                 delay_s = draw.choice([0.0, draw.uniform(0, _MOMENT_S)])
                 if not has_finished(results, run_id):
                     kills += killed_at(results, run_id, name, draw.randint(1, calls[name]), delay_s)
+            races = 0
             if not has_finished(results, run_id):
-                assert in_a_child(lambda: go(results, run_id)) == 0, f"not resumed after a kill in {operation}"  # noqa: B023
+                races = int((number + number // len(operations)) % 4 == 1)  # other operations each time
+                done = raced(results, run_id) if races else in_a_child(partial(go, results, run_id)) == 0
+                assert done, f"not resumed after a kill in {operation}"
             found = facts(results / "10_run" / run_id)
             same = all(found[name].equals(expected[name]) for name in _TABLES)
-            rows.append({"operation": operation, "kills": kills, "same": same})
+            rows.append({"operation": operation, "kills": kills, "races": races, "same": same})
             shutil.rmtree(results / "10_run" / run_id)
     return pd.DataFrame(rows)
 
@@ -177,11 +203,12 @@ def main() -> None:
     start = time.monotonic()
     table = kill(times, seed)
     by_operation = table.groupby("operation", sort=False).agg(
-        runs=("same", "size"), kills=("kills", "sum"), same_numbers=("same", "sum")
+        runs=("same", "size"), kills=("kills", "sum"), races=("races", "sum"), same_numbers=("same", "sum")
     )
     sys.stdout.write(f"{by_operation.to_string()}\n\n")
+    same, kills, races = (int(table[name].sum()) for name in ("same", "kills", "races"))
     sys.stdout.write(
-        f"{int(table['same'].sum())} of {len(table)} runs, killed {int(table['kills'].sum())} times, ended with the "
+        f"{same} of {len(table)} runs, killed {kills} times, {races} resumed by two processes at once, ended with the "
         f"numbers of the undisturbed run; {time.monotonic() - start:.0f} s\n"
     )
     sys.exit(not table["same"].all())

@@ -305,13 +305,17 @@ class Histories(RuleBasedStateMachine):
     @some
     @rule(number=FOLDERS, other=FOLDERS, name=st.sampled_from(["checkpoint", "store"]))
     def transplant(self, number, other, name):
-        """What a run needs to go on is replaced by another's."""
+        """What a run needs to go on is replaced by another's, and it goes on."""
         here, there = self.at_rest(number), self.at_rest(other)
         if here and (there / name).is_dir() and os.path.realpath(here) != os.path.realpath(there):
-            for file in (there / name).glob("*"):
-                (here / name).mkdir(exist_ok=True)
-                if file.is_file():
-                    shutil.copy(file, here / name / file.name)
+            (here / name).mkdir(exist_ok=True)
+            for file in (*(here / name).glob("*.*"), *(there / name).glob("*.*")):
+                if file.parent == here / name:
+                    file.unlink()
+                else:
+                    shutil.copy(file, here / name)
+            where = here.parent.name, here.name
+            self.go(where, self.asked.get(where, 0), True, 0, 0)
 
     @some
     @rule(number=FOLDERS, part=PARTS, whole=st.booleans())
