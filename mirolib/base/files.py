@@ -34,20 +34,6 @@ _HELD: WeakSet[Any] = WeakSet()  # files whose locks this process holds
 logger = logging.getLogger(__name__)
 
 
-def make_folder(path: Path) -> None:
-    """Makes a folder, in one that is there, unless it is there itself.
-
-    Raises:
-        StorageError: If it can't be made.
-    """
-    try:
-        path.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"The folder {path} can't be made: {error.strerror}. Make {path.parent} writable."
-        ) from error
-
-
 def write_atomic(path: Path, content: str | bytes) -> int:
     """Writes a file whole or not at all: a new file, synced, then renamed over the old one.
 
@@ -130,20 +116,6 @@ def clear(folder: Path, files: Iterable[Path]) -> None:
         _remove_quietly(file)
     with contextlib.suppress(OSError):
         folder.rmdir()
-
-
-def remove(path: Path) -> None:
-    """Deletes a file, unless it is gone already.
-
-    Raises:
-        StorageError: If it can't be deleted.
-    """
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"{path} can't be deleted: {error.strerror}. Make the folder writable, then run again."
-        ) from error
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from mirolib.base.errors import InputError
-from mirolib.base.files import TEMPORARY, clear, make_folder, read_bounded, remove, write_atomic
+from mirolib.base.files import TEMPORARY, clear, read_bounded, write_atomic
 from mirolib.base.state import State
 
 CHECKPOINT_FORMAT = 2
@@ -53,11 +54,10 @@ class Checkpoints:
         files = self.files()
         number = _number(files[0]) + 1 if files else 1
         path = self.folder / f"{number:06d}-{xxhash.xxh3_128_hexdigest(content)}.safetensors"
-        make_folder(self.folder)
+        with suppress(OSError):  # which is told where the file itself can't be written
+            self.folder.mkdir()
         write_atomic(path, content)
-        # only once the new one is whole on disk
-        for old in files[_KEEP - 1 :]:
-            remove(old)
+        clear(self.folder, files[_KEEP - 1 :])  # only once the new one is whole on disk
         return path
 
     def delete(self) -> None:

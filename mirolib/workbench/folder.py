@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 from mirolib.base.errors import InputError, StorageError
-from mirolib.base.files import TEMPORARY, append, is_locked, locked, log_storage_errors, remove, write_atomic
+from mirolib.base.files import TEMPORARY, append, clear, is_locked, locked, log_storage_errors, write_atomic
 from mirolib.energy import EnergyMeter
 from mirolib.experiment.summary import summarise
 from mirolib.memory.wear import WriteMeter
@@ -222,8 +222,7 @@ class RunFolder:
         }
         self._write()
         # last: a run that is killed before it says that it goes on has its checksums still
-        for litter in (*self.path.glob(f"{TEMPORARY}*"), self.path / SUMS):  # of a process killed while writing
-            remove(litter)
+        clear(self.path, [*self.path.glob(f"{TEMPORARY}*"), self.path / SUMS])  # litter of a process killed at it
 
     def _content(self) -> bytes:
         self._run["duration_s"] = round(time.monotonic() - self._start, 3)

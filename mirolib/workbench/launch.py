@@ -28,15 +28,9 @@ from mirolib.workbench.run import load_run
 from mirolib.workbench.run_file import read_run
 
 _PATHS = {"data", "energy"}  # parameters that may name a file or folder
-_LONGEST_FOLDER = 80  # leaves room for a folder of a launch's own and the sockets' names
 _FILES = 128
 _INTERRUPT_S = 10.0
 _PYTHON_WORDS = {"None": "null", "True": "true", "False": "false"}  # as they stand in JSON
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +167,8 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
         StorageError: If the results folder can't be written, or is taken away meanwhile.
         RunError: If the run failed; the sentence is its own.
     """
-    _check_files()
+    if 0 <= (most := getattr(os, "sysconf", lambda _: -1)("SC_OPEN_MAX")) < _FILES:  # or it ends inside a library
+        raise InputError(f"A launch takes {_FILES} open files, and {most} are allowed; raise that with ulimit -n.")
     checked = _launchable(notebook, parameters | ({"resume": True} if resume else {}))
     run_id = checked.get("run_id") or new_run_id(checked.get("seed", 0))
     path = run_path(checked.get("results"), notebook, run_id)
@@ -184,11 +179,7 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     with owned(path, LAUNCHED):  # or two launches of one run would write one notebook
         with owned(path):
             claim(path, resume=resume)
-        try:
-            _execute(notebook, output, checked | {"run_id": run_id, "results": str(path.parents[1])}, progress)
-        except KeyboardInterrupt:
-            _leave(notebook, output, checked | {"results": str(path.parents[1])}, "interrupted", "KeyboardInterrupt")
-            raise
+        _execute(notebook, output, checked | {"run_id": run_id, "results": str(path.parents[1])}, progress)
     done = load_run(file)
     if done["status"] != "finished":
         raise RunError(f"{notebook} ended without a finished run in {path}; see {output}.")
@@ -223,8 +214,9 @@ def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: 
 
     logger.info("running %s into %s", notebook, output.parent)
     try:
-        # sockets of its own, so that launches side by side don't take each other's
-        with tempfile.TemporaryDirectory(prefix="miro-", dir=_sockets_folder()) as sockets:
+        # sockets of its own, so that launches side by side don't take each other's; their paths may have 107 bytes
+        folder = "/tmp" if len(os.fsencode(tempfile.gettempdir())) > 80 and os.path.isdir("/tmp") else None
+        with tempfile.TemporaryDirectory(prefix="miro-", dir=folder) as sockets:
             papermill.execute_notebook(
                 # papermill fills in what stands in braces
                 *(str(file).replace("{", "{{").replace("}", "}}") for file in (notebook_path(notebook), output)),
@@ -242,6 +234,9 @@ def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: 
         raise _failed(notebook, output, parameters, "its kernel died, perhaps for want of memory") from error
     except RuntimeError as error:  # of jupyter_client, whose own kinds are these
         raise _failed(notebook, output, parameters, f"its kernel did not start ({error})") from error
+    except KeyboardInterrupt:
+        _leave(notebook, output, parameters, "interrupted", "KeyboardInterrupt")
+        raise
     except OSError as error:
         try:
             json.loads(output.read_bytes())
@@ -252,20 +247,6 @@ def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: 
             f"The run in {output.parent} can't be written any more ({error.strerror}); "
             "leave the results folder in place and free space, then run again."
         ) from error
-
-
-def _check_files() -> None:
-    # later, want of file descriptors would end it somewhere in a library
-    if resource is not None and 0 <= (most := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) < _FILES:
-        raise InputError(
-            f"A launch takes up to {_FILES} open files, and {most} are allowed; raise that with ulimit -n."
-        )
-
-
-def _sockets_folder() -> str | None:
-    """Where sockets can lie, whose paths may have 107 bytes: with temporary files, unless these lie too deep."""
-    too_long = len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER
-    return "/tmp" if too_long and os.path.isdir("/tmp") else None
 
 
 def stop_kernels(others: Set[int] = frozenset()) -> None:

@@ -108,7 +108,7 @@ def test_the_error_that_ends_a_run_is_told_even_where_nothing_can_be_written_any
     disk.fill()
     with pytest.raises(KeyboardInterrupt), folder:
         raise KeyboardInterrupt
-    assert "run.json could not be written: No space left" in caplog.text
+    assert "SHA256SUMS could not be written: No space left" in caplog.text
     with pytest.raises(InputError, match="first"), folder.failing():
         raise InputError("first")
 

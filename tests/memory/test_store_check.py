@@ -170,6 +170,6 @@ def test_verifying_leaves_nothing_behind(tmp_path):
 
 def test_a_folder_that_can_not_be_locked_is_a_sentence(tmp_path, monkeypatch):
     filled(tmp_path)
-    monkeypatch.setattr("mirolib.base.files._PROCESS_LOCK", "no/such/folder")
+    monkeypatch.setattr("mirolib.base.files.PROCESS_LOCK", "no/such/folder")
     with pytest.raises(StorageError, match="can't be locked: No such file or directory; free space, or make"):
         repair(tmp_path)

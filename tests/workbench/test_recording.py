@@ -31,6 +31,7 @@ from mirolib.experiment.loop import Loop
 from mirolib.memory.budget import store_budget
 from mirolib.memory.store_check import inspect, verify
 from mirolib.workbench.folder import RunFolder
+from mirolib.workbench.run import open_run
 
 STREAM = TaskStream(make_dataset(classes=6, per_class=20), 3, seed=0)
 PRESET = replace(STREAM.dataset.spec.preset(), epochs=3, batch_size=8, milestones=(1, 2), gamma=0.5, momentum=0.9)
@@ -197,6 +198,29 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, sentence):
     with pytest.raises(InputError, match=sentence):
         resumed(tmp_path)
     assert {file.name: file.read_bytes() for file in checkpoints.folder.iterdir()} == before, "nothing is lost"
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_a_resumed_run_ends_with_is_what_its_checkpoint_holds(tmp_path, whole, gone):
+    """All tasks were done and the end was not told: what lies in its folder by then is not taken for true."""
+    folder = stopped(QUICK, tmp_path, "cut", 9).folder.path
+    file = folder / "run.json"
+    changed = file.read_text().replace('"final_accuracy": 0.', '"final_accuracy": 0.1')
+    for name in ("run.json", "tasks.csv", "SHA256SUMS"):
+        (folder / name).unlink()
+    if not gone:
+        file.write_text(changed)
+    resumed(tmp_path)
+    assert load_runs(tmp_path)["final_accuracy"].tolist() == [whole.summary["final_accuracy"]]
+    assert open_run(folder).tasks["average_accuracy"].tolist() == pytest.approx(whole.tasks["average_accuracy"])
+
+
+def test_a_copy_of_a_stopped_run_is_not_resumed(tmp_path):
+    folder = stopped(QUICK, tmp_path, "cut", 1).folder.path
+    shutil.copytree(folder, folder.with_name("copy"))
+    shutil.rmtree(folder.with_name("copy") / "checkpoint")  # which would tell, too
+    with pytest.raises(InputError, match=r"copy can't be resumed: it is run 10_run/cut: the folder was copied or"):
+        resumed(tmp_path, run_id="copy")
 
 
 def test_another_number_of_threads_is_told(tmp_path, caplog):
