@@ -1,47 +1,48 @@
-"""How the presets `small` were set: `python -m benchmarks.presets DATASET SEED [WORD]`, on validation samples alone.
+"""How presets are set, and what they are worth: `python -m benchmarks.presets measure DATASET SEED`.
 
-Each candidate changes some settings of the preset and is run twice at a quarter of its episodic memory: as a
-single-level memory, and with storage below it and full swapping. A fifth of the training samples is held out, and
-accuracy is on those; the test samples are not looked at. Seeds are others than those that docs/generality.md reports. A
-further word takes only candidates whose name holds it. With `bic` for the data set, `BiC.swap_factor` is tried in the
-same way, on CIFAR-100 with the preset's episodic memory and full swapping. `report` alone writes docs/presets.md.
+`measure` trains each candidate for a preset `small` with the preset's own sizes and holds a fifth of the training
+samples out, on which accuracy is taken: the test samples are not looked at, and seeds are others than those any page
+reports. `compare` runs the preset that was chosen and the one before it, one after the other, and takes accuracy on the
+test samples. `report` alone writes docs/presets.md from what both left in results/presets.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.generality import SETS
-from mirolib import BiC, Dataset, RunSettings, load_dataset
+from mirolib import Dataset, RunSettings, load_dataset
 from mirolib.data import LOADERS, Preset
 from mirolib.data.files import data_folder
 from mirolib.experiment.experiment import Experiment
-from mirolib.learning.learner import Method
 
 ROOT = Path(__file__).parents[1]
 FOLDER, PAGE = ROOT / "results" / "presets", ROOT / "docs" / "presets.md"
 HELD_OUT = 0.2
-CANDIDATES: dict[str, dict[str, dict[str, float]]] = {
-    "imagenet1k": {
-        "64 px, 60 epochs, lr 0.1, 60 a class": {"image_size": 64, "epochs": 60, "lr": 0.1, "per_class": 60},
-        "32 px, 60 epochs, lr 0.1": {"image_size": 32, "epochs": 60, "lr": 0.1, "per_class": 0},
-        "32 px, 60 epochs, lr 0.03": {"image_size": 32, "epochs": 60, "lr": 0.03, "per_class": 0},
-        "32 px, 120 epochs, lr 0.03": {"image_size": 32, "epochs": 120, "lr": 0.03, "per_class": 0},
-        "32 px, 60 epochs, lr 0.03, batch 8": {
-            "image_size": 32, "epochs": 60, "lr": 0.03, "batch_size": 8, "per_class": 0,
-        },
-    },
-    "dsads": {"10 epochs": {"epochs": 10}, "20 epochs": {"epochs": 20}},
-    "cifar100": {"30 epochs": {"epochs": 30}, "60 epochs": {"epochs": 60}},
-    "tiny-imagenet": {"30 epochs": {"epochs": 30}, "60 epochs": {"epochs": 60}},
-}  # fmt: skip
-"""Changes to the preset, by data set and by the name they get in the table."""
+_OLD = {"loss": "bce", "schedule": "constant"}
+BEFORE: dict[str, dict[str, object]] = {
+    "digits": {"model": "small-cnn", "lr": 0.05, "epochs": 20, **_OLD},
+    "cifar100": {"model": "small-cnn", "lr": 0.1, "epochs": 60, **_OLD},
+    "tiny-imagenet": {"model": "small-cnn", "lr": 0.1, "epochs": 60, **_OLD},
+    "dsads": {"model": "cnn1d", "lr": 0.1, "epochs": 20, **_OLD},
+    "urbansound8k": {"model": "small-cnn", "lr": 0.05, "epochs": 20, **_OLD},
+    "imagenet1k": {"model": "small-cnn", "lr": 0.03, "epochs": 120, **_OLD},
+}
+"""What the presets `small` of version 0.1 said otherwise."""
+RATES = (0.1, 0.05, 0.03)
+
+
+def candidates(name: str) -> dict[str, dict[str, object]]:
+    """Changes to the preset by the name they get in the table."""
+    new = {"model": "cnn1d" if name == "dsads" else "cnn", "loss": "ce", "schedule": "falling"}
+    epochs = BEFORE[name]["epochs"]
+    return {"as in 0.1": BEFORE[name]} | {f"lr {rate}": new | {"lr": rate, "epochs": epochs} for rate in RATES}
 
 
 def load(name: str, preset: Preset) -> Dataset:
@@ -53,48 +54,48 @@ def load(name: str, preset: Preset) -> Dataset:
     return replace(dataset, spec=replace(dataset.spec, sample_shape=shape, presets={"small": preset}))
 
 
-def score(settings: RunSettings, dataset: Dataset, method: Method | None = None) -> dict[str, float]:
-    """Validation accuracy of a run, after the last task and mean over the tasks, and its sample visits."""
+def score(settings: RunSettings, dataset: Dataset) -> dict[str, float]:
+    """Held-out accuracy of a run, after the last task and mean over the tasks, its sample visits and its seconds."""
     with tempfile.TemporaryDirectory() as store:
         experiment = Experiment.build(settings, store, dataset)
-        learner, tasks, found = experiment.learner, list(experiment.stream), []
-        learner.method = method or learner.method
+        learner, tasks, found, start = experiment.learner, list(experiment.stream), [], time.monotonic()
         for record in experiment.run(progress=False):
             found.append(float(np.mean([learner.accuracy(task.validation) for task in tasks[: record.task + 1]])))
-    return {"final": found[-1], "incremental": float(np.mean(found)), "visits": learner.tally.visits}
+    seconds = time.monotonic() - start
+    return {"final": found[-1], "incremental": float(np.mean(found)), "visits": learner.tally.visits, "s": seconds}
 
 
 def measure(name: str, seed: int, word: str = "") -> None:
     """Every candidate with one seed, beside what was measured before."""
-    for label, changes in CANDIDATES[name].items():
-        if word not in label:
-            continue
-        dataset = load(name, preset := replace(load_dataset(name).spec.preset(), **changes))
-        fixed = RunSettings(
-            name, seed=seed, energy="none", controller="fixed", validation_share=HELD_OUT, swap_ratio=1.0,
-            episodic_size=max(preset.episodic_size // 4, 10),
-        )  # fmt: skip
-        for settings in (replace(fixed, memory="single-level", swap_ratio=0.0), fixed):
-            _keep(name, seed, {"candidate": label, "memory": settings.memory} | score(settings, dataset))
+    for label, changes in candidates(name).items():
+        if word in label:
+            dataset = load(name, replace(load_dataset(name).spec.preset(), **changes))  # type: ignore[arg-type]
+            settings = RunSettings(
+                name, seed=seed, energy="none", controller="fixed", validation_share=HELD_OUT, swap_ratio=1.0
+            )
+            _keep("measure", name, seed, {"candidate": label} | score(settings, dataset))
 
 
-def measure_bic(seed: int) -> None:
-    """BiC with its distillation weight left as it is, and halved, where everything is swapped."""
-    settings = RunSettings(
-        "cifar100", seed=seed, energy="none", controller="fixed", validation_share=HELD_OUT, swap_ratio=1.0,
-        method="bic",
-    )  # fmt: skip
-    for factor in (0.5, 1.0):
-        found = score(settings, load_dataset("cifar100"), BiC(swap_factor=factor))
-        _keep("bic", seed, {"candidate": f"swap_factor {factor}", "memory": "tiered"} | found)
+def compare(name: str, seed: int) -> None:
+    """The preset and that of version 0.1 on the test samples, one after the other."""
+    preset = load_dataset(name).spec.preset()
+    for label, chosen in (("as in 0.1", replace(preset, **BEFORE[name])), ("now", preset)):  # type: ignore[arg-type]
+        settings = RunSettings(name, seed=seed, energy="none", controller="fixed")
+        with tempfile.TemporaryDirectory() as store:
+            experiment, start = Experiment.build(settings, store, load(name, chosen)), time.monotonic()
+            last = list(experiment.run(progress=False))[-1]
+        found = {"final": last.average_accuracy, "incremental": last.average_incremental_accuracy}
+        visits = experiment.learner.tally.visits
+        row = {"candidate": label} | found | {"visits": visits, "s": time.monotonic() - start}
+        _keep("compare", name, seed, row)
 
 
-def _keep(name: str, seed: int, row: dict[str, object]) -> None:
+def _keep(what: str, name: str, seed: int, row: dict[str, object]) -> None:
     """Adds a row to a table, in the place of the one measured before."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    file = FOLDER / f"{name}-{seed}.csv"
+    file = FOLDER / f"{what}-{name}-{seed}.csv"
     rows = pd.read_csv(file).to_dict("records") if file.exists() else []
-    rows = [other for other in rows if any(other[key] != row[key] for key in ("candidate", "memory"))]
+    rows = [other for other in rows if other["candidate"] != row["candidate"]]
     pd.DataFrame([*rows, row | {"seed": seed}]).to_csv(file, index=False)
 
 
@@ -111,78 +112,58 @@ def percent(grouped: pd.api.typing.SeriesGroupBy) -> pd.Series:
     return mean.map("{:.1f}".format) + deviation.map(lambda value: "" if pd.isna(value) else f" ± {value:.1f}")
 
 
-def presets_table(name: str) -> pd.DataFrame:
-    """Candidates for a preset by validation accuracy."""
-    seeds = tuple(int(file.stem.split("-")[-1]) for file in sorted(FOLDER.glob(f"{name}-*.csv")))
-    runs = read(FOLDER, name, seeds)
-    if not len(runs):
-        return runs
-    by_candidate = runs.groupby(["candidate", "memory"], sort=False)
-    columns = {"final accuracy": "final", "average incremental": "incremental"}
-    found = {
-        f"{what}, {memory}": percent(by_candidate[column]).xs(memory, level="memory")
-        for what, column in columns.items()
-        for memory in runs["memory"].unique()
-    }
-    one = runs.groupby("candidate", sort=False)
-    visits = one["visits"].first()
-    return pd.DataFrame(found).assign(**{"sample visits": visits, "seeds": one["seed"].nunique()}).loc[visits.index]
+def table(what: str, name: str) -> pd.DataFrame:
+    """Candidates by accuracy; without rows where nothing was measured."""
+    files = sorted(FOLDER.glob(f"{what}-{name}-*.csv"))
+    if not files:
+        return pd.DataFrame()
+    runs = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+    groups = runs.groupby("candidate", sort=False)
+    seconds = groups["s"].mean()
+    return pd.DataFrame({
+        "final accuracy, %": percent(groups["final"]), "average incremental, %": percent(groups["incremental"]),
+        "sample visits": groups["visits"].mean().astype(int), "time, of that of 0.1": seconds / seconds["as in 0.1"],
+        "seeds": groups["seed"].nunique(),
+    }).round(2)  # fmt: skip
 
 
-def small_presets() -> pd.DataFrame:
-    """What the presets are, a row a data set."""
-    columns = ("classes", "per_class", "image_size", "tasks", "model", "epochs", "batch_size", "lr", "stream_size",
-               "episodic_size")  # fmt: skip
-    rows = {name: asdict(LOADERS[name][0].preset()) for name in SETS}
-    return (
-        pd.DataFrame(rows)
-        .T.loc[:, list(columns)]
-        .replace({"image_size": {0: "as it is"}})
-        .replace(0, "all")
-        .rename_axis("data set")
-    )
+def presets() -> pd.DataFrame:
+    """What the presets are, a row each."""
+    columns = ("classes", "per_class", "image_size", "tasks", "model", "loss", "schedule", "epochs", "batch_size", "lr",
+               "stream_size", "episodic_size")  # fmt: skip
+    rows = {f"{name}, {word}": asdict(preset) for name in BEFORE for word, preset in LOADERS[name][0].presets.items()}
+    chosen = pd.DataFrame(rows).T.loc[:, list(columns)]
+    return chosen.replace({"image_size": {0: "as it is"}}).replace(0, "all").rename_axis("preset")
 
 
 def report() -> None:
     """Writes the page."""
-    parts = [_INTRODUCTION.replace("@TABLE@", small_presets().to_markdown()), _TUNING]
-    parts += [f"**{name}**\n\n{table.to_markdown()}" for name in CANDIDATES if len(table := presets_table(name))]
-    if len(bic := presets_table("bic")):
-        parts += [_BIC, bic.to_markdown()]
+    parts = [_INTRODUCTION.replace("@TABLE@", presets().to_markdown())]
+    for what, heading in (("compare", _COMPARED), ("measure", _MEASURED)):
+        parts.append(heading)
+        parts += [f"**{name}**\n\n{rows.to_markdown()}" for name in BEFORE if len(rows := table(what, name))]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-_INTRODUCTION = """# The presets `small`, and how they were set
+_INTRODUCTION = """# The presets, and how they were set
 
-Written by `python -m benchmarks.presets report`. The preset `small` of a data set is the default: a small model and few
-samples, minutes on two cores. `per_class` is training samples, before some are held out; sizes are samples.
+Written by `python -m benchmarks.presets report`. `small` is the default: a small model and few samples, minutes on
+two cores. `medium`, where there is one, is large enough to tell methods apart, five minutes at most on two cores.
+`paper` is the paper's. `per_class` is training samples, before some are held out; sizes are samples.
 
-@TABLE@
+@TABLE@"""
+_COMPARED = """## Before and after
 
-The test samples were looked at before: with 15 epochs (12 on Tiny-ImageNet) swapping had brought nothing on the image
-sets with seeds 0 to 2, which were then given 60 after a trial on the test sets with seed 5, and on ImageNet it still
-brought nothing. What has changed since was chosen on validation samples, with other seeds:
+`python -m benchmarks.presets compare DATASET SEED`: the preset `small` of version 0.1 and today's, the sizes of the
+buffers alike, one run after the other, on the test samples."""
+_MEASURED = """## What they were chosen from
 
-- ImageNet: at a learning rate of 0.1 the network can end at chance, as it did with seed 20, whatever the memory. At
-  0.03 it learns; swapping needs 120 epochs to pay. Images of 32 pixels instead of 64 pay for the longer training.
-- Sensors: with 20 epochs instead of 10 swapping brings more than twice as much (one seed).
-- CIFAR-100 and Tiny-ImageNet keep 60 until 60 has been compared with 30 on validation samples. With 30 swapping pays
-  there too, but on the test samples of CIFAR-100 with seed 10, the only ones seen, it brought 1 point (16.2 to 17.2).
-- UrbanSound8K is as it was."""
-_TUNING = """Candidates, by `python -m benchmarks.presets DATASET SEED`; accuracy on a fifth of the training samples,
-which is held out, with the small episodic memory:"""
-_BIC = """## How much BiC's distillation weight falls under swapping
-
-`BiC.swap_factor`, by `python -m benchmarks.presets bic SEED`: CIFAR-100, the preset's episodic memory, full swapping,
-accuracy on a fifth of the training samples, which is held out. With
-seed 20 the network ended at chance whatever the factor, as it can at a learning rate of 0.1; with seed 21 leaving the
-weight as it is (1.0) did better, by 7 points. The default, 0.5, follows CarM's advice and not this one seed."""
+`python -m benchmarks.presets measure DATASET SEED`: accuracy on a fifth of the training samples, which is held out,
+with seeds that no other page reports. The rate with the best final accuracy was taken."""
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "report":
         report()
-    elif sys.argv[1] == "bic":
-        measure_bic(int(sys.argv[2]))
     else:
-        measure(sys.argv[1], int(sys.argv[2]), *sys.argv[3:4])
+        {"measure": measure, "compare": compare}[sys.argv[1]](sys.argv[2], int(sys.argv[3]), *sys.argv[4:5])

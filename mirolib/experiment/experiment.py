@@ -27,6 +27,7 @@ from mirolib.experiment.loop import Loop, check_sizes
 from mirolib.experiment.settings import MEMORIES, PROFILERS, RunSettings, default
 from mirolib.learning.learner import Learner
 from mirolib.learning.methods import METHODS
+from mirolib.learning.schedules import RATES
 from mirolib.memory.available_memory import explain_memory_errors
 from mirolib.memory.budget import parse_budget, parse_size, store_budget
 from mirolib.memory.config import MemoryConfig
@@ -37,7 +38,7 @@ from mirolib.records import EpochRecord, TaskRecord
 
 Disturbance = Callable[[Storage], During]
 
-_FROM_PRESET = ("model", "epochs", "batch_size", "lr")
+_FROM_PRESET = ("model", "loss", "optimizer", "schedule", "epochs", "batch_size", "lr")
 # long enough for a sensor that averages over half a second
 _IDLE_S = 2.0
 
@@ -103,8 +104,10 @@ class Experiment:
         stream_size, episodic_size = (int(default(n, 1)) for n in (filled.stream_size, filled.episodic_size))
         config = MemoryConfig(stream_size, episodic_size, default(filled.swap_ratio, 0.0))
         check_sizes(config, stream)
-        chosen = {name: getattr(filled, name) for name in _FROM_PRESET}
-        preset, method = replace(spec.preset(filled.preset), **chosen), METHODS[filled.method](filled.loss)
+        chosen = {name: value for name in _FROM_PRESET if (value := getattr(filled, name)) is not None}
+        preset = spec.preset(filled.preset).with_epochs(chosen["epochs"])
+        stones = preset.milestones if chosen["schedule"] == "milestones" else ()
+        preset, method = replace(preset, milestones=stones, **chosen), METHODS[filled.method](chosen["loss"])
         learner = Learner(spec, preset, method=method, device=filled.device, seed=filled.seed)
         meter = _meter(filled.energy)
         controller = _controller(filled, config, meter.source.kind)
@@ -162,6 +165,11 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
     # a preset's sizes are for its own data; a part of them may hold less
     defaults = (min(preset.stream_size, largest), min(preset.episodic_size, total)) if fixed else (None, None)
     stream_size, episodic_size = map(default, sizes, defaults)
+    own = {name: getattr(preset, name) for name in _FROM_PRESET}
+    if callable(preset.optimizer):  # it has no name that could be written down
+        own["optimizer"] = None
+    elif settings.optimizer not in (None, preset.optimizer):
+        own["lr"] = RATES.get(settings.optimizer, preset.lr)
     filled = replace(
         settings,
         dataset=dataset.spec.name,
@@ -171,7 +179,7 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
         episodic_size=episodic_size,
         swap_ratio=default(settings.swap_ratio, _swap_ratio(settings, preset)),
         device=_device(settings.device),
-        **{name: default(getattr(settings, name), getattr(preset, name)) for name in _FROM_PRESET},
+        **{name: default(getattr(settings, name), own[name]) for name in _FROM_PRESET},
     )
     return stream, filled
 

@@ -14,8 +14,10 @@ from typing import Any
 
 from mirolib.base.errors import InputError
 from mirolib.controller import SELECTORS, ProbeProfiler, Profiler, SelectionContext, TrialProfiler, full_training
+from mirolib.learning.learner import LOSSES
 from mirolib.learning.methods import METHODS
 from mirolib.learning.models import MODELS
+from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.budget import parse_amount, parse_budget, parse_size
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.wear import medium_name
@@ -80,16 +82,20 @@ class RunSettings:
     """The parameters of one run; None takes the value of the data set's preset."""
 
     dataset: str = _setting("digits", "digits (bundled), cifar100, tiny-imagenet, dsads, urbansound8k, imagenet1k")
-    preset: str = _setting("", 'settings of the data set: small, paper; "" for its default')
+    preset: str = _setting("", 'settings of the data set: small, medium, paper; "" for its default')
     data: str = _setting("", 'folder of the data sets; "" for the repository\'s data, or MIRO_DATA')
     tasks: int | None = _setting(None, "tasks the classes are split into; None: the preset's", _above_0)
     model: str | None = _setting(
-        None, "linear, mlp, small-cnn, cnn1d, preact-resnet32, resnet18; None: the preset's", choices=MODELS
+        None,
+        "mlp-bn, cnn, cnn-wide, cnn1d, preact-resnet32, resnet18, linear, mlp, small-cnn; None: the preset's",
+        choices=MODELS,
     )
     method: str = _setting(
         "er", "er (experience replay), bic (bias correction) or finetuning (no replay)", choices=METHODS
     )
-    loss: str = _setting("bce", "bce (binary cross-entropy, the paper's) or ce (cross-entropy); bic has its own")
+    loss: str | None = _setting(
+        None, "ce (cross-entropy), bce (the paper's) or bce-sum; None: the preset's; bic has its own", choices=LOSSES
+    )
     memory: str = _setting(
         "tiered", "tiered, or single-level: an episodic memory without storage below it", choices=MEMORIES
     )
@@ -139,7 +145,11 @@ class RunSettings:
     )
     epochs: int | None = _setting(None, "passes over the buffers at each task; None: the preset's", _above_0)
     batch_size: int | None = _setting(None, "samples in a training step; None: the preset's", _above_0)
-    lr: float | None = _setting(None, "learning rate; None: the preset's", _rate)
+    optimizer: str | None = _setting(None, "sgd or adamw; None: the preset's", choices=OPTIMIZERS)
+    schedule: str | None = _setting(
+        None, "of the learning rate: falling, constant or milestones; None: the preset's", choices=SCHEDULES
+    )
+    lr: float | None = _setting(None, "learning rate; None: the preset's, or one that suits another optimizer", _rate)
     validation_share: float = _setting(0.1, "share of the training samples held out, 0 up to 1", _share)
     seed: int = _setting(0, "of class order, weights, augmentation, batches and swaps", _seed)
     device: str = _setting("auto", "auto (a CUDA GPU if there is one), cpu, cuda:0, ...", _device)
@@ -162,7 +172,6 @@ class RunSettings:
                 _check_choice(one.name, value, choices)
             if check:
                 check(one.name, value)
-        METHODS[self.method](self.loss)
         if self.controller == "miro" and not self.validation_share > 0:
             raise InputError("The miro controller scores on validation samples; set validation_share above 0.")
         if self.controller != "fixed" and (self.stream_size is not None or self.episodic_size is not None):

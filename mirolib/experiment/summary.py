@@ -9,6 +9,9 @@ import numpy as np
 from mirolib.energy import in_windows, total_energy_j
 from mirolib.records import TaskRecord
 
+_NEAR = 0.05  # of the way from chance to certainty
+_FEW_STEPS = 30
+_FAR = 0.2
 LEARNING = ("receive", "profile", "train", "retain")
 """The windows of a run that are needed to learn; evaluation is for the report."""
 
@@ -39,6 +42,7 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "energy_scope": readings[0].scope,
     }
     row["cost_error"] = _cost_error(records)
+    row["concerns"] = " ".join(concerns(records))
     learning = in_windows(readings, *LEARNING)
     row["learning_work"] = sum(r.work.visit_equivalents for r in learning)
     row["learning_energy_j"] = total_energy_j(learning)
@@ -50,6 +54,32 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         row[f"{window}_cpu_s"] = sum(reading.work.cpu_s for reading in ours)
         row[f"{window}_energy_j"] = total_energy_j(ours)
     return row
+
+
+def concerns(records: list[TaskRecord]) -> list[str]:
+    """Why a run's numbers may say little about what could have been learnt, a sentence each."""
+    last, found = records[-1], []
+    if diverged := sum(not math.isfinite(epoch.loss) for record in records for epoch in record.epochs):
+        found.append(f"Training has diverged, its loss was not finite in {diverged} epochs: choose a lower lr.")
+    chance = 1 / sum(len(record.classes) for record in records)
+    if chance < 1 and last.average_accuracy < chance + _NEAR * (1 - chance):
+        found.append(
+            f"It ends at {last.average_accuracy:.1%}, near chance ({chance:.1%}). Likeliest: samples that are not "
+            "normalised (mean, std, scale), labels that are not theirs, a lr that is too high or too low, or no replay."
+        )
+    steps = {record.task: sum(epoch.swaps.steps for epoch in record.epochs) for record in records}
+    if (fewest := min(steps.values())) < _FEW_STEPS:
+        task = min(steps, key=lambda index: steps[index])
+        found.append(f"Task {task} saw {fewest} training steps: choose more epochs, or a smaller batch_size.")
+    for record in (record for record in records if len(record.trials)):
+        predicted = float(record.trials.loc[record.trials["chosen"], "accuracy"].mean())
+        if abs(predicted - record.average_accuracy) > _FAR:  # not where nothing was predicted
+            found.append(
+                f"After task {record.task} accuracy was {record.average_accuracy:.0%}, where the controller had "
+                f"predicted {predicted:.0%}: its choices rest on scores that do not hold here."
+            )
+            break
+    return found
 
 
 def _cost_error(records: list[TaskRecord]) -> float:

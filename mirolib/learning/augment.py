@@ -24,7 +24,8 @@ class Transform:
         self._padding, self._flip = spec.crop_padding, spec.flip
         self._spec, self._device = spec, device
         self.generator = torch.Generator(device).manual_seed(seed)
-        shape = (-1, *(1,) * (len(spec.sample_shape) - 1)) if len(spec.mean) > 1 else ()
+        shape = [1] * len(spec.sample_shape)
+        shape[spec.channel_axis] = -1
         mean = torch.tensor(spec.mean, device=device).reshape(shape)
         std = torch.tensor(spec.std, device=device).reshape(shape)
         self._gain, self._offset = 1 / (spec.scale * std), -mean / std

@@ -20,7 +20,8 @@ from mirolib.base.state import State
 from mirolib.data import DatasetSpec, Preset, Samples
 from mirolib.data.stream import Task
 from mirolib.learning.augment import Transform
-from mirolib.learning.models import ExpandingHead, build_model, evaluating, feature_dim
+from mirolib.learning.models import ExpandingHead, build_model, evaluating, feature_dim, features_of
+from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.tiered import Batch, TieredMemory
 
 _EVALUATION_BATCH = 512  # bounds the memory of a forward pass, however many samples are given
@@ -82,8 +83,14 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, targets)
 
 
+def summed_binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The same summed over classes: what one class teaches does not shrink as others are added."""
+    return binary_cross_entropy(logits, labels) * logits.shape[1]
+
+
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bce": binary_cross_entropy,
+    "bce-sum": summed_binary_cross_entropy,
     "ce": functional.cross_entropy,
 }
 
@@ -93,10 +100,10 @@ class ExperienceReplay(Method):
     """Experience replay (ER): new and replayed samples count alike.
 
     Attributes:
-        loss_name: `bce`, as in the paper, or `ce` for softmax cross-entropy.
+        loss_name: `ce` for softmax cross-entropy; `bce`, the paper's mean over classes; `bce-sum`, the sum over them.
     """
 
-    loss_name: str = "bce"
+    loss_name: str = "ce"
 
     def __post_init__(self) -> None:
         if self.loss_name not in LOSSES:
@@ -156,7 +163,7 @@ class Learner:
         self.settings = settings
         if method is not None and not isinstance(method, Method):
             raise InputError(f"method is {method!r}; give an object such as ExperienceReplay() or BiC().")
-        self.method = method or ExperienceReplay()
+        self.method = method or ExperienceReplay(settings.loss)
         self.device = _usable(device)
         self.epochs, self.batch_size = settings.epochs, settings.batch_size
         if self.epochs < 1 or self.batch_size < 1:
@@ -168,13 +175,16 @@ class Learner:
             model = build_model(settings.model, spec.sample_shape, children[0])
             if any(isinstance(module, nn.Conv2d) for module in model.modules()):
                 self._layout = torch.channels_last
+        self.head = ExpandingHead(feature_dim(model, spec.sample_shape)).to(self.device)
         self.backbone = model.to(self.device).to(memory_format=self._layout)
-        self.head = ExpandingHead(feature_dim(self.backbone, spec.sample_shape)).to(self.device)
         self.tally = Tally()
         self._transform = Transform(spec, self.device, children[1])
         # its own, so that a head is the same above any model
         self._head_generator = torch.Generator().manual_seed(children[2])
         self._restart()
+        norm = nn.modules.batchnorm._BatchNorm
+        if self.batch_size == 1 and any(isinstance(m, norm) and m.training for m in self.backbone.modules()):
+            raise InputError("The model normalises over batches, and batch_size is 1; choose 2 or more.")
 
     @property
     def num_classes(self) -> int:
@@ -193,21 +203,23 @@ class Learner:
 
     def _restart(self) -> None:
         """A new optimiser and schedule."""
-        s = self.settings
-        self._optimizer = torch.optim.SGD(self._parameters(), lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
-        self._schedule = torch.optim.lr_scheduler.MultiStepLR(self._optimizer, list(s.milestones), s.gamma)
+        make, schedule = self.settings.optimizer, self.settings.schedule
+        for what, name, names in (("optimizer", make, OPTIMIZERS), ("schedule", schedule, SCHEDULES)):
+            if not callable(name) and name not in names:
+                raise InputError(f"There is no {what} {name!r}; choose one of {', '.join(names)}.")
+        self._optimizer = (make if callable(make) else OPTIMIZERS[make])(self._parameters(), self.settings)
+        for group in self._optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        self.epochs_done = 0
 
     def state(self) -> State:
         """Weights, optimiser, schedule, generators and what the method remembers, for a checkpoint."""
-        # by position, since the optimiser's own state goes by objects that a new process does not have
-        momentum = [self._optimizer.state.get(p, {}).get("momentum_buffer") for p in self._parameters()]
         return {
             "classes": self.num_classes,
             "backbone": self.backbone.state_dict(),
             "head": self.head.state_dict(),
-            "momentum": momentum,
-            "lr": [group["lr"] for group in self._optimizer.param_groups],
-            "epochs_done": self._schedule.last_epoch,
+            "optimizer": self._optimizer.state_dict(),
+            "epochs_done": self.epochs_done,
             "augmentation": self._transform.generator.get_state(),
             "head_generator": self._head_generator.get_state(),
             "method": self.method.state(),
@@ -224,12 +236,10 @@ class Learner:
             self.backbone.load_state_dict(state["backbone"])
             self.head.load_state_dict(state["head"])
             self._restart()  # for parameters that have just been replaced
-            for parameter, buffer in zip(self._parameters(), state["momentum"], strict=True):
-                if buffer is not None:
-                    self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
-            for group, lr in zip(self._optimizer.param_groups, state["lr"], strict=True):
-                group["lr"] = lr
-            self._schedule.last_epoch = state["epochs_done"]
+            optimizer = state["optimizer"]
+            numbered = {int(number): values for number, values in optimizer["state"].items()}  # JSON has text for keys
+            self._optimizer.load_state_dict({**optimizer, "state": numbered})
+            self.epochs_done = state["epochs_done"]
             self._transform.generator.set_state(state["augmentation"])
             self._head_generator.set_state(state["head_generator"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -251,7 +261,7 @@ class Learner:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits `(n, num_classes)`, not corrected, of normalised inputs `(n, *sample_shape)`."""
-        return self.head(self.backbone(inputs.contiguous(memory_format=self._layout)))
+        return self.head(features_of(self.backbone, inputs.contiguous(memory_format=self._layout)))
 
     def step(self, batch: Batch) -> Tensor:
         """One training step on a batch.
@@ -275,9 +285,11 @@ class Learner:
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
-    def end_epoch(self) -> None:
-        """Moves the learning-rate schedule on."""
-        self._schedule.step()
+    def set_rate(self, done: float) -> None:
+        """Sets the learning rate for what comes after so many epochs of the task, parts of one included."""
+        factor = SCHEDULES[self.settings.schedule](self.settings, done)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
 
     def features(self, samples: np.ndarray) -> Tensor:
         """Features `(n, d) float32` on the device of raw samples `(n, *sample_shape)`, without augmentation.
@@ -287,7 +299,7 @@ class Learner:
         with evaluating(self.backbone):
             parts = np.array_split(samples, max(1, -(-len(samples) // _EVALUATION_BATCH)))
             inputs = (self._transform.evaluate(part).contiguous(memory_format=self._layout) for part in parts)
-            features = [self.backbone(part) for part in inputs]
+            features = [features_of(self.backbone, part) for part in inputs]
         self.tally.forward_visits += len(samples)
         return torch.cat(features)
 
@@ -320,13 +332,15 @@ def train_epoch(learner: Learner, memory: TieredMemory, stop: Callable[[], bool]
     """
     learner.method.begin_epoch(learner, memory)
     total, samples = torch.zeros((), device=learner.device), 0
+    whole = len(memory.stream_buffer) + (len(memory.episodic_memory) if learner.method.replays else 0)
     for batch in memory.batches(learner.batch_size, replay=learner.method.replays):
+        learner.set_rate(learner.epochs_done + samples / whole)
         total += learner.step(batch) * len(batch.labels)
         samples += len(batch.labels)
         memory.swap(batch)
         if stop():
             break
-    learner.end_epoch()
+    learner.epochs_done += 1
     loss = float(total) / samples
     if not math.isfinite(loss):
         logger.warning("The training loss is %s: training has diverged; choose a lower learning rate.", loss)

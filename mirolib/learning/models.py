@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,27 @@ def _small_cnn(shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(4), nn.Flatten(), nn.LazyLinear(64), nn.ReLU())
 
 
+def _mlp_bn(shape: tuple[int, ...]) -> nn.Module:
+    """Two hidden layers of 256 units with batch normalisation, for feature vectors."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for _ in range(2):
+        layers += [nn.LazyLinear(256, bias=False), nn.BatchNorm1d(256), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def _cnn(shape: tuple[int, ...], widths: tuple[int, ...] = (16, 32, 64)) -> nn.Module:
+    """Three 3x3 convolutions with 2x2 pooling and batch normalisation, and the mean over what is left of the image."""
+    layers: list[nn.Module] = []
+    side = min(shape[1:])
+    for width in widths:
+        layers += [nn.LazyConv2d(width, 3, padding=1, bias=False)]
+        # pooled before it is normalised: a quarter of the work there
+        layers += [nn.MaxPool2d(2)] if side >= 4 else []
+        layers += [nn.BatchNorm2d(width), nn.ReLU()]
+        side = side // 2 if side >= 4 else side
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 def _cnn1d(shape: tuple[int, ...]) -> nn.Module:
     """Three convolutions over time and the mean over time, for sensor windows `(1, time, sensors)`.
 
@@ -127,11 +149,17 @@ def _resnet18(shape: tuple[int, ...]) -> nn.Module:
 MODELS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
     "linear": lambda shape: nn.Flatten(),  # the samples themselves, for the head to classify
     "mlp": _mlp,
+    "mlp-bn": _mlp_bn,
     "small-cnn": _small_cnn,
+    "cnn": _cnn,
+    "cnn-wide": partial(_cnn, widths=(32, 64, 128)),
     "cnn1d": _cnn1d,
     "preact-resnet32": _preact_resnet32,
     "resnet18": _resnet18,
 }
+
+
+_FOR_IMAGES = frozenset(MODELS) - {"linear", "mlp", "mlp-bn"}
 
 
 def build_model(name: str, sample_shape: tuple[int, ...], seed: int) -> nn.Module:
@@ -148,15 +176,15 @@ def build_model(name: str, sample_shape: tuple[int, ...], seed: int) -> nn.Modul
     """
     if name not in MODELS:
         raise InputError(f"There is no model {name!r}; choose one of {', '.join(MODELS)}.")
-    if len(sample_shape) != 3 and name not in ("linear", "mlp"):
-        raise InputError(f"Model {name} needs images (channels, height, width); samples are {sample_shape}: use mlp.")
+    if len(sample_shape) != 3 and name in _FOR_IMAGES:
+        raise InputError(f"Model {name} needs images (channels, height, width); samples are {sample_shape}.")
     if name == "cnn1d" and sample_shape[0] != 1:
         raise InputError(f"Model cnn1d needs sensor windows (1, time, sensors); samples are {sample_shape}.")
     with torch.random.fork_rng(devices=[]), torch.no_grad():  # no device, since weights are drawn on the processor
         torch.default_generator.manual_seed(seed)
         model = MODELS[name](sample_shape)
-        model.eval()(torch.zeros(2, *sample_shape))  # gives lazy layers their shape
-    return model.train()
+        feature_dim(model, sample_shape)  # gives lazy layers their shape
+    return model
 
 
 @contextmanager
@@ -178,15 +206,36 @@ def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
     Raises:
         InputError: If the backbone doesn't map `(2, *sample_shape)` to `(2, d)`.
     """
-    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    if not isinstance(backbone, nn.Module):
+        raise InputError(f"The model is {backbone!r:.99}; give a torch.nn.Module, whose weights can be trained.")
+    lazy = any(isinstance(p, nn.UninitializedParameter) for p in backbone.parameters())
+    device = torch.device("cpu") if lazy else next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    with evaluating(backbone):
+        return features_of(backbone, torch.zeros(2, *sample_shape, device=device)).shape[1]
+
+
+def features_of(backbone: nn.Module, inputs: Tensor) -> Tensor:
+    """Features `(n, d)` of inputs `(n, *sample_shape)`.
+
+    Raises:
+        InputError: If the model fails on them, or returns anything else; what it raised is the error's cause.
+    """
+    shape = tuple(inputs.shape)
     try:
-        with evaluating(backbone):
-            features = backbone(torch.zeros(2, *sample_shape, device=device))
-    except (RuntimeError, ValueError, TypeError) as error:
+        features = backbone(inputs)
+    except MemoryError:
+        raise
+    except Exception as error:  # of any kind: the model may be the user's own
+        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"The model can't take inputs of shape {shape}: {said:.300}") from error
+    if not isinstance(features, Tensor):
+        raise InputError(f"The model must return a tensor of features (n, d) but returns {type(features).__name__}.")
+    if features.ndim != 2 or len(features) != len(inputs):
         raise InputError(
-            f"The model can't take samples of shape {sample_shape}: {str(error).splitlines()[0]}"
-        ) from error
-    if not isinstance(features, Tensor) or features.ndim != 2:
-        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise InputError(f"The model must return features (n, d) but returns {shape} for two samples; flatten them.")
-    return features.shape[1]
+            f"The model must return features (n, d) but returns {tuple(features.shape)} for {shape}; flatten them."
+        )
+    if features.dtype != inputs.dtype:
+        raise InputError(f"The model returns features of {features.dtype}; convert them to {inputs.dtype}.")
+    return features

@@ -143,7 +143,8 @@ class TieredMemory:
         streamed = len(self.stream_buffer)
         total = streamed + (len(self.episodic_memory) if replay else 0)
         order = self._batch_rng.permutation(total)
-        for part in np.array_split(order, max(1, -(-total // batch_size))):
+        # none of one sample, over which nothing can be normalised, unless that was asked for
+        for part in np.array_split(order, max(1, min(-(-total // batch_size), total // min(2, batch_size)))):
             new, replayed = part[part < streamed], part[part >= streamed] - streamed
             samples = np.empty((len(part), *kind.sample_shape), kind.sample_dtype)
             labels = np.empty(len(part), dtype=np.int64)

@@ -183,8 +183,8 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     done = load_run(file)
     if done["status"] != "finished":
         raise RunError(f"{notebook} ended without a finished run in {path}; see {output}.")
-    if done.get("diverged_epochs"):
-        logger.warning("Run %s has diverged: its training loss was not finite; choose a lower lr.", run_id)
+    if done.get("concerns"):
+        logger.warning("Run %s: %s", run_id, done["concerns"])
     return Launched(output, pd.Series(done))
 
 

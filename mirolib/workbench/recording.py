@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Generator
@@ -17,11 +18,13 @@ from mirolib.data import Dataset
 from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.experiment.experiment import Disturbance, Experiment, prepared
 from mirolib.experiment.settings import RunSettings
-from mirolib.experiment.summary import summarise
+from mirolib.experiment.summary import concerns, summarise
 from mirolib.memory.store_check import delete_store
 from mirolib.records import EpochRecord, TaskRecord, tables_of
 from mirolib.workbench.folder import RunFolder, refuse_changes
 from mirolib.workbench.run import Run, read_trace
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,8 @@ class RecordedRun:
                     self._close()
                 raise
             self._close()
+        for concern in concerns(list(loop.records)):
+            logger.warning("Run %s: %s", self.folder.run_id, concern)
         # outside the folder's block: the run is finished once its files say so, whatever becomes of the store
         if not self._keep_store:
             delete_store(self._store)

@@ -76,6 +76,8 @@ class Run:
                 "work of learning": f"{row['learning_work']:,.0f} sample visits",
                 "energy of learning": unknown if math.isnan(joules) else energy,
             }
+        if row.get("concerns"):
+            values["take care"] = row["concerns"]
         doubts = {"not vouched for": row["error"]} if row.get("status") == "unvouched" else {}
         return values | doubts | {"folder": self.path}
 

@@ -26,7 +26,7 @@ def state_of(one, memory):
         "modes": [m.training for m in one.backbone.modules()],
         "method": {name: value for name, value in vars(one.method).items() if name != "_old"} | {"old": id(frozen)},
         "steps": [{k: v for k, v in group.items() if k != "params"} for group in one._optimizer.param_groups],
-        "schedule": one._schedule.state_dict(),
+        "schedule": one.epochs_done,
         "numpy": np.random.get_state(),  # noqa: NPY002
         "buffers": [
             (a.ids, a.labels, a._samples[: len(a)]) for a in (memory.stream_buffer.array, memory.episodic_memory.array)

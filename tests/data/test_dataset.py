@@ -45,7 +45,7 @@ def test_labels_of_any_value_become_classes_in_sorted_order():
 
 def test_greyscale_images_get_a_channel_and_floats_stay_floats():
     samples, labels = arrays(shape=(4, 4))
-    dataset = made(samples.astype(np.float64), labels)
+    dataset = made(samples.astype(np.float64), labels, layout="images")
     assert dataset.spec.sample_shape == (1, 4, 4) and dataset.spec.sample_dtype == "float32"
 
 

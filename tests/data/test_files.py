@@ -191,7 +191,8 @@ def test_small_presets_fit_the_subsets(subset, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_presets_name_models_there_are(name):
     presets = LOADERS[name][0].presets
-    assert list(presets) == ["small", "paper"] and all(preset.model in MODELS for preset in presets.values())
+    assert list(presets) in (["small", "paper"], ["small", "medium", "paper"])
+    assert all(preset.model in MODELS for preset in presets.values())
 
 
 # Parts of a set

@@ -54,7 +54,7 @@ def write_images(root: Path, classes=4, per_class=12, test=3) -> Path:
 
 @pytest.fixture
 def images(tmp_path, monkeypatch):
-    small = replace(IMAGENET1K.presets["small"], classes=0, per_class=0, test_per_class=0, tasks=2, model="small-cnn",
+    small = replace(IMAGENET1K.presets["small"], classes=0, per_class=0, test_per_class=0, tasks=2, model="cnn",
                     epochs=2, batch_size=8, stream_size=10, episodic_size=8)  # fmt: skip
     spec = replace(IMAGENET1K, sample_shape=(3, 32, 32), presets={"small": small})
     monkeypatch.setattr("mirolib.data.imagenet1k.IMAGENET1K", spec)

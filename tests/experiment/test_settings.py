@@ -11,7 +11,7 @@ from mirolib.learning.methods import METHODS
 def test_settings_fill_in_the_preset(tmp_path):
     experiment = Experiment.build(RunSettings(controller="fixed", epochs=2, seed=3), tmp_path)
     filled = experiment.settings
-    assert (filled.preset, filled.tasks, filled.model, filled.epochs) == ("small", 5, "small-cnn", 2)
+    assert (filled.preset, filled.tasks, filled.model, filled.epochs) == ("small", 5, "cnn", 2)
     assert filled.swap_ratio == 0.2 and filled.device in ("cpu", "cuda")
     experiment.memory.close()
     single = Experiment.build(RunSettings(controller="fixed", memory="single-level"), tmp_path / "single")
@@ -34,7 +34,7 @@ def test_settings_fill_in_the_preset(tmp_path):
         ({"points": -1.0}, "points is -1.0"),
         ({"memory_budget": "plenty"}, "memory budget 'plenty' can't be read"),
         ({"controller": "miro", "stream_size": 50}, "are for the fixed controller"),
-        ({"loss": "l2"}, "no loss 'l2'"),
+        ({"loss": "l2"}, "loss is 'l2'; choose one of bce, bce-sum, ce"),
         ({"model": "gpt"}, "model is 'gpt'"),
         ({"tasks": 11}, "11 tasks cannot share 10 classes"),
         ({"seed": -1}, "seed is -1"),

@@ -25,6 +25,7 @@ from mirolib.controller.profiler import ProfileRequest
 from mirolib.data.stream import labels_of
 from mirolib.learning.bic import BiasLayer, BiC, _condensed, distillation_loss, fit_bias_layer
 from mirolib.learning.learner import train_epoch
+from mirolib.learning.models import evaluating
 
 
 def with_bic(make_memory, task=1, config=CONFIG):
@@ -62,6 +63,7 @@ def test_the_loss_of_a_step_is_the_papers(make_memory, swap_ratio, weight):
     layer = one.method.layers[-1]
     assert (layer.first, layer.last) == (2, 4) and layer.alpha != 1
     before = copy.deepcopy((one.backbone, one.head))
+    before[0].eval()
     train_epoch(one, memory)
     batch = next(memory.batches(8))
     inputs, labels = one._transform.evaluate(batch.samples), torch.from_numpy(batch.labels)
@@ -152,7 +154,8 @@ def test_predictions_use_corrected_logits_until_the_next_training_begins(make_me
     assert set(one.predict(samples)) <= {2, 3}
     reached, now = ProfileRequest(task, one, memory, [CONFIG], 0).accuracies()
     assert reached <= 0.5 and now <= 1 / 3, "only two classes are ever predicted"
-    raw = one.logits(one._transform.evaluate(samples[:4]))
+    with evaluating(one.backbone):
+        raw = one.logits(one._transform.evaluate(samples[:4]))
     torch.testing.assert_close(one.classify(one.features(samples[:4])), one.method.correct(raw.detach()))
     train_epoch(one, memory)
     assert torch.equal(one.method.correct(raw), raw)

@@ -8,10 +8,13 @@ from sklearn.metrics import accuracy_score
 from torch import nn
 
 from mirolib import Batch, ExperienceReplay, InputError, Learner, TaskStream
+from mirolib.learning.learner import LOSSES
+from mirolib.learning.schedules import SCHEDULES
 
 DATASET = make_dataset(classes=4, per_class=20)
 STREAM = TaskStream(DATASET, 2, validation_share=0.0)
-PRESET = replace(DATASET.spec.preset(), batch_size=8, epochs=4, lr=0.3, weight_decay=0.01, milestones=(2,), gamma=0.1)
+PRESET = replace(DATASET.spec.preset(), batch_size=8, epochs=4, lr=0.3, weight_decay=0.01,
+                 schedule="milestones", milestones=(2,), gamma=0.1)  # fmt: skip
 
 
 def batches(task, epochs=4):
@@ -31,6 +34,7 @@ def test_training_equals_a_plain_loop(loss_name):
         velocity = [torch.zeros_like(weight), torch.zeros_like(bias)]
         for epoch, steps in enumerate(batches(task)):
             lr = 0.3 if epoch < 2 else 0.03
+            learner.set_rate(epoch)
             for batch in steps:
                 x = (torch.from_numpy(batch.samples).float() / 255 - mean) / std
                 x, y = x.reshape(len(x), -1), torch.from_numpy(batch.labels)
@@ -45,7 +49,6 @@ def test_training_equals_a_plain_loop(loss_name):
                     velocity[k] = 0.9 * velocity[k] + grad + 0.01 * value
                     value -= lr * velocity[k]
                 assert learner.step(batch).item() == pytest.approx(loss.item(), rel=1e-4)
-            learner.end_epoch()
         torch.testing.assert_close(learner.head.weight.detach(), weight, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(learner.head.bias.detach(), bias, rtol=1e-3, atol=1e-5)
         np.testing.assert_array_equal((x @ weight.T + bias).argmax(1), learner.predict(batch.samples))
@@ -114,6 +117,40 @@ def test_training_augments_and_evaluation_does_not():
     assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]
 
 
+def test_schedules_by_hand():
+    falling = replace(PRESET, schedule="falling", milestones=(), epochs=10, fall=0.4)
+    assert [round(SCHEDULES["falling"](falling, done), 6) for done in (0, 5.9, 6, 8, 9, 9.75)] == [
+        1,
+        1,
+        1,
+        0.5,
+        0.25,
+        0.0625,
+    ]
+    stones = replace(PRESET, epochs=10, milestones=(3, 6), gamma=0.1)
+    factors = [SCHEDULES["milestones"](stones, done) for done in (0, 2.9, 3, 5.9, 6, 9)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert stones.with_epochs(5).milestones == (1.5, 3) and stones.with_epochs(10) == stones
+
+
+def test_an_optimiser_of_ones_own_keeps_its_rates_apart():
+    def make(parameters, settings):
+        return torch.optim.Adam([{"params": parameters[:-2]}, {"params": parameters[-2:], "lr": 1.0}], lr=settings.lr)
+
+    learner = Learner(DATASET.spec, replace(PRESET, optimizer=make, epochs=10, schedule="falling", milestones=()))
+    learner.set_rate(7.5)
+    assert [group["lr"] for group in learner._optimizer.param_groups] == [0.3 * 0.5, 0.5]
+    with pytest.raises(InputError, match="no optimizer 'adam'; choose one of sgd, adamw"):
+        Learner(DATASET.spec, replace(PRESET, optimizer="adam"))
+    with pytest.raises(InputError, match="no schedule 'cosine'; choose one of constant"):
+        Learner(DATASET.spec, replace(PRESET, schedule="cosine", milestones=()))
+
+
+def test_summed_bce_is_the_papers_times_classes():
+    logits, labels = torch.randn(4, 7), torch.tensor([0, 3, 6, 1])
+    assert LOSSES["bce-sum"](logits, labels).item() == pytest.approx(7 * LOSSES["bce"](logits, labels).item())
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 def test_a_gpu_learns_what_the_cpu_learns():
     losses = []
@@ -129,10 +166,10 @@ def test_a_gpu_learns_what_the_cpu_learns():
     [
         (lambda: Learner(DATASET.spec, PRESET, device="gpu7"), "use cpu"),
         (lambda: Learner(DATASET.spec, PRESET, device="meta"), "no training on meta"),
-        (lambda: Learner(DATASET.spec, replace(PRESET, batch_size=0)), "batch_size 0"),
+        (lambda: Learner(DATASET.spec, replace(PRESET, batch_size=0)), "batch_size is 0"),
         (lambda: Learner(DATASET.spec, PRESET, method="bic"), "give an object such as"),
         (lambda: Learner(DATASET.spec, PRESET, method=ExperienceReplay), "give an object such as"),
-        (lambda: ExperienceReplay("mse"), "choose one of bce, ce"),
+        (lambda: ExperienceReplay("mse"), "choose one of bce, bce-sum, ce"),
     ],
 )
 def test_bad_parts_are_refused(make, sentence):

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from samples import make_dataset
 from torch import nn
 
-from mirolib import InputError
+from mirolib import InputError, Learner, RunSettings, run_experiment
 from mirolib.learning.models import MODELS, ExpandingHead, build_model, feature_dim
 
 
@@ -88,10 +91,69 @@ def test_every_model_learns_through_all_its_parameters(name):
         (lambda: build_model("resnet9000", (3, 32, 32), 0), "choose one of linear, mlp"),
         (lambda: build_model("cnn1d", (3, 32, 32), 0), "needs sensor windows"),
         (lambda: build_model("small-cnn", (45,), 0), "needs images"),
-        (lambda: feature_dim(nn.Linear(3, 2), (5,)), "can't take samples of shape"),
+        (lambda: feature_dim(nn.Linear(3, 2), (5,)), "can't take inputs of shape"),
         (lambda: feature_dim(nn.Conv2d(1, 2, 3), (1, 8, 8)), "flatten them"),
     ],
 )
 def test_bad_models_are_refused(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+PRESET = make_dataset().spec.preset()
+
+
+class Odd(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        self.linear, self.change = nn.Linear(16, 4), change
+
+    def forward(self, x):
+        return self.change(self.linear(x.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (Odd(lambda x: x.half()), r"features of torch.float16; convert them to torch.float32"),
+        (Odd(lambda x: (x, x)), "must return a tensor of features .* but returns tuple"),
+        (Odd(lambda x: object()), "but returns object"),
+        (Odd(lambda x: x[:1]), r"returns \(1, 4\) for \(2, 1, 4, 4\)"),
+        (Odd(lambda x: x.nonsense), "can't take inputs of shape .*AttributeError: 'Tensor' object has no attribute"),
+        (lambda x: x.flatten(1), "give a torch.nn.Module"),
+    ],
+)
+def test_odd_features_are_told(model, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Learner(make_dataset(shape=(1, 4, 4)).spec, PRESET, model=model)
+
+
+def test_a_vision_transformer_of_another_size_is_told_with_its_cause():
+    from torchvision.models.vision_transformer import VisionTransformer
+
+    model = VisionTransformer(image_size=224, patch_size=112, num_layers=1, num_heads=1, hidden_dim=8, mlp_dim=8)
+    with pytest.raises(InputError, match="can't take inputs of shape") as caught:
+        feature_dim(model, (3, 16, 16))
+    assert isinstance(caught.value.__cause__, AssertionError)
+
+
+def test_a_frozen_model_stays_frozen_by_name_too(monkeypatch, tmp_path):
+    built = []
+
+    def frozen(shape):
+        built.append(build_model("cnn", shape, 0).eval().requires_grad_(False))
+        return built[-1]
+
+    monkeypatch.setitem(MODELS, "frozen", frozen)
+    settings = RunSettings(model="frozen", tasks=2, epochs=1, controller="fixed", energy="none", stream_size=20)
+    before = build_model("cnn", (1, 4, 4), 0).state_dict()
+    run_experiment(settings, dataset=make_dataset(shape=(1, 4, 4)), results=tmp_path, progress=False)
+    assert not built[-1].training and before.keys() == built[-1].state_dict().keys()
+    fresh = built[-1].state_dict()
+    assert all(torch.equal(fresh[name], 0 * fresh[name]) for name in fresh if name.endswith("running_mean"))
+
+
+def test_one_sample_can_not_be_normalised_over():
+    with pytest.raises(InputError, match="normalises over batches, and batch_size is 1; choose 2 or more"):
+        Learner(make_dataset(shape=(1, 8, 8)).spec, replace(PRESET, batch_size=1, model="resnet18"))
+    Learner(make_dataset(shape=(1, 8, 8)).spec, replace(PRESET, batch_size=1, model="small-cnn"))

@@ -69,7 +69,7 @@ from mirolib.datasets import DatasetSpec, Preset, Samples
 from mirolib.memory.available_memory import available_bytes
 
 group, results, shape = Path(sys.argv[1]), sys.argv[2], (3, 64, 64)
-spec = DatasetSpec("big", shape, "uint8", {"": Preset("mlp", 2, 1, 128, 0.01, 10, 10, 0)})
+spec = DatasetSpec("big", shape, "uint8", {"": Preset("mlp", 2, 1, 128, 0.01, 10, 10, 0)}, scale=255)
 
 def samples(count):
     return Samples(np.broadcast_to(np.uint8(7), (count, *shape)), np.arange(count) % 4, np.arange(count))

@@ -191,6 +191,9 @@ def test_batches_are_even(make_memory):
     memory = make_memory(STREAM, MemoryConfig(33, 20))
     memory.receive(TASKS[0])
     assert [len(batch.labels) for batch in memory.batches(32)] == [17, 16]
+    memory.resize(MemoryConfig(3, 1))
+    assert [len(batch.labels) for batch in memory.batches(2)] == [3], "a rest of one joins its neighbour"
+    assert [len(batch.labels) for batch in memory.batches(1)] == [1, 1, 1]
 
 
 def test_fill_by_tier(make_memory):

@@ -14,6 +14,7 @@ from samples import make_dataset
 
 from mirolib import InputError, RecordedRun, RunFolder, RunSettings, StorageError, load_runs, run_experiment
 from mirolib.base.files import write_atomic
+from mirolib.experiment.summary import concerns
 from mirolib.workbench.folder import new_run_id
 from mirolib.workbench.run import open_run
 
@@ -43,8 +44,23 @@ def test_a_data_set_of_ones_own_goes_by_its_own_name(tmp_path):
 
 def test_a_run_that_diverges_says_so(tmp_path):
     for lr, diverged in ((0.05, 0), (1e6, 2)):
-        settings = RunSettings(epochs=1, tasks=2, controller="fixed", lr=lr, energy="none")
+        settings = RunSettings(epochs=1, tasks=2, controller="fixed", model="small-cnn", lr=lr, energy="none")
         assert run_experiment(settings, results=tmp_path, progress=False).summary["diverged_epochs"] == diverged
+
+
+def test_a_run_that_learnt_little_says_so(tmp_path, caplog):
+    settings = RunSettings(epochs=1, tasks=2, controller="fixed", energy="none", batch_size=512, lr=1e-9)
+    done = run_experiment(settings, results=tmp_path, progress=False)
+    for sentence in (
+        "near chance (10.0%). Likeliest: samples that are not",
+        "Task 0 saw 1 training steps: choose more",
+    ):
+        assert sentence in done.summary["concerns"] and sentence in caplog.text and sentence in repr(done)
+    assert load_runs(tmp_path)["concerns"].item() == done.summary["concerns"]
+    trials = pd.DataFrame({"chosen": [True], "accuracy": [0.9]})
+    (record,) = done.records[-1:]
+    assert "where the controller had predicted 90%" in " ".join(concerns([replace(record, trials=trials)]))
+    assert "predicted" not in " ".join(concerns([replace(record, trials=trials.assign(accuracy=np.nan))]))
 
 
 def test_numbers_of_numpy_stay_numbers(tmp_path):

@@ -34,7 +34,8 @@ from mirolib.workbench.folder import RunFolder
 from mirolib.workbench.run import open_run
 
 STREAM = TaskStream(make_dataset(classes=6, per_class=20), 3, seed=0)
-PRESET = replace(STREAM.dataset.spec.preset(), epochs=3, batch_size=8, milestones=(1, 2), gamma=0.5, momentum=0.9)
+PRESET = replace(STREAM.dataset.spec.preset(), epochs=3, batch_size=8, schedule="milestones", milestones=(1, 2),
+                 gamma=0.5)  # fmt: skip
 CONFIG = MemoryConfig(20, 18, 0.5)
 
 
@@ -64,6 +65,7 @@ KINDS = {
     "store budget": replace(QUICK, store_budget="600 samples"),
     "bic": replace(QUICK, method="bic", loss="ce"),
     "random": replace(QUICK, controller="random"),
+    "adamw": replace(QUICK, controller="fixed", optimizer="adamw"),
     "single-level": replace(QUICK, controller="fixed", memory="single-level", stream_size=100, episodic_size=50),
     "fixed": replace(QUICK, controller="fixed", stream_size=100, episodic_size=50, swap_ratio=0.7, model="mlp"),
 }
