@@ -88,16 +88,14 @@ def _mlp_bn(shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def _cnn(shape: tuple[int, ...], widths: tuple[int, ...] = (16, 32, 64)) -> nn.Module:
-    """Three 3x3 convolutions with 2x2 pooling and batch normalisation, and the mean over what is left of the image."""
+def _cnn(shape: tuple[int, ...], scale: int = 1) -> nn.Module:
+    """3x3 convolutions with 2x2 pooling and batch normalisation, three or, below 16 pixels, two; then the mean."""
     layers: list[nn.Module] = []
-    side = min(shape[1:])
-    for width in widths:
-        layers += [nn.LazyConv2d(width, 3, padding=1, bias=False)]
-        # pooled before it is normalised: a quarter of the work there
-        layers += [nn.MaxPool2d(2)] if side >= 4 else []
-        layers += [nn.BatchNorm2d(width), nn.ReLU()]
-        side = side // 2 if side >= 4 else side
+    for width in (24, 48) if min(shape[1:]) < 16 else (16, 32, 64):
+        layers += [nn.LazyConv2d(scale * width, 3, padding=1, bias=False)]
+        # pooled before it is normalised, a quarter of the work there; not where nothing would be left
+        layers += [nn.MaxPool2d(2)] if min(shape[1:]) >= 4 else []
+        layers += [nn.BatchNorm2d(scale * width), nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -152,7 +150,7 @@ MODELS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
     "mlp-bn": _mlp_bn,
     "small-cnn": _small_cnn,
     "cnn": _cnn,
-    "cnn-wide": partial(_cnn, widths=(32, 64, 128)),
+    "cnn-wide": partial(_cnn, scale=2),
     "cnn1d": _cnn1d,
     "preact-resnet32": _preact_resnet32,
     "resnet18": _resnet18,
