@@ -86,9 +86,7 @@ class RunSettings:
     data: str = _setting("", 'folder of the data sets; "" for the repository\'s data, or MIRO_DATA')
     tasks: int | None = _setting(None, "tasks the classes are split into; None: the preset's", _above_0)
     model: str | None = _setting(
-        None,
-        "mlp-bn, cnn, cnn-wide, cnn1d, preact-resnet32, resnet18, linear, mlp, small-cnn; None: the preset's",
-        choices=MODELS,
+        None, "cnn, cnn-wide, cnn1d, mlp-bn, preact-resnet32, resnet18, ...; None: the preset's", choices=MODELS
     )
     method: str = _setting(
         "er", "er (experience replay), bic (bias correction) or finetuning (no replay)", choices=METHODS
