@@ -24,7 +24,7 @@ from mirolib import Dataset, RunSettings
 from mirolib.experiment.experiment import Experiment
 
 ROOT = Path(__file__).parents[1]
-FOLDER, PAGE = ROOT / "results" / "own_data", ROOT / "docs" / "own_data.md"
+FOLDER, PAGE = ROOT / "benchmarks" / "measured" / "own_data", ROOT / "docs" / "own_data.md"
 SEEDS = (80, 81, 82)
 BAR = 0.9
 
@@ -137,7 +137,7 @@ def report() -> None:
             "data": case, "training samples": first["training samples"],
             "derived": f"{first['model']}, {first['tasks']} tasks, {first['epochs']} epochs",
             "chance, %": f"{100 / CASES[case][1]:.0f}", "final accuracy, %": _percent(of_case["final"]),
-            "offline, %": _percent(of_case["offline"]), "share of offline": f"{ratio.mean():.2f} ± {ratio.std():.2f}",
+            "offline, %": _percent(of_case["offline"]), "of offline, %": _percent(ratio),
             "visits": f"{of_case['visits'].mean():,.0f}", "s a run": f"{of_case['s'].mean():.0f}",
             "seeds": len(of_case), "bar of 0.9": "met" if ratio.mean() >= BAR else "MISSED",
         })  # fmt: skip
@@ -145,7 +145,7 @@ def report() -> None:
 
 
 def _percent(values: pd.Series) -> str:
-    return f"{100 * values.mean():.1f} ± {100 * values.std():.1f}"
+    return f"{100 * values.mean():.1f}" + (f" ± {100 * values.std():.1f}" if len(values) > 1 else "")
 
 
 _INTRODUCTION = """# What the defaults come to on data nobody set them on
@@ -153,7 +153,12 @@ _INTRODUCTION = """# What the defaults come to on data nobody set them on
 Written by `python -m benchmarks.own_data report`. Ten data sets are drawn by `benchmarks/own_data.py` and given to
 `Dataset.from_arrays` as they are: model, normalisation, loss, rate, schedule, epochs and sizes of the buffers are what
 it derives. Beside it the same network is trained once on all the data, with as many sample visits (offline, which no
-continual learner can be asked to beat). Test sets are balanced; ± is the standard deviation over seeds."""
+continual learner can be asked to beat). Test sets are balanced; ± is the standard deviation over seeds.
+
+What is missed: a hundred classes of twenty noisy images. The network knows its training samples by heart after the
+first task and generalises worse from there than one that begins anew. Tried with another seed, without gain: two and
+four times the epochs, weight decay of 5e-4, twice the channels; batches of 16 help a little (20 % instead of 16 %).
+Two classes of which one has four samples end at chance, offline too, and the run says so."""
 
 
 if __name__ == "__main__":

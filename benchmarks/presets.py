@@ -3,7 +3,7 @@
 `measure` trains each candidate for a preset `small` with the preset's own sizes and holds a fifth of the training
 samples out, on which accuracy is taken: the test samples are not looked at, and seeds are others than those any page
 reports. `compare` runs the preset that was chosen and the one before it, one after the other, and takes accuracy on the
-test samples. `report` alone writes docs/presets.md from what both left in results/presets.
+test samples. `report` alone writes docs/presets.md from what both left in benchmarks/measured/presets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mirolib.data.files import data_folder
 from mirolib.experiment.experiment import Experiment
 
 ROOT = Path(__file__).parents[1]
-FOLDER, PAGE = ROOT / "results" / "presets", ROOT / "docs" / "presets.md"
+FOLDER, PAGE = ROOT / "benchmarks" / "measured" / "presets", ROOT / "docs" / "presets.md"
 HELD_OUT = 0.2
 _OLD = {"loss": "bce", "schedule": "constant"}
 BEFORE: dict[str, dict[str, object]] = {

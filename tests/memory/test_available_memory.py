@@ -180,7 +180,7 @@ def test_what_was_refused_for_want_of_memory_leaves_its_store_free(tmp_path, mon
 
 def test_a_probe_that_does_not_fit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("mirolib.memory.available_memory.available_bytes", lambda: 1 << 20)
-    sentence = "Probing .* candidates on 64 features needs .*; choose a model with fewer fea"
+    sentence = "Probing .* candidates on 48 features needs .*; choose a model with fewer fea"
     with pytest.raises(InputError, match=sentence):
         run_experiment(RunSettings(epochs=1), results=tmp_path, progress=False)
 
