@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from weakref import WeakSet
 
 from mirolib.base.errors import StorageError
@@ -47,24 +47,32 @@ def write_atomic(path: Path, content: str | bytes) -> int:
     Raises:
         StorageError: If the folder can't be written or the disk is full; the old file is then still there.
     """
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=TEMPORARY, delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-            size_bytes = os.fstat(file.fileno()).st_size
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-        return size_bytes
-    except BaseException as error:
-        if temporary is not None:
-            _remove_quietly(temporary)
-        if not isinstance(error, OSError):
-            raise
+        with replacing(path) as file:
+            return file.write(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
         raise StorageError(_NOT_WRITTEN.format(path, error.strerror)) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, which takes the place of the one at `path` once it is written and synced, or is gone on an error."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+    try:
+        with open(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(handle)  # else a power cut could leave a file of its full length that holds zeros
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+        if os.name == "posix":  # elsewhere no folder can be opened; this makes the rename last through a power cut
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    finally:
+        _remove_quietly(Path(name))
 
 
 def append(path: Path, lines: str) -> int:
@@ -220,14 +228,3 @@ def folder_held(folder: Path, *, may_write: bool = True) -> Iterator[None]:
         if may_write:  # for people only: a dead process leaves its number, which may be another's by now
             path.write_text(str(os.getpid()))
         yield
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in the folder last through a power cut, where the system lets a folder be opened."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

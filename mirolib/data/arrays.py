@@ -37,8 +37,7 @@ def checked(samples: np.ndarray, labels: np.ndarray, which: str) -> tuple[np.nda
         if not (np.issubdtype(samples.dtype, np.number) or samples.dtype == bool) or np.iscomplexobj(samples):
             raise InputError(f"The {which} samples are {samples.dtype}; give uint8 or real numbers.")
         samples = samples.astype(np.float32)
-        bad = ~np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
-        if bad.any():
+        if (bad := ~np.isfinite(samples).reshape(len(samples), -1).all(axis=1)).any():
             raise InputError(
                 f"{int(bad.sum())} {which} samples hold NaN or infinite values, first at row "
                 f"{int(bad.argmax())}; remove or repair them."

@@ -117,7 +117,7 @@ class Dataset:
         """
         train_samples, train_labels = checked(train_samples, train_labels, "training")
         test_samples, test_labels = checked(test_samples, test_labels, "test")
-        values, train_classes = np.unique(train_labels, return_inverse=True)
+        values = np.unique(train_labels)
         for which, some, others in (("test", test_labels, values), ("training", values, test_labels)):
             if len(alone := np.setdiff1d(some, others)):
                 raise InputError(f"Labels {alone[:5].tolist()} occur in {which} alone; add samples or leave them out.")
@@ -128,10 +128,9 @@ class Dataset:
         digest = xxhash.xxh3_128()
         for part in (train_samples, train_labels, test_samples, test_labels):
             digest.update(np.ascontiguousarray(part).data)
-        test_classes = np.searchsorted(values, test_labels)
         train, test = (
-            Samples(samples, classes.astype(np.int64), np.arange(len(classes)))
-            for samples, classes in ((train_samples, train_classes), (test_samples, test_classes))
+            Samples(samples, np.searchsorted(values, labels), np.arange(len(labels)))
+            for samples, labels in ((train_samples, train_labels), (test_samples, test_labels))
         )
         return cls(spec, train, test, names, digest.hexdigest())
 

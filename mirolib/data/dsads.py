@@ -100,7 +100,5 @@ def _segment(path: Path) -> np.ndarray:
     # asked this way round, since no comparison is true for NaN
     finite = np.abs(values) < np.finfo(np.float32).max
     if not finite.all():
-        raise InputError(
-            f"{path}, line {int(finite.all(axis=1).argmin()) + 1}, has a number that is not finite. {_ANEW}"
-        )
+        raise InputError(f"{path}, line {finite.all(axis=1).argmin() + 1}, has a number that is not finite. {_ANEW}")
     return values[None].astype(np.float32)

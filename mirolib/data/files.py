@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import xxhash
 from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError
+from mirolib.base.files import clear, replacing
 from mirolib.data.dataset import DatasetSpec
 
 logger = logging.getLogger(__name__)
@@ -43,8 +43,7 @@ def read_file(path: Path, most_bytes: int, what: str) -> bytes:
     try:
         if not path.is_file():
             raise InputError(f"There is no file {path}. {what}")
-        size_bytes = path.stat().st_size
-        if size_bytes > most_bytes:
+        if (size_bytes := path.stat().st_size) > most_bytes:
             raise InputError(f"{path} has {size_bytes:,} bytes where {most_bytes:,} are the most to expect. {what}")
         return path.read_bytes()
     except OSError as error:
@@ -81,8 +80,7 @@ def check_classes(
         InputError: If a label does not occur in both.
     """
     for part, labels in (("training", train_labels), ("test", test_labels)):
-        missing = np.setdiff1d(list(names), labels)
-        if len(missing):
+        if len(missing := np.setdiff1d(list(names), labels)):
             raise InputError(
                 f"Class {names[int(missing[0])]} has no {part} sample in {folder}{needs}; add some or remove the class."
             )
@@ -120,29 +118,19 @@ def cached_samples(
     path = folder / f"{spec.name}-{stamp}.npy"
     if (found := _mapped(path, shape, spec.sample_dtype)) is not None:
         return found
-    temporary = folder / f".{path.stem}.{os.getpid()}.tmp"  # one a process, since several may begin at once
     kind = np.dtype(spec.sample_dtype)
     header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             np.lib.format.write_array_header_1_0(file, header)
             for part in _parts(spec.name, paths, read):
                 file.write(np.ascontiguousarray(part, dtype=kind).data)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut could leave a file of its full length that holds zeros
-        os.replace(temporary, path)
     except OSError as error:
         raise InputError(
             f"The cache {folder} can't be written ({error.strerror}); make it writable and see to free space."
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    for old in folder.glob(f"{spec.name}-{'[0-9a-f]' * len(stamp)}.npy"):
-        if old != path:
-            with suppress(OSError):  # another run may hold it open
-                old.unlink()
+    clear(folder, {*folder.glob(f"{spec.name}-{'[0-9a-f]' * len(stamp)}.npy")} - {path})
     if (found := _mapped(path, shape, spec.sample_dtype)) is None:
         raise InputError(f"The cache {path} can't be read back; remove it and look after the disk.")
     return found

@@ -27,8 +27,7 @@ IMAGENET1K = DatasetSpec(
                         swap_ratio=1.0, classes=10, per_class=80, test_per_class=20, image_size=32),
         "paper": Preset("resnet18", tasks=50, epochs=60, batch_size=128, lr=2.0, weight_decay=1e-5,
                         loss="bce", schedule="milestones", milestones=(20, 30, 40, 50), gamma=0.2,
-                        stream_size=26000, episodic_size=20000,
-                        swap_ratio=1.0),
+                        stream_size=26000, episodic_size=20000, swap_ratio=1.0),
     },
     source="https://image-net.org/challenges/LSVRC/2012/, training and validation images of the classification task",
     licence="ImageNet's terms of access: non-commercial research and education; images belong to their owners",
@@ -43,19 +42,13 @@ class ImageFiles:
     """Encoded images in files, read when they are asked for; an index of some 30 bytes an image.
 
     Attributes:
+        names: Path of each file below the folder, `(n,)` byte strings.
         size_bytes: Length of each file, `(n,) int32`.
     """
 
     def __init__(self, folder: Path, names: np.ndarray, size_bytes: np.ndarray) -> None:
-        """Images at the paths `names` below a folder, `(n,)` byte strings."""
-        self._folder, self._names, self.size_bytes = folder, names, size_bytes
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def identity(self) -> bytes:
-        """Names and lengths, by which another set of files is told from this one."""
-        return self._names.tobytes() + self.size_bytes.tobytes()
+        """Images in files of a folder."""
+        self._folder, self.names, self.size_bytes = folder, names, size_bytes
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """The bytes of some images, `(k,)` objects.
@@ -64,7 +57,7 @@ class ImageFiles:
             InputError: If a file is gone or can't be read.
         """
         found = np.empty(len(rows), dtype=object)
-        for position, name in enumerate(self._names[rows]):
+        for position, name in enumerate(self.names[rows]):
             path = self._folder / os.fsdecode(name)
             try:
                 found[position] = path.read_bytes()
@@ -94,7 +87,7 @@ def load(root: Path) -> Dataset:
     check_classes(folder, dict(enumerate(wnids)), 1000, train.labels, test.labels)
     digest = xxhash.xxh3_128()  # of names and lengths, which stand for the 144 GB of content
     for part in (train, test):
-        digest.update(part.data.identity() + part.rows.tobytes())
+        digest.update(part.data.names.tobytes() + part.data.size_bytes.tobytes() + part.rows.tobytes())
     return Dataset(IMAGENET1K, train, test, tuple(wnids), digest.hexdigest())
 
 
@@ -109,4 +102,4 @@ def _listed(folder: Path, part: str, wnids: list[str]) -> Samples:
     if not names:
         raise InputError(f"There are no images in {folder / part}. {_ARCHIVE.advice}")
     files = ImageFiles(folder, np.array(names), np.array(sizes, dtype=np.int32))
-    return Samples(files, np.array(labels, dtype=np.int64), np.arange(len(files)))
+    return Samples(files, np.array(labels, dtype=np.int64), np.arange(len(names)))

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -20,16 +19,6 @@ from mirolib.base.errors import InputError
 
 _THREADS = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="miro-decoder")
 _LEAST_AREA, _WIDEST = 0.08, 4 / 3  # torchvision's
-
-
-@contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
-    """An encoded image of which only the head has been read; what goes wrong with it becomes one sentence."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            yield image
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"An image of {len(data)} bytes can't be decoded ({error}); replace its file.") from error
 
 
 def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -> np.ndarray:
@@ -46,15 +35,18 @@ def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -
     Returns:
         `(height, width, 3) uint8`.
     """
-    with _opened(data) as image:
-        width, height = image.size
-        window = _window(width, height, size, draw)
-        enough = size[1] / (window[2] - window[0]), size[0] / (window[3] - window[1])
-        # a JPEG decodes faster at a half, a quarter or an eighth of its size
-        drafted = image.draft("RGB", (int(enough[0] * width) + 1, int(enough[1] * height) + 1))
-        scale = drafted[1][2] / width if drafted else 1.0
-        image.load()
-        image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy one that is RGB
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            window = _window(width, height, size, draw)
+            enough = size[1] / (window[2] - window[0]), size[0] / (window[3] - window[1])
+            # a JPEG decodes faster at a half, a quarter or an eighth of its size
+            drafted = image.draft("RGB", (int(enough[0] * width) + 1, int(enough[1] * height) + 1))
+            scale = drafted[1][2] / width if drafted else 1.0
+            image.load()
+            image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy one that is RGB
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"An image of {len(data)} bytes can't be decoded ({error}); replace its file.") from error
     left, top, right, bottom = (scale * edge for edge in window)
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
 

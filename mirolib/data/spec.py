@@ -161,8 +161,7 @@ class DatasetSpec:
         Raises:
             InputError: If this data set has no preset of that name.
         """
-        if not name:
-            return next(iter(self.presets.values()))
+        name = name or next(iter(self.presets))
         if name not in self.presets:
             raise InputError(f"{self.name} has no preset {name!r}; choose one of {', '.join(self.presets)}.")
         return self.presets[name]

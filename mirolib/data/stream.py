@@ -81,14 +81,11 @@ class TaskStream:
     validation_share: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_tasks <= self.num_classes:
-            raise InputError(
-                f"{self.num_tasks} tasks cannot share {self.num_classes} classes; "
-                f"choose between 1 and {self.num_classes} tasks."
-            )
+        tasks, classes, share = self.num_tasks, self.num_classes, self.validation_share
+        if not 1 <= tasks <= classes:
+            raise InputError(f"{tasks} tasks cannot share {classes} classes; choose between 1 and {classes} tasks.")
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; choose 0 or more.")
-        share = self.validation_share
         if not 0 <= share < 1:
             raise InputError(f"validation_share is {share}; choose a value from 0 up to, not including, 1.")
         smallest = int(np.bincount(self.dataset.train.labels).min())

@@ -110,7 +110,9 @@ def _unpack_tar(file: Path, room: _Room) -> None:
     with tarfile.open(file, tarinfo=_Member) as archive:
         for member in archive:
             room.take(member.name, member.isreg() and not member.issparse(), member.isdir(), member.size)
-            archive.extract(member, room.target, filter=_as_made_here)
+            # filtered by the standard library's rules, and with the modes and times of files made here
+            made = tarfile.data_filter(member, room.target).replace(mode=None, mtime=None)  # type: ignore[arg-type]
+            archive.extract(made, room.target, filter="fully_trusted")
         stream = archive.fileobj
         assert stream is not None, "the archive is open"
         stream.seek(archive.offset)
@@ -127,8 +129,3 @@ class _Member(tarfile.TarInfo):
         if not member.isreg() and member.size > MAX_HEADER_BYTES:  # which would be read into memory at once
             raise tarfile.ReadError(f"more than {MAX_HEADER_BYTES:,} bytes of headers")
         return member
-
-
-def _as_made_here(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """The standard library's filter, and with the modes and times of files made here."""
-    return tarfile.data_filter(member, folder).replace(mode=None, mtime=None)  # type: ignore[arg-type]

@@ -85,16 +85,14 @@ def load(root: Path) -> Dataset:
     clips = _clips(audio, rows)
     folds = np.array([fold for fold, *_ in clips])
     labels = np.array([rows[fold, name] for fold, name, _ in clips])
-    tests = folds == folds.max()
+    last = folds.max()
+    tests = folds == last
     if tests.all():
-        raise InputError(f"Only fold {folds.max()} has wavs in {audio}; add one more, one is kept for testing.")
+        raise InputError(f"Only fold {last} has wavs in {audio}; add one more, one is kept for testing.")
     both = np.intersect1d(labels[tests], labels[~tests])
     if not len(both):
-        raise InputError(
-            f"No class has wavs both in fold {folds.max()}, for testing, and in another of {audio}; add some."
-        )
-    left_out = [CLASS_NAMES[label] for label in np.setdiff1d(labels, both)]
-    if left_out:
+        raise InputError(f"No class has wavs both in fold {last}, for testing, and in another of {audio}; add some.")
+    if left_out := [CLASS_NAMES[label] for label in np.setdiff1d(labels, both)]:
         logger.warning("Left out, for want of a clip to train or to test: %s.", ", ".join(left_out))
     wavs = [audio / f"fold{fold}" / name for fold, name, _ in clips]
     stamp = stamp_of((RATE, SECONDS, WINDOW, BANDS, FRAMES, RANGE_DB), clips)

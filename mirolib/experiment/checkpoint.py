@@ -114,16 +114,14 @@ def decoded(content: bytes) -> State:
         tensors = load(content)
         size = int.from_bytes(content[:8], "little")
         plain = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])
-        if plain["format"] != CHECKPOINT_FORMAT:
-            raise InputError(
-                f"The checkpoint has format {plain['format']}; this version reads {CHECKPOINT_FORMAT}. Go on with the "
-                "version that wrote it, or begin the run anew."
-            )
-        return _with_tensors(plain, tensors)
-    except InputError:
-        raise
+        if (written := plain["format"]) == CHECKPOINT_FORMAT:
+            return _with_tensors(plain, tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"This is no checkpoint of a run: {type(error).__name__}: {error}.") from error
+    raise InputError(
+        f"The checkpoint has format {written}; this version reads {CHECKPOINT_FORMAT}. Go on with the version that "
+        "wrote it, or begin the run anew."
+    )
 
 
 def _number(file: Path) -> int:

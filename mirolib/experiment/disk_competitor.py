@@ -24,8 +24,7 @@ def main(path: str) -> None:
                     os.fdatasync(file.fileno())
                     if select.select([sys.stdin], [], [], 0)[0]:
                         return
-                if hasattr(os, "posix_fadvise"):
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 file.seek(0)
                 while file.read(PIECE_BYTES):
                     pass

@@ -19,9 +19,9 @@ from mirolib.controller import (
     WholeBudgetController,
 )
 from mirolib.controller.resources import ResourceMonitor
-from mirolib.data import Dataset, Preset, load_dataset
+from mirolib.data import Dataset, load_dataset
 from mirolib.data.stream import TaskStream
-from mirolib.energy import EnergyMeter, Kind, TraceSource, named
+from mirolib.energy import EnergyMeter, Kind, TraceSource, choose, named
 from mirolib.experiment.injectors import During
 from mirolib.experiment.loop import Loop, check_sizes
 from mirolib.experiment.settings import MEMORIES, PROFILERS, RunSettings, default
@@ -109,8 +109,9 @@ class Experiment:
         stones = preset.milestones if chosen["schedule"] == "milestones" else ()
         preset, method = replace(preset, milestones=stones, **chosen), METHODS[filled.method](chosen["loss"])
         learner = Learner(spec, preset, method=method, device=filled.device, seed=filled.seed)
-        meter = _meter(filled.energy)
-        controller = _controller(filled, config, meter.source.kind)
+        name = filled.energy
+        source = TraceSource.from_csv(name) if name.endswith(".csv") else choose() if name == "auto" else named(name)
+        meter, controller = EnergyMeter(source), _controller(filled, config, source.kind)
         storage = Storage(store, Fingerprint.of(stream), size_budget=store_budget(filled.store_budget, stream))
         try:
             tiered = MEMORIES[filled.memory]
@@ -125,9 +126,7 @@ class Experiment:
 
     def run(self, *, progress: bool = True) -> Iterator[TaskRecord]:
         """`steps`, but for the records of epochs."""
-        for step in self.steps(progress=progress):
-            if isinstance(step, TaskRecord):
-                yield step
+        return (step for step in self.steps(progress=progress) if isinstance(step, TaskRecord))
 
     def steps(self, *, progress: bool = True) -> Iterator[EpochRecord | TaskRecord]:
         """Runs the training loop (see `Loop.steps`) to its end and closes memory and energy source.
@@ -149,12 +148,7 @@ class Experiment:
 def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[TaskStream, RunSettings]:
     """The stream of a run and its settings with every None that has a default replaced by it, sizes in samples.
 
-    Args:
-        settings: The run's parameters.
-        dataset: The data set itself, where it is the user's own or already loaded.
-
-    Raises:
-        InputError: If a parameter is unknown, out of range, or exceeds what the data set holds.
+    Its arguments and the `InputError` that it raises are those of `Experiment.build`.
     """
     dataset = dataset or load_dataset(settings.dataset, root=settings.data or None, preset=settings.preset)
     preset = dataset.spec.preset(settings.preset)
@@ -170,6 +164,9 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
         own["optimizer"] = None
     elif settings.optimizer not in (None, preset.optimizer):
         own["lr"] = RATES.get(settings.optimizer, preset.lr)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # as high as possible where a controller may lower it (P3); one level alone has nothing to swap with
+    swap_ratio = (preset.swap_ratio if fixed else 1.0) if MEMORIES[settings.memory] else 0.0
     filled = replace(
         settings,
         dataset=dataset.spec.name,
@@ -177,18 +174,11 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
         tasks=len(stream),
         stream_size=stream_size,
         episodic_size=episodic_size,
-        swap_ratio=default(settings.swap_ratio, _swap_ratio(settings, preset)),
-        device=_device(settings.device),
+        swap_ratio=default(settings.swap_ratio, swap_ratio),
+        device=device if settings.device == "auto" else settings.device,
         **{name: default(getattr(settings, name), own[name]) for name in _FROM_PRESET},
     )
     return stream, filled
-
-
-def _swap_ratio(settings: RunSettings, preset: Preset) -> float:
-    """The ratio where none is given: as high as possible where a controller may lower it (P3)."""
-    if not MEMORIES[settings.memory]:
-        return 0.0  # there is nothing to swap with
-    return preset.swap_ratio if settings.controller == "fixed" else 1.0
 
 
 def _controller(filled: RunSettings, config: MemoryConfig, energy_kind: Kind) -> Controller:
@@ -211,15 +201,3 @@ def _controller(filled: RunSettings, config: MemoryConfig, energy_kind: Kind) ->
         energy_kind=energy_kind,
         seed=filled.seed,
     )
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _meter(energy: str) -> EnergyMeter:
-    if energy == "auto":
-        return EnergyMeter.auto()
-    return EnergyMeter(TraceSource.from_csv(energy) if energy.endswith(".csv") else named(energy))

@@ -8,8 +8,8 @@ one of them act for some epochs of a run.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import mmap
 import os
 import subprocess
 import sys
@@ -17,15 +17,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from mirolib.base.errors import InputError, StorageError
 from mirolib.experiment import disk_competitor
 from mirolib.memory.storage import Storage
-
-_MADV_DONTNEED = 4  # of Linux' <sys/mman.h>; ctypes has no name for it
 
 
 class Throttle(AbstractContextManager["Throttle"]):
@@ -41,8 +38,7 @@ class Throttle(AbstractContextManager["Throttle"]):
         Raises:
             InputError: If the rate is not positive.
         """
-        self._storage, self._released = storage, threading.Event()
-        self._lock = threading.Lock()
+        self._storage, self._released, self._lock = storage, threading.Event(), threading.Lock()
         self.set_rate(rate_bytes_s)
 
     def set_rate(self, rate_bytes_s: float | None) -> None:
@@ -69,13 +65,10 @@ class Throttle(AbstractContextManager["Throttle"]):
         released.wait(wait_s)  # an event in the place of a sleep, so that another rate ends it
 
     def __enter__(self) -> Throttle:
-        """Begins."""
         self._storage.before_read = self._take
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Ends, and lets what waits go on."""
         self._storage.before_read = None
         self.set_rate(self._rate)
@@ -99,10 +92,8 @@ def disk_competitors(folder: str | os.PathLike[str], processes: int = 1) -> Iter
                 raise StorageError(f"A disk competitor in {folder} ended early; see its message, perhaps a full disk.")
         finally:
             for process in running:
-                assert process.stdin is not None
-                process.stdin.close()
                 process.kill()
-                process.wait()  # it must be gone before its files are deleted
+                process.communicate()  # closes its input and waits: it must be gone before its files are deleted
 
 
 @contextmanager
@@ -114,28 +105,26 @@ def cold_cache(storage: Storage, every_s: float = 0.02) -> Iterator[None]:
     """
     if not Path("/proc/self/maps").exists():
         raise InputError("A cold cache needs Linux; use Throttle instead.")
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=_drop, args=(storage.path.absolute() / "data.mdb", every_s, stop), name="miro-cold-cache", daemon=True
-    )
+    stop, path = threading.Event(), storage.path.absolute() / "data.mdb"
+
+    def drop() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        with path.open("rb") as file:
+            while not stop.wait(every_s):
+                # pages that this process has mapped are not dropped with the file's: they are let go of first
+                for line in Path("/proc/self/maps").read_text().splitlines():
+                    if line.endswith(str(path)):
+                        start, end = (int(part, 16) for part in line.split()[0].split("-"))
+                        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    thread = threading.Thread(target=drop, name="miro-cold-cache", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
-
-
-def _drop(path: Path, every_s: float, stop: threading.Event) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    with path.open("rb") as file:
-        while not stop.wait(every_s):
-            # pages that this process has mapped are not dropped with the file's: they are let go of first
-            for line in Path("/proc/self/maps").read_text().splitlines():
-                if line.endswith(str(path)):
-                    start, end = (int(part, 16) for part in line.split()[0].split("-"))
-                    libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class During(AbstractContextManager["During"]):
@@ -147,23 +136,20 @@ class During(AbstractContextManager["During"]):
     def __init__(self, first: int, last: int, *what: AbstractContextManager[object]) -> None:
         """Acts while `first <= epochs done < last`."""
         self._first, self._last, self._what = first, last, what
-        self._stack: contextlib.ExitStack | None = None
+        self._stack: ExitStack | None = None
 
     def __call__(self, epochs_done: int) -> None:
         """Begins or ends as the run goes on."""
         due = self._first <= epochs_done < self._last
         if due and self._stack is None:
-            with contextlib.ExitStack() as stack:
+            with ExitStack() as stack:
                 for one in self._what:
                     stack.enter_context(one)
                 self._stack = stack.pop_all()
         elif not due:
             self.close()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Ends what acts."""
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

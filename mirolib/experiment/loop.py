@@ -65,9 +65,7 @@ def run(
     loop = Loop(stream, learner, memory, controller, meter, resources)
     if resume_from is not None:
         loop.restore(read_checkpoint(Path(resume_from)))
-    for step in loop.steps(progress=progress):
-        if isinstance(step, TaskRecord):
-            yield step
+    yield from (step for step in loop.steps(progress=progress) if isinstance(step, TaskRecord))
 
 
 @dataclass
@@ -307,11 +305,9 @@ def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:
         InputError: If a size exceeds what the stream holds.
     """
     largest, total = stream.most_samples()
-    if config.stream_size > largest:
-        raise InputError(
-            f"stream_size is {config.stream_size} but no task has more than {largest} samples; choose at most that."
-        )
-    if config.episodic_size > total:
-        raise InputError(
-            f"episodic_size is {config.episodic_size} but there are only {total} training samples; choose at most that."
-        )
+    for name, size, most, why in (
+        ("stream_size", config.stream_size, largest, f"no task has more than {largest} samples"),
+        ("episodic_size", config.episodic_size, total, f"there are only {total} training samples"),
+    ):
+        if size > most:
+            raise InputError(f"{name} is {size} but {why}; choose at most that.")

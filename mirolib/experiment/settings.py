@@ -32,32 +32,24 @@ Check = Callable[[str, Any], object]
 """Refuses a value that is out of range, given the parameter's name and the value, which is not None."""
 
 
-def _above_0(name: str, value: float) -> None:
-    if not value > 0:
-        raise InputError(f"{name} is {value}; choose a value above 0.")
+def _bounded(*bounds: tuple[Callable[[Any], bool], str]) -> Check:
+    """A check of one bound after another, each with what to choose where it does not hold."""
+
+    def check(name: str, value: Any) -> None:
+        for holds, choice in bounds:
+            if not holds(value):
+                raise InputError(f"{name} is {value}; choose {choice}.")
+
+    return check
 
 
-def _rate(name: str, value: float) -> None:
-    _above_0(name, value)
-    # far beyond any rate that learns, and the square of its step is still a number in float32
-    if value > 1e6:
-        raise InputError(f"{name} is {value}; choose at most 1e+06.")
-
-
-def _share(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise InputError(f"{name} is {value}; choose a share from 0 to below 1.")
-
-
-def _top_share(name: str, value: float) -> None:
-    _above_0(name, value)
-    if value > 1:
-        raise InputError(f"{name} is {value}; choose a share from 0 to 1.")
-
-
-def _seed(name: str, value: int) -> None:
-    if value < 0:
-        raise InputError(f"{name} is {value}; choose 0 or more.")
+_ABOVE_0: tuple[Callable[[Any], bool], str] = (lambda value: value > 0, "a value above 0")
+_above_0 = _bounded(_ABOVE_0)
+# far beyond any rate that learns, and the square of its step is still a number in float32
+_rate = _bounded(_ABOVE_0, (lambda value: value <= 1e6, "at most 1e+06"))
+_share = _bounded((lambda value: 0 <= value < 1, "a share from 0 to below 1"))
+_top_share = _bounded(_ABOVE_0, (lambda value: value <= 1, "a share from 0 to 1"))
+_seed = _bounded((lambda value: value >= 0, "0 or more"))
 
 
 def _device(name: str, value: str) -> None:

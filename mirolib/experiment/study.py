@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -100,9 +101,8 @@ def swapping_cost(
     Raises:
         InputError: See `compare` and `Experiment.build`.
     """
-    settings = replace(settings, controller="fixed", memory="tiered", swap_ratio=1.0)
-    if meter is not None:
-        settings = replace(settings, energy="none")
+    energy = settings.energy if meter is None else "none"
+    settings = replace(settings, controller="fixed", memory="tiered", swap_ratio=1.0, energy=energy)
     with tempfile.TemporaryDirectory(prefix="miro-") as store:
         experiment = Experiment.build(settings, store, dataset)
         meter = meter or experiment.meter
@@ -117,13 +117,11 @@ def swapping_cost(
             memory.receive(second)
             learner.grow(second.classes)
 
-            def run(swap_ratio: float) -> Callable[[], None]:
-                def action() -> None:
-                    memory.resize(replace(config, swap_ratio=swap_ratio))
-                    for _ in range(epochs):
-                        train_epoch(learner, memory)
-                    memory.settle()
+            def run(swap_ratio: float) -> None:
+                memory.resize(replace(config, swap_ratio=swap_ratio))
+                for _ in range(epochs):
+                    train_epoch(learner, memory)
+                memory.settle()
 
-                return action
-
-            return compare(meter, run(1.0), run(0.0), names=("swapping", "no swapping"), pairs=pairs, progress=progress)
+            swapping, without = partial(run, 1.0), partial(run, 0.0)
+            return compare(meter, swapping, without, names=("swapping", "no swapping"), pairs=pairs, progress=progress)

@@ -35,7 +35,7 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "swapped": sum(record.swaps.swapped for record in records),
         "stall_s": sum(record.swaps.stall_s for record in records),
         "damaged": last.damaged,
-        "diverged_epochs": sum(not math.isfinite(epoch.loss) for record in records for epoch in record.epochs),
+        "diverged_epochs": _diverged(records),
         "bytes_read": sum(reading.work.bytes_read for reading in readings),
         "bytes_written": sum(reading.work.bytes_written for reading in readings),
         "energy_kind": readings[0].kind,
@@ -59,7 +59,7 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
 def concerns(records: list[TaskRecord]) -> list[str]:
     """Why a run's numbers may say little about what could have been learnt, a sentence each."""
     last, found = records[-1], []
-    if diverged := sum(not math.isfinite(epoch.loss) for record in records for epoch in record.epochs):
+    if diverged := _diverged(records):
         found.append(f"Training has diverged, its loss was not finite in {diverged} epochs: choose a lower lr.")
     chance = 1 / sum(len(record.classes) for record in records)
     if chance < 1 and last.average_accuracy < chance + _NEAR * (1 - chance):
@@ -67,9 +67,8 @@ def concerns(records: list[TaskRecord]) -> list[str]:
             f"It ends at {last.average_accuracy:.1%}, near chance ({chance:.1%}). Likeliest: samples that are not "
             "normalised (mean, std, scale), labels that are not theirs, a lr that is too high or too low, or no replay."
         )
-    steps = {record.task: sum(epoch.swaps.steps for epoch in record.epochs) for record in records}
-    if (fewest := min(steps.values())) < _FEW_STEPS:
-        task = min(steps, key=lambda index: steps[index])
+    fewest, task = min((sum(epoch.swaps.steps for epoch in record.epochs), record.task) for record in records)
+    if fewest < _FEW_STEPS:
         found.append(f"Task {task} saw {fewest} training steps: choose more epochs, or a smaller batch_size.")
     for record in (record for record in records if len(record.trials)):
         predicted = float(record.trials.loc[record.trials["chosen"], "accuracy"].mean())
@@ -80,6 +79,11 @@ def concerns(records: list[TaskRecord]) -> list[str]:
             )
             break
     return found
+
+
+def _diverged(records: list[TaskRecord]) -> int:
+    """Epochs whose loss was not finite."""
+    return sum(not math.isfinite(epoch.loss) for record in records for epoch in record.epochs)
 
 
 def _cost_error(records: list[TaskRecord]) -> float:

@@ -21,7 +21,6 @@ class Transform:
 
     def __init__(self, spec: DatasetSpec, device: torch.device, seed: int) -> None:
         """Draws come from an own generator on `device`, seeded with `seed`."""
-        self._padding, self._flip = spec.crop_padding, spec.flip
         self._spec, self._device = spec, device
         self.generator = torch.Generator(device).manual_seed(seed)
         shape = [1] * len(spec.sample_shape)
@@ -37,7 +36,7 @@ class Transform:
     def train(self, samples: np.ndarray) -> Tensor:
         """Raw samples `(n, *sample_shape)` to augmented, normalised float32 on the device."""
         raw = self._uploaded(samples, random=True)
-        if self._padding or self._flip:
+        if self._spec.crop_padding or self._spec.flip:
             raw = self._crop_and_mirror(raw)
         return self._normalise(raw)
 
@@ -54,12 +53,12 @@ class Transform:
 
     def _crop_and_mirror(self, raw: Tensor) -> Tensor:
         """A window of the original size at a random place of each zero-padded image, mirrored or not."""
-        (n, channels, height, width), p = raw.shape, self._padding
+        (n, channels, height, width), p = raw.shape, self._spec.crop_padding
         padded = functional.pad(raw, (p, p, p, p)).flatten(2)
         at = torch.randint(0, 2 * p + 1, (2, n, 1), generator=self.generator, device=self._device)
         rows, columns = (torch.arange(size, device=self._device) for size in (height, width))
         columns = columns.expand(n, width)
-        if self._flip:
+        if self._spec.flip:
             mirrored = torch.rand(n, 1, generator=self.generator, device=self._device) < 0.5
             columns = torch.where(mirrored, width - 1 - columns, columns)
         # one gather, since a loop over images would launch a kernel or more for each

@@ -24,7 +24,6 @@ from mirolib.base.errors import InputError
 from mirolib.base.state import State, dumped, loaded
 from mirolib.data.stream import ORDINAL_MASK, Task, labels_of
 from mirolib.learning.learner import Learner, Method
-from mirolib.learning.models import ExpandingHead
 from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
 
@@ -88,8 +87,7 @@ def fit_bias_layer(logits: Tensor, labels: Tensor, first: int, pull: float = 1.0
     def closure() -> Tensor:
         optimizer.zero_grad()
         corrected = torch.cat([logits[:, :first], values[0] * logits[:, first:] + values[1]], dim=1)
-        loss = functional.cross_entropy(corrected, labels)
-        loss = loss + pull / 2 * (values - identity).square().sum() / len(labels)
+        loss = functional.cross_entropy(corrected, labels) + pull / 2 * (values - identity).square().sum() / len(labels)
         loss.backward()
         return loss
 
@@ -121,9 +119,7 @@ class _Frozen:
     def restored(cls, state: State, learner: Learner) -> _Frozen:
         """The model that `state` was taken of; the learner's has the same shape."""
         layer = state["layer"] and loaded(BiasLayer, state["layer"])
-        head = ExpandingHead(learner.head.feature_dim).to(learner.device)
-        head.grow(len(state["head"]["bias"]), torch.Generator())
-        frozen = cls(learner.backbone, head, state["classes"], layer)
+        frozen = cls(learner.backbone, learner.head, state["classes"], layer)
         frozen._backbone.load_state_dict(state["backbone"])
         frozen._head.load_state_dict(state["head"])
         return frozen

@@ -83,14 +83,10 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, targets)
 
 
-def summed_binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The same summed over classes: what one class teaches does not shrink as others are added."""
-    return binary_cross_entropy(logits, labels) * logits.shape[1]
-
-
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bce": binary_cross_entropy,
-    "bce-sum": summed_binary_cross_entropy,
+    # summed over classes: what one class teaches does not shrink as others are added
+    "bce-sum": lambda logits, labels: binary_cross_entropy(logits, labels) * logits.shape[1],
     "ce": functional.cross_entropy,
 }
 
@@ -166,8 +162,6 @@ class Learner:
         self.method = method or ExperienceReplay(settings.loss)
         self.device = _usable(device)
         self.epochs, self.batch_size = settings.epochs, settings.batch_size
-        if self.epochs < 1 or self.batch_size < 1:
-            raise InputError(f"epochs is {self.epochs} and batch_size {self.batch_size}; both must be 1 or more.")
         children = np.random.SeedSequence([seed, 3]).generate_state(3).tolist()
         # Channels last trains convolutions faster; a model of the user's own may count on the other layout.
         self._layout = torch.contiguous_format
@@ -198,16 +192,14 @@ class Learner:
         self.head.grow(len(classes), self._head_generator)
         self._restart()
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return [*self.backbone.parameters(), *self.head.parameters()]
-
     def _restart(self) -> None:
         """A new optimiser and schedule."""
         make, schedule = self.settings.optimizer, self.settings.schedule
         for what, name, names in (("optimizer", make, OPTIMIZERS), ("schedule", schedule, SCHEDULES)):
             if not callable(name) and name not in names:
                 raise InputError(f"There is no {what} {name!r}; choose one of {', '.join(names)}.")
-        self._optimizer = (make if callable(make) else OPTIMIZERS[make])(self._parameters(), self.settings)
+        parameters = [*self.backbone.parameters(), *self.head.parameters()]
+        self._optimizer = (make if callable(make) else OPTIMIZERS[make])(parameters, self.settings)
         for group in self._optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         self.epochs_done = 0

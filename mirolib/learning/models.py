@@ -34,8 +34,7 @@ class ExpandingHead(nn.Module):
             classes: How many to add.
             generator: Draws the new weights (on the CPU, so that they are the same on every device).
         """
-        bound = self.feature_dim**-0.5
-        rows = (torch.rand(classes, self.feature_dim + 1, generator=generator) * 2 - 1) * bound
+        rows = (torch.rand(classes, self.feature_dim + 1, generator=generator) * 2 - 1) * self.feature_dim**-0.5
         rows = rows.to(self.weight)  # its device and type
         # new parameters, since an optimiser's state would not fit one that has grown
         self.weight = nn.Parameter(torch.cat([self.weight.detach(), rows[:, 1:]]))
@@ -64,11 +63,6 @@ class PreActBlock(nn.Module):
         active = functional.relu(self.norm1(x))
         shortcut = x if self.project is None else self.project(active)
         return shortcut + self.conv2(functional.relu(self.norm2(self.conv1(active))))
-
-
-def _mlp(shape: tuple[int, ...]) -> nn.Module:
-    """Two hidden layers of 256 units, for feature vectors."""
-    return nn.Sequential(nn.Flatten(), nn.LazyLinear(256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU())
 
 
 def _small_cnn(shape: tuple[int, ...]) -> nn.Module:
@@ -118,11 +112,8 @@ def _cnn1d(shape: tuple[int, ...]) -> nn.Module:
 def _preact_resnet32(shape: tuple[int, ...]) -> nn.Module:
     """Pre-activation ResNet-32 for small images: three stages of five blocks with 16, 32 and 64 channels."""
     layers: list[nn.Module] = [nn.Conv2d(shape[0], 16, 3, padding=1, bias=False)]
-    channels = 16
-    for width, first_stride in ((16, 1), (32, 2), (64, 2)):
-        for stride in (first_stride, 1, 1, 1, 1):
-            layers.append(PreActBlock(channels, width, stride))
-            channels = width
+    for before, width, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2)):
+        layers += [PreActBlock(before, width, stride), *(PreActBlock(width, width, 1) for _ in range(4))]
     return nn.Sequential(*layers, nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -146,7 +137,8 @@ def _resnet18(shape: tuple[int, ...]) -> nn.Module:
 
 MODELS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
     "linear": lambda shape: nn.Flatten(),  # the samples themselves, for the head to classify
-    "mlp": _mlp,
+    # two hidden layers of 256 units, for feature vectors
+    "mlp": lambda shape: nn.Sequential(nn.Flatten(), nn.LazyLinear(256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()),
     "mlp-bn": _mlp_bn,
     "small-cnn": _small_cnn,
     "cnn": _cnn,
@@ -155,7 +147,6 @@ MODELS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
     "preact-resnet32": _preact_resnet32,
     "resnet18": _resnet18,
 }
-
 
 _FOR_IMAGES = frozenset(MODELS) - {"linear", "mlp", "mlp-bn"}
 
@@ -206,8 +197,7 @@ def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
     """
     if not isinstance(backbone, nn.Module):
         raise InputError(f"The model is {backbone!r:.99}; give a torch.nn.Module, whose weights can be trained.")
-    lazy = any(isinstance(p, nn.UninitializedParameter) for p in backbone.parameters())
-    device = torch.device("cpu") if lazy else next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     with evaluating(backbone):
         return features_of(backbone, torch.zeros(2, *sample_shape, device=device)).shape[1]
 

@@ -8,33 +8,18 @@ from torch import nn, optim
 
 from mirolib.data import Preset
 
-
-def _sgd(parameters: list[nn.Parameter], settings: Preset) -> optim.Optimizer:
-    return optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
-
-
-def _adamw(parameters: list[nn.Parameter], settings: Preset) -> optim.Optimizer:
-    return optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-
-
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Preset], optim.Optimizer]] = {"sgd": _sgd, "adamw": _adamw}
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Preset], optim.Optimizer]] = {
+    "sgd": lambda parameters, s: optim.SGD(parameters, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay),
+    "adamw": lambda parameters, s: optim.AdamW(parameters, lr=s.lr, weight_decay=s.weight_decay),
+}
 
 RATES = {"sgd": 0.05, "adamw": 0.001}
 """Learning rates for an optimiser that is not the preset's, whose rate would not suit it."""
 
-
-def _milestones(settings: Preset, done: float) -> float:
-    return settings.gamma ** sum(done >= milestone for milestone in settings.milestones)
-
-
-def _falling(settings: Preset, done: float) -> float:
-    """Constant, then in a straight line to zero over the last share of the task's work."""
-    return min(1.0, (1 - done / settings.epochs) / settings.fall)
-
-
 SCHEDULES: dict[str, Callable[[Preset, float], float]] = {
     "constant": lambda settings, done: 1.0,
-    "milestones": _milestones,
-    "falling": _falling,
+    "milestones": lambda settings, done: settings.gamma ** sum(done >= stone for stone in settings.milestones),
+    # constant, then in a straight line to zero over the last share of the task's work
+    "falling": lambda settings, done: min(1.0, (1 - done / settings.epochs) / settings.fall),
 }
 """Factor of the learning rate after so many epochs of a task, parts of one included."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -58,15 +57,14 @@ def fill(preset: str, results: str | os.PathLike[str] | None = None) -> list[Sta
     Raises:
         InputError: If there is no such preset.
     """
-    where: dict[str, Any] = {"results": os.fspath(results)} if results else {}
-    before = states(preset, results)
+    before, where = states(preset, results), os.fspath(results or "")
     for number, state in enumerate(before, 1):
         study, is_left = state.study, usable(state) or state.status in ("running", "no data set")
         logger.info("%d of %d: %s (%s)", number, len(before), study.name, state.note or state.status)
         if is_left:
             continue
         try:
-            launch(study.notebook, progress=False, **study.parameters, **where, run_id=state.next_run_id)
+            launch(study.notebook, progress=False, results=where, run_id=state.next_run_id, **study.parameters)
         except MiroError as error:  # a night's studies are not lost to the first of them
             logger.warning("%s", error)
     return states(preset, results)

@@ -11,8 +11,7 @@ from mirolib.workbench.run import Run
 class BibTeX(str):
     """BibTeX entries, shown in a notebook as one would paste them."""
 
-    def __repr__(self) -> str:
-        return str(self)
+    __repr__ = str.__str__
 
 
 def cite(run: Run | RunSettings) -> BibTeX:

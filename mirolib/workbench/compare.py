@@ -168,9 +168,7 @@ def unreadable_runs(runs: pd.DataFrame, results: str | os.PathLike[str] | None =
     runs_of = [path for path in folder.glob("[!.]*/[!.]*") if path.parent.name != "sweeps"]
     files += [path for path in runs_of if not (path / "run.json").is_file()]
     rows = [(str(path), "no run.json" if path.is_dir() else "a stray file") for path in sorted(files)]
-    rows += [
-        (run["path"], run["error"]) for run in runs.to_dict("records") if run["status"] in ("unreadable", "unvouched")
-    ]
+    rows += [(r["path"], r["error"]) for r in runs.to_dict("records") if r["status"] in ("unreadable", "unvouched")]
     return pd.DataFrame(rows, columns=["path", "problem"])
 
 

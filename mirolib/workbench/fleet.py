@@ -28,7 +28,7 @@ from mirolib.workbench.run import load_run
 from mirolib.workbench.sweep_plan import Runs, SweepPlan
 
 if TYPE_CHECKING:
-    from distributed import Client, WorkerPlugin
+    from distributed import Client
 
 _one_at_a_time = threading.Lock()  # a worker may have several threads, and its device still trains one run
 
@@ -48,9 +48,8 @@ def connection(address: str) -> Client:
 def versions(notebook: str) -> dict[str, str]:
     """What must be the same on every machine of a sweep, so that its runs can be compared."""
     package = Path(__file__).parents[1]
-    code = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        code.update(f"{file.relative_to(package)}\0".encode() + file.read_bytes())
+    files = sorted(package.rglob("*.py"))
+    code = hashlib.sha256(b"".join(f"{file.relative_to(package)}\0".encode() + file.read_bytes() for file in files))
     return {
         "mirolib": f"{version('mirolib')} (source {code.hexdigest()[:12]})",
         "torch": version("torch").split("+")[0],  # builds for CPU and for each CUDA count as one
@@ -92,12 +91,18 @@ def run_on_workers(client: Client, plan: SweepPlan, todo: Runs) -> Generator[Pat
 
     A run whose worker is lost is given to another one.
     """
-    from distributed import CancelledError, as_completed
+    from distributed import CancelledError, WorkerPlugin, as_completed
+
+    class StopKernels(WorkerPlugin):
+        """Ends the kernels of a worker that ends, as one does whose scheduler is gone."""
+
+        def teardown(self, worker: object) -> None:
+            stop_kernels()
 
     expected = versions(plan.notebook)
     _check_workers(client, plan, expected)
+    client.register_plugin(StopKernels())
     # not pure: dask would hand back what it knows of a former attempt
-    client.register_plugin(_stopper())
     futures = {
         client.submit(run_on_worker, plan.notebook, run.name, values, expected, pure=False): run
         for run, values in todo.items()
@@ -118,18 +123,6 @@ def run_on_workers(client: Client, plan: SweepPlan, todo: Runs) -> Generator[Pat
             yield run
     finally:
         client.cancel(list(futures))
-
-
-def _stopper() -> WorkerPlugin:
-    from distributed import WorkerPlugin
-
-    class StopKernels(WorkerPlugin):
-        """Ends the kernels of a worker that ends, as one does whose scheduler is gone."""
-
-        def teardown(self, worker: object) -> None:
-            stop_kernels()
-
-    return StopKernels()
 
 
 def _check_workers(client: Client, plan: SweepPlan, expected: dict[str, str]) -> None:

@@ -36,6 +36,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 _PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")  # whose version may change a run's numbers
 _LOCK, LAUNCHED = ".owner.lock", ".launch.lock"
+_BUSY = "Run {} is still running, here or in another process; stop it first."
 _TABLES = ("tasks", "swaps", "energy", "events", "trials", "trace")
 _MAY_CHANGE = ("data", "medium")  # where the data and the run lie: a resumed run may say otherwise
 _NEEDED = {
@@ -117,12 +118,13 @@ def is_owned(path: Path) -> bool:
 
 
 @contextmanager
-def owned(path: Path, lock: str = _LOCK) -> Iterator[None]:
-    """Holds the folder of a run, before anything in it is read or written.
+def owned(path: Path, lock: str = _LOCK, busy: str = _BUSY) -> Iterator[None]:
+    """Holds the folder of a run or sweep, before anything in it is read or written.
 
     Args:
         path: The folder, which is made if need be.
         lock: `LAUNCHED` is for who starts another process that will hold the folder itself.
+        busy: What to say where another owner has it; braces stand for the folder's name.
 
     Raises:
         InputError: If another owner has it.
@@ -134,7 +136,7 @@ def owned(path: Path, lock: str = _LOCK) -> Iterator[None]:
             path.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(path / lock, wait=False, remove=True))
         except BlockingIOError as error:
-            raise InputError(f"Run {path.name} is still running, here or in another process; stop it first.") from error
+            raise InputError(busy.format(path.name)) from error
         except OSError as error:
             raise StorageError(
                 f"The results folder {path.parent} can't be written: {error.strerror}. "
@@ -190,13 +192,10 @@ class RunFolder:
         """
         self.run_id = run_id or new_run_id(parameters.get("seed", 0))
         self.path = run_path(results, notebook, self.run_id)
-        self._owned = ExitStack()
-        self._owned.enter_context(owned(self.path))
-        try:
+        with ExitStack() as held:
+            held.enter_context(owned(self.path))
             self._begin(notebook, parameters, claim(self.path, resume=resume))
-        except BaseException:
-            self._owned.close()
-            raise
+            self._owned = held.pop_all()
 
     def _begin(self, notebook: str, parameters: dict[str, Any], earlier: dict[str, Any]) -> None:
         self._earlier = earlier

@@ -104,17 +104,14 @@ def check_parameters(
     settings = {field.name for field in fields(RunSettings)}
     # a notebook with only some of them gives them another meaning
     if settings <= set(declared):
-        _check_run(RunSettings(**{name: value for name, value in checked.items() if name in settings}))
+        run = RunSettings(**{name: value for name, value in checked.items() if name in settings})
+        # `RunSettings` leaves these open, since objects can take their place
+        if run.dataset not in LOADERS:
+            raise InputError(f"There is no data set {run.dataset!r}; choose one of {', '.join(LOADERS)}.")
+        LOADERS[run.dataset][0].preset(run.preset)
+        if run.energy != "auto" and not run.energy.endswith(".csv"):
+            named(run.energy).close()
     return checked
-
-
-def _check_run(settings: RunSettings) -> None:
-    # `RunSettings` leaves these open, since objects can take their place
-    if settings.dataset not in LOADERS:
-        raise InputError(f"There is no data set {settings.dataset!r}; choose one of {', '.join(LOADERS)}.")
-    LOADERS[settings.dataset][0].preset(settings.preset)
-    if settings.energy != "auto" and not settings.energy.endswith(".csv"):
-        named(settings.energy).close()
 
 
 @cache
@@ -229,11 +226,11 @@ def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: 
                 config=Config(KernelManager={"transport": "ipc", "ip": str(Path(sockets) / "k")}),
             )
     except papermill.PapermillExecutionError as error:
-        raise _failed(notebook, output, parameters, f"{error.ename}: {error.evalue}") from error
+        raise _leave(notebook, output, parameters, "failed", f"{error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
-        raise _failed(notebook, output, parameters, "its kernel died, perhaps for want of memory") from error
+        raise _leave(notebook, output, parameters, "failed", "its kernel died, perhaps for want of memory") from error
     except RuntimeError as error:  # of jupyter_client, whose own kinds are these
-        raise _failed(notebook, output, parameters, f"its kernel did not start ({error})") from error
+        raise _leave(notebook, output, parameters, "failed", f"its kernel did not start ({error})") from error
     except KeyboardInterrupt:
         _leave(notebook, output, parameters, "interrupted", "KeyboardInterrupt")
         raise
@@ -259,15 +256,10 @@ def stop_kernels(others: Set[int] = frozenset()) -> None:
         kernel.kill()
 
 
-def _failed(notebook: str, output: Path, parameters: dict[str, Any], sentence: str) -> RunError:
-    """The error of a launch, which is also left as a failed run."""
-    _leave(notebook, output, parameters, "failed", sentence)
-    return RunError(f"{notebook} failed: {sentence} (executed notebook: {output})")
-
-
-def _leave(notebook: str, output: Path, parameters: dict[str, Any], status: str, sentence: str) -> None:
-    """Leaves a run that says how a launch ended, where the notebook ended before it had made one."""
+def _leave(notebook: str, output: Path, parameters: dict[str, Any], status: str, sentence: str) -> RunError:
+    """The error of a launch; leaves a run that says it too, where the notebook ended before it had made one."""
     with contextlib.suppress(InputError):  # a kernel that has just been stopped may have it still
         if not (output.parent / "run.json").exists():
             folder = RunFolder(notebook, parameters, results=parameters["results"], run_id=output.parent.name)
             folder.end(status, sentence)
+    return RunError(f"{notebook} {status}: {sentence} (executed notebook: {output})")

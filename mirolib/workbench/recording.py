@@ -91,11 +91,11 @@ class RecordedRun:
             stream, filled = prepared(settings, dataset)
             self.folder.check_same(asdict(settings), asdict(filled), stream.dataset.fingerprint)
             self._identity = _Identity(self.folder.run_id, asdict(filled), stream.dataset.fingerprint)
-            if state is not None:
-                self._identity.check(loaded(_Identity, state.get("run")))
             if state is None:
                 # a store without a checkpoint holds samples of a run that begins anew
                 delete_store(self._store)
+            else:
+                self._identity.check(loaded(_Identity, state.get("run")))
             self.experiment = Experiment.of(stream, filled, self._store, disturb)
             self.folder.set_parameters(asdict(filled), stream.dataset.fingerprint)
             if state is not None:

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -26,12 +26,12 @@ from jupyter_core.utils import ensure_event_loop
 from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError, RunError, StorageError
-from mirolib.base.files import locked, write_atomic
+from mirolib.base.files import write_atomic
 from mirolib.energy.doctor import readable
 from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.memory.store_check import delete_store
 from mirolib.workbench.fleet import run_on_workers
-from mirolib.workbench.folder import plain_name, refuse_changes, results_folder
+from mirolib.workbench.folder import owned, plain_name, refuse_changes, results_folder
 from mirolib.workbench.launch import declared_parameters, launch, stop_kernels
 from mirolib.workbench.run import load_run
 from mirolib.workbench.run_file import read_run
@@ -137,7 +137,7 @@ def _run(plan: SweepPlan, results: Path, workers: int, client: Client | None, re
             "set workers to 1, or the parameter energy to none."
         )
     path = results / "sweeps" / plan.name
-    with _lock(path):
+    with owned(path, "lock", "Sweep {} is being run by another process; wait, or choose another name."):
         if (path / "sweep.json").exists() and (former := SweepPlan.read(path / "sweep.json").notebook) != plan.notebook:
             raise InputError(f"Sweep {plan.name} runs {former}, not {plan.notebook}; choose another name.")
         write_atomic(path / "sweep.json", plan.to_json())
@@ -173,19 +173,6 @@ def load_sweep(name: str, results: str | os.PathLike[str] | None = None) -> Swee
     runs = plan.runs(folder).items()
     rows = [parameters | {"run_id": run.name} | _state(run, parameters) for run, parameters in runs]
     return Sweep(plan, path, pd.DataFrame(rows))
-
-
-def _lock(path: Path) -> ExitStack:
-    """Makes the folder of a sweep and holds its lock until the stack is closed."""
-    held = ExitStack()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        held.enter_context(locked(path / "lock", wait=False))
-    except BlockingIOError as error:
-        raise InputError(f"Sweep {path.name} is being run by another process; wait, or choose another name.") from error
-    except OSError as error:
-        raise StorageError(f"{path} can't be written: {error.strerror}. Make it writable.") from error
-    return held
 
 
 def _state(run: Path, parameters: dict[str, Any]) -> dict[str, Any]:

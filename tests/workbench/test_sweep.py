@@ -118,7 +118,7 @@ def test_a_run_that_someone_else_is_at_is_left_alone(tmp_path, launches, monkeyp
 def test_two_sweeps_in_one_folder(tmp_path, launches):
     (tmp_path / "sweeps" / "mine").mkdir(parents=True)
     refused = pytest.raises(InputError, match="mine is being run by another process; wait")
-    with sweeps._lock(tmp_path / "sweeps" / "mine"), refused:
+    with sweeps.owned(tmp_path / "sweeps" / "mine", "lock"), refused:
         again(tmp_path)
     assert again(tmp_path).runs["status"].eq("finished").all()
     with pytest.raises(InputError, match="mine runs 10_run, not 16_generality; choose another name"):
