@@ -153,9 +153,14 @@ _INTRODUCTION = """# What the defaults come to on data nobody set them on
 Written by `python -m benchmarks.own_data report`. Ten data sets are drawn by `benchmarks/own_data.py` and given to
 `Dataset.from_arrays` as they are: model, normalisation, loss, rate, schedule, epochs and sizes of the buffers are what
 it derives. Beside it the same network is trained once on all the data, with as many sample visits (offline, which no
-continual learner can be asked to beat). Test sets are balanced; ± is the standard deviation over seeds.
+continual learner is asked to beat; it does where few samples were learnt for long, see below). Test sets are balanced;
+± is the standard deviation over seeds.
 
-What is missed: a hundred classes of twenty noisy images each."""
+A task begins with 0.3 of the backbone's weights and 0.7 of those it had before any training
+(`Preset(warm_start=...)`): on other seeds (70 and 71) a hundred classes of twenty noisy images ended at 39.9 % with it
+and 17.1 % without, ten classes of a hundred at 82.7 and 74.2 %; digits, two medical tables, tables of 10 and 100
+classes changed by less than a point. On the CIFAR-100 preset, whose networks are trained for longer on more, half of
+the weights drawn anew cost a point, so that the presets keep all."""
 
 
 if __name__ == "__main__":

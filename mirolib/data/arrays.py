@@ -18,6 +18,7 @@ _CHUNK_BYTES = 1 << 24
 _BATCH = 32
 _STEPS = 200  # of training at a task, at least: fewer leave a network far from what it can learn
 _BUFFER_BYTES = 1 << 26  # of RAM for each buffer, at most
+_WARM_START = 0.3  # what trained on few samples a class learns the next ones worse than what was not trained at all
 _LONG = 3  # a side so much longer than the other is taken for time
 
 
@@ -143,7 +144,7 @@ def derived_spec(samples: np.ndarray, num_classes: int, layout: str) -> DatasetS
     share, fits = math.ceil(len(samples) / tasks), max(num_classes, _BUFFER_BYTES // samples[0].nbytes)
     preset = Preset(
         _MODELS[kind], tasks, epochs=min(60, max(5, math.ceil(_STEPS * _BATCH / share))), batch_size=_BATCH, lr=0.05,
-        stream_size=min(share, fits), episodic_size=min(len(samples), fits), swap_ratio=1.0,
+        stream_size=min(share, fits), episodic_size=min(len(samples), fits), swap_ratio=1.0, warm_start=_WARM_START,
     )  # fmt: skip
     return DatasetSpec("arrays", samples.shape[1:], str(samples.dtype), {"small": preset}, scale, tuple(mean.tolist()),
                        tuple(std.tolist()), axis)  # fmt: skip

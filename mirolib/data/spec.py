@@ -25,6 +25,8 @@ class Preset:
         optimizer: A name from `mirolib.learning.schedules.OPTIMIZERS`, or what makes one of parameters and a preset.
         schedule: How the learning rate goes on, a name from `mirolib.learning.schedules.SCHEDULES`.
         fall: Last share of a task's work over which the schedule `falling` brings the rate to zero, in (0, 1].
+        warm_start: Share of its backbone's weights that a learner takes into a new task; the rest are those it began
+            with (Ash and Adams 2020, "On warm-starting neural network training", shrink and perturb), in [0, 1].
         momentum: Momentum of SGD.
         weight_decay: L2 penalty (SGD), or decoupled weight decay (AdamW).
         milestones: Epochs at which the schedule `milestones` multiplies the rate by `gamma`.
@@ -50,6 +52,7 @@ class Preset:
     optimizer: str | Callable[..., Any] = "sgd"
     schedule: str = "falling"
     fall: float = 0.5
+    warm_start: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 0.0
     milestones: tuple[float, ...] = ()
@@ -84,7 +87,8 @@ class Preset:
 
 _RANGES = {
     "tasks": (1, math.inf), "epochs": (1, math.inf), "batch_size": (1, math.inf), "stream_size": (1, math.inf),
-    "lr": (1e-12, 1e6), "swap_ratio": (0, 1), "momentum": (0, 1), "fall": (1e-12, 1), "gamma": (1e-12, math.inf),
+    "lr": (1e-12, 1e6), "swap_ratio": (0, 1), "momentum": (0, 1), "fall": (1e-12, 1), "warm_start": (0, 1),
+    "gamma": (1e-12, math.inf),
 }  # fmt: skip
 
 

@@ -171,6 +171,7 @@ class Learner:
                 self._layout = torch.channels_last
         self.head = ExpandingHead(feature_dim(model, spec.sample_shape)).to(self.device)
         self.backbone = model.to(self.device).to(memory_format=self._layout)
+        self._first = [weight.detach().clone() for weight in self.backbone.parameters() if settings.warm_start < 1]
         self.tally = Tally()
         self._transform = Transform(spec, self.device, children[1])
         # its own, so that a head is the same above any model
@@ -186,9 +187,15 @@ class Learner:
         return len(self.head.bias)
 
     def grow(self, classes: tuple[int, ...]) -> None:
-        """Adds the classes of a task to the head and starts optimiser and schedule anew (as the paper's code does)."""
+        """Adds the classes of a task to the head and starts optimiser and schedule anew (as the paper's code does).
+
+        From the second task on, the backbone goes back towards its first weights as far as `warm_start` says.
+        """
         # since output j of the head stands for label j
         assert classes[0] == self.num_classes, "classes must arrive in the order of their labels"
+        with torch.no_grad():
+            for weight, first in zip(self.backbone.parameters(), self._first, strict=False):  # none where it is 1
+                weight.lerp_(first, 1 - self.settings.warm_start if self.num_classes else 0)
         self.head.grow(len(classes), self._head_generator)
         self._restart()
 
@@ -210,6 +217,7 @@ class Learner:
             "classes": self.num_classes,
             "backbone": self.backbone.state_dict(),
             "head": self.head.state_dict(),
+            "first": self._first,
             "optimizer": self._optimizer.state_dict(),
             "epochs_done": self.epochs_done,
             "augmentation": self._transform.generator.get_state(),
@@ -227,6 +235,7 @@ class Learner:
             self.head.grow(state["classes"], self._head_generator)
             self.backbone.load_state_dict(state["backbone"])
             self.head.load_state_dict(state["head"])
+            self._first = [first.to(self.device) for first in state["first"]]
             self._restart()  # for parameters that have just been replaced
             optimizer = state["optimizer"]
             numbered = {int(number): values for number, values in optimizer["state"].items()}  # JSON has text for keys

@@ -146,6 +146,24 @@ def test_an_optimiser_of_ones_own_keeps_its_rates_apart():
         Learner(DATASET.spec, replace(PRESET, schedule="cosine", milestones=()))
 
 
+def test_a_new_task_begins_as_near_to_the_first_weights_as_warm_start_says():
+    learner = Learner(DATASET.spec, replace(PRESET, model="cnn", warm_start=0.25), seed=1)
+    first = [weight.detach().clone() for weight in learner.backbone.parameters()]
+    learner.grow((0, 1))
+    for steps in batches(STREAM[0], 1):
+        for batch in steps:
+            learner.step(batch)
+    trained = [weight.detach().clone() for weight in learner.backbone.parameters()]
+    head = learner.head.weight.detach().clone()
+    resumed = Learner(DATASET.spec, learner.settings, seed=2)
+    resumed.restore(learner.state())
+    for one in (learner, learner.clone(0), resumed):
+        one.grow((2, 3))
+        for weight, before, begun in zip(one.backbone.parameters(), trained, first, strict=True):
+            torch.testing.assert_close(weight.detach(), 0.25 * before + 0.75 * begun)
+        assert torch.equal(one.head.weight[:2], head), "what tells the old classes apart stays"
+
+
 def test_summed_bce_is_the_papers_times_classes():
     logits, labels = torch.randn(4, 7), torch.tensor([0, 3, 6, 1])
     assert LOSSES["bce-sum"](logits, labels).item() == pytest.approx(7 * LOSSES["bce"](logits, labels).item())
