@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -14,9 +13,7 @@ from mirolib.data.stream import Task
 from mirolib.learning.learner import Learner
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.tiered import TieredMemory
-
-if TYPE_CHECKING:
-    from mirolib.records import TaskRecord
+from mirolib.records import TaskRecord
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -25,9 +24,7 @@ from mirolib.energy import NO_JOULES, Kind
 from mirolib.learning.learner import Learner
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.tiered import TieredMemory
-
-if TYPE_CHECKING:
-    from mirolib.records import TaskRecord
+from mirolib.records import TaskRecord
 
 # What a checkpoint holds. All else is given anew, by those who make the controller and by the task that arrives.
 _KEPT = {
@@ -133,8 +130,8 @@ class MiroController(Controller):
             tasks_left=(self._num_tasks or task.index + 1) - task.index,
             cost_known=self.costs.known,
         )
-        rows = self._rows(request, scores)
-        self.table = CandidateTable.ranked(rows, self.selector, context, memory.slot_bytes)
+        ranked = self.selector.rank(self._rows(request, scores), context).reset_index(drop=True)
+        self.table = CandidateTable(ranked.assign(rank=ranked.index + 1), context, memory.slot_bytes)
         row = self.table.best(self.selector, budget)
         self.table = self.table.marked(row)
         reason = " ".join(sentence for sentence in (self._reason(row), capped) if sentence)
@@ -178,26 +175,13 @@ class MiroController(Controller):
             accuracy = stream_size / samples  # without scores a candidate is as good as what it holds of the task
         else:
             accuracy = scores if self.profiler.exact else self.calibration.predict(scores)
-        return pd.DataFrame(
-            {
-                "task": request.task.index,
-                "rank": 0,
-                "stream_size": stream_size,
-                "episodic_size": episodic_size,
-                "memory_bytes": memory.slot_bytes * (stream_size + episodic_size),
-                "score": scores,
-                "accuracy": accuracy,
-                "cost": self.costs.predict(visits, swapped),
-                "above_cutline": False,
-                "utility": np.nan,
-                "eligible": False,
-                "chosen": False,
-                "cost_unit": self.costs.unit_now,
-                "energy_kind": self._energy_kind,
-                "profiler": self.profiler.name,
-                "selector": self.selector.name,
-            }
-        )
+        sizes = {"task": request.task.index, "rank": 0, "stream_size": stream_size, "episodic_size": episodic_size}
+        held_bytes = memory.slot_bytes * (stream_size + episodic_size)
+        found = {"score": scores, "accuracy": accuracy, "cost": self.costs.predict(visits, swapped)}
+        placeholders = {"above_cutline": False, "utility": np.nan, "eligible": False, "chosen": False}
+        units = {"cost_unit": self.costs.unit_now, "energy_kind": self._energy_kind}
+        names = {"profiler": self.profiler.name, "selector": self.selector.name}
+        return pd.DataFrame(sizes | {"memory_bytes": held_bytes} | found | placeholders | units | names)
 
     def _config(self, row: pd.Series) -> MemoryConfig:
         ratio = self.swap_governor.ratio if self.swaps else 0.0
@@ -252,9 +236,7 @@ class MiroController(Controller):
         """
         kept = {name: loaded(kind, state[name]) for name, kind in _KEPT.items()}
         if kept["costs"].unit != self.costs.unit:
-            raise InputError(
-                f"The run has measured its costs in {kept['costs'].unit}, but here they come in {self.costs.unit}; go "
-                "on with the energy source it began with."
-            )
+            units = f"its costs in {kept['costs'].unit}, but here they come in {self.costs.unit}"
+            raise InputError(f"The run has measured {units}; go on with the energy source it began with.")
         for name, part in kept.items():
             setattr(self, name, part)

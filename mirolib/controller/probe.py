@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from mirolib.base.errors import InputError
 from mirolib.controller.profiler import Profiler, ProfileRequest, smoothed
@@ -89,82 +90,50 @@ class ProbeProfiler(Profiler):
             (max(round(share * c.stream_size), classes), max(round(old_share * count), old_classes))
             for c, count in zip(request.candidates, seen, strict=True)
         ]
-        rng = np.random.default_rng(request.seed)
         memory = request.memory
         width = request.validation_features.shape[1] + 1
         what = f"Probing {len(sizes)} candidates on {width - 1} features"
         check_available(6 * len(sizes) * width**2 * 8, what, "a model with fewer features, or profiler='trial'")
-        scaling = _Scaling(request.validation_features)
-        streamed = _Prefixes(request, scaling, memory.stream_buffer.first(max(s for s, _ in sizes)))
-        gram, moment = streamed.sums([s for s, _ in sizes])
+        streamed, replayed = zip(*sizes, strict=True)
+        gram, moment = _sums(request, memory.stream_buffer.first(max(streamed)), streamed)
         if seen.any():
-            replayed = _Prefixes(request, scaling, old_ids(memory, max(e for _, e in sizes), rng))
-            old_gram, old_moment = replayed.sums([e for _, e in sizes])
+            ids = old_ids(memory, max(replayed), np.random.default_rng(request.seed))
+            old_gram, old_moment = _sums(request, ids, replayed)
             weight = torch.from_numpy(share * held / (old_share * seen))[:, None, None]
             gram, moment = gram + weight * old_gram, moment + weight * old_moment
-        found = self._accuracies(gram, moment, scaling.of(request.validation_features), request.validation_labels)
+        ridge = self.penalty * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
+        weights = torch.linalg.solve(gram + ridge[:, None, None] * torch.eye(width, dtype=gram.dtype), moment)
+        predicted = (_scaled(request, request.validation_features) @ weights).argmax(dim=2).numpy()
+        found = (predicted == request.validation_labels).mean(axis=1)
         return smoothed(request.candidates, found, self.size_weight) if self.smooth else found
 
-    def _accuracies(self, gram: Tensor, moment: Tensor, features: Tensor, labels: np.ndarray) -> np.ndarray:
-        """Share of the validation samples that each candidate's head gets right.
 
-        Args:
-            gram: Gram matrices `(candidates, d, d)`.
-            moment: Moments `(candidates, d, classes)`.
-            features: Of the validation samples, `(n, d)`.
-            labels: Theirs, `(n,)`.
-        """
-        ridge = self.penalty * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
-        weights = torch.linalg.solve(gram + ridge[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype), moment)
-        predicted = (features @ weights).argmax(dim=2).numpy()
-        return (predicted == labels).mean(axis=1)
-
-
-class _Scaling:
-    """Takes mean and deviation of the validation samples out of features and puts a constant beside them.
+def _scaled(request: ProfileRequest, features: Tensor) -> Tensor:
+    """Features `(n, d)` without mean and deviation of the validation samples, a constant beside: `(n, d + 1) float64`.
 
     What does not vary over the validation samples, as a unit that never fires, is left out of account.
     """
-
-    def __init__(self, reference: Tensor) -> None:
-        """Measures the validation samples' features `(n, d)`."""
-        reference = reference.cpu().double()
-        deviation = reference.std(dim=0, correction=0)
-        self._mean = reference.mean(dim=0)
-        self._scale = torch.where(deviation > 1e-6 * deviation.max(), 1 / deviation.clamp_min(1e-30), 0.0)
-
-    def of(self, features: Tensor) -> Tensor:
-        """Scaled features `(n, d + 1) float64`."""
-        scaled = (features.cpu().double() - self._mean) * self._scale
-        return torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1)
+    reference = request.validation_features.cpu().double()
+    deviation = reference.std(dim=0, correction=0)
+    scale = torch.where(deviation > 1e-6 * deviation.max(), 1 / deviation.clamp_min(1e-30), 0.0)
+    scaled = (features.cpu().double() - reference.mean(dim=0)) * scale
+    return torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1)
 
 
-class _Prefixes:
-    """Gram matrix and moments of every prefix of some samples that is asked for, each sample added once."""
-
-    def __init__(self, request: ProfileRequest, scaling: _Scaling, ids: np.ndarray) -> None:
-        """Extracts the features of the samples `ids`."""
-        self._features = scaling.of(request.features(ids))
-        labels = torch.from_numpy(labels_of(ids))
-        self._targets = torch.full((len(ids), request.learner.num_classes), -1.0, dtype=torch.float64)
-        self._targets.scatter_(1, labels[:, None], 1.0)
-        width = self._features.shape[1]
-        zeros = self._features.new_zeros
-        self._sums = {0: (zeros(width, width), zeros(width, self._targets.shape[1]))}
-
-    def sums(self, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Gram matrices `(len(counts), d, d)` and moments `(len(counts), d, classes)` of the first samples."""
-        grams, moments = zip(*(self._sum(min(count, len(self._features))) for count in counts), strict=True)
-        return torch.stack(grams), torch.stack(moments)
-
-    def _sum(self, count: int) -> tuple[Tensor, Tensor]:
-        """Gram matrix `(d, d)` and moments `(d, classes)` of the first `count` samples."""
-        if count not in self._sums:
-            known = max(size for size in self._sums if size < count)
-            gram, moment = self._sums[known]
-            features, targets = self._features[known:count], self._targets[known:count]
-            self._sums[count] = (gram + features.T @ features, moment + features.T @ targets)
-        return self._sums[count]
+def _sums(request: ProfileRequest, ids: np.ndarray, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Gram matrices `(len(counts), d, d)` and moments `(len(counts), d, classes)` of the first so many samples."""
+    features = _scaled(request, request.features(ids))
+    targets = 2 * one_hot(torch.from_numpy(labels_of(ids)), request.learner.num_classes).double() - 1
+    counts = [min(count, len(ids)) for count in counts]
+    zeros, width = features.new_zeros, features.shape[1]
+    found = {0: (zeros(width, width), zeros(width, targets.shape[1]))}
+    for count in counts:
+        if count not in found:  # each sample is added once
+            known = max(size for size in found if size < count)
+            more, (gram, moment) = features[known:count], found[known]
+            found[count] = (gram + more.T @ more, moment + more.T @ targets[known:count])
+    grams, moments = zip(*(found[count] for count in counts), strict=True)
+    return torch.stack(grams), torch.stack(moments)
 
 
 def old_ids(memory: TieredMemory, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -46,6 +46,7 @@ class ResourceMonitor:
     Attributes:
         budget: Where the memory budget comes from; may be replaced while a run goes on.
         swap_ratio_cap: Highest swap ratio that controllers may choose, in [0, 1]; may be set while a run goes on.
+        short: Whether memory was too short when it was last looked at.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class ResourceMonitor:
         self.budget = budget or BudgetSchedule({})
         self.swap_ratio_cap = 1.0
         self._memory, self._clock, self._injectors = memory, clock, injectors
-        self._next_look, self._was_short = clock(), False
+        self._next_look, self.short = clock(), False
 
     def probe(self, epochs_done: int = 0, last: EpochRecord | None = None) -> Resources:
         """The state now.
@@ -82,15 +83,10 @@ class ResourceMonitor:
         budget = self.budget.read(epochs_done, self._memory.allocated_bytes)
         return Resources(budget, stall_s, elapsed_s, self.swap_ratio_cap)
 
-    @property
-    def short(self) -> bool:
-        """Whether memory was too short when it was last looked at."""
-        return self._was_short
-
     def is_short(self) -> bool:
         """Whether memory has just become so short that the next epoch is too late; looks once a second."""
         if self._clock() < self._next_look:
             return False
         self._next_look = self._clock() + _SHORTAGE_EVERY_S
-        before, self._was_short = self._was_short, self.budget.is_short()
-        return self._was_short and not before
+        before, self.short = self.short, self.budget.is_short()
+        return self.short and not before

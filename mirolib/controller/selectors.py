@@ -96,21 +96,6 @@ def gain_per_joule(table: pd.DataFrame, context: SelectionContext) -> pd.Series:
     return (gain / table["cost"]).where(gain > 0, gain).where(table["above_cutline"], -np.inf)
 
 
-def accuracy_per_joule(table: pd.DataFrame, context: SelectionContext) -> pd.Series:
-    """Accuracy / cost."""
-    return (table["accuracy"] / table["cost"]).where(table["above_cutline"], -np.inf)
-
-
-def highest_accuracy(table: pd.DataFrame, context: SelectionContext) -> pd.Series:
-    """Accuracy."""
-    return table["accuracy"].where(table["above_cutline"], -np.inf)
-
-
-def lowest_energy(table: pd.DataFrame, context: SelectionContext) -> pd.Series:
-    """-Cost."""
-    return (-table["cost"]).where(table["above_cutline"], -np.inf)
-
-
 def cheapest_within(table: pd.DataFrame, context: SelectionContext) -> pd.Series:
     """-Cost, cutline or not."""
     # 1e-12: a row that lies just so many points below must not fall out by rounding
@@ -134,9 +119,18 @@ SELECTORS: dict[str, Selector] = {
         # the paper's text
         Selector("gain-per-joule", f"{_ABOVE} most accuracy gained by this training per unit of cost.", gain_per_joule),
         # the authors' code
-        Selector("accuracy-per-joule", f"{_ABOVE} most accuracy per unit of cost.", accuracy_per_joule),
-        Selector("highest-accuracy", "The highest predicted accuracy, whatever it costs.", highest_accuracy),
-        Selector("lowest-energy", f"{_ABOVE} lowest cost.", lowest_energy),
+        Selector(
+            "accuracy-per-joule", f"{_ABOVE} most accuracy per unit of cost.",
+            lambda table, _: (table["accuracy"] / table["cost"]).where(table["above_cutline"], -np.inf),
+        ),
+        Selector(
+            "highest-accuracy", "The highest predicted accuracy, whatever it costs.",
+            lambda table, _: table["accuracy"].where(table["above_cutline"], -np.inf),
+        ),
+        Selector(
+            "lowest-energy", f"{_ABOVE} lowest cost.",
+            lambda table, _: (-table["cost"]).where(table["above_cutline"], -np.inf),
+        ),
         Selector(
             "cheapest-within", "The lowest cost within {0.points:g} points of the best predicted accuracy.",
             cheapest_within,

@@ -26,14 +26,6 @@ class CandidateTable:
     context: SelectionContext = field(default_factory=SelectionContext)
     slot_bytes: int = 1
 
-    @classmethod
-    def ranked(
-        cls, rows: pd.DataFrame, selector: Selector, context: SelectionContext, slot_bytes: int
-    ) -> CandidateTable:
-        """The candidates in the order of a selector, none of them chosen yet."""
-        ranked = selector.rank(rows, context).reset_index(drop=True)
-        return cls(ranked.assign(rank=ranked.index + 1), context, slot_bytes)
-
     @property
     def chosen_score(self) -> float:
         """The profiler's score of the row in force; NaN where there is none."""
@@ -52,15 +44,12 @@ class CandidateTable:
             return self.rows.iloc[0]
         if fits.any():
             # ranked anew, since the cutline is a share of what fits
-            index = selector.rank(self.rows[fits], self.context).index[0]
-            return self.rows.loc[index]
+            return self.rows.loc[selector.rank(self.rows[fits], self.context).index[0]]
         row = self.rows.iloc[int(self.rows["memory_bytes"].argmin())].copy()
         slots = (budget_bytes or 0) // self.slot_bytes
         if slots < 2:
-            raise InputError(
-                f"A memory budget of {budget_bytes:,} bytes does not hold one sample in each buffer "
-                f"({2 * self.slot_bytes:,} bytes); raise it."
-            )
+            needed = f"one sample in each buffer ({2 * self.slot_bytes:,} bytes)"
+            raise InputError(f"A memory budget of {budget_bytes:,} bytes does not hold {needed}; raise it.")
         share = slots / (row["stream_size"] + row["episodic_size"])
         row["stream_size"] = min(max(1, int(share * row["stream_size"])), slots - 1)
         row["episodic_size"] = min(max(1, int(share * row["episodic_size"])), slots - row["stream_size"])

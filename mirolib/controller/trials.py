@@ -66,27 +66,22 @@ class TrialProfiler(Profiler):
     def _scaled(self, request: ProfileRequest, config: MemoryConfig) -> MemoryConfig:
         """The candidate's sizes times the share, one sample a class at least."""
         new, old = len(request.task.classes), max(1, request.task.classes[0])
-        return replace(
-            config,
-            stream_size=min(config.stream_size, max(new, round(self.data_share * config.stream_size))),
-            episodic_size=min(config.episodic_size, max(old, round(self.data_share * config.episodic_size))),
-        )
+        stream_size = min(config.stream_size, max(new, round(self.data_share * config.stream_size)))
+        episodic_size = min(config.episodic_size, max(old, round(self.data_share * config.episodic_size)))
+        return replace(config, stream_size=stream_size, episodic_size=episodic_size)
 
 
 def _train(
     learner: Learner, live: TieredMemory, seed: int, config: MemoryConfig, epochs: int, finished: Task | None = None
 ) -> None:
     """Trains a clone on a copy of the memory; with `finished`, that task's training is over then."""
-    memory = live.fork(seed)
-    try:
+    with live.fork(seed) as memory:
         memory.resize(config)
         for _ in range(epochs):
             train_epoch(learner, memory)
         memory.settle()
         if finished is not None:
             learner.method.finish(learner, finished, memory)
-    finally:
-        memory.close()
 
 
 def full_training() -> TrialProfiler:

@@ -58,8 +58,12 @@ class CounterSource(SensorSource):
     def _take(self, instant_s: float, said: Mapping[str, int]) -> None:
         if self._times and instant_s <= self._times[-1]:
             return
-        if resting := self._resting(said, instant_s):
-            raise LostReading(f"counter {resting} stands still")
+        self._moved |= {name: instant_s for name, value in said.items() if value != self._last.get(name)}
+        # A counter may rest between two updates, and however often it moves, it is seen to once a period.
+        limit = max(5 * self.update_s, 3 * (self.period_s or 1.0))
+        late = [name for name in said if instant_s - self._moved[name] > limit and name not in self.may_rest]
+        if late:
+            raise LostReading(f"counter {late[0]} stands still")
         last, total = self._last or said, 0.0
         self._last = said
         for name, value in said.items():
@@ -76,16 +80,6 @@ class CounterSource(SensorSource):
             total += joules[-1]
         self._times.append(instant_s)
         self._total.append(total)
-
-    def _resting(self, readings: Mapping[str, int], instant_s: float) -> str:
-        """A counter that has not moved for too long; empty if there is none."""
-        for name, value in readings.items():
-            if value != self._last.get(name):
-                self._moved[name] = instant_s
-        # A counter may rest between two updates, and however often it moves, it is seen to once a period.
-        limit = max(5 * self.update_s, 3 * (self.period_s or 1.0))
-        late = [name for name in readings if instant_s - self._moved[name] > limit and name not in self.may_rest]
-        return late[0] if late else ""
 
     def measure(self, start_s: float, end_s: float) -> Measurement:
         """Difference of the counters, interpolated between readings; beyond the readings nothing is known."""

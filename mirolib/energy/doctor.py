@@ -41,8 +41,7 @@ class CombinedSource(EnergySource):
         self.scope = " + ".join(source.scope for source in sources)
         self.kind = max((source.kind for source in sources), key=KINDS.index)
         self.parts = frozenset().union(*(source.parts for source in sources))
-        periods = [source.period_s for source in sources if source.period_s is not None]
-        self.period_s = min(periods) if periods else None
+        self.period_s = min((source.period_s for source in sources if source.period_s is not None), default=None)
 
     def probe(self) -> Availability:
         """Available if all are."""

@@ -186,9 +186,6 @@ class SampledSource(SensorSource):
 
     def describe(self) -> dict[str, object]:
         """Rails and rates."""
-        return super().describe() | {
-            "total_rails": list(self.total_rails),
-            "other_rails": list(self.other_rails),
-            "resolution_w": self.resolution_w,
-            "rail_readings_lost": len(self._rail_losses),
-        }
+        rails = {"total_rails": list(self.total_rails), "other_rails": list(self.other_rails)}
+        rates = {"resolution_w": self.resolution_w, "rail_readings_lost": len(self._rail_losses)}
+        return super().describe() | rails | rates

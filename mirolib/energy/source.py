@@ -119,9 +119,7 @@ class EnergySource(ABC):
 
 def power_table(series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
     """The instants and watts of some rails as `EnergySource.trace` gives them, in the order of time."""
-    tables = [
-        pd.DataFrame({"time_s": times, "rail": rail, "power_w": power}) for rail, (times, power) in series.items()
-    ]
+    tables = [pd.DataFrame({"time_s": t, "rail": rail, "power_w": power}) for rail, (t, power) in series.items()]
     # pandas refuses to join nothing, which is what a source without a sensor has.
     table = pd.concat(tables or [pd.DataFrame({"time_s": [], "rail": [], "power_w": []})])
     return table.sort_values("time_s", kind="stable", ignore_index=True)

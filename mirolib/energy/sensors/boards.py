@@ -165,24 +165,22 @@ class BoardBandSource(EnergySource):
     parts = _MODULE
 
     def __init__(self) -> None:
-        board = identify()
-        self._name, self._idle_w, self._cap_w = (
-            (board.name, board.idle_w, board.cap_w) if board else ("", math.nan, math.nan)
-        )
-        self.scope = f"{self._name} module" if self._name else "Jetson module"
+        self._board = identify() or Board("", (), ())
+        self.scope = f"{self._board.name or 'Jetson'} module"
 
     def probe(self) -> Availability:
         """Whether idle power and cap of this board are known."""
-        if self._idle_w < self._cap_w:
-            return Availability(True, f"{self.scope}, {self._idle_w:g} to {self._cap_w:g} W")
-        return Availability(False, f"no band is known for this machine{self._name and f' ({self._name})'}")
+        board = self._board
+        if board.idle_w < board.cap_w:
+            return Availability(True, f"{self.scope}, {board.idle_w:g} to {board.cap_w:g} W")
+        return Availability(False, f"no band is known for this machine{board.name and f' ({board.name})'}")
 
     def measure(self, start_s: float, end_s: float) -> Measurement:
         """NaN between idle power and cap, times the duration."""
-        low_j, high_j = ((end_s - start_s) * power for power in (self._idle_w, self._cap_w))
+        low_j, high_j = ((end_s - start_s) * power for power in (self._board.idle_w, self._board.cap_w))
         note = "no sensor: between the board's idle power and its power cap"
         return replace(NOT_MEASURED, low_j=low_j, high_j=high_j, note=note)
 
     def describe(self) -> dict[str, object]:
         """The board with its idle power and cap in watts."""
-        return {"board": self._name, "idle_w": self._idle_w, "cap_w": self._cap_w}
+        return {"board": self._board.name, "idle_w": self._board.idle_w, "cap_w": self._board.cap_w}

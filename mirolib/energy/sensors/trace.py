@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from mirolib.base.errors import InputError
 from mirolib.base.files import read_bounded
@@ -26,13 +26,7 @@ class TraceSource(EnergySource):
 
     name, kind = "trace", "replayed"
 
-    def __init__(
-        self,
-        times_s: Sequence[float] | np.ndarray,
-        power_w: Sequence[float] | np.ndarray,
-        *,
-        scope: str = "as recorded",
-    ) -> None:
+    def __init__(self, times_s: ArrayLike, power_w: ArrayLike, *, scope: str = "as recorded") -> None:
         """A trace to replay.
 
         Args:
