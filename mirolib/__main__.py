@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, work: Callable[[argparse.Namespace], bool | None], what: str) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=what)
-        one.set_defaults(work=work)
+        one.set_defaults(work=work)  # returns True where something is amiss, which becomes the exit status
         return one
 
     launching = command("launch", _launch, "run a notebook headless and print its result table")
@@ -102,19 +102,14 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     return pairs
 
 
-# a command returns True where something is amiss, which becomes the exit status
-
-
 def _launch(options: argparse.Namespace) -> None:
     results = [] if options.results is None else [f"results={options.results}"]
     # checked first, or a parameter named progress would be taken for launch's own
     done = launch(options.notebook, **check_parameters(options.notebook, _pairs([*options.parameters, *results])))
     tables = [file for file in ("table.csv", "tasks.csv") if (done.notebook.parent / file).exists()]
     table = pd.read_csv(done.notebook.parent / tables[0]) if tables else done.run.to_frame().T
-    # a column a task, too many for a terminal
-    hidden = [name for name in table if str(name).startswith("accuracy_")]
     with pd.option_context("display.width", 160, "display.max_columns", 30, "display.precision", 3):
-        text = table.drop(columns=hidden).to_string(index=False)
+        text = table.filter(regex="^(?!accuracy_)").to_string(index=False)  # a column a task: too many for a terminal
     _say(text, "", f"run:      {done.notebook.parent}", f"notebook: {done.notebook}")
 
 
@@ -137,17 +132,14 @@ def _paper(options: argparse.Namespace) -> bool:
 
 def _runs(options: argparse.Namespace) -> None:
     runs = load_runs(_results(options))
-    if len(runs):
-        _say(runs.reindex(columns=["notebook", *_COLUMNS, *_RESULTS]).to_string(index=False), *_reasons(runs))
-    else:
-        _say("no runs yet")
+    table = runs.reindex(columns=["notebook", *_COLUMNS, *_RESULTS]).to_string(index=False)
+    _say(*[table, *_reasons(runs)] if len(runs) else ["no runs yet"])
 
 
 def _reasons(runs: pd.DataFrame) -> list[str]:
     """Why runs did not finish, a line each."""
-    unfinished = runs[runs["error"].notna()]
-    columns = unfinished["run_id"], unfinished["status"], unfinished["error"]
-    return [" ".join(f"{run} {status}: {error}".split()) for run, status, error in zip(*columns, strict=True)]
+    unfinished = runs[runs["error"].notna()].itertuples()
+    return [" ".join(f"{run.run_id} {run.status}: {run.error}".split()) for run in unfinished]
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -185,9 +177,8 @@ def _wear(options: argparse.Namespace) -> None:
 
 def _doctor(options: argparse.Namespace) -> None:
     for name, row in doctor().iterrows():
-        _say(f"{'yes' if row['available'] else 'no ':4}{name}: {row['found']} ({row['kind']}, {row['scope']})")
-        if row["fix"]:
-            _say(f"      fix: {row['fix']}")
+        fix = [f"      fix: {row['fix']}"] if row["fix"] else []
+        _say(f"{'yes' if row['available'] else 'no ':4}{name}: {row['found']} ({row['kind']}, {row['scope']})", *fix)
 
 
 def main(arguments: list[str] | None = None) -> int:

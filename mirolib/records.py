@@ -74,15 +74,7 @@ class Event:
     stall_share: float
     reason: str
 
-    def row(self) -> dict[str, object]:
-        """The event as one flat row."""
-        return _flat(self)
-
-
-_AS_THEY_ARE = (
-    "memory_bytes", "average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer",
-    "episodic_fill", "stored", "damaged",
-)  # fmt: skip
+    row = _flat
 
 
 @dataclass(frozen=True)
@@ -142,11 +134,13 @@ class TaskRecord:
     def row(self) -> dict[str, object]:
         """The task as one flat row; accuracies in columns `accuracy_<j>`."""
         train = in_windows(self.readings, "train")
+        numbers = {name: value for name, value in vars(self).items() if isinstance(value, int | float)}
+        del numbers["num_tasks"]  # the accuracies have a column each
         return {
             "task": self.task,
             "classes": " ".join(self.classes),
             **asdict(self.config),
-            **{name: getattr(self, name) for name in _AS_THEY_ARE},
+            **numbers,
             "swapped": self.swaps.swapped,
             "stall_s": self.swaps.stall_s,
             "train_visits": sum(reading.work.visits for reading in train),

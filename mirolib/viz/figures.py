@@ -361,5 +361,4 @@ def energy_by_phase(energy: pd.DataFrame | Mapping[str, Run]) -> go.Figure:
     for window, part in ledger.assign(value=value).groupby("window", sort=False):
         sums = part.groupby("bar", sort=False)["value"].sum(min_count=1)  # a phase that was not seen is no bar of zero
         plot.add_bar(x=sums.index, y=sums, name=short(window))
-    plot.update_layout(barmode="stack")
-    return plot.update_xaxes(dtick=1) if by_task else plot.update_xaxes(type="category")
+    return plot.update_layout(barmode="stack").update_xaxes({"dtick": 1} if by_task else {"type": "category"})

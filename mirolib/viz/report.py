@@ -53,15 +53,11 @@ def write_report(
         raise InputError(f"There is no folder {path.parent}; make it, or name another for the report.")
     if not len(runs):
         raise InputError("There are no such runs; leave out a condition, or name another results folder.")
+    unread = pd.DataFrame() if unread is None else unread
     if not places:
-        unread = None if unread is None else _placeless(unread)
-        runs = _placeless(runs)
-    if path.suffix == ".html":
-        content = _page(runs, unread)
-    else:
-        content = (runs if places else runs.drop(columns="path", errors="ignore")).to_csv(
-            index=False, lineterminator="\n"
-        )
+        runs, unread = _placeless(runs), _placeless(unread)
+    table = runs.drop(columns=[] if places else "path", errors="ignore")
+    content = _page(runs, unread) if path.suffix == ".html" else table.to_csv(index=False, lineterminator="\n")
     write_atomic(path, content)
     return path
 
@@ -72,14 +68,13 @@ def _placeless(table: pd.DataFrame) -> pd.DataFrame:
     folders = {Path.home(), Path.cwd(), PROJECT, *(Path(path).parent.parent for path in table.get("path", ()))}
     known = "|".join(re.escape(str(folder)) for folder in folders if folder.name)
     places = re.compile(rf"(?<![\w./<])(?:(?:{known})/(?:[^\s/]+/)*|/(?:[^\s/]+/)+)|\b{re.escape(gethostname())}\b")
-    said = [name for name in ("error", "problem") if name in table]
+    said = table.filter(["error", "problem"]).map(lambda text: places.sub("", text) if isinstance(text, str) else text)
     # the path of a run is needed to open it
-    named = [name for name in ("data", "energy", "medium", *["path"] * ("problem" in table)) if name in table]
-    shorter = {name: [places.sub("", text) if isinstance(text, str) else text for text in table[name]] for name in said}
-    return table.assign(**shorter, **{name: [Path(str(path)).name for path in table[name]] for name in named})
+    named = table.filter(["data", "energy", "medium", *["path"] * ("problem" in table)])
+    return table.assign(**said, **named.map(lambda path: Path(str(path)).name))
 
 
-def _page(runs: pd.DataFrame, unread: pd.DataFrame | None) -> str:
+def _page(runs: pd.DataFrame, unread: pd.DataFrame) -> str:
     finished = comparable(runs).sort_values("average_incremental_accuracy", ascending=False)
     counts = ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items())
     today = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
@@ -93,7 +88,16 @@ def _page(runs: pd.DataFrame, unread: pd.DataFrame | None) -> str:
         note = "Points: rows of the next table, with standard deviations; dotted: the best at each cost."
         numbered = points.drop(columns="setting").rename_axis("point").reset_index()
         parts += [_figure(plot, note), *_table("Settings, mean and standard deviation (sd) over n seeds", numbered)]
-        parts += _side_by_side(finished.drop_duplicates(varied(finished) or ["dataset"]).head(_SIDE_BY_SIDE))
+        best = finished.drop_duplicates(varied(finished) or ["dataset"]).head(_SIDE_BY_SIDE)
+        opened = {row["run_id"]: open_run(row["path"]) for row in best.to_dict("records")}
+        shown = best[["run_id", "dataset", *varied(best), "seed", *MEASURES]].dropna(axis=1, how="all")
+        parts += _table("The best run of each of the most accurate settings", shown.loc[:, ~shown.columns.duplicated()])
+        problems = [problem.replace(f"{run.path}{os.sep}", "") for run in opened.values() for problem in run.problems]
+        parts += [f'<p class="warning">{html.escape(problem)}</p>' for problem in problems]
+        parts += [_figure(draw(opened)) for draw in (configurations, accuracy_matrices, energy_of_phases)]
+        events = [run.events.assign(run=name) for name, run in opened.items() if len(run.events)]
+        columns = ["run", "task", "epoch", "stream_size", "episodic_size", "swap_ratio", "reason"]
+        parts += _table("What the controllers decided", pd.concat(events)[columns]) if events else []
     unfinished = runs[runs["status"] != "finished"]
     parts += _table("Runs left out", unfinished.reindex(columns=["notebook", "run_id", "status", "error"]))
     parts += _table("What could not be read", unread)
@@ -106,26 +110,14 @@ def _page(runs: pd.DataFrame, unread: pd.DataFrame | None) -> str:
     )
 
 
-def _side_by_side(table: pd.DataFrame) -> list[str]:
-    runs = {row["run_id"]: open_run(row["path"]) for row in table.to_dict("records")}
-    shown = table[["run_id", "dataset", *varied(table), "seed", *MEASURES]].dropna(axis=1, how="all")
-    parts = _table("The best run of each of the most accurate settings", shown.loc[:, ~shown.columns.duplicated()])
-    problems = [problem.replace(f"{run.path}{os.sep}", "") for run in runs.values() for problem in run.problems]
-    parts += [f'<p class="warning">{html.escape(problem)}</p>' for problem in problems]
-    parts += [_figure(draw(runs)) for draw in (configurations, accuracy_matrices, energy_of_phases)]
-    events = [run.events.assign(run=name) for name, run in runs.items() if len(run.events)]
-    columns = ["run", "task", "epoch", "stream_size", "episodic_size", "swap_ratio", "reason"]
-    return parts + (_table("What the controllers decided", pd.concat(events)[columns]) if events else [])
-
-
 def _figure(plot: go.Figure, note: str = "") -> str:
     drawn = plot.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False})
     return f"<section>{drawn}<p>{html.escape(note)}</p></section>"
 
 
-def _table(title: str, table: pd.DataFrame | None) -> list[str]:
+def _table(title: str, table: pd.DataFrame) -> list[str]:
     """A section with a table, or nothing where it is empty."""
-    if table is None or not len(table):
+    if not len(table):
         return []
     head = table.head(_MOST_ROWS)
     more = f"<p>… and {len(table) - len(head)} more; the .csv has all.</p>" if len(table) > len(head) else ""

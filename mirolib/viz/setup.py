@@ -15,7 +15,7 @@ from mirolib.base.errors import InputError
 from mirolib.energy import doctor
 from mirolib.viz import figures as plots
 
-_PACKAGES = ("mirolib", "torch", "numpy", "pandas", "plotly", "lmdb", "jupyterlab")
+_PACKAGES = ("mirolib", "torch", "numpy", "pandas", "plotly", "jupyterlab")
 
 
 @dataclass(frozen=True, repr=False)

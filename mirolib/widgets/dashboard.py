@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from functools import partial
 from typing import ClassVar
 
 from IPython.display import HTML
@@ -12,7 +13,6 @@ from IPython.display import HTML
 from mirolib.base.display import size_text
 from mirolib.base.errors import InputError, MiroError
 from mirolib.data import Dataset
-from mirolib.experiment.experiment import Disturbance, Experiment
 from mirolib.experiment.settings import RunSettings
 from mirolib.widgets.form import SettingsForm
 from mirolib.widgets.live import LiveRun
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 _CELL_TRAINS = "A cell trains: buttons and knobs rest. Interrupt the kernel to stop; finished tasks are kept."
 _HEEDS = {"miro": "Miro heeds it at the next epoch.", "fixed": "The fixed controller keeps its sizes all the same."}
-_HEEDS_LATER = "This controller heeds it at the next task."
 
 
 class Dashboard:
@@ -65,7 +64,7 @@ class Dashboard:
         self._period_s = 1 / updates_per_s
         self._form = SettingsForm(settings or RunSettings(), dataset)
         self._view = View(self._form.widget)
-        self._dataset, self._notebook, self._results = dataset, notebook, results
+        self._make = partial(RecordedRun, dataset=dataset, notebook=notebook, results=results)
         self._run: LiveRun | None = None
         self._budget: int | None = None
         self._view.start.on_click(lambda _: self.start())
@@ -88,10 +87,9 @@ class Dashboard:
         """Begins a run in the background; what is wrong with its settings is said on the page."""
         try:
             run = self._begin("", in_background=True)
+            threading.Thread(target=_train, args=(run,), name="miro-training", daemon=True).start()
         except MiroError as error:
             self._view.say(str(error), error=True)
-            return
-        threading.Thread(target=_train, args=(run,), name="miro-training", daemon=True).start()
 
     def run(self, *, run_id: str = "") -> Run:
         """Trains in the cell, the dashboard drawn meanwhile.
@@ -133,12 +131,7 @@ class Dashboard:
             self._run.stop()
 
     def _begin(self, run_id: str, *, in_background: bool) -> LiveRun:
-        settings = self._form.read()
-
-        def make(disturb: Disturbance) -> RecordedRun:  # in the run's thread: loading data takes a while
-            return RecordedRun(settings, dataset=self._dataset, notebook=self._notebook, run_id=run_id,
-                               results=self._results, disturb=disturb)  # fmt: skip
-
+        make = partial(self._make, self._form.read(), run_id=run_id)  # in the run's thread: loading data takes a while
         run = LiveRun(make, after=_stop_latest())
         Dashboard._latest = self._run = run
         self._turn_others()
@@ -159,7 +152,7 @@ class Dashboard:
     def _turn_others(self) -> None:
         if self._run:
             self._run.set_swap_ratio_cap(self._view.cap.value)
-            self._run.set_congestion(self._view.rate_bytes_s())
+            self._run.set_congestion(self._view.congestion.value)
 
     def _turn_budget(self) -> None:
         run, samples = self._run, self._view.budget_samples()
@@ -172,9 +165,10 @@ class Dashboard:
             self._view.show_budget(self._budget)  # back where it was, since that is what holds
             return
         self._budget = samples
-        size = None if samples is None else size_text(samples * run.experiment.memory.slot_bytes)
+        size = size_text((samples or 0) * run.experiment.memory.slot_bytes)
         text = "No memory budget." if samples is None else f"Memory budget: {samples:,} samples, {size}."
-        self._view.note(f"{text} {_HEEDS.get(run.experiment.settings.controller, _HEEDS_LATER)}")
+        heeds = _HEEDS.get(run.experiment.settings.controller, "This controller heeds it at the next task.")
+        self._view.note(f"{text} {heeds}")
 
     def _pump(self, run: LiveRun) -> None:
         """Draws a run until it has ended or another has taken its place."""
@@ -185,7 +179,11 @@ class Dashboard:
                 ended = run.ended.wait(self._period_s)
                 if sampler is None and run.experiment is not None:
                     sampler = PaceSampler(run.experiment.meter, run.experiment.learner.tally)
-                    self._offer_budget(run.experiment)
+                    memory, most = run.experiment.memory, sum(run.experiment.stream.most_samples())
+                    size_bytes = run.experiment.resources.budget.read(0, memory.allocated_bytes)
+                    self._budget = None if size_bytes is None else min(size_bytes // memory.slot_bytes, most)
+                    self._view.offer_budget(most, self._budget)
+                    self._view.budget.disabled = self._view.stop.disabled  # where a cell trains no knob would be heard
                 self._view.draw(run.snapshot(sampler.sample() if sampler else NO_PACE))
                 self._view.say(run.sentence, run.share, error=run.error is not None)
                 self._view.pause.description = "Resume" if run.is_held else "Pause"
@@ -195,13 +193,6 @@ class Dashboard:
             run.ended.wait()
         if self._run is run:
             self._enable(form=True, buttons=False, knobs=True)
-
-    def _offer_budget(self, experiment: Experiment) -> None:
-        memory, most = experiment.memory, sum(experiment.stream.most_samples())
-        size_bytes = experiment.resources.budget.read(0, memory.allocated_bytes)
-        self._budget = None if size_bytes is None else min(size_bytes // memory.slot_bytes, most)
-        self._view.offer_budget(most, self._budget)
-        self._view.budget.disabled = self._view.stop.disabled  # where a cell trains no knob would be heard
 
     def __repr__(self) -> str:
         return f"Dashboard({self._run.sentence if self._run else 'no run yet'})"
@@ -213,15 +204,12 @@ class Dashboard:
 def _train(run: LiveRun) -> None:
     try:
         run.train()
-    except MiroError:  # the page says it
-        pass
-    except Exception:
-        logger.exception("The run failed.")
+    except Exception as error:
+        if not isinstance(error, MiroError):  # those the page says
+            logger.exception("The run failed.")
 
 
 def _stop_latest() -> LiveRun | None:
-    latest = Dashboard._latest
-    if latest is None or latest.ended.is_set():
-        return None
-    latest.stop()
+    if latest := Dashboard._latest:
+        latest.stop()
     return latest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -37,15 +36,16 @@ class SettingsForm:
         spec.preset(settings.preset)  # refuses what there is not
         # one that is not on this machine too: its absence is told when it is loaded
         names = [spec.name] if dataset else list(dict.fromkeys([*available_datasets(settings.data or None), spec.name]))
-        self._choices = {"dataset": _choice("dataset", names, spec.name), "preset": _choice("preset", [""], "")}
+        presets = list(spec.presets)
+        options = {"dataset": (names, spec.name), "preset": (presets, settings.preset or presets[0])}
         for name in ("method", "memory", "controller", "selector"):
-            self._choices[name] = _choice(name, list(_FIELDS[name].metadata["choices"]), getattr(settings, name))
+            options[name] = list(_FIELDS[name].metadata["choices"]), getattr(settings, name)
+        self._choices = {one: ipw.Dropdown(options=of, value=now, **_looks(one)) for one, (of, now) in options.items()}
         given = {name: default(getattr(settings, name), "") for name in (*_NUMBERS, "seed", "memory_budget")}
         self._texts = {name: ipw.Text(str(value), placeholder="", **_looks(name)) for name, value in given.items()}
         self._texts["memory_budget"].placeholder = "none"
-        self._show_presets(settings.preset)
         self._show_defaults()
-        self._choices["dataset"].observe(lambda _: self._show_presets(""), "value")
+        self._choices["dataset"].observe(lambda _: self._show_presets(), "value")
         for name in ("dataset", "preset", "controller"):
             self._choices[name].observe(lambda _: self._show_defaults(), "value")
         self.widget = ipw.GridBox([*self._choices.values(), *self._texts.values()]).add_class("miro-form")
@@ -54,21 +54,17 @@ class SettingsForm:
     def _spec(self) -> DatasetSpec:
         return self._dataset.spec if self._dataset else dataset_spec(self._choices["dataset"].value)
 
-    def _show_presets(self, chosen: str) -> None:
-        names = list(self._spec.presets)
-        self._choices["preset"].options = names
-        self._choices["preset"].value = chosen if chosen in names else names[0]
+    def _show_presets(self) -> None:
+        self._choices["preset"].options = list(self._spec.presets)
+        self._choices["preset"].index = 0  # where another data set has presets of the same names too
 
     def _show_defaults(self) -> None:
         """Shows what an empty field means; sizes are for the fixed controller alone, the selector for Miro."""
         preset = self._spec.preset(self._choices["preset"].value)
         controller = self._choices["controller"].value
         for name in _NUMBERS:
-            self._texts[name].placeholder = str(getattr(preset, name))
-        for name in ("stream_size", "episodic_size"):
-            self._texts[name].disabled = controller != "fixed"
-            if controller != "fixed":
-                self._texts[name].placeholder = "chosen"
+            self._texts[name].disabled = is_shut = name.endswith("_size") and controller != "fixed"
+            self._texts[name].placeholder = "chosen" if is_shut else str(getattr(preset, name))
         self._choices["selector"].disabled = controller != "miro"
 
     def read(self) -> RunSettings:
@@ -92,10 +88,6 @@ class SettingsForm:
             field.disabled = not enabled
         if enabled:
             self._show_defaults()
-
-
-def _choice(name: str, options: Sequence[str], value: str) -> ipw.Dropdown:
-    return ipw.Dropdown(options=options, value=value, **_looks(name))
 
 
 def _looks(name: str) -> dict[str, Any]:

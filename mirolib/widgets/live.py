@@ -10,7 +10,7 @@ from contextlib import closing
 from mirolib.base.display import size_text
 from mirolib.base.errors import InputError, MiroError
 from mirolib.controller import least_samples
-from mirolib.experiment.experiment import Disturbance, Experiment
+from mirolib.experiment.experiment import Experiment
 from mirolib.experiment.injectors import During, Throttle
 from mirolib.memory.budget import LiveBudget
 from mirolib.memory.storage import Storage
@@ -32,18 +32,17 @@ class LiveRun:
         ended: Set once it has ended and its folder is complete.
     """
 
-    def __init__(self, make: Callable[[Disturbance], RecordedRun], after: LiveRun | None = None) -> None:
-        """A run that `make` will make, under the knob for congestion, once the run `after` has ended."""
-        self.state, self.ended = "preparing", threading.Event()
+    def __init__(self, make: Callable[..., RecordedRun], after: LiveRun | None = None) -> None:
+        """A run that `make(disturb=…)` will make, under the knob for congestion, once the run `after` has ended."""
+        self._make, self._after, self.state = make, after, "preparing"
         self.error: Exception | None = None
-        self._make, self._after = make, after
         self._recorded: RecordedRun | None = None
         self._epochs: list[EpochRecord] = []
         self._swap_ratio_cap = 1.0
         self._rate_bytes_s: float | None = None
         self._throttle: Throttle | None = None
-        # events, not flags: the training thread sleeps on them while it is paused
-        self._may_run, self._is_stopped = threading.Event(), threading.Event()
+        # events, not flags: threads sleep on them
+        self.ended, self._may_run, self._is_stopped = threading.Event(), threading.Event(), threading.Event()
         self._may_run.set()
 
     def train(self) -> Run:
@@ -56,29 +55,23 @@ class LiveRun:
         try:
             if self._after is not None:  # two runs at once would share the cores and each other's joules
                 self._after.ended.wait()
-            self._recorded = self._make(self._throttled)
+            self._after = None  # or each run would keep all those before it in RAM
+            self._recorded = recorded = self._make(disturb=self._throttled)
             self.set_swap_ratio_cap(self._swap_ratio_cap)  # the knob may have been turned while it was made
-            self._train(self._recorded)
-            return self._recorded.result
+            experiment, self.state = recorded.experiment, "training"
+            with closing(recorded.steps(progress=False)) as steps:  # a stop writes the folder's end now
+                for step in steps:
+                    self._epochs += [step] if isinstance(step, EpochRecord) else []
+                    is_done = len(experiment.loop.records) == len(experiment.stream)
+                    if not (self._may_go_on(experiment) or is_done):
+                        break
+            self.state = "finished" if is_done else "stopped"
+            return recorded.result
         except BaseException as error:
-            self.state = "failed" if isinstance(error, Exception) else "stopped"
-            self.error = error if isinstance(error, Exception) else None
+            self.state, self.error = ("failed", error) if isinstance(error, Exception) else ("stopped", None)
             raise
         finally:
-            self._after = None  # or each run would keep all those before it in RAM
             self.ended.set()
-
-    def _train(self, recorded: RecordedRun) -> None:
-        experiment = recorded.experiment
-        with closing(recorded.steps(progress=False)) as steps:  # a stop writes the folder's end now
-            self.state = "training"
-            for step in steps:
-                if isinstance(step, EpochRecord):
-                    self._epochs.append(step)
-                is_done = len(experiment.loop.records) == len(experiment.stream)
-                if not (self._may_go_on(experiment) or is_done):
-                    break
-        self.state = "finished" if is_done else "stopped"
 
     def _throttled(self, storage: Storage) -> During:
         self._throttle = Throttle(storage, self._rate_bytes_s)
@@ -101,8 +94,7 @@ class LiveRun:
     @property
     def result(self) -> Run | None:
         """The run as far as it has come; None before its first task has finished."""
-        result = self._recorded.result if self._recorded else None
-        return result if result and result.records else None
+        return self._recorded.result if self._recorded and self._recorded.experiment.loop.records else None
 
     @property
     def is_held(self) -> bool:
@@ -112,9 +104,8 @@ class LiveRun:
     @property
     def share(self) -> float:
         """Share of its epochs that are done, in [0, 1]."""
-        if self.experiment is None:
-            return 0.0
-        return len(self._epochs) / (len(self.experiment.stream) * self.experiment.learner.epochs)
+        run = self.experiment
+        return len(self._epochs) / (len(run.stream) * run.learner.epochs) if run else 0.0
 
     @property
     def sentence(self) -> str:
@@ -133,9 +124,8 @@ class LiveRun:
             return f"{problem or f'Stopped in {here}'}; {kept}.".replace(".;", ";")
         if self._is_stopped.is_set():
             return f"Stopping when this epoch is over: {here}."
-        if self.is_held:
-            return f"{'Paused' if self.state == 'paused' else 'Pausing when this epoch is over'}: {here}."
-        return f"Training: {here}."
+        held = "Paused" if self.state == "paused" else "Pausing when this epoch is over"
+        return f"{held if self.is_held else 'Training'}: {here}."
 
     def pause(self) -> None:
         """Makes the run wait when the epoch under way is over."""
@@ -183,11 +173,11 @@ class LiveRun:
         if self.experiment is None:
             return Snapshot(pace=pace)
         memory, loop = self.experiment.memory, self.experiment.loop
-        epochs, events = tuple(self._epochs), tuple(loop.events)  # copies: the run goes on while they are drawn
+        epochs = tuple(self._epochs)  # copies: the run goes on while they are drawn
         return Snapshot(
             tasks=tuple(loop.records),
             epochs=epochs,
-            events=events,
+            events=loop.events,
             trials=self.experiment.controller.trials,
             config=memory.config,
             fill=(len(memory.stream_buffer), len(memory.episodic_memory)),

@@ -55,23 +55,16 @@ class PaceSampler:
 
     def sample(self) -> Pace:
         """Takes down how things stand, and returns all so far."""
-        now, tally = time.monotonic(), self._tally
+        now, start, tally, source = time.monotonic(), self._start, self._tally, self._meter.source
         work = Work(tally.visits, tally.forward_visits).visit_equivalents
-        self._looks.append((now - self._start, work, self._power_w(now)))
+        window_s = max(_WINDOW_S, _WINDOW_PERIODS * (source.period_s or 0.0))
+        power_w = source.measure(now - window_s, now).energy_j / window_s
+        self._looks.append((now - start, work, power_w))
         if len(self._looks) > _MOST_LOOKS:
             del self._looks[::2]  # the whole run stays on the chart, at half the resolution
-        time_s, works, power_w = np.array(self._looks).T
-        return Pace(time_s, works, power_w, self._meter.source.kind, self._phases(now))
-
-    def _power_w(self, now: float) -> float:
-        source = self._meter.source
-        if source.kind == "none":
-            return float("nan")
-        window_s = max(_WINDOW_S, _WINDOW_PERIODS * (source.period_s or 0.0))
-        return source.measure(now - window_s, now).energy_j / window_s
-
-    def _phases(self, now: float) -> list[tuple[str, float, float]]:
-        done = [(row.window, row.start_s, row.start_s + row.duration_s) for row in self._meter.readings]
+        phases = [(row.window, row.start_s, row.start_s + row.duration_s) for row in self._meter.readings]
         name, since = self._meter.under_way
-        rows = [*done, (name, since, now)] if name else done
-        return [(name, max(0.0, start - self._start), end - self._start) for name, start, end in rows]
+        phases += [(name, since, now)] if name else []
+        phases = [(name, max(0.0, begin - start), end - start) for name, begin, end in phases]
+        time_s, works, powers_w = np.array(self._looks).T
+        return Pace(time_s, works, powers_w, source.kind, phases)

@@ -18,10 +18,7 @@ from mirolib.widgets.pace import NO_PACE, Pace
 from mirolib.widgets.svg import Axis, Band, Line, chart, number
 
 _STREAM, _EPISODIC, _BUDGET = OKABE_ITO[1], OKABE_ITO[0], OKABE_ITO[5]
-_PHASES = {
-    "receive": OKABE_ITO[4], "profile": OKABE_ITO[3], "train": OKABE_ITO[2], "retain": OKABE_ITO[0],
-    "evaluate": OKABE_ITO[6], "pause": "#999999", "idle": "#999999",
-}  # fmt: skip
+_PHASES = {"receive": 4, "profile": 3, "train": 2, "retain": 0, "evaluate": 6}  # colours; any other phase is grey, 7
 _LATEST_EVENTS = 50  # all of them would be sent anew at each decision
 
 
@@ -57,24 +54,22 @@ class Snapshot:
 def accuracy(state: Snapshot) -> str:
     """Test accuracy over the tasks learnt: their average, and each task's own thin line from its first test on."""
     learnt = np.arange(1, len(state.tasks) + 1)
-    matrix = [record.accuracies for record in state.tasks]
     lines = [
         Line(f"task {task + 1}" if len(state.tasks) <= 10 else "", learnt[task:],  # or the legend fills the panel
-             100 * np.array([row[task] for row in matrix[task:]]),
+             100 * np.array([record.accuracies[task] for record in state.tasks[task:]]),
              OKABE_ITO[task % len(OKABE_ITO)], width=1.2, markers=True)  # a task has one point at first, no line
         for task in range(len(state.tasks))
     ]  # fmt: skip
     average = 100 * np.array([record.average_accuracy for record in state.tasks])
     lines.append(Line("average", learnt, average, "currentColor", width=3, markers=True))
-    tasks = state.tasks[0].num_tasks if state.tasks else 2
-    x = Axis("tasks learnt", 1, tasks, whole=True)
+    x = Axis("tasks learnt", 1, state.tasks[0].num_tasks if state.tasks else 2, whole=True)
     return chart("Test accuracy by task", x, Axis("accuracy, %", 0, 100), lines)
 
 
 def pace(state: Snapshot) -> str:
     """Power over time where a sensor is, work over time where none is, the phases shaded."""
     seen = state.pace
-    bands = [Band(name, start, end, _PHASES.get(name.split("+")[-1], "#999999")) for name, start, end in seen.phases]
+    bands = [Band(name, start, end, OKABE_ITO[_PHASES.get(name.split("+")[-1], 7)]) for name, start, end in seen.phases]
     if seen.kind == "none":
         title, unit, values = "Work over time (no power sensor)", "sample visits / s", seen.rate
     else:
@@ -92,14 +87,12 @@ def sizes(state: Snapshot) -> str:
         Line("stream buffer", x, stream, _STREAM, step=True),
         Line("with episodic memory", x, both, _EPISODIC, step=True),
     ]
-    known: list[tuple[int, int]] = []
-    for event in state.events:
-        if event.memory_budget_bytes is not None:
-            earlier = sum(epoch.task < event.task for epoch in state.epochs)
-            known.append((earlier + max(0, event.epoch), event.memory_budget_bytes))  # -1: on arrival of its task
-    if state.budget_bytes is not None:
-        known.append((len(state.epochs), state.budget_bytes))
-    if known and state.slot_bytes:
+    budgets = [  # max: -1 is on arrival of its task
+        (sum(epoch.task < event.task for epoch in state.epochs) + max(0, event.epoch), event.memory_budget_bytes)
+        for event in state.events
+    ]
+    known = [(at, size) for at, size in [*budgets, (len(state.epochs), state.budget_bytes)] if size is not None]
+    if known:
         at, size = np.array(known).T
         lines.append(Line("memory budget", at, size / state.slot_bytes, _BUDGET, step=True, dash="6 3"))
     return chart("Buffer sizes", Axis("epoch", whole=True), Axis("samples"), lines)
@@ -121,8 +114,7 @@ def swapping(state: Snapshot) -> str:
 
 def memory(state: Snapshot) -> str:
     """How full the buffers are, in samples and bytes, and what lies on storage."""
-    config = state.config
-    if config is None:
+    if (config := state.config) is None:
         return '<p class="miro-empty">The buffers are shown here once a run has begun.</p>'
     bars = _bar("stream buffer", state.fill[0], config.stream_size, state.slot_bytes, _STREAM)
     bars += _bar("episodic memory", state.fill[1], config.episodic_size, state.slot_bytes, _EPISODIC)
@@ -149,25 +141,22 @@ def _bar(name: str, fill: int, capacity: int, slot_bytes: int, colour: str) -> s
 
 def candidates(state: Snapshot) -> str:
     """The ranked candidates: the row in force marked, those over the memory budget struck out."""
-    table = state.trials
+    table: Any = state.trials
     if not len(table):
         return '<p class="miro-empty">This controller ranks no candidates, or has not yet begun.</p>'
-    cost = f"cost, {table['cost_unit'].iloc[0]}"
-    head = ("", "rank", "stream", "episodic", "RAM", "accuracy", cost, "utility")
-    rows = "".join(_candidate(row, state.budget_bytes) for row in table.itertuples())
+    head = ("", "rank", "stream", "episodic", "RAM", "accuracy", f"cost, {table['cost_unit'].iloc[0]}", "utility")
+    rows = ""
+    for row in table.itertuples():
+        over = state.budget_bytes is not None and row.memory_bytes > state.budget_bytes
+        # in words and signs, not in colour alone
+        look, mark = ("chosen", "► chosen") if row.chosen else ("over", "✕ too large") if over else ("", "")
+        reached = "" if np.isnan(row.accuracy) else f"{row.accuracy:.1%}"
+        values = (mark, row.rank, row.stream_size, row.episodic_size, size_text(row.memory_bytes), reached,
+                  number(row.cost), f"{row.utility:.3g}")  # fmt: skip
+        rows += f'<tr class="{look}">' + "".join(f"<td>{html.escape(str(value))}</td>" for value in values) + "</tr>"
     title = f"task {int(table['task'].iloc[0]) + 1}, {table['profiler'].iloc[0]}, {table['selector'].iloc[0]}"
     cells = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
     return f"<table><caption>{html.escape(title)}</caption><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _candidate(row: Any, budget_bytes: int | None) -> str:
-    over = budget_bytes is not None and row.memory_bytes > budget_bytes
-    state = "chosen" if row.chosen else "over" if over else ""
-    mark = {"chosen": "► chosen", "over": "✕ too large", "": ""}[state]  # in words and signs, not in colour alone
-    reached = "" if np.isnan(row.accuracy) else f"{row.accuracy:.1%}"
-    values = (mark, row.rank, row.stream_size, row.episodic_size, size_text(row.memory_bytes), reached,
-              number(row.cost), f"{row.utility:.3g}")  # fmt: skip
-    return f'<tr class="{state}">' + "".join(f"<td>{html.escape(str(value))}</td>" for value in values) + "</tr>"
 
 
 def log(state: Snapshot) -> str:
@@ -175,11 +164,9 @@ def log(state: Snapshot) -> str:
     latest = list(state.events)[-_LATEST_EVENTS:][::-1]
     if not latest:
         return '<p class="miro-empty">Decisions are listed here, the latest first.</p>'
-    return "<ul>" + "".join(f"<li><b>{_when(event)}</b> {html.escape(event.reason)}</li>" for event in latest) + "</ul>"
-
-
-def _when(event: Event) -> str:
-    return f"task {event.task + 1}" + (f", before epoch {event.epoch + 1}" if event.epoch >= 0 else ", on arrival")
+    when = (f"before epoch {event.epoch + 1}" if event.epoch >= 0 else "on arrival" for event in latest)
+    rows = (f"<b>task {e.task + 1}, {at}</b> {html.escape(e.reason)}" for e, at in zip(latest, when, strict=True))
+    return "<ul>" + "".join(f"<li>{row}</li>" for row in rows) + "</ul>"
 
 
 PANELS: dict[str, tuple[Callable[[Snapshot], str], tuple[str, ...]]] = {
@@ -191,7 +178,4 @@ PANELS: dict[str, tuple[Callable[[Snapshot], str], tuple[str, ...]]] = {
     "candidates": (candidates, ("trials", "budget_bytes")),
     "log": (log, ("events",)),
 }
-"""What is drawn, by name: from a run's state to HTML, and the parts of the state that it shows.
-
-It need not be drawn again while these are the same.
-"""
+"""What is drawn, by name: from a run's state to HTML, and the parts that it shows; the same parts, the same HTML."""

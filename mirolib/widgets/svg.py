@@ -16,6 +16,7 @@ import numpy as np
 WIDTH, HEIGHT = 460, 175  # of the drawing; the page scales it to its cell
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 34  # room for tick labels and titles
 _MOST_POINTS = 300  # of a line: more can't be told apart on 400 pixels, and all are sent at each drawing
+_Place = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,13 @@ def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line], bands: Sequence[B
     """
     across, columns = _scale(x, [line.x for line in lines], _LEFT, WIDTH - _RIGHT)
     up, rows = _scale(y, [line.y for line in lines], HEIGHT - _BOTTOM, _TOP)  # pixels are counted from above
-    parts = [_shade(band, across) for band in bands]
+    parts = []
+    for band in bands:
+        start, end = np.clip(across(np.array([band.start, band.end])), _LEFT, WIDTH - _RIGHT)
+        parts.append(
+            f'<rect x="{start:.1f}" y="{_TOP}" width="{max(end - start, 0):.1f}" height="{HEIGHT - _BOTTOM - _TOP}" '
+            f'fill="{band.colour}" opacity="0.3"><title>{html.escape(band.name)}</title></rect>'
+        )
     for value, place in zip(rows, up(rows), strict=True):
         parts.append(f'<path class="grid" d="M{_LEFT} {place:.1f}H{WIDTH - _RIGHT}"/>')
         parts.append(f'<text x="{_LEFT - 5}" y="{place + 4:.1f}" text-anchor="end">{number(value)}</text>')
@@ -107,9 +114,6 @@ def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line], bands: Sequence[B
     )
 
 
-_Place = Callable[[np.ndarray], np.ndarray]
-
-
 def _scale(axis: Axis, values: Sequence[np.ndarray], start: float, end: float) -> tuple[_Place, np.ndarray]:
     """From values to pixels, over the axis's own range and all finite values; and where its ticks are."""
     found = np.concatenate([np.array([axis.least, axis.most]), *values])
@@ -117,33 +121,21 @@ def _scale(axis: Axis, values: Sequence[np.ndarray], start: float, end: float) -
     low, high = float(found.min()), float(found.max())
     if high <= low:  # nothing yet, or all the same
         high = low + 1.0
-    step = _nice((high - low) / 4, axis.whole)  # four at most: labels don't touch
+    least = (high - low) / 4  # four at most: labels don't touch
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
+    step = max(1.0, step) if axis.whole else step
     # 1e-9: a tick at the very end is one in spite of rounding
     ticks = step * np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     return lambda some: start + (np.asarray(some) - low) / (high - low) * (end - start), ticks
 
 
-def _nice(step: float, whole: bool) -> float:
-    """The next of 1, 2, 5, 10, … from `step` on."""
-    power = 10.0 ** math.floor(math.log10(step))
-    nice = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * (1 - 1e-9))
-    return max(1.0, nice) if whole else nice
-
-
 def number(value: float) -> str:
     """A number to about three figures, such as `12`, `1.5k` or `0.25`."""
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= factor:
-            return f"{value / min(factor, 1e3 if unit == 'k' else factor):.3g}{unit}"
+    for least, factor, unit in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= least:
+            return f"{value / factor:.3g}{unit}"
     return f"{value:.4g}"
-
-
-def _shade(band: Band, across: _Place) -> str:
-    start, end = np.clip(across(np.array([band.start, band.end])), _LEFT, WIDTH - _RIGHT)
-    return (
-        f'<rect x="{start:.1f}" y="{_TOP}" width="{max(end - start, 0):.1f}" height="{HEIGHT - _BOTTOM - _TOP}" '
-        f'fill="{band.colour}" opacity="0.3"><title>{html.escape(band.name)}</title></rect>'
-    )
 
 
 def _draw(line: Line, across: _Place, up: _Place) -> str:

@@ -19,7 +19,6 @@ _SPEEDS = {
     "10 kB/s": 1e4,
 }  # fmt: skip
 _WIDE = {"width": "auto", "min_width": "0"}  # as wide as its cell: ipywidgets' own width would overlap the next
-_LABEL = {"description_width": "112px"}
 
 
 class View:
@@ -31,7 +30,7 @@ class View:
         stop: The button that ends a run.
         budget: The knob for the memory budget, in samples; see `budget_samples`.
         cap: The knob for the highest swap ratio.
-        congestion: The knob for how fast storage may be read; see `rate_bytes_s`.
+        congestion: The knob for how fast storage may be read, in bytes a second; infinite for as fast as it can.
         widget: All of it.
     """
 
@@ -40,7 +39,7 @@ class View:
         self.pause = _button("Pause", "pause", "Pause when the epoch under way is over")
         self.stop = _button("Stop", "stop", "End the run when the epoch under way is over; rows are kept")
         # a knob acts when it is let go: each value that it passes would be a change of its own
-        look = {"continuous_update": False, "layout": _WIDE, "style": _LABEL}
+        look = {"continuous_update": False, "layout": _WIDE, "style": {"description_width": "112px"}}
         self.budget = ipw.FloatLogSlider(1000.0, min=0, max=3, step=0.01, description="budget, samples",
                                          readout_format=",.0f", **look)  # fmt: skip
         self.cap = ipw.FloatSlider(1.0, min=0, max=1, step=0.05, description="swap ratio cap", readout_format=".2f",
@@ -54,8 +53,7 @@ class View:
         knobs = ipw.GridBox([self.budget, self.cap, self.congestion]).add_class("miro-knobs")
         panels = ipw.GridBox(list(self._panels.values())).add_class("miro-panels")
         buttons = ipw.HBox([self.start, self.pause, self.stop, self._status])
-        parts = [ipw.HTML(_STYLE), form, buttons, knobs, self._note, panels]
-        self.widget = ipw.VBox(parts).add_class("miro-dashboard")
+        self.widget = ipw.VBox([ipw.HTML(_STYLE), form, buttons, knobs, self._note, panels]).add_class("miro-dashboard")
 
     def draw(self, state: Snapshot) -> None:
         """Draws what has changed since the last time."""
@@ -90,10 +88,6 @@ class View:
         """Sets the knob to a memory budget, None for none."""
         self.budget.value = 10**self.budget.max if samples is None else float(samples)
 
-    def rate_bytes_s(self) -> float | None:
-        """How fast storage may be read, as its knob says; None for as fast as it can."""
-        return None if math.isinf(self.congestion.value) else self.congestion.value
-
     def budget_samples(self) -> int | None:
         """The memory budget that the knob says; None at its upper end."""
         value = float(self.budget.value)
@@ -106,8 +100,7 @@ def _said(sentence: str, role: str, before: str = "") -> str:
 
 
 def _same(now: Any, then: Any) -> bool:
-    # == of tables is a table
-    return bool(now.equals(then) if isinstance(now, pd.DataFrame) else now == then)
+    return bool(now.equals(then) if isinstance(now, pd.DataFrame) else now == then)  # == of tables is a table
 
 
 def _button(description: str, icon: str, tooltip: str) -> ipw.Button:
