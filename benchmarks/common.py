@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 
-import lmdb
 import numpy as np
 import pandas as pd
 import torch
@@ -95,6 +94,6 @@ def machine() -> str:
     return (
         f"{machine_name()}, "
         f"{torch.get_num_threads()} PyTorch threads; Python {platform.python_version()}, "
-        f"PyTorch {torch.__version__}, NumPy {np.__version__}, LMDB {'.'.join(map(str, lmdb.version()))}; "
+        f"PyTorch {torch.__version__}, NumPy {np.__version__}; "
         f"load average at the start {os.getloadavg()[0]:.1f}."
     )

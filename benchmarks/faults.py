@@ -1,11 +1,11 @@
 """Flipped bits in the files of a store and of a run, and what becomes of them.
 
-A store with records of 64 bytes (on leaves) or 5,000 bytes (on pages of their own), of both parts, with free pages
-inside, loses one random bit at a time. A fresh process opens the damaged copy, reads every record, and writes 40 more,
-which go to free pages. `named` counts files of which a record was refused by its checksum or missing, `rebuilt` those
-whose pages were damaged, `refused` those that were not opened but answered with a sentence; nothing came of the
-others, whose flipped bit lies where nothing is. A record that passes though its bytes differ would be `wrong`, any
-other error a `traceback`, a process that ended by a signal or took 20 s `killed`.
+A store with records of 64 or 5,000 bytes, or of encoded ones of their own lengths, of both parts, with places that a
+budget has taken from others, loses one random bit of its data, or of its index, at a time. A fresh process opens the
+damaged copy, reads every record, and writes 40 more. `named` counts files of which one record was refused by its
+checksum or missing, `refused` those that were not opened but answered with a sentence; nothing came of the others.
+More than one record lost to a bit would be `more`, a record that passes though its bytes differ `wrong`, any other
+error a `traceback`, a process that ended by a signal or took 20 s `killed`.
 
 A run on digits loses a random bit of its newest checkpoint, or of one of its tables, `run.json` and list of checksums:
 what is read back is `named` as damaged by its reader, or the flip is `unseen`.
@@ -28,22 +28,24 @@ from benchmarks.common import row, table
 from mirolib import Fingerprint, MiroError, RecordedRun, RunSettings, Storage, open_run
 from mirolib.data.stream import make_ids
 from mirolib.experiment.checkpoint import read_checkpoint
+from mirolib.memory.store_file import DATA, FINGERPRINT, HEADER, INDEX, ROW
 
 FLIPS, CLASSES, MORE = 1000, 4, 40
 PARTS = {"train": 120, "validation": 12}  # samples of a class
-OUTCOMES = ("nothing", "named", "rebuilt", "refused", "wrong", "traceback", "killed")
+OUTCOMES = ("nothing", "named", "refused", "more", "wrong", "traceback", "killed")
+ENCODED = 0  # the size that stands for samples of their own lengths
 _SECONDS = 20
 
 
 def run() -> pd.DataFrame:
     """Flips `FLIPS` bits in a store of each kind."""
     rows = []
-    for size in (64, 5000):
-        found = flip_bits(FLIPS, size)
-        rows += [row(f"{size} bytes a record: {outcome}", found[outcome], "files") for outcome in OUTCOMES[:4]]
-        rows += [
-            row(f"{size} bytes a record: {outcome}", found[outcome], "files", at_most=0) for outcome in OUTCOMES[4:]
-        ]
+    for size in (64, 5000, ENCODED):
+        for name in (DATA, INDEX, FINGERPRINT):
+            what = f"{f'{size} bytes a record' if size else 'encoded records'}, {name}"
+            found = flip_bits(FLIPS, size, name)
+            rows += [row(f"{what}: {outcome}", found[outcome], "files") for outcome in OUTCOMES[:3]]
+            rows += [row(f"{what}: {outcome}", found[outcome], "files", at_most=0) for outcome in OUTCOMES[3:]]
     for what, found in flip_run_files(FLIPS).items():
         rows.append(row(f"{what}: named", found["named"], "files"))
         rows += [row(f"{what}: {outcome}", found[outcome], "files", at_most=0) for outcome in ("unseen", "traceback")]
@@ -95,26 +97,26 @@ def _run_problems(file: Path) -> bool:
     return bool(run.problems) or run.row["status"] == "unreadable"
 
 
-def flip_bits(count: int, sample_bytes: int, seed: int = 0) -> Counter[str]:
-    """What becomes of `count` copies of a store with one bit flipped each, by outcome."""
+def flip_bits(count: int, sample_bytes: int, name: str, seed: int = 0) -> Counter[str]:
+    """What becomes of `count` copies of a store with one bit of a file flipped each, by outcome."""
     rng, outcomes = np.random.default_rng(seed), Counter[str]()
     with TemporaryDirectory(prefix="miro-bench-") as folder:
         sound = Path(folder) / "sound"
         _make(sound, sample_bytes)
-        bits = 8 * (sound / "data.mdb").stat().st_size
+        bits = 8 * (sound / name).stat().st_size
         left = rng.integers(0, bits, count).tolist()
         while left:  # a process goes on until a file kills it; another takes over behind that one
-            told = list(_judged(Path(folder), left, sample_bytes))
+            told = list(_judged(Path(folder), name, left, sample_bytes))
             outcomes.update(told + (["killed"] if len(told) < len(left) else []))
             left = left[len(told) + 1 :]
     return outcomes
 
 
-def _judged(folder: Path, flips: list[int], sample_bytes: int) -> Iterator[str]:
+def _judged(folder: Path, name: str, flips: list[int], sample_bytes: int) -> Iterator[str]:
     """Outcomes from a process of its own, as far as it gets."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    child = context.Process(target=_judge_all, args=(folder, flips, sample_bytes, there), daemon=True)
+    child = context.Process(target=_judge_all, args=(folder, name, flips, sample_bytes, there), daemon=True)
     child.start()
     there.close()
     try:
@@ -130,14 +132,14 @@ def _judged(folder: Path, flips: list[int], sample_bytes: int) -> Iterator[str]:
         child.join()
 
 
-def _judge_all(folder: Path, flips: list[int], sample_bytes: int, pipe) -> None:  # type: ignore[no-untyped-def]
+def _judge_all(folder: Path, name: str, flips: list[int], sample_bytes: int, pipe) -> None:  # type: ignore[no-untyped-def]
     """The process: damages, opens, reads and writes one copy after another."""
     logging.disable()
     pipe.send("started")
     for bit in flips:
         shutil.rmtree(folder / "damaged", ignore_errors=True)
         shutil.copytree(folder / "sound", folder / "damaged")
-        with (folder / "damaged" / "data.mdb").open("r+b") as file:
+        with (folder / "damaged" / name).open("r+b") as file:
             file.seek(bit // 8)
             byte = file.read(1)[0]
             file.seek(bit // 8)
@@ -156,30 +158,36 @@ def _judge(path: Path, sample_bytes: int) -> str:
     try:
         more = _ids(CLASSES, CLASSES + 1, MORE)
         storage.put(more, _samples(more, "train", sample_bytes))
-        named = False
+        lost = 0
         for part, per_class in PARTS.items():
             ids = _ids(0, CLASSES, per_class)
             ids = np.concatenate([ids, more]) if part == "train" else ids
             samples, sound = storage.read_sound(ids, part)
-            named |= not sound.all()
-            if not np.array_equal(samples, _samples(ids[sound], part, sample_bytes)):
+            lost += int(np.count_nonzero(~sound))
+            if samples.tolist() != _samples(ids[sound], part, sample_bytes).tolist():
                 return "wrong"
-        return "rebuilt" if storage.rebuilt else "named" if named else "nothing"
+        return "more" if lost > 1 else "named" if lost else "nothing"
     finally:
         storage.close()
 
 
 def _make(path: Path, sample_bytes: int) -> None:
-    """A store that was written in many commits, each of which has given pages back."""
-    storage = Storage(path, _fingerprint(sample_bytes))
-    for part, per_class in PARTS.items():
-        for ids in np.array_split(_ids(0, CLASSES, per_class), 20):
+    """A store that was written piece by piece, with records in places that others have left to a budget."""
+    records = CLASSES * sum(PARTS.values())
+    budget = records * (sample_bytes + HEADER.itemsize + ROW.itemsize) if sample_bytes else None
+    storage = Storage(path, _fingerprint(sample_bytes), size_budget=budget)
+    more = 40 if budget else 0
+    pieces = (("validation", 0, PARTS["validation"]), ("train", 0, PARTS["train"] + more), ("train", 3, PARTS["train"]))
+    for part, first, per_class in pieces:
+        for ids in np.array_split(_ids(first, 3 if part == "train" and not first else CLASSES, per_class), 20):
             storage.put(ids, _samples(ids, part, sample_bytes), part)
+    assert storage.counts(CLASSES).tolist() == [PARTS["train"]] * CLASSES
     storage.close()
 
 
 def _fingerprint(sample_bytes: int) -> Fingerprint:
-    return Fingerprint("random", "random", tuple(range(CLASSES + 1)), 0, 0.1, (sample_bytes,), "uint8")
+    kind = ((sample_bytes,), "uint8") if sample_bytes else ((), "object", 100)
+    return Fingerprint("random", "random", tuple(range(CLASSES + 1)), 0, 0.1, *kind)
 
 
 def _ids(first: int, beyond: int, per_class: int) -> np.ndarray:
@@ -191,8 +199,13 @@ def _ids(first: int, beyond: int, per_class: int) -> np.ndarray:
 def _samples(ids: np.ndarray, part: str, sample_bytes: int) -> np.ndarray:
     """The samples of some ids, of which none is like another."""
     seeds = ids * 2 + (part == "validation")
-    rows = [np.random.default_rng(seed).integers(0, 256, sample_bytes, dtype=np.uint8) for seed in seeds.tolist()]
-    return np.array(rows, dtype=np.uint8).reshape(len(ids), sample_bytes)
+    rngs = [np.random.default_rng(seed) for seed in seeds.tolist()]
+    rows = [rng.integers(0, 256, sample_bytes or rng.integers(1, 200), dtype=np.uint8) for rng in rngs]
+    if sample_bytes:
+        return np.array(rows, dtype=np.uint8).reshape(len(ids), sample_bytes)
+    samples = np.empty(len(rows), dtype=object)
+    samples[:] = [row.tobytes() for row in rows]
+    return samples
 
 
 if __name__ == "__main__":

@@ -41,11 +41,12 @@ from mirolib.memory.tiered import TieredMemory
 from mirolib.workbench.folder import RunFolder
 
 OPERATIONS: tuple[tuple[Any, str], ...] = (
-    (Storage, "put"), (Storage, "read"), (TieredMemory, "receive"), (ProbeProfiler, "scores"),
+    (Storage, "put"), (Storage, "read_sound"), (TieredMemory, "receive"), (ProbeProfiler, "scores"),
     (MiroController, "choose"), (MiroController, "adapt"), (MiroController, "observe"), (TieredMemory, "resize"),
     (Learner, "step"), (TieredMemory, "swap"), (EpisodicMemory, "exchange"), (TieredMemory, "retain"),
     (Learner, "accuracy"), (Checkpoints, "save"), (RunFolder, "write_table"), (RunFolder, "end"), (os, "fsync"),
-    (os, "replace"), (Path, "unlink"), (Path, "rmdir"), (Loop, "state"), (Loop, "restore"),
+    (os, "fdatasync"), (os, "pwrite"), (os, "replace"), (Path, "unlink"), (Path, "rmdir"), (Loop, "state"),
+    (Loop, "restore"),
 )  # fmt: skip
 SETTINGS = RunSettings(tasks=3, epochs=3, energy="none", memory_budget="0: 300 samples, 4: 150 samples, 6: none")
 _TABLES = ("tasks", "swaps", "trials", "events")

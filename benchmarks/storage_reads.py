@@ -1,12 +1,12 @@
-"""Storage against raw files: 40,000 records of 3,072 bytes, random batches of 128.
+"""Storage against an LMDB store and raw files: 40,000 records of 3,072 bytes, random batches of 128.
 
-A read of the store looks 128 records up in LMDB, verifies their checksums and returns one array; the raw read is
-`os.pread` of the same records from a flat file, joined into one array, without checksums; the checked read verifies a
-checksum of each of its records too, as any store that promises no damaged record has to. Warm: all in the page cache.
-Cold: the store is reopened and the system's page cache dropped before each round. Rounds of the three take turns; a
-value is the ratio of the medians of the batches. A write is `Storage.put` of 1,024 records, durable when it returns,
-against `write` and `fsync` of as many bytes; both alternate, chunk by chunk. The last rows let a second thread read
-the store cold while the main thread counts in pure Python.
+A read of the store finds 128 records, verifies their checksums and returns one array, singly or as blocks of neighbours
+of which as many make a batch. The LMDB store is that of former versions (one transaction a batch, records with
+checksums; extra `bench`); the raw read is `os.pread` of the same records from a flat file, joined into one array,
+without checksums. Warm: all in the page cache. Cold: the page cache is dropped before each round. Rounds take turns; a
+value is the ratio of the medians of the batches. A write is a `put` of 256 records, durable when it returns, against
+`write` and `fsync` of as many bytes; the three alternate, chunk by chunk. The last rows let a second thread read the
+store cold while the main thread counts in pure Python.
 """
 
 from __future__ import annotations
@@ -20,30 +20,63 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+import xxhash
 
 from benchmarks.common import row, seconds, table
 from mirolib import Fingerprint, Storage
 from mirolib.data.stream import make_ids
-from mirolib.memory.store_file import checksums
 
-RECORDS, SAMPLE, CLASSES, BATCH, CHUNK = 40_000, 3072, 10, 128, 1024
-ROUNDS, WARM_BATCHES, COLD_BATCHES, COUNTING_S = 8, 100, 40, 0.5
+RECORDS, SAMPLE, CLASSES, BATCH, CHUNK = 40_000, 3072, 10, 128, 256
+ROUNDS, WARM_BATCHES, COLD_BATCHES, COUNTING_S = 6, 100, 20, 0.5
+BLOCKS = (16, 64)
 _DROP = Path("/proc/sys/vm/drop_caches")
 _FINGERPRINT = Fingerprint("random", "", tuple(range(CLASSES)), 0, 0.0, (3, 32, 32), "uint8")
+
+
+class LmdbStore:
+    """Records by id in LMDB, as versions up to 0.2 kept them, without their checks of pages and budgets."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or makes it."""
+        import lmdb
+
+        self._env = lmdb.open(str(path), map_size=1 << 32, max_dbs=2, readahead=False)
+        self._part = self._env.open_db(b"train")
+
+    def put(self, ids: np.ndarray, samples: np.ndarray) -> None:
+        """Stores samples in one transaction."""
+        items = []
+        for id_, sample in zip(ids.tolist(), samples.reshape(len(ids), -1), strict=True):
+            digest = xxhash.xxh3_64_intdigest(sample, seed=id_).to_bytes(8, "little")
+            items.append((id_.to_bytes(8, "big"), digest + sample.tobytes()))
+        with self._env.begin(write=True) as transaction:
+            transaction.cursor(self._part).putmulti(items)
+
+    def read(self, ids: np.ndarray) -> np.ndarray:
+        """Samples of ids, their checksums verified."""
+        with self._env.begin(self._part, buffers=True) as transaction:
+            joined = b"".join([transaction.get(id_.to_bytes(8, "big")) for id_ in ids.tolist()])
+        records = np.frombuffer(joined, dtype=np.uint8).reshape(len(ids), -1)
+        found = [xxhash.xxh3_64_intdigest(one, seed=id_) for one, id_ in zip(records[:, 8:], ids.tolist(), strict=True)]
+        assert np.array_equal(records[:, :8].copy().view("<u8")[:, 0], np.array(found, dtype="<u8"))
+        return records[:, 8:].reshape(-1, 3, 32, 32)
+
+    def close(self) -> None:
+        """Closes it."""
+        self._env.close()
 
 
 def run() -> pd.DataFrame:
     """Measures writes, warm and cold reads, and what a cold read leaves the main thread."""
     with TemporaryDirectory(prefix="miro-bench-") as folder:
-        store, flat = Path(folder) / "store", Path(folder) / "flat"
-        rows = _write(store, flat)
-        with flat.open("rb") as file:
-            rows += _read(store, file.fileno(), "warm", WARM_BATCHES, lambda: None)
-            if os.access(_DROP, os.W_OK):
-                rows += _read(store, file.fileno(), "cold", COLD_BATCHES, _drop_caches)
-                rows += _progress(store)
-            else:
-                rows.append(row("cold reads (not measured: dropping the page cache takes root)", np.nan, "ratio"))
+        store, former, flat = (Path(folder) / name for name in ("store", "lmdb", "flat"))
+        rows = _write(store, former, flat)
+        rows += _read(store, former, flat, "warm", WARM_BATCHES)
+        if os.access(_DROP, os.W_OK):
+            rows += _read(store, former, flat, "cold", COLD_BATCHES)
+            rows += _progress(store)
+        else:
+            rows.append(row("cold reads (not measured: dropping the page cache takes root)", np.nan, "ratio"))
     return table(rows)
 
 
@@ -57,10 +90,10 @@ def _ids(positions: np.ndarray) -> np.ndarray:
     return make_ids(positions % CLASSES, positions // CLASSES)
 
 
-def _write(store: Path, flat: Path) -> list[dict[str, object]]:
-    """Writes the same records both ways."""
-    rng, storage = np.random.default_rng(0), Storage(store, _FINGERPRINT)
-    put_s, raw_s = [], []
+def _write(store: Path, former: Path, flat: Path) -> list[dict[str, object]]:
+    """Writes the same records each way."""
+    rng, storage, lmdb = np.random.default_rng(0), Storage(store, _FINGERPRINT), LmdbStore(former)
+    times: dict[str, list[float]] = {"Storage.put": [], "LMDB": [], "raw write + fsync": []}
     with flat.open("wb", buffering=0) as file:
         for start in range(0, RECORDS, CHUNK):
             positions = np.arange(start, min(start + CHUNK, RECORDS))
@@ -70,56 +103,67 @@ def _write(store: Path, flat: Path) -> list[dict[str, object]]:
                 file.write(data)
                 os.fsync(file.fileno())
 
-            raw_s.append(seconds(raw))
-            put_s.append(seconds(lambda: storage.put(_ids(positions), samples)))  # noqa: B023
+            times["raw write + fsync"].append(seconds(raw))
+            times["Storage.put"].append(seconds(lambda: storage.put(_ids(positions), samples)))  # noqa: B023
+            times["LMDB"].append(seconds(lambda: lmdb.put(_ids(positions), samples)))  # noqa: B023
     storage.close()
-    put, plain = (CHUNK * SAMPLE / 1e6 / float(np.median(times)) for times in (put_s, raw_s))
-    return [
-        row("Storage.put", put, "MB/s"),
-        row("raw write + fsync", plain, "MB/s"),
-        row("put / raw write", put / plain, "ratio"),
+    lmdb.close()
+    speeds = {what: CHUNK * SAMPLE / 1e6 / float(np.median(each)) for what, each in times.items()}
+    return [row(what, speed, "MB/s") for what, speed in speeds.items()] + [
+        row("put / LMDB", speeds["Storage.put"] / speeds["LMDB"], "ratio", at_least=2),
+        row("put / raw write", speeds["Storage.put"] / speeds["raw write + fsync"], "ratio"),
     ]
 
 
-def _read(
-    store: Path, descriptor: int, state: str, batches: int, prepare: Callable[[], None]
-) -> list[dict[str, object]]:
-    """Random reads both ways, each round after `prepare`."""
-    rng = np.random.default_rng(1)
-    times: dict[str, list[float]] = {"store": [], "raw": [], "checked": []}
+def _read(store: Path, former: Path, flat: Path, state: str, batches: int) -> list[dict[str, object]]:
+    """Random reads each way, in rounds."""
+    rng, speeds = np.random.default_rng(1), {}
 
-    def raw(positions: list[int]) -> np.ndarray:
-        parts = [os.pread(descriptor, SAMPLE, position * SAMPLE) for position in positions]
+    def raw(positions: np.ndarray) -> np.ndarray:
+        parts = [os.pread(descriptor, SAMPLE, position * SAMPLE) for position in positions.tolist()]
         return np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, 3, 32, 32)
 
-    def checked(positions: list[int]) -> np.ndarray:
-        records = raw(positions)
-        assert len(checksums(records.reshape(len(records), -1), np.array(positions), "train")) == BATCH
-        return records
-
-    for index in range(3 * ROUNDS):
-        turn = [*times, *reversed(times)][index % 6]
-        storage = Storage(store, _FINGERPRINT)
-        prepare()  # now, for opening reads of each page
-        try:
-            if state == "warm":  # the new map has to be faulted in
-                storage.read(_ids(np.arange(RECORDS)))
-            for positions in rng.integers(0, RECORDS, (batches, BATCH)):
-                ids, places = _ids(positions), positions.tolist()
-                readers = {
-                    "store": lambda: storage.read(ids),  # noqa: B023
-                    "raw": lambda: raw(places),  # noqa: B023
-                    "checked": lambda: checked(places),  # noqa: B023
-                }
-                times[turn].append(seconds(readers[turn]))
-        finally:
-            storage.close()
-    ours_s, raw_s, checked_s = (float(np.median(times[key])) for key in ("store", "raw", "checked"))
-    return [
-        row(f"Storage.read, {state}", BATCH / ours_s, "records/s"),
-        row(f"raw pread, {state}", BATCH / raw_s, "records/s"),
-        row(f"read / raw pread, {state}", raw_s / ours_s, "ratio", at_least=0.75),
-        row(f"checked pread / raw pread, {state}", raw_s / checked_s, "ratio"),
+    for _ in range(ROUNDS):
+        storage, lmdb, descriptor = Storage(store, _FINGERPRINT), LmdbStore(former), os.open(flat, os.O_RDONLY)
+        ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+            "singly": lambda positions: storage.read(_ids(positions)),  # noqa: B023
+            "LMDB": lambda positions: lmdb.read(_ids(positions)),  # noqa: B023
+            "raw pread": raw,
+        }
+        for size in BLOCKS:
+            ways[f"blocks of {size}"] = (
+                lambda positions, size=size: storage.read_blocks(  # type: ignore[misc]  # noqa: B023
+                    _ids(positions[: BATCH // size]), size
+                )[0]
+            )
+        for way, reader in ways.items():
+            if state == "cold":
+                _drop_caches()
+            else:
+                for chunk in np.array_split(np.arange(RECORDS), 100):
+                    reader(chunk)
+                    storage.read(_ids(chunk))
+            for positions in rng.integers(0, RECORDS - max(BLOCKS), (batches, BATCH)):
+                start = time.perf_counter()
+                read = len(reader(positions))
+                speeds.setdefault(way, []).append(read / (time.perf_counter() - start))
+        storage.close()
+        lmdb.close()
+        os.close(descriptor)
+    found = {way: float(np.median(each)) for way, each in speeds.items()}
+    singly, blocks = (4, 10) if state == "cold" else (1.5, 1.5)
+    return [row(f"{way}, {state}", speed, "records/s") for way, speed in found.items()] + [
+        row(f"singly / LMDB, {state}", found["singly"] / found["LMDB"], "ratio", at_least=singly),
+        *(
+            row(
+                f"blocks of {size} / LMDB, {state}",
+                found[f"blocks of {size}"] / found["LMDB"],
+                "ratio",
+                at_least=blocks,
+            )
+            for size in BLOCKS
+        ),
+        row(f"singly / raw pread, {state}", found["singly"] / found["raw pread"], "ratio"),
     ]
 
 

@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
-CONDA_NAMES = {"torch": "pytorch", "jupyter-core": "jupyter_core", "lmdb": "python-lmdb",
+CONDA_NAMES = {"torch": "pytorch", "jupyter-core": "jupyter_core",
                "xxhash": "python-xxhash", "soundfile": "pysoundfile",
                "playwright": "playwright-python"}  # fmt: skip
 

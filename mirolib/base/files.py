@@ -222,7 +222,11 @@ def folder_held(folder: Path, *, may_write: bool = True) -> Iterator[None]:
                 raise StorageError(
                     f"The store {folder} {where}; wait until it is closed, or name another folder."
                 ) from error
-            except OSError:
+            except OSError as error:
+                if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise StorageError(
+                        f"The file system of {folder} has no locks ({error.strerror}); name a folder on another one."
+                    ) from error
                 if may_write:  # else who can't write here has no rival who can
                     raise
         if may_write:  # for people only: a dead process leaves its number, which may be another's by now

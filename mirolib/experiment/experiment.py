@@ -113,12 +113,8 @@ class Experiment:
         source = TraceSource.from_csv(name) if name.endswith(".csv") else choose() if name == "auto" else named(name)
         meter, controller = EnergyMeter(source), _controller(filled, config, source.kind)
         storage = Storage(store, Fingerprint.of(stream), size_budget=store_budget(filled.store_budget, stream))
-        try:
-            tiered = MEMORIES[filled.memory]
-            memory = TieredMemory(storage, config, stream.num_classes, seed=filled.seed, hierarchical=tiered)
-        except BaseException:
-            storage.close()  # its lock would keep the next try out of the folder
-            raise
+        tiered = MEMORIES[filled.memory]
+        memory = TieredMemory(storage, config, stream.num_classes, seed=filled.seed, hierarchical=tiered)
         budget = parse_budget(filled.memory_budget, memory.slot_bytes)
         disturbance = disturb(memory.storage) if disturb else None
         resources = ResourceMonitor(memory, budget, injectors=[disturbance] if disturbance else [])

@@ -8,8 +8,6 @@ one of them act for some epochs of a run.
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import os
 import subprocess
 import sys
@@ -18,11 +16,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from pathlib import Path
 
 from mirolib.base.errors import InputError, StorageError
 from mirolib.experiment import disk_competitor
 from mirolib.memory.storage import Storage
+from mirolib.memory.store_file import DATA
 
 
 class Throttle(AbstractContextManager["Throttle"]):
@@ -98,24 +96,12 @@ def disk_competitors(folder: str | os.PathLike[str], processes: int = 1) -> Iter
 
 @contextmanager
 def cold_cache(storage: Storage, every_s: float = 0.02) -> Iterator[None]:
-    """Drops a store's pages from memory again and again until the block ends, so that reads go to the disk (Linux).
-
-    Raises:
-        InputError: If this is not Linux.
-    """
-    if not Path("/proc/self/maps").exists():
-        raise InputError("A cold cache needs Linux; use Throttle instead.")
-    stop, path = threading.Event(), storage.path.absolute() / "data.mdb"
+    """Drops a store's data from the page cache again and again until the block ends, so that reads go to the disk."""
+    stop = threading.Event()
 
     def drop() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        with path.open("rb") as file:
+        with (storage.path / DATA).open("rb") as file:
             while not stop.wait(every_s):
-                # pages that this process has mapped are not dropped with the file's: they are let go of first
-                for line in Path("/proc/self/maps").read_text().splitlines():
-                    if line.endswith(str(path)):
-                        start, end = (int(part, 16) for part in line.split()[0].split("-"))
-                        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     thread = threading.Thread(target=drop, name="miro-cold-cache", daemon=True)

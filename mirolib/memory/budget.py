@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 from mirolib.base.errors import InputError
 from mirolib.data.stream import TaskStream
 from mirolib.memory.available_memory import available_bytes
-from mirolib.memory.store_file import CHECKSUM_BYTES, Fingerprint, footprint
+from mirolib.memory.store_file import HEADER, ROW, Fingerprint
 
 _UNITS = {"b": 1, "bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -167,7 +166,7 @@ def store_budget(text: str, stream: TaskStream) -> int | None:
     Raises:
         InputError: If the text is none, or the budget does not hold what is never evicted.
     """
-    record = footprint(CHECKSUM_BYTES + Fingerprint.of(stream).sample_bytes, mmap.PAGESIZE)
+    record = HEADER.itemsize + Fingerprint.of(stream).sample_bytes + ROW.itemsize
     budget = parse_amount(text, record)
     held_out = len(stream.dataset.train) - stream.most_samples()[1]
     least = record * (held_out + stream.num_classes)

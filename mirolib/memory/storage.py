@@ -1,170 +1,165 @@
-"""The storage tier: every sample ever seen, once, on disk, in LMDB.
+"""The storage tier: every sample ever seen, once, on disk, in flat files (see `store_file`).
 
-A record (see `store_file`) carries a checksum. Records are keyed by id (`label << 32 | ordinal`, big-endian)
-and the ordinals of a class have no gaps, so the number of samples of a class is found from its last key: the store
-needs no index in RAM. LMDB commits by copy-on-write: after `kill -9` or a power cut the store is as its last commit
-left it. What a medium does to it later is found when the store is opened (its pages) and when a record is read (its
-checksum).
+Samples go by ids (`label << 32 | ordinal`), and the ordinals of a class have no gaps. They are written in the order in
+which they are given: where that is class-balanced and random, as in `TieredMemory.store`, neighbours in the file are a
+random sample, and reading them is nearly as fast as the disk. Data are brought to the medium before the rows that point
+to them: after `kill -9` or a power cut the store is as the last `put` left it. What a medium does to it later is found
+when the store is opened (its rows) and when a record is read (its checksum), and costs the records it was done to.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import logging
+import math
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import weakref
+from array import array
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import lmdb
 import numpy as np
 
 from mirolib.base.errors import CorruptRecordError, InputError, StorageError
-from mirolib.base.files import folder_held
-from mirolib.data.stream import ORDINAL_BITS, ORDINAL_MASK, labels_of
-from mirolib.memory.store_check import DATA, FINGERPRINT, StoreReport, inspect, reason, salvage, verify
-from mirolib.memory.store_file import CHECKSUM_BYTES, PARTS, Fingerprint, checksums, encode, footprint, key_of, keys_of
+from mirolib.base.files import folder_held, read_bounded, write_atomic
+from mirolib.data.stream import ORDINAL_BITS, ORDINAL_MASK
+from mirolib.memory import store_file as files
+from mirolib.memory.store_check import StoreReport, verify
+from mirolib.memory.store_file import DATA, FINGERPRINT, INDEX, PARTS, ROW, Fingerprint
 
 __all__ = ["PARTS", "Fingerprint", "Storage", "StoreReport", "verify"]
 
-_FIRST_MAP = 1 << 26  # bytes of address space; doubled whenever the store outgrows it
-_READERS_BYTES = 1 << 14  # at least what LMDB's table of readers takes
+_HELD_OUT = 1 << 31  # from here on upper halves of keys are those of validation samples
 
 logger = logging.getLogger(__name__)
 
 
 class Storage:
-    """Samples by id in an LMDB environment; one process writes, threads of it may read."""
+    """Samples by id in a folder; one process writes, threads of it may read."""
 
     def __init__(
         self, path: str | os.PathLike[str], fingerprint: Fingerprint, *, size_budget: int | None = None
     ) -> None:
         """Opens the store at `path`, or creates it where there is none.
 
-        A store whose file is damaged or cut short is rebuilt from its sound records first.
+        What was not written to its end is cut off.
 
         Args:
-            path: Folder of the store.
+            path: Folder of the store; `~` stands for the user's.
             fingerprint: What the store must have been, or will be, written for.
-            size_budget: Most bytes that the records may take on LMDB's pages; None for no limit. Beyond it, the largest
+            size_budget: Most bytes that records and their rows may take; None for no limit. Beyond it, the largest
                 classes lose their last training samples, so that all keep about as many; validation samples stay.
-                The file is larger by what the pages leave free: see docs/robustness.md for how much.
 
         Raises:
-            StorageError: If the folder can't be written, the store is in use, damaged beyond rebuilding, or was written
-                for another data set, class order, seed or format.
+            InputError: If the budget does not hold the validation samples and a training sample of each class.
+            StorageError: If the folder can't be written, the store is in use, of another format, or was written for
+                another data set, class order or seed.
         """
-        self.path = Path(path)
-        self.fingerprint = fingerprint
-        self.size_budget = size_budget
-        self.bytes_written = 0
-        self.bytes_read = 0
+        self.path, self.fingerprint, self.size_budget = Path(path).expanduser(), fingerprint, size_budget
+        self.bytes_written = self.bytes_read = 0
         self.damaged: dict[str, set[int]] = {part: set() for part in PARTS}
-        self.rebuilt = False
-        self._used = 0  # bytes that the records take on pages
         self.before_read: Callable[[int], None] | None = None  # for experiments: is told the bytes, and may wait
-        self._limit = 1 << ORDINAL_BITS  # ordinals from here on are not kept
-        self._reading = threading.Lock()  # the map must not grow under a reader
-        self._lock = ExitStack()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.enter_context(folder_held(self.path))
-        except OSError as error:
-            raise self._unopened(error) from error
-        try:
-            self._env = self._open()
-        except BaseException:
-            self._lock.close()
-            raise
-        try:
-            self._page_size = self._env.stat()["psize"]
-            self._databases = {part: self._env.open_db(part.encode()) for part in PARTS}
-            self._check_fingerprint()
-            self._write([], "train")  # a budget may be smaller than that of the last run
-        except lmdb.Error as error:
-            self.close()
-            raise self._unopened(error) from error
-        except BaseException:
-            self.close()
-            raise
-
-    def _open(self) -> lmdb.Environment:
-        """The environment, rebuilt before where it is damaged: LMDB would end the process on a bad page."""
-        data = self.path / DATA
-        if data.exists() and data.stat().st_size:
-            problems, self._used = inspect(self.path)
-            if problems:
-                self._rebuild(problems)
-        try:
-            # LMDB maps its table of readers: a page of it that the disk has no room for would end the process (SIGBUS).
-            (self.path / "lock.mdb").write_bytes(bytes(_READERS_BYTES))
-            return lmdb.open(str(self.path), map_size=_FIRST_MAP, max_dbs=len(PARTS), readahead=False)
-        except (OSError, lmdb.Error) as error:
-            raise self._unopened(error) from error
-
-    def _rebuild(self, problems: list[str]) -> None:
-        """Replaces a damaged store by what is left of it."""
-        self.rebuilt = True
-        saved = salvage(self.path)
-        logger.warning("The store %s was damaged (%s); %d records are left.", self.path, "; ".join(problems), saved)
-        _, self._used = inspect(self.path)
-
-    def _unopened(self, error: Exception) -> StorageError:
-        return StorageError(
-            f"The store {self.path} can't be opened: {reason(error)}. "
-            "Free space, make the folder writable, or name another."
-        )
+        self._lock = threading.RLock()  # readers see what is known of the rows before a change or after it
+        # by class, which is the upper half of a key: the row of each sample by its ordinal, -1 where it is lost
+        self._places: defaultdict[int, array[int]] = defaultdict(lambda: array("i"))
+        with contextlib.ExitStack() as held:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(folder_held(self.path))
+                self._check_fingerprint()
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._data, self._index = (
+                    held.enter_context(os.fdopen(os.open(self.path / name, flags, 0o644), "r+b", buffering=0))
+                    for name in (DATA, INDEX)
+                )
+                self._load()
+            except OSError as error:
+                raise StorageError(
+                    f"The store {self.path} can't be opened: {error.strerror}. "
+                    "Free space, make the folder writable, or name another."
+                ) from error
+            self._write(np.zeros(0, dtype=np.uint64), np.zeros(0))  # a budget may be smaller than that of the last run
+            # also where nobody closes it: what is forgotten must not stay locked
+            self._release = weakref.finalize(self, held.pop_all().close)
 
     def _check_fingerprint(self) -> None:
-        """Writes the fingerprint into a new store, or compares it with the one found."""
-        mine = json.loads(json.dumps(asdict(self.fingerprint)))
-        with self._env.begin() as transaction:
-            found = transaction.get(FINGERPRINT)
-        if found is None:
-            self._commit(lambda transaction: transaction.put(FINGERPRINT, json.dumps(mine).encode()))
+        """Writes the fingerprint of a new store, or compares it with the one found."""
+        file, mine = self.path / FINGERPRINT, json.loads(json.dumps(asdict(self.fingerprint)))
+        if not file.exists():
+            if found := [name for name in ("data.mdb", DATA, INDEX) if (self.path / name).exists()]:
+                raise StorageError(
+                    f"The store {self.path} holds {found[0]} without {FINGERPRINT}, as those of former versions do; "
+                    "delete the folder: it is written again from the data."
+                )
+            write_atomic(file, json.dumps(mine))
             return
         try:
-            theirs = json.loads(found)
+            theirs = json.loads(read_bounded(file))
             differing = [name for name in mine if theirs.get(name) != mine[name]]
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise StorageError(f"The store {self.path} has an unreadable fingerprint; delete the folder.") from error
         if differing:
             raise StorageError(
                 f"The store {self.path} was written for another {', '.join(differing)} "
-                f"({'; '.join(f'{n}: {_short(theirs.get(n))}, not {_short(mine[n])}' for n in differing)}); "
+                f"({'; '.join(f'{n}: {theirs.get(n)!s:.40}, not {mine[n]!s:.40}' for n in differing)}); "
                 "name another folder or delete this one."
             )
 
-    @contextmanager
-    def _transaction(self, part: str) -> Iterator[lmdb.Transaction]:
-        """A reading transaction, one at a time."""
-        try:
-            with self._reading, self._env.begin(self._databases[part], buffers=True) as transaction:
-                yield transaction
-        except lmdb.Error as error:
-            raise StorageError(
-                f"The store {self.path} can't be read: {reason(error)}. Open it anew: it is checked then."
-            ) from error
+    def _load(self) -> None:
+        """Learns from the index what is stored and where, and cuts off what is no whole record."""
+        rows, sound, lost = files.read_rows(self._index.fileno(), self._data.fileno())
+        order = np.flatnonzero(sound)[np.argsort(rows["key"][sound])]
+        names, ordinals = files.split(rows["key"])
+        for same in np.split(order, np.flatnonzero(np.diff(names[order])) + 1) if len(order) else ():
+            places = np.full(ordinals[same[-1]] + 1, -1, dtype=np.int32)
+            places[ordinals[same]] = same
+            self._places[int(names[same[0]])] = array("i", places.tobytes())
+        self._rows = int(order.max(initial=-1)) + 1
+        self._free = np.flatnonzero(~sound[: self._rows]).tolist()
+        self._end = int((rows["offset"] + rows["length"]).max(initial=0, where=sound))
+        self._used = int(rows["length"].sum(where=sound)) + ROW.itemsize * len(order)
+        if lost.any():
+            logger.warning("The store %s has lost %d records: their rows or data are not whole.", self.path, lost.sum())
+            files.write_rows(self._index.fileno(), np.flatnonzero(lost))
+        for file, end in ((self._index, self._rows * ROW.itemsize), (self._data, self._end)):
+            if os.fstat(file.fileno()).st_size > end:
+                file.truncate(end)
+
+    def _locate(self, keys: np.ndarray) -> np.ndarray:
+        """The row of each key, `(n,) int64`; -1 where it is not stored."""
+        pairs = zip(*(half.tolist() for half in files.split(keys)), strict=True)
+        found = ((self._places.get(name, ()), ordinal) for name, ordinal in pairs)
+        return np.array([rows[at] if at < len(rows) else -1 for rows, at in found], dtype=np.int64)
+
+    def _extents(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the records of rows begin, and their bytes, `(n,) int64` each."""
+        header = files.HEADER.itemsize
+        if self.fingerprint.encoded:
+            found, sound, _ = files.read_rows(self._index.fileno(), self._data.fileno(), rows)
+            # of a row that was damaged since: a header that is another's
+            starts, lengths = np.where(sound, found["offset"], 0), np.where(sound, found["length"], header)
+            return starts.astype(np.int64), lengths.astype(np.int64)
+        return rows * (slot := header + self.fingerprint.sample_bytes), np.full(len(rows), slot)
 
     def count(self, label: int, part: str = "train") -> int:
         """Number of stored samples of a class."""
-        with self._transaction(part) as transaction:
-            cursor = transaction.cursor()
-            beyond = cursor.set_range(key_of((label + 1) << ORDINAL_BITS))
-            if not (cursor.prev() if beyond else cursor.last()):
-                return 0
-            last = int.from_bytes(cursor.key(), "big")
-        return (last & ORDINAL_MASK) + 1 if last >> ORDINAL_BITS == label else 0
+        return len(self._places.get(label + _HELD_OUT * PARTS.index(part), ()))
 
     def counts(self, num_labels: int, part: str = "train") -> np.ndarray:
         """Number of stored samples of the labels `0 … num_labels - 1`, `(num_labels,) int64`."""
         return np.array([self.count(label, part) for label in range(num_labels)], dtype=np.int64)
 
+    def holds(self, ids: np.ndarray, part: str = "train") -> np.ndarray:
+        """Which samples are stored, whether or not they are still sound, `(n,) bool`."""
+        return self._locate(files.keys_of(ids, part)) >= 0
+
     def put(self, ids: np.ndarray, samples: np.ndarray, part: str = "train") -> int:
-        """Stores samples in one transaction: all of them or, when it fails, none.
+        """Stores samples, all of them or, when it fails, none.
 
         Samples already there are left as they are, so that receiving a task again after a crash is harmless.
 
@@ -174,217 +169,207 @@ class Storage:
             part: `train` or `validation`.
 
         Returns:
-            How many samples were new.
+            How many samples were not there.
 
         Raises:
-            InputError: If a sample has another shape or type, or ids leave a gap.
-            StorageError: If the disk is full or can't be written; the store is then as it was.
+            InputError: If a sample has another shape or type, ids leave a gap, or a budget is too small.
+            StorageError: If the disk is full or can't be written; what was stored is then still there.
         """
         expected = (tuple(self.fingerprint.sample_shape), np.dtype(self.fingerprint.sample_dtype))
         if (samples.shape[1:], samples.dtype) != expected or len(ids) != len(samples):
             raise InputError(
                 f"The store holds samples {expected[0]} {expected[1]}; got {samples.shape[1:]} {samples.dtype}."
             )
-        new = self._new(ids, part)
-        records = encode(samples[new], ids[new], part)
-        self._write(list(zip(keys_of(ids[new]), records, strict=True)), part)
-        return len(records)
+        order = np.argsort(ids & ORDINAL_MASK, kind="stable")
+        order = order[~self.holds(ids[order], part)]
+        self._write(files.keys_of(ids[order], part), samples[order])
+        return len(order)
 
-    def _new(self, ids: np.ndarray, part: str) -> np.ndarray:
-        """Which ids are to be kept and not stored yet, or no longer sound, `(n,) bool`.
+    def _write(self, keys: np.ndarray, samples: np.ndarray) -> None:
+        """Writes samples that are not there, by their ordinals, once there is the room that a budget leaves them."""
+        sizes = np.array([len(sample) for sample in samples] if self.fingerprint.encoded else samples[:1].nbytes)
+        sizes = np.broadcast_to(files.HEADER.itemsize + sizes, len(keys)).astype(np.int64)
+        with self._lock:
+            keep, counts = self._planned(keys, sizes.tolist())
+            gone = [row for name, places in self._places.items() for row in places[counts[name] :] if row >= 0]
+            keys, sizes = keys[keep], sizes[keep]
+            try:
+                if gone:  # on the medium before others take their places
+                    taken = self._taken(gone)
+                    files.write_rows(self._index.fileno(), np.array(sorted(gone)))
+                    self._used, self._free = self._used - taken, sorted([*self._free, *gone])
+                for name, places in self._places.items():
+                    del places[counts[name] :]
+                numbers = np.concatenate([self._free, self._rows + np.arange(len(keys))]).astype(np.int64)[: len(keys)]
+                rows = np.zeros(len(keys), dtype=ROW)
+                rows["key"], rows["length"], rows["offset"] = keys, sizes, (starts := self._room(numbers, sizes))
+                rows["check"] = files.row_checks(rows, numbers)
+                if len(keys):  # data before the rows that point to them
+                    files.write_pieces(self._data.fileno(), starts, sizes, files.encode(samples[keep], keys))
+                    files.write_rows(self._index.fileno(), numbers, rows)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self._data.truncate(self._end)
+                raise StorageError(
+                    f"The store {self.path} could not be written: {error.strerror}. "
+                    "Free space or make the folder writable, then run again; nothing already stored is lost."
+                ) from error
+            self._free, self._rows = self._free[len(rows) :], max(self._rows, int(numbers.max(initial=-1)) + 1)
+            self._end = max(self._end, int((starts + sizes).max(initial=0)))
+            self._used += (written := int(sizes.sum()) + rows.nbytes)
+            self.bytes_written += written
+            for name, ordinal, row in zip(*(half.tolist() for half in (*files.split(keys), numbers)), strict=True):
+                self._places[name][ordinal : ordinal + 1] = array("i", [row])
 
-        Raises:
-            InputError: If the ordinals of a class would have a gap.
-        """
-        labels, ordinals = labels_of(ids), ids & ORDINAL_MASK
-        kept = (ordinals < self._limit) | (part == "validation")
-        new = np.zeros(len(ids), dtype=bool)
-        for label in np.unique(labels):
-            stored, of_class = self.count(int(label), part), (labels == label) & kept
-            new |= of_class & (ordinals >= stored)
-            given = np.unique(ordinals[of_class & (ordinals >= stored)])
-            if not np.array_equal(given, np.arange(stored, stored + len(given))):
-                raise InputError(
-                    f"Samples of label {label} must continue at ordinal {stored}; give them without a gap."
-                )
-        again = np.flatnonzero(kept & ~new)
-        if len(again):
-            new[again] = ~self.read_sound(ids[again], part)[1]
-        return new
+    def _planned(self, keys: np.ndarray, sizes: list[int]) -> tuple[list[int], dict[int, int]]:
+        """Which of the new records are kept, and how many there will be of each class.
 
-    def _write(self, items: list[tuple[bytes, bytes | memoryview]], part: str) -> None:
-        """Writes records and, where a budget asks for it, evicts others, in one transaction."""
-        size_bytes = sum(len(record) for _, record in items)
-
-        def write(transaction: lmdb.Transaction) -> tuple[int, int]:
-            database, used = self._databases[part], self._used
-            for key, record in items:
-                before = transaction.get(key, db=database)
-                used += footprint(len(record), self._page_size)
-                used -= 0 if before is None else footprint(len(before), self._page_size)
-            transaction.cursor(database).putmulti(items)
-            return self._evict(transaction, used)
-
-        if items or (self.size_budget is not None and self._used > self.size_budget):
-            self._used, self._limit = self._commit(write, size_bytes)
-            self.bytes_written += size_bytes
-
-    def _evict(self, transaction: lmdb.Transaction, used: int) -> tuple[int, int]:
-        """Takes the last training sample of the largest class, the latest among equals, until the rest fits.
-
+        Beyond a budget the largest class, the latest among equals, loses its last training sample until the rest fits.
         The order of arrival of a class is drawn from the seed: its last samples are random ones.
-
-        Returns:
-            Bytes that the records take then, and the ordinal from which on nothing is kept.
         """
-        if self.size_budget is None or used <= self.size_budget:
-            return used, self._limit
-        cursor = transaction.cursor(self._databases["train"])
-        largest = [(-count, -label) for label, count in _last_keys(cursor)]
+        counts, new = {name: len(places) for name, places in self._places.items()}, {}
+        for k, (name, ordinal) in enumerate(zip(*(half.tolist() for half in files.split(keys)), strict=True)):
+            count = counts.get(name, 0)
+            if ordinal > count and self.size_budget is None:
+                raise InputError(
+                    f"Samples of label {name % _HELD_OUT} must continue at ordinal {count}; give them without a gap."
+                )
+            if ordinal <= count:  # else those before it have been evicted
+                counts[name], new[name, ordinal] = max(count, ordinal + 1), k
+        used = self._used + sum(sizes[k] + ROW.itemsize for k in new.values())
+        largest = [(-count, -name) for name, count in counts.items() if name < _HELD_OUT]
         heapq.heapify(largest)
-        while used > self.size_budget:
-            count, label = (-largest[0][0], -largest[0][1]) if largest else (0, 0)
+        while self.size_budget is not None and used > self.size_budget:
+            count, name = (-largest[0][0], -largest[0][1]) if largest else (0, 0)
             if count <= 1:
                 raise InputError(
                     f"The store's budget of {self.size_budget} bytes does not hold the validation samples and one "
                     f"training sample of each class, which take {used} bytes; raise it."
                 )
-            heapq.heapreplace(largest, (1 - count, -label))
-            if cursor.set_key(key_of(label << ORDINAL_BITS | count - 1)):
-                used -= footprint(len(cursor.value()), self._page_size)
-                cursor.delete()
-        return used, -largest[0][0]
+            heapq.heapreplace(largest, (1 - count, -name))
+            counts[name] = count - 1
+            if (name, count - 1) in new:
+                used -= sizes[new.pop((name, count - 1))] + ROW.itemsize
+            else:
+                used -= self._taken([row for row in self._places[name][count - 1 :] if row >= 0][:1])
+        return sorted(new.values()), counts
 
-    def _commit(self, write, size_bytes: int = 0):  # type: ignore[no-untyped-def]
-        """Runs `write(transaction)` in a transaction, making the map larger when it is full."""
-        while True:
-            try:
-                with self._env.begin(write=True) as transaction:
-                    return write(transaction)
-            except lmdb.MapFullError:
-                with self._reading:
-                    self._env.set_mapsize(2 * self._env.info()["map_size"] + 2 * size_bytes)
-            except (lmdb.Error, OSError) as error:
-                raise StorageError(
-                    f"The store {self.path} could not be written: {reason(error)}. "
-                    "Free space or make the folder writable, then run again; nothing already stored is lost."
-                ) from error
+    def _taken(self, rows: list[int]) -> int:
+        """Bytes that the records of some rows and these themselves take."""
+        return int(self._extents(np.array(rows, dtype=np.int64))[1].sum()) + len(rows) * ROW.itemsize
+
+    def _room(self, numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Where records of these rows and lengths go, `(n,) int64`: encoded ones into gaps that hold them."""
+        if not self.fingerprint.encoded:
+            return self._extents(numbers)[0]
+        gaps = iter([(self._end, math.inf)])
+        if self._free:
+            rows, sound, _ = files.read_rows(self._index.fileno(), self._data.fileno())
+            starts = np.sort(rows["offset"][sound])
+            ends = np.sort((rows["offset"] + rows["length"])[sound])  # in the same order, for none overlap
+            gaps = zip([0, *ends.tolist()], [*starts.tolist(), math.inf], strict=True)
+        room, (at, stop) = [], next(gaps)
+        for length in lengths.tolist():
+            while at + length > stop:
+                at, stop = next(gaps)
+            room.append(at)
+            at += length
+        return np.array(room, dtype=np.int64)
 
     def read_sound(self, ids: np.ndarray, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
-        """Reads samples by id, leaving out what is missing or damaged: it is named in the log and kept in `damaged`.
-
-        Args:
-            ids: `(n,) int64`.
-            part: `train` or `validation`.
-
-        Returns:
-            The sound samples `(k, *sample_shape)`, and which of the ids they are, `(n,) bool`.
-        """
-        try:
-            return self.read(ids, part), np.ones(len(ids), dtype=bool)
-        except CorruptRecordError:
-            sound = np.array([self._reads(id_, part) for id_ in ids])
-            return self.read(ids[sound], part), sound
-
-    def _reads(self, id_: np.int64, part: str) -> bool:
-        """Whether a record is sound; one that is not is named in the log the first time."""
-        try:
-            self.read(np.array([id_]), part)
-        except CorruptRecordError:
-            if int(id_) not in self.damaged[part]:
-                label, ordinal = int(id_) >> ORDINAL_BITS, int(id_) & ORDINAL_MASK
-                logger.warning(
-                    "Record %d of label %d (%s) in %s is damaged or missing; it is not used.",
-                    *(ordinal, label, part, self.path),
-                )
-            self.damaged[part].add(int(id_))
-            return False
-        return True
-
-    def read(self, ids: np.ndarray, part: str = "train") -> np.ndarray:
         """Reads samples by id, verifying each checksum; the interpreter lock is free while the disk is read.
 
+        What is missing or damaged is left out: it is named in the log and kept in `damaged`.
+
         Args:
             ids: `(n,) int64`.
             part: `train` or `validation`.
 
         Returns:
-            `(n, *sample_shape)`, read-only; `(n,)` bytes objects where samples are encoded.
+            The sound samples, `(k, *sample_shape)` or, where they are encoded, `(k,)` bytes objects, and which of the
+            ids they are, `(n,) bool`.
 
         Raises:
-            CorruptRecordError: If a record is missing, cut short or fails its checksum; the sentence names it.
+            StorageError: If the store is closed.
         """
-        size = CHECKSUM_BYTES + self.fingerprint.sample_bytes
-        keys = keys_of(ids)
-        if (before_read := self.before_read) is not None:  # another thread may take it away
-            before_read(len(ids) * size)
-        with self._transaction(part) as transaction:
-            views = [transaction.get(key, b"") for key in keys]
-            if self.fingerprint.encoded:
-                records = [bytes(view) for view in views]
-                self.bytes_read += sum(map(len, records))
-            else:
-                joined = b"".join(views)
-                self.bytes_read += len(joined)
-                if len(joined) != len(keys) * size:
-                    at = next(k for k, view in enumerate(views) if len(view) != size)
-                    raise self._corrupt(int(ids[at]), part, "cut short" if len(views[at]) else "missing")
-        return self._samples(records, ids, part) if self.fingerprint.encoded else self._arrays(joined, ids, part)
+        keys = files.keys_of(ids, part)
+        with self._lock:
+            rows = self._locate(keys)
+        sound = rows >= 0
+        samples, found, right = self._read(rows[sound])
+        right &= found == keys[sound]
+        sound[sound] = right
+        for id_ in ids[~sound].tolist():
+            if id_ not in self.damaged[part]:
+                logger.warning(
+                    "Record %d of label %d (%s) in %s is damaged or missing; it is not used.",
+                    *(id_ & ORDINAL_MASK, id_ >> ORDINAL_BITS, part, self.path),
+                )
+            self.damaged[part].add(id_)
+        return samples if right.all() else samples[right], sound
 
-    def _arrays(self, joined: bytes, ids: np.ndarray, part: str) -> np.ndarray:
-        """Samples of one size out of their records, one behind the other."""
-        size = CHECKSUM_BYTES + self.fingerprint.sample_bytes
-        records = np.frombuffer(joined, dtype=np.uint8).reshape(len(ids), size)
-        payload, stored = records[:, CHECKSUM_BYTES:], records[:, :CHECKSUM_BYTES].copy().view("<u8")[:, 0]
-        self._compare(checksums(payload, ids, part), stored, ids, part)
-        if self.fingerprint.sample_dtype != "uint8":
-            payload = np.ascontiguousarray(payload).view(self.fingerprint.sample_dtype)
-        return payload.reshape(len(ids), *self.fingerprint.sample_shape)
+    def read(self, ids: np.ndarray, part: str = "train") -> np.ndarray:
+        """Like `read_sound`, of samples that must all be sound.
 
-    def _samples(self, records: list[bytes], ids: np.ndarray, part: str) -> np.ndarray:
-        """Encoded samples out of their records."""
-        for record, id_ in zip(records, ids.tolist(), strict=True):
-            if len(record) <= CHECKSUM_BYTES:
-                raise self._corrupt(id_, part, "cut short" if record else "missing")
-        samples = np.empty(len(records), dtype=object)
-        samples[:] = [record[CHECKSUM_BYTES:] for record in records]
-        stored = np.frombuffer(b"".join(record[:CHECKSUM_BYTES] for record in records), dtype="<u8")
-        self._compare(checksums(samples, ids, part), stored, ids, part)
+        Raises:
+            CorruptRecordError: If one is missing, can't be read or does not match its checksum; the sentence names it.
+        """
+        samples, sound = self.read_sound(ids, part)
+        if not sound.all():
+            first = int(ids[~sound][0])
+            raise CorruptRecordError(
+                f"Record {first & ORDINAL_MASK} of label {first >> ORDINAL_BITS} ({part}) in the store {self.path} is "
+                "missing or damaged. Delete the folder and run again from the data set."
+            )
         return samples
 
-    def _compare(self, found: np.ndarray, stored: np.ndarray, ids: np.ndarray, part: str) -> None:
-        """Checksums found against those stored."""
-        damaged = np.flatnonzero(found != stored)
-        if len(damaged):
-            raise self._corrupt(int(ids[damaged[0]]), part, "damaged: its bytes do not match their checksum")
+    def read_blocks(self, ids: np.ndarray, count: int, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
+        """Reads what lies from some samples on in the file, at nearly the speed of reading in sequence.
 
-    def _corrupt(self, id_: int, part: str, what: str) -> CorruptRecordError:
-        label, ordinal = id_ >> ORDINAL_BITS, id_ & ORDINAL_MASK
-        return CorruptRecordError(
-            f"Record {ordinal} of label {label} ({part}) in the store {self.path} is {what}. "
-            "Delete the folder and run again from the data set."
-        )
+        Args:
+            ids: `(n,) int64`, where blocks begin.
+            count: Most samples in a block; there are fewer at the end of the file, and where some are damaged or of the
+                other part.
+            part: `train` or `validation`.
+
+        Returns:
+            The samples, as `read_sound` gives them, and their ids `(k,) int64`.
+        """
+        with self._lock:
+            firsts = self._locate(files.keys_of(ids, part))
+            rows = (firsts[firsts >= 0, None] + np.arange(count)).ravel()
+            rows = rows[(rows < self._rows) & ~np.isin(rows, self._free)] if self._free else rows[rows < self._rows]
+        samples, keys, sound = self._read(rows)
+        sound &= keys >> 63 == PARTS.index(part)
+        return samples if sound.all() else samples[sound], (keys[sound] << 1 >> 1).astype(np.int64)
+
+    def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The samples of rows, their keys, and which are sound."""
+        with self._lock:
+            offsets, lengths = self._extents(rows)
+        if (before_read := self.before_read) is not None:  # another thread may take it away
+            before_read(int(lengths.sum()))
+        try:
+            samples, keys, sound = files.read_records(
+                self._data.fileno(), offsets, lengths, encoded=self.fingerprint.encoded
+            )
+        except ValueError as error:  # of a file that is closed
+            raise StorageError(f"The store {self.path} can't be read: it is closed; open it anew.") from error
+        self.bytes_read += int(lengths.sum())
+        if not self.fingerprint.encoded:
+            samples = samples.view(self.fingerprint.sample_dtype).reshape(len(rows), *self.fingerprint.sample_shape)
+        return samples, keys, sound
 
     @property
     def size_bytes(self) -> int:
         """Bytes the store takes on disk."""
-        return (self.path / DATA).stat().st_blocks * 512
+        return sum((self.path / name).stat().st_blocks * 512 for name in (DATA, INDEX))
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of RAM that say where records lie: four a sample."""
+        return sum(len(places) * places.itemsize for places in self._places.values())
 
     def close(self) -> None:
         """Closes the store; a closed store may be closed again."""
-        self._env.close()
-        self._lock.close()
-
-
-def _last_keys(cursor: lmdb.Cursor) -> Iterator[tuple[int, int]]:
-    """Each label of a part, the last one first, with the number of its samples."""
-    found = cursor.last()
-    while found:
-        last = int.from_bytes(cursor.key(), "big")
-        yield last >> ORDINAL_BITS, (last & ORDINAL_MASK) + 1
-        found = cursor.set_range(key_of(last >> ORDINAL_BITS << ORDINAL_BITS)) and cursor.prev()
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}…"
+        self._release()

@@ -1,23 +1,31 @@
-"""What lies in a store: its fingerprint, and records that say themselves whether they are sound.
+"""What lies in a store: what it was written for, records that tell whether they are sound, and rows that tell where.
 
-A record is an 8-byte XXH3 checksum and the raw sample. The checksum is seeded with the sample's id and its part, so
-that neither flipped bytes nor a record that turns up in another's place passes for a sound one.
+`store.json` holds the fingerprint. `data.bin` holds the records: the sample's key (its id, the highest bit telling the
+part), an XXH3 checksum seeded with it, and the raw sample: neither flipped bytes nor a record that turns up in the
+place of another passes for a sound one. Where all samples are of one size, record `k` lies in slot `k`; encoded ones
+lie where there was room. Row `k` of `index.bin` says whose record that is and where it lies; a row of zeros is free. A
+row has room for a group beside the label, and its number can be that of a row in a file of extras, such as logits.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
 import xxhash
 
-from mirolib.data.stream import TaskStream
+from mirolib.data.stream import ORDINAL_BITS, ORDINAL_MASK, TaskStream
 from mirolib.memory.buffers import OBJECT_BYTES, POINTER_BYTES
 
-FORMAT_VERSION = 2
-CHECKSUM_BYTES = 8
+FORMAT_VERSION = 3
+FINGERPRINT, DATA, INDEX = "store.json", "data.bin", "index.bin"
 PARTS = ("train", "validation")
-_PART_BIT = 63
+HEADER = np.dtype([("key", "<u8"), ("checksum", "<u8")])
+ROW = np.dtype(
+    [("key", "<u8"), ("offset", "<u8"), ("length", "<u4"), ("group", "<u4"), ("spare", "<u4"), ("check", "<u4")]
+)
+_MIX = np.random.default_rng(3).integers(1 << 63, 1 << 64, 8, dtype=np.uint64) | np.uint64(1)
 
 
 @dataclass(frozen=True)
@@ -49,18 +57,10 @@ class Fingerprint:
     @classmethod
     def of(cls, stream: TaskStream) -> Fingerprint:
         """The fingerprint of a stream."""
-        spec = stream.dataset.spec
+        spec, samples = stream.dataset.spec, stream.dataset.train
         shape, dtype = ((), "object") if spec.encoded else (spec.sample_shape, spec.sample_dtype)
-        return cls(
-            dataset=spec.name,
-            content=stream.dataset.fingerprint,
-            class_order=stream.class_order,
-            seed=stream.seed,
-            validation_share=stream.validation_share,
-            sample_shape=shape,
-            sample_dtype=dtype,
-            mean_bytes=stream.dataset.train.mean_bytes if spec.encoded else 0,
-        )
+        about = (stream.class_order, stream.seed, stream.validation_share, shape, dtype)
+        return cls(spec.name, stream.dataset.fingerprint, *about, samples.mean_bytes if spec.encoded else 0)
 
     @property
     def encoded(self) -> bool:
@@ -70,9 +70,8 @@ class Fingerprint:
     @property
     def sample_bytes(self) -> int:
         """Bytes of one sample, the mean where they differ."""
-        if self.encoded:
-            return self.mean_bytes
-        return int(np.prod(self.sample_shape)) * np.dtype(self.sample_dtype).itemsize
+        size = int(np.prod(self.sample_shape)) * np.dtype(self.sample_dtype).itemsize
+        return self.mean_bytes if self.encoded else size
 
     @property
     def slot_bytes(self) -> int:
@@ -80,46 +79,139 @@ class Fingerprint:
         return self.sample_bytes + 16 + (POINTER_BYTES + OBJECT_BYTES if self.encoded else 0)
 
 
-def checksums(payload: np.ndarray, ids: np.ndarray, part: str) -> np.ndarray:
-    """The checksum of each of `n` pieces of bytes, rows `(n, size) uint8` for one, `(n,) <u8`."""
-    bit = PARTS.index(part) << _PART_BIT
-    rows = zip(payload, ids.tolist(), strict=True)
-    return np.array([xxhash.xxh3_64_intdigest(row, seed=id_ | bit) for row, id_ in rows], dtype="<u8")
+def keys_of(ids: np.ndarray, part: str) -> np.ndarray:
+    """Ids as records carry them, `(n,) uint64`."""
+    return ids.astype(np.uint64) | np.uint64(PARTS.index(part) << 63)
 
 
-def is_sound(record: bytes, id_: int, part: str) -> bool:
-    """Whether a record is that of this sample, whole and unchanged."""
-    seed = id_ | PARTS.index(part) << _PART_BIT
-    found = xxhash.xxh3_64_intdigest(record[CHECKSUM_BYTES:], seed=seed)
-    return len(record) > CHECKSUM_BYTES and found == int.from_bytes(record[:CHECKSUM_BYTES], "little")
+def split(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The halves of keys, `(n,) int64` each: the label, from 2^31 on of validation samples, and the ordinal."""
+    return (keys >> np.uint64(ORDINAL_BITS)).astype(np.int64), (keys & ORDINAL_MASK).astype(np.int64)
 
 
-def encode(samples: np.ndarray, ids: np.ndarray, part: str) -> list[bytes | memoryview]:
-    """The records of samples `(n, *sample_shape)`, or `(n,)` bytes objects."""
-    if samples.dtype.hasobject:
-        digests = checksums(samples, ids, part)
-        return [digest.tobytes() + sample for digest, sample in zip(digests, samples, strict=True)]
-    payload = np.ascontiguousarray(samples).view(np.uint8).reshape(len(ids), samples[:1].nbytes)
-    records = np.empty((len(ids), CHECKSUM_BYTES + payload.shape[1]), dtype=np.uint8)
-    records[:, CHECKSUM_BYTES:] = payload
-    records[:, :CHECKSUM_BYTES] = checksums(payload, ids, part)[:, None].view(np.uint8)
-    return [row.data for row in records]
+def checksums(payload: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The checksum, `(n,) uint64`, of each of `n` pieces, `(n, size) uint8` or `(n,)` bytes objects, by their keys."""
+    pieces = zip(payload, keys.tolist(), strict=True)
+    return np.array([xxhash.xxh3_64_intdigest(piece, seed=key) for piece, key in pieces], dtype=np.uint64)
 
 
-def key_of(id_: int) -> bytes:
-    """The key of a sample, big-endian so that LMDB keeps a class together."""
-    return id_.to_bytes(8, "big")
+def encode(samples: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The records of samples `(n, *sample_shape)`, or `(n,)` bytes objects, one behind the other, `(bytes,) uint8`."""
+    if not samples.dtype.hasobject:
+        samples = np.ascontiguousarray(samples).reshape(len(keys), -1).view(np.uint8)
+    headers = np.empty(len(keys), dtype=HEADER)
+    headers["key"], headers["checksum"] = keys, checksums(samples, keys)
+    pieces = (piece for header, sample in zip(headers, samples, strict=True) for piece in (header.tobytes(), sample))
+    return np.frombuffer(b"".join(pieces), dtype=np.uint8)
 
 
-def keys_of(ids: np.ndarray) -> list[bytes]:
-    """The keys of samples `(n,) int64`."""
-    joined = ids.astype(">u8").tobytes()
-    return [joined[start : start + 8] for start in range(0, len(joined), 8)]
+def read_records(
+    data: int, offsets: np.ndarray, lengths: np.ndarray, *, encoded: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reads records.
+
+    Args:
+        data: The descriptor of `data.bin`.
+        offsets: Where each begins, `(n,) int64`.
+        lengths: Bytes of each, header included, `(n,) int64`.
+        encoded: Whether they may differ in length.
+
+    Returns:
+        Their samples, `(n, sample_bytes) uint8` or `(n,)` bytes objects, their keys, `(n,) uint64`, and which are whole
+        and match their checksums, `(n,) bool`.
+    """
+    size, out, starts = HEADER.itemsize, np.empty(lengths.sum(), dtype=np.uint8), np.cumsum(lengths) - lengths
+    whole = _read_pieces(data, out, offsets, lengths)
+    if encoded:
+        headers = out[starts[:, None] + np.arange(size)]
+        samples, bounds = np.empty(len(offsets), dtype=object), zip(starts.tolist(), lengths.tolist(), strict=True)
+        samples[:] = [out[start + size : start + length].tobytes() for start, length in bounds]
+    else:
+        records = out.reshape(len(offsets), int(lengths.max(initial=size)))
+        samples, headers = records[:, size:], records[:, :size].copy()
+    header = headers.view(HEADER)[:, 0]
+    return samples, header["key"], whole & (checksums(samples, header["key"]) == header["checksum"])
 
 
-def footprint(record_bytes: int, page_size: int) -> int:
-    """Bytes that a record takes on LMDB's pages: its place on a leaf, and pages of its own where it is long."""
-    node = 8 + 8 + record_bytes  # header, key, value
-    if node <= (page_size - 16) // 2 - 2:
-        return node + node % 2 + 2
-    return 8 + 8 + 8 + 2 + -(-(16 + record_bytes) // page_size) * page_size
+def row_checks(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """What must stand as `check` in the rows of these numbers, `(n,) uint32`.
+
+    Multiply-shift hashing (Dietzfelbinger 1996, "Universal hashing and k-wise independent random variables via integer
+    arithmetic without primes"), which takes in the row's number: a row in another's place is no sound one.
+    """
+    words = rows.view("<u4").reshape(len(rows), 8).astype(np.uint64)
+    words[:, 7] = numbers + 1
+    return ((words * _MIX).sum(axis=1) >> np.uint64(32)).astype(np.uint32)
+
+
+def read_rows(index: int, data: int, numbers: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, which stand for a record that lies within the data, and which for none though not free, `(n,) bool` each.
+
+    Args:
+        index: The descriptor of `index.bin`.
+        data: That of `data.bin`.
+        numbers: Theirs, `(n,) int64`; all by default.
+    """
+    if numbers is None:
+        numbers = np.arange(os.fstat(index).st_size // ROW.itemsize)
+    rows = np.zeros(len(numbers), dtype=ROW)
+    _read_pieces(index, rows.view(np.uint8), ROW.itemsize * numbers, np.full(len(numbers), ROW.itemsize))
+    ends = rows["offset"] + rows["length"].astype(np.uint64)
+    sound = (rows["length"] > HEADER.itemsize) & (ends <= os.fstat(data).st_size)
+    sound &= rows["check"] == row_checks(rows, numbers)
+    return rows, sound, (rows.view("<u8").reshape(-1, 4) != 0).any(axis=1) & ~sound
+
+
+def write_rows(index: int, numbers: np.ndarray, rows: np.ndarray | None = None) -> None:
+    """Writes rows, or zeros, which frees them."""
+    rows = np.zeros(len(numbers), dtype=ROW) if rows is None else rows
+    write_pieces(index, numbers * ROW.itemsize, np.full(len(rows), ROW.itemsize), rows.view(np.uint8))
+
+
+def write_pieces(file: int, starts: np.ndarray, lengths: np.ndarray, content: np.ndarray) -> None:
+    """Writes pieces that lie one behind the other in `content` to where they belong, and brings them to the medium."""
+    firsts = _firsts(starts, lengths)
+    places = (np.cumsum(lengths) - lengths)[firsts].tolist()
+    for to, at, stop in zip(starts[firsts].tolist(), places, [*places, len(content)][1:], strict=True):
+        while at < stop:
+            written = os.pwrite(file, content.data[at:stop], to)
+            to, at = to + written, at + written
+    os.fdatasync(file)
+
+
+def _firsts(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Which pieces of a file do not begin where the one before them ends."""
+    return np.flatnonzero(np.diff(starts, prepend=-1) != np.r_[0, lengths][: len(starts)])
+
+
+def _read_pieces(file: int, out: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Reads pieces of a file into `out`, one behind the other, neighbours in one go.
+
+    What is not in RAM is announced before any of it is waited for, so that the medium has all of it in hand.
+
+    Returns:
+        Which could be read whole, `(n,) bool`; the others lie behind the end, or the medium refused them.
+    """
+    ends, whole, view = np.cumsum(lengths), np.ones(len(lengths), dtype=bool), out.data
+    firsts = _firsts(starts, lengths)
+    places = (ends - lengths)[firsts].tolist()
+    waiting = []
+    for start, at, stop in zip(starts[firsts].tolist(), places, [*places, len(out)][1:], strict=True):
+        try:
+            got = os.preadv(file, (view[at:stop],), start, os.RWF_NOWAIT)
+        except OSError:  # EAGAIN, or EOPNOTSUPP of a file system that can't tell
+            got = 0
+        if got < stop - at:
+            os.posix_fadvise(file, start, stop - at, os.POSIX_FADV_WILLNEED)
+            waiting.append((start - at, at, stop))
+    for ahead, at, stop in waiting:
+        while at < stop:
+            try:
+                got = os.preadv(file, (view[at:stop],), at + ahead)
+            except OSError:
+                got = 0
+            if not got:  # go on behind the piece that lies here
+                piece = int(np.searchsorted(ends, at, side="right"))
+                whole[piece], got = False, int(ends[piece]) - at
+            at += got
+    return whole

@@ -17,7 +17,7 @@ from mirolib.base.errors import InputError
 from mirolib.base.state import Flags, Ids, State, generator_of, loaded
 from mirolib.data.stream import ORDINAL_MASK, Task, labels_of, make_ids, rank_in_class
 from mirolib.memory.available_memory import check_available
-from mirolib.memory.buffers import CHUNK, EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas, in_chunks
+from mirolib.memory.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas, in_chunks
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.replace_damaged import fill_episodic, fill_stream, no_sample_left, refill_stream
 from mirolib.memory.storage import Storage
@@ -77,7 +77,7 @@ class TieredMemory:
         """An empty memory.
 
         Args:
-            storage: The storage tier; `close` closes it too.
+            storage: The storage tier; `close` closes it too, as does a memory that is refused.
             config: Sizes and swap ratio to begin with.
             num_classes: Classes over the whole stream.
             seed: Seed of every draw made here.
@@ -90,20 +90,22 @@ class TieredMemory:
             InputError: If `lag` is below 1, swapping is asked of a single-level memory, or the process may not take as
                 much memory.
         """
-        if lag < 1:
-            raise InputError(f"lag is {lag}; choose 1 step or more between fetch and commit.")
         self.storage, self.config, self.hierarchical = storage, config, hierarchical
-        self._check(config, config.stream_size + config.episodic_size)
-        shape, dtype = storage.fingerprint.sample_shape, storage.fingerprint.sample_dtype
-        self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, shape, dtype))
-        self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, shape, dtype))
-        self._batch_rng, swap_rng, self._select_rng = _generators(seed)
-        self._lag = lag
+        try:
+            if lag < 1:
+                raise InputError(f"lag is {lag}; choose 1 step or more between fetch and commit.")
+            self._check(config, config.stream_size + config.episodic_size)
+            kind = storage.fingerprint.sample_shape, storage.fingerprint.sample_dtype
+            self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, *kind))
+            self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, *kind))
+        except BaseException:
+            storage.close()  # its lock would keep the next try out of the folder
+            raise
+        self._batch_rng, swap_rng, self._select_rng, self._lag = *_generators(seed), lag
         self._swapper = Swapper(storage, lag, policy, swap_rng)
         self._stored = np.zeros(num_classes, dtype=np.int64)
         self._old_classes = np.zeros(num_classes, dtype=bool)
-        self._layout = 0  # counts what makes the slots of a batch stale
-        self._owns_storage = True
+        self._layout, self._owns_storage = 0, True  # the first counts what makes the slots of a batch stale
 
     def receive(self, task: Task) -> None:
         """Buffering: writes the samples of a new task to storage and fills the stream buffer.
@@ -235,19 +237,17 @@ class TieredMemory:
             self._balance_episodic(self.config.episodic_size)
 
     def store(self, task: Task) -> None:
-        """Writes the samples of a task to storage; those that are there and sound are left as they are.
+        """Writes the samples of a task to storage; those that are there are left as they are.
 
         Raises:
             InputError: If the store's budget does not hold a training sample of each class.
             StorageError: If storage can't take them.
         """
-        validation, train = (task.validation, task.validation_ids), (task.train, task.train_ids)
-        # validation first: under a budget, training samples get what it leaves
-        for part, (samples, ids) in (("validation", validation), ("train", train)):
-            # a store that was rebuilt may lack samples below its last: each has to be looked at
-            if not self.storage.rebuilt and sum(self.storage.count(label, part) for label in task.classes) == len(ids):
-                continue
-            for chunk in samples.chunks(CHUNK):
+        parts = ("validation", task.validation, task.validation_ids), ("train", task.train, task.train_ids)
+        for part, samples, ids in parts:  # validation first: under a budget, training samples get what it leaves
+            # every prefix and, on average, every block of neighbours holds the classes alike
+            order = np.argsort(ids & ORDINAL_MASK, kind="stable")
+            for chunk in in_chunks(order[~self.storage.holds(ids[order], part)]):
                 self.storage.put(ids[chunk], samples.read(chunk), part)
 
     def _check(self, config: MemoryConfig, added: int) -> None:
@@ -352,8 +352,9 @@ class TieredMemory:
 
     @property
     def index_bytes(self) -> int:
-        """Bytes of RAM that say what is on storage: one a stored sample, and some a class."""
-        return self.episodic_memory.index_bytes + self._stored.nbytes + self._old_classes.nbytes
+        """Bytes of RAM that say what is on storage: five a stored sample, and some a class."""
+        own = self._stored.nbytes + self._old_classes.nbytes
+        return self.storage.index_bytes + self.episodic_memory.index_bytes + own
 
     @property
     def slot_bytes(self) -> int:
@@ -370,10 +371,9 @@ class TieredMemory:
         """Samples and bytes of each tier by class, one row each, ready for a DataFrame."""
         size, labels = self.storage.fingerprint.sample_bytes, len(self._stored)
         held = np.bincount(self.stream_buffer.array.labels, minlength=labels)
-        tiers = {
-            "stream buffer": held, "episodic memory": self.episodic_memory.class_counts(labels), "storage": self._stored
-        }  # fmt: skip
-        rows = ((tier, label, int(count)) for tier, counts in tiers.items() for label, count in enumerate(counts))
+        replayed = self.episodic_memory.class_counts(labels)
+        tiers = (("stream buffer", held), ("episodic memory", replayed), ("storage", self._stored))
+        rows = ((tier, label, int(count)) for tier, counts in tiers for label, count in enumerate(counts))
         return [{"tier": t, "label": label, "samples": n, "size_bytes": n * size} for t, label, n in rows]
 
     def _tiers(self) -> list[dict[str, str]]:

@@ -34,7 +34,7 @@ from mirolib.workbench.run_file import RUN_FORMAT, SUMS, doubt, read_run
 PROJECT = Path(__file__).resolve().parents[2]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
 
-_PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas", "lmdb")  # whose version may change a run's numbers
+_PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas")  # whose version may change a run's numbers
 _LOCK, LAUNCHED = ".owner.lock", ".launch.lock"
 _BUSY = "Run {} is still running, here or in another process; stop it first."
 _TABLES = ("tasks", "swaps", "energy", "events", "trials", "trace")

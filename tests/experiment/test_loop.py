@@ -53,7 +53,7 @@ def test_records_after_every_task(make_memory):
     first, second = (record.readings[2].work.visits for record in records[:2])
     assert (first, second) == (3 * 20, 3 * (20 + 18))
     assert [sum(epoch.swaps.swapped for epoch in record.epochs) for record in records] == [0, 27, 27]
-    assert records[1].readings[0].work.bytes_written == 40 * (16 + 8)
+    assert records[1].readings[0].work.bytes_written == 40 * (16 + 16 + 32)
     assert math.isnan(records[0].forgetting) and records[0].row()["energy_kind"] == "none"
 
 

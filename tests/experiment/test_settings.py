@@ -63,7 +63,7 @@ def test_settings_fill_in_the_preset(tmp_path):
 def test_bad_settings_are_refused_and_leave_no_store(tmp_path, options, sentence):
     with pytest.raises(InputError, match=sentence):
         Experiment.build(RunSettings(**options), tmp_path / "store")
-    assert not (tmp_path / "store" / "data.mdb").exists()
+    assert not (tmp_path / "store" / "data.bin").exists()
 
 
 def test_a_part_that_is_replaced_takes_part(tmp_path):

@@ -3,23 +3,24 @@
 import numpy as np
 import pytest
 from arrivals import STREAM, TASKS, check, swapped, trained
+from stores import drop
 
-from mirolib import MemoryConfig, StorageError
+from mirolib import MemoryConfig, Storage, StorageError, TieredMemory
 from mirolib.data.stream import labels_of
 from mirolib.memory.replace_damaged import read_all
 
 
 def damage(memory, wanted, part="train") -> set[int]:
-    """Flips a bit in the stored records whose ids are wanted, or deletes every second of them."""
-    ids = set()
-    with memory.storage._env.begin(memory.storage._databases[part], write=True) as transaction:
-        for key, value in list(transaction.cursor()):
-            if wanted(id_ := int.from_bytes(key, "big")):
-                ids.add(id_)
-                if len(ids) % 2:
-                    transaction.put(key, value[:-1] + bytes([value[-1] ^ 1]))
-                else:
-                    transaction.delete(key)
+    """Flips a bit in the stored records whose ids are wanted: in the sample, or in the key of every second."""
+    ids, storage = set(), memory.storage
+    data = bytearray((storage.path / "data.bin").read_bytes())
+    for at in range(0, len(data), slot := 16 + storage.fingerprint.sample_bytes):
+        key = int.from_bytes(data[at : at + 8], "little")
+        if key >> 63 == (part == "validation") and wanted(id_ := key & (1 << 63) - 1):
+            ids.add(id_)
+            data[at + (slot - 1 if len(ids) % 2 else 0)] ^= 1
+    with (storage.path / "data.bin").open("r+b") as file:
+        file.write(data)
     return ids
 
 
@@ -113,10 +114,16 @@ def test_validation_reads_stand_in_for_damaged_records(make_memory):
         read_all(memory.storage, ids, "validation")
 
 
-def test_receiving_again_heals(make_memory):
+def test_receiving_again_writes_what_was_lost(make_memory):
     memory = make_memory(STREAM, MemoryConfig(6, 4))
     memory.receive(TASKS[0])
-    gone = damage(memory, lambda id_: id_ % 3 == 0)
+    memory.close()
+    for id_ in TASKS[0].train_ids[::3]:
+        drop(memory.storage.path, id_)
+    again = Storage(memory.storage.path, memory.storage.fingerprint)
+    assert (~again.holds(TASKS[0].train_ids)).sum() == -(-len(TASKS[0].train_ids) // 3)
+    memory = TieredMemory(again, memory.config, 6)
     memory.store(TASKS[0])
-    np.testing.assert_array_equal(memory.storage.read(TASKS[0].train_ids), TASKS[0].train.read(slice(None)))
-    assert memory.storage.damaged["train"] <= gone
+    np.testing.assert_array_equal(again.read(TASKS[0].train_ids), TASKS[0].train.read(slice(None)))
+    assert not again.damaged["train"]
+    memory.close()

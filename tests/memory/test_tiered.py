@@ -234,9 +234,10 @@ def test_contradictions_are_refused(make_memory):
             TieredMemory(memory.storage, MemoryConfig(5, 5, 0.5), 6, **options)
 
 
-def test_the_index_takes_a_byte_a_stored_sample(make_memory):
+def test_the_index_takes_five_bytes_a_stored_sample(make_memory):
     memory = make_memory(STREAM, MemoryConfig(10, 10))
     memory.receive(TASKS[0])
     before, stored = memory.index_bytes, memory.stored
     memory.receive(TASKS[1])
-    assert memory.index_bytes - before == memory.stored - stored > 0
+    held_out = len(TASKS[1].validation)
+    assert memory.index_bytes - before == 5 * (memory.stored - stored) + 4 * held_out > 0

@@ -1,14 +1,13 @@
 """Small stores."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import lmdb
 import numpy as np
 from samples import SHAPE, tagged
 
 from mirolib import Fingerprint, Storage
 from mirolib.data.stream import make_ids
+from mirolib.memory.store_file import ROW
 
 PRINT = Fingerprint("arrays", "abc", (1, 0, 2), 0, 0.1, SHAPE, "uint8")
 
@@ -31,10 +30,19 @@ def assert_holds(storage: Storage, ids: np.ndarray, part: str = "train") -> None
     np.testing.assert_array_equal(storage.read(ids, part), tagged(ids, storage.fingerprint.sample_shape))
 
 
-def alter(storage: Storage, change: Callable[[lmdb.Transaction], object]) -> None:
-    """Changes training records behind the store's back."""
-    with storage._env.begin(storage._databases["train"], write=True) as transaction:
-        change(transaction)
+def flip(path: Path, id_: int, offset: int = 0, part: str = "train") -> None:
+    """Flips a bit of a stored sample, `offset` bytes behind its first, or before it where that is negative."""
+    content, needle = bytearray((path / "data.bin").read_bytes()), int(id_ | (part == "validation") << 63)
+    at = content.index(needle.to_bytes(8, "little"))
+    content[at + 16 + offset] ^= 4
+    (path / "data.bin").write_bytes(content)
+
+
+def drop(path: Path, id_: int) -> None:
+    """Frees the row of a stored training sample."""
+    rows = np.fromfile(path / "index.bin", dtype=ROW)
+    rows[rows["key"] == id_] = np.zeros((), dtype=ROW)
+    rows.tofile(path / "index.bin")
 
 
 def filled(path: Path, fingerprint=PRINT, count: int = 200) -> None:

@@ -209,7 +209,7 @@ def test_only_the_library_s_own_files_are_touched(tmp_path):
             (left.folder.path / name).parent.mkdir(exist_ok=True)
             (left.folder.path / name).write_text("the user's")
     assert {str(file.relative_to(left.folder.path)) for file in left.folder.path.rglob("*")} >= set(theirs)
-    assert not (left.folder.path / "store" / "data.mdb").exists()
+    assert not (left.folder.path / "store" / "data.bin").exists()
     assert [file.name for file in (left.folder.path / "checkpoint").iterdir()] == ["mine.pt"]
     (left.folder.path / "notes.csv").write_text("changed")
     assert load_runs(tmp_path).set_index("run_id").loc["whole", "status"] == "finished"
