@@ -159,7 +159,7 @@ class Storage:
         return self._locate(files.keys_of(ids, part)) >= 0
 
     def put(self, ids: np.ndarray, samples: np.ndarray, part: str = "train") -> int:
-        """Stores samples, all of them or, when it fails, none.
+        """Stores samples, all of them or, when it fails, none; killed on the way, it leaves each there whole or not.
 
         Samples already there are left as they are, so that receiving a task again after a crash is harmless.
 

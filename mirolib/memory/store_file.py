@@ -25,6 +25,7 @@ HEADER = np.dtype([("key", "<u8"), ("checksum", "<u8")])
 ROW = np.dtype(
     [("key", "<u8"), ("offset", "<u8"), ("length", "<u4"), ("group", "<u4"), ("spare", "<u4"), ("check", "<u4")]
 )
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)  # not in a Python that was built for an old C library
 _MIX = np.random.default_rng(3).integers(1 << 63, 1 << 64, 8, dtype=np.uint64) | np.uint64(1)
 
 
@@ -198,7 +199,7 @@ def _read_pieces(file: int, out: np.ndarray, starts: np.ndarray, lengths: np.nda
     waiting = []
     for start, at, stop in zip(starts[firsts].tolist(), places, [*places, len(out)][1:], strict=True):
         try:
-            got = os.preadv(file, (view[at:stop],), start, os.RWF_NOWAIT)
+            got = os.preadv(file, (view[at:stop],), start, _NOWAIT) if _NOWAIT else 0
         except OSError:  # EAGAIN, or EOPNOTSUPP of a file system that can't tell
             got = 0
         if got < stop - at:

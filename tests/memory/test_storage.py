@@ -202,6 +202,23 @@ def test_a_medium_that_refuses_to_read_a_place_costs_the_records_that_lie_there(
     np.testing.assert_array_equal(samples, tagged(ids_of(0, 0, 10)[sound]))
 
 
+def test_a_system_that_can_not_say_what_is_in_ram_reads_the_same(storage, monkeypatch):
+    put(storage, ids_of(0, 0, 30))
+    read, asked = os.preadv, []
+
+    def refusing(file, buffers, offset, flags=0):
+        if flags:
+            asked.append(offset)
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return read(file, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", refusing)
+    for nowait in (os.RWF_NOWAIT, None):
+        monkeypatch.setattr("mirolib.memory.store_file._NOWAIT", nowait)
+        assert_holds(storage, ids_of(0, 0, 30)[::-2])
+    assert len(asked) == 15
+
+
 @pytest.mark.parametrize("encoded", [False, True])
 def test_a_store_with_a_budget_gives_places_on_and_keeps_to_it(tmp_path, encoded):
     """Beside an independent rule: of all that came, those of the lowest ordinals and, among equals, labels."""
@@ -323,7 +340,7 @@ def test_kill_9_fifty_times_keeps_every_committed_record(tmp_path):
         assert writer.exitcode == -signal.SIGKILL
         storage = opened(tmp_path)
         count = storage.count(0)
-        assert confirmed.value <= count <= confirmed.value + 40 and count % 40 == 0
+        assert confirmed.value <= count <= confirmed.value + 40, "of what was not confirmed, some or all may be there"
         assert_holds(storage, ids_of(0, 0, count))
         storage.close()
         confirmed.value = count
