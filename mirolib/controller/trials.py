@@ -59,7 +59,7 @@ class TrialProfiler(Profiler):
             found = []
             for config in scaled:
                 clone = checkpoint.clone(next(seeds))
-                _train(clone, live, next(seeds), config, self.trail_epochs or learner.epochs, request.task)
+                _train(clone, live, next(seeds), config, self.trail_epochs or learner.rounds, request.task)
                 found.append(request.accuracy(clone))
         return np.array(found)
 

@@ -18,7 +18,8 @@ class Preset:
     Attributes:
         model: A name from `mirolib.learning.models.MODELS`.
         tasks: Number of tasks the classes are split into.
-        epochs: Passes over stream buffer and episodic memory at each task.
+        epochs: Passes over the task, or over stream buffer and episodic memory, at each task; of the task, the last one
+            may be a part.
         batch_size: Samples in a training step.
         lr: Learning rate at the start of each task.
         loss: A name from `mirolib.learning.learner.LOSSES`.
@@ -27,6 +28,10 @@ class Preset:
         fall: Last share of a task's work over which the schedule `falling` brings the rate to zero, in (0, 1].
         warm_start: Share of its backbone's weights that a learner takes into a new task; the rest are those it began
             with (Ash and Adams 2020, "On warm-starting neural network training", shrink and perturb), in [0, 1].
+        epoch_of: What an epoch passes over: `buffers`, each slot of stream buffer and episodic memory once (the paper's
+            way), or `task`, each of the task's training samples once, whatever the stream buffer holds.
+        replay_ratio: Replayed samples for each new one, where an epoch is of the task: a number, `sqrt` (the root of
+            old ÷ new classes) or `classes` (old ÷ new classes).
         momentum: Momentum of SGD.
         weight_decay: L2 penalty (SGD), or decoupled weight decay (AdamW).
         milestones: Epochs at which the schedule `milestones` multiplies the rate by `gamma`.
@@ -42,7 +47,7 @@ class Preset:
 
     model: str
     tasks: int
-    epochs: int
+    epochs: float
     batch_size: int
     lr: float
     stream_size: int
@@ -53,6 +58,8 @@ class Preset:
     schedule: str = "falling"
     fall: float = 0.5
     warm_start: float = 1.0
+    epoch_of: str = "buffers"
+    replay_ratio: float | str = "sqrt"
     momentum: float = 0.9
     weight_decay: float = 0.0
     milestones: tuple[float, ...] = ()
@@ -77,16 +84,20 @@ class Preset:
         stones = self.milestones
         if not isinstance(stones, tuple | list) or not all(isinstance(s, Real) and s > 0 for s in stones):
             raise InputError(f"A preset's milestones are {stones!r}; give epochs, such as (30, 60).")
+        if self.epoch_of not in ("buffers", "task"):
+            raise InputError(f"A preset's epoch_of is {self.epoch_of!r}; choose buffers or task.")
+        if self.epoch_of == "buffers" and self.epochs % 1:
+            raise InputError(f"epochs is {self.epochs}; an epoch of the buffers is not parted: give a whole number.")
         if stones and self.schedule != "milestones":
             raise InputError(f"Milestones go with the schedule milestones, and it is {self.schedule!r}; choose one.")
 
-    def with_epochs(self, epochs: int) -> Preset:
+    def with_epochs(self, epochs: float) -> Preset:
         """The same for another number of epochs: milestones keep their share of them."""
         return replace(self, epochs=epochs, milestones=tuple(s * epochs / self.epochs for s in self.milestones))
 
 
 _RANGES = {
-    "tasks": (1, math.inf), "epochs": (1, math.inf), "batch_size": (1, math.inf), "stream_size": (1, math.inf),
+    "tasks": (1, math.inf), "epochs": (1e-3, math.inf), "batch_size": (1, math.inf), "stream_size": (1, math.inf),
     "lr": (1e-12, 1e6), "swap_ratio": (0, 1), "momentum": (0, 1), "fall": (1e-12, 1), "warm_start": (0, 1),
     "gamma": (1e-12, math.inf),
 }  # fmt: skip

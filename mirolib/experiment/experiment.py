@@ -38,7 +38,9 @@ from mirolib.records import EpochRecord, TaskRecord
 
 Disturbance = Callable[[Storage], During]
 
-_FROM_PRESET = ("model", "loss", "optimizer", "schedule", "epochs", "batch_size", "lr")
+_FROM_PRESET = (
+    "model", "loss", "optimizer", "schedule", "epoch_of", "replay_ratio", "epochs", "batch_size", "lr",
+)  # fmt: skip
 # long enough for a sensor that averages over half a second
 _IDLE_S = 2.0
 
@@ -105,7 +107,7 @@ class Experiment:
         config = MemoryConfig(stream_size, episodic_size, default(filled.swap_ratio, 0.0))
         check_sizes(config, stream)
         chosen = {name: value for name in _FROM_PRESET if (value := getattr(filled, name)) is not None}
-        preset = spec.preset(filled.preset).with_epochs(chosen["epochs"])
+        preset = replace(spec.preset(filled.preset), epoch_of=chosen["epoch_of"]).with_epochs(chosen["epochs"])
         stones = preset.milestones if chosen["schedule"] == "milestones" else ()
         preset, method = replace(preset, milestones=stones, **chosen), METHODS[filled.method](chosen["loss"])
         learner = Learner(spec, preset, method=method, device=filled.device, seed=filled.seed)
@@ -156,6 +158,10 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
     defaults = (min(preset.stream_size, largest), min(preset.episodic_size, total)) if fixed else (None, None)
     stream_size, episodic_size = map(default, sizes, defaults)
     own = {name: getattr(preset, name) for name in _FROM_PRESET}
+    if settings.controller != "fixed":  # the others price sizes by epochs of the buffers
+        own["epoch_of"] = "buffers"
+    if default(settings.epoch_of, own["epoch_of"]) == "buffers":  # whose slots are replayed once each
+        own["replay_ratio"] = None
     if callable(preset.optimizer):  # it has no name that could be written down
         own["optimizer"] = None
     elif settings.optimizer not in (None, preset.optimizer):

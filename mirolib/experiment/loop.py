@@ -149,14 +149,14 @@ class Loop:
             A record after each epoch of training, before the controller adapts to it, and one after each task.
         """
         learner, memory, meter = self._learner, self._memory, self.meter
-        total = len(self._stream) * learner.epochs
-        done = len(self.records) * learner.epochs + (len(self._now.epochs) if self._now else 0)
+        total = len(self._stream) * learner.rounds
+        done = len(self.records) * learner.rounds + (len(self._now.epochs) if self._now else 0)
         with meter.sampling(), tqdm(total=total, initial=done, unit="epoch", disable=not progress) as bar:
             for index in range(len(self.records), len(self._stream)):
                 task = self._stream[index]
                 now = self._now or self._arrive(task)
                 with meter.window("train", index):
-                    for epoch in range(len(now.epochs), learner.epochs):
+                    for epoch in range(len(now.epochs), learner.rounds):
                         self._adapt(now, epoch)
                         now.epochs.append(self._train(now, epoch))
                         bar.update()
@@ -177,7 +177,7 @@ class Loop:
             learner.grow(task.classes)
             learner.method.begin(learner, task, memory)
         with self.meter.window("profile", task.index):
-            resources = self._resources.probe(task.index * learner.epochs)
+            resources = self._resources.probe(task.index * learner.rounds)
             self._choice = self._controller.choose(task, learner, memory, resources), resources
         self._now = TaskProgress(task.index, memory.counts, self._choice[0].trials)
         return self._now
@@ -190,7 +190,7 @@ class Loop:
             self._choice = None
             self._apply(decision, now, -1, resources)
         last = now.epochs[-1] if now.epochs else None
-        resources = self._resources.probe(now.index * self._learner.epochs + epoch, last)
+        resources = self._resources.probe(now.index * self._learner.rounds + epoch, last)
         self._apply(self._controller.adapt(self._memory.config, resources), now, epoch, resources)
 
     def _train(self, now: TaskProgress, epoch: int) -> EpochRecord:
@@ -200,9 +200,9 @@ class Loop:
         loss = train_epoch(self._learner, memory, monitor.is_short)
         swaps, duration_s = memory.counts - before, time.monotonic() - start
         record = EpochRecord(now.index, epoch, memory.config, loss, swaps, duration_s)
-        if monitor.short and epoch == self._learner.epochs - 1:
+        if monitor.short and epoch == self._learner.rounds - 1:
             # memory ran out in the last epoch: the next task's choice would come too late
-            resources = monitor.probe(now.index * self._learner.epochs + epoch)
+            resources = monitor.probe(now.index * self._learner.rounds + epoch)
             self._apply(self._controller.adapt(memory.config, resources), now, epoch + 1, resources)
         return record
 

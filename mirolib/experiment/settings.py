@@ -20,6 +20,7 @@ from mirolib.learning.models import MODELS
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.budget import parse_amount, parse_budget, parse_size
 from mirolib.memory.config import MemoryConfig
+from mirolib.memory.rotation import EPOCHS, replays
 from mirolib.memory.wear import medium_name
 
 CONTROLLERS = ("miro", "fixed", "whole-budget", "random")
@@ -133,7 +134,13 @@ class RunSettings:
     swap_ratio: float | None = _setting(
         None, "share of replayed samples exchanged, 0 to 1; None: 1, or the preset's if fixed"
     )
-    epochs: int | None = _setting(None, "passes over the buffers at each task; None: the preset's", _above_0)
+    epoch_of: str | None = _setting(
+        None, "what an epoch passes over: buffers (the paper's way) or task; None: the preset's", choices=EPOCHS
+    )
+    replay_ratio: float | str | None = _setting(
+        None, "old samples for a new one: a number, sqrt or classes; None: the preset's", replays
+    )
+    epochs: int | float | None = _setting(None, "passes over the task or the buffers; None: the preset's", _above_0)
     batch_size: int | None = _setting(None, "samples in a training step; None: the preset's", _above_0)
     optimizer: str | None = _setting(None, "sgd or adamw; None: the preset's", choices=OPTIMIZERS)
     schedule: str | None = _setting(
@@ -168,6 +175,16 @@ class RunSettings:
             raise InputError(
                 f"stream_size and episodic_size are for the fixed controller; the {self.controller} controller chooses "
                 "them itself. Set controller to fixed, or leave the sizes out."
+            )
+        if self.replay_ratio is not None and self.epoch_of == "buffers":
+            raise InputError(
+                "replay_ratio is for epochs of the task; set epoch_of to task, or leave it out: an epoch of the "
+                "buffers replays each slot once."
+            )
+        if self.epoch_of == "task" and self.controller != "fixed":
+            raise InputError(
+                f"The {self.controller} controller prices sizes by epochs of the buffers; set controller to fixed, or "
+                "epoch_of to buffers."
             )
         if not MEMORIES[self.memory] and self.swap_ratio:
             raise InputError("A single-level memory can't swap; set swap_ratio to 0 or memory to tiered.")

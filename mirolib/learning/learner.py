@@ -182,6 +182,11 @@ class Learner:
             raise InputError("The model normalises over batches, and batch_size is 1; choose 2 or more.")
 
     @property
+    def rounds(self) -> int:
+        """Epochs of a task, the last of which may be a part of one."""
+        return math.ceil(self.epochs)
+
+    @property
     def num_classes(self) -> int:
         """Classes the head knows."""
         return len(self.head.bias)
@@ -321,7 +326,7 @@ class Learner:
 
 
 def train_epoch(learner: Learner, memory: TieredMemory, stop: Callable[[], bool] = lambda: False) -> float:
-    """One pass over stream buffer and episodic memory, exchanging samples with storage on the way.
+    """One pass over the task, or over stream buffer and episodic memory, exchanging samples with storage on the way.
 
     Args:
         learner: What is trained.
@@ -332,12 +337,20 @@ def train_epoch(learner: Learner, memory: TieredMemory, stop: Callable[[], bool]
         The mean training loss over its samples.
     """
     learner.method.begin_epoch(learner, memory)
-    total, samples = torch.zeros((), device=learner.device), 0
-    whole = len(memory.stream_buffer) + (len(memory.episodic_memory) if learner.method.replays else 0)
-    for batch in memory.batches(learner.batch_size, replay=learner.method.replays):
-        learner.set_rate(learner.epochs_done + samples / whole)
+    total, samples, done = torch.zeros((), device=learner.device), 0, 0
+    method, settings = learner.method, learner.settings
+    if settings.epoch_of == "task":
+        whole = len(memory.stream_buffer.order)
+        share = min(1.0, learner.epochs - learner.epochs_done)
+        batches = memory.passes(learner.batch_size, settings.replay_ratio if method.replays else 0, share)
+    else:
+        whole = len(memory.stream_buffer) + (len(memory.episodic_memory) if method.replays else 0)
+        batches = memory.batches(learner.batch_size, replay=method.replays)
+    for batch in batches:
+        learner.set_rate(learner.epochs_done + done / whole)
         total += learner.step(batch) * len(batch.labels)
         samples += len(batch.labels)
+        done += len(batch.labels if batch.streamed is None else batch.streamed)
         memory.swap(batch)
         if stop():
             break

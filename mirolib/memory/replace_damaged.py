@@ -113,11 +113,16 @@ def fill_stream(storage: Storage, buffer: StreamBuffer) -> None:
             buffer.drop(missing[~sound])
 
 
-def refill_stream(storage: Storage, buffer: StreamBuffer, ids: np.ndarray) -> None:
-    """Fills an empty stream buffer with what it held before, in the same slots; without damage, that is."""
+def append_sound(storage: Storage, buffer: StreamBuffer, ids: np.ndarray) -> None:
+    """Fills free slots of a stream buffer with samples of storage, but those that are damaged."""
     for chunk in in_chunks(ids):
         samples, sound = storage.read_sound(chunk)
         buffer.array.append(samples, chunk[sound])
+
+
+def refill_stream(storage: Storage, buffer: StreamBuffer, ids: np.ndarray) -> None:
+    """Fills an empty stream buffer with what it held before, in the same slots; without damage, that is."""
+    append_sound(storage, buffer, ids)
     if len(buffer) < len(ids):  # damage since: what is left need no longer be a prefix of the order
         buffer.array.reset(buffer.array.capacity)
         fill_stream(storage, buffer)

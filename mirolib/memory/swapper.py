@@ -24,6 +24,7 @@ from mirolib.base.state import Ids, State, generator_of, loaded
 from mirolib.data.stream import ORDINAL_MASK, labels_of
 from mirolib.memory.buffers import EpisodicMemory
 from mirolib.memory.replace_damaged import replaced
+from mirolib.memory.rotation import Rotation
 from mirolib.memory.storage import Storage
 
 
@@ -44,6 +45,7 @@ class SwapCounts:
         steps: Training steps.
         replayed: Samples replayed from the episodic memory.
         swapped: Samples exchanged with storage.
+        streamed: Samples of the task at hand that were fetched, where the stream buffer swaps too.
         unavailable: Exchanges left out because storage had no further sample of the class.
         stall_s: Seconds that training waited for storage.
     """
@@ -53,12 +55,48 @@ class SwapCounts:
     swapped: int = 0
     unavailable: int = 0
     stall_s: float = 0.0
+    streamed: int = 0
 
     def __add__(self, more: SwapCounts) -> SwapCounts:
         return SwapCounts(*map(operator.add, astuple(self), astuple(more)))
 
     def __sub__(self, earlier: SwapCounts) -> SwapCounts:
         return SwapCounts(*map(operator.sub, astuple(self), astuple(earlier)))
+
+
+class Replayed:
+    """The episodic memory as it is swapped: slots keep their classes, or take turns where there are more classes."""
+
+    def __init__(self, memory: EpisodicMemory) -> None:
+        """Of a memory."""
+        self.memory = memory
+        self.turns = np.zeros(0, dtype=np.int64)  # classes whose turn is still to come
+        self.takes_turns = False  # in the paper's way a class without a slot is left out
+
+    def draw(self, slots: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Random samples that the memory does not hold: of the slots' classes, or of those whose turn it is."""
+        memory = self.memory
+        labels = labels_of(memory.array.ids_at(slots))
+        if self.takes_turns and len(memory.classes) > len(memory):
+            while len(self.turns) < len(slots):
+                self.turns = np.concatenate([self.turns, rng.permutation(memory.classes)])
+            labels, self.turns = self.turns[: len(slots)], self.turns[len(slots) :]
+        return memory.draw_absent(labels, rng)
+
+    def reserve(self, ids: np.ndarray) -> None:
+        """Marks them as held, or the next steps could draw them a second time."""
+        self.memory.reserve(ids)
+
+    def take_in(
+        self, storage: Storage, slots: np.ndarray, ids: np.ndarray, samples: np.ndarray, sound: np.ndarray
+    ) -> None:
+        """Puts them into their slots; a slot keeps its sample where storage has no sound one for it."""
+        samples, ids = replaced(storage, self.memory, ids, samples, sound)
+        self.memory.exchange(slots[ids >= 0], samples, ids[ids >= 0])
+
+
+Tier = Replayed | Rotation
+"""A buffer as it is swapped."""
 
 
 class SwapPolicy(ABC):
@@ -97,7 +135,7 @@ class _Kept:
 
 
 class Swapper:
-    """Exchanges a share of the replayed samples, each for a random stored sample of its class.
+    """Exchanges a share of the samples trained on for others that storage holds.
 
     Attributes:
         policy: Which replayed samples make room.
@@ -125,13 +163,16 @@ class Swapper:
         # the memory itself would tear samples under the batch that is being gathered
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="miro-swapper")
 
-    def swap(self, memory: EpisodicMemory, replayed: np.ndarray, ratio: float) -> None:
+    def swap(self, memory: Tier, trained: np.ndarray, ratio: float) -> np.ndarray:
         """Commits the exchanges that are due, then asks for those of a batch.
 
         Args:
-            memory: The episodic memory.
-            replayed: Its slots that the batch was made of.
-            ratio: Share of the replayed samples that is exchanged over time.
+            memory: The buffer.
+            trained: Its slots that the batch was made of.
+            ratio: Share of the samples trained on that is exchanged over time.
+
+        Returns:
+            The slots that wait for other samples.
 
         Raises:
             StorageError: If storage can't be read.
@@ -139,10 +180,11 @@ class Swapper:
         step = self.counts.steps
         self._commit(memory, self.due(step))
         # drawn after the commit: what has just come in is no longer absent, what has just gone is
-        requested, unavailable = self._request(memory, step, replayed, ratio)
-        self.counts += SwapCounts(1, len(replayed), requested, unavailable)
+        slots, unavailable = self._request(memory, step, trained, ratio)
+        self.counts += SwapCounts(1, len(trained), len(slots), unavailable)
+        return slots
 
-    def settle(self, memory: EpisodicMemory) -> None:
+    def settle(self, memory: Tier) -> None:
         """Commits every exchange under way.
 
         Raises:
@@ -164,27 +206,25 @@ class Swapper:
             # taken off the list after the wait, so that an interrupt while waiting loses nothing
             yield self._pending.popleft()
 
-    def _request(self, memory: EpisodicMemory, step: int, replayed: np.ndarray, ratio: float) -> tuple[int, int]:
-        """Asks storage for exchanges of some replayed slots; how many were asked for and how many can't be had."""
-        if ratio == 0 or not len(replayed):
-            return 0, 0
-        self._owed += ratio * len(replayed)
+    def _request(self, memory: Tier, step: int, trained: np.ndarray, ratio: float) -> tuple[np.ndarray, int]:
+        """Asks storage for exchanges of some slots; these, and how many can't be had."""
+        if ratio == 0 or not len(trained):
+            return trained[:0], 0
+        self._owed += ratio * len(trained)
         owed = int(self._owed + 1e-9)  # ten steps of 0.1 owe one, though their floats sum to less
         self._owed -= owed
-        slots = self.policy.choose(replayed, min(owed, len(replayed)), self._rng)
-        ids = memory.draw_absent(labels_of(memory.array.ids_at(slots)), self._rng)
+        slots = self.policy.choose(trained, min(owed, len(trained)), self._rng)
+        ids = memory.draw(slots, self._rng)
         found = ids >= 0
         if found.any():
-            # reserved before it is here, or the next steps could draw it a second time
             memory.reserve(ids[found])
             self.request(step, slots[found], ids[found])
-        return int(found.sum()), int((~found).sum())
+        return slots[found], int((~found).sum())
 
-    def _commit(self, memory: EpisodicMemory, exchanges: Iterator[Exchange]) -> None:
-        """Puts fetched samples into their slots; a slot keeps its sample where storage has no sound one for it."""
+    def _commit(self, memory: Tier, exchanges: Iterator[Exchange]) -> None:
+        """Puts fetched samples into their slots."""
         for exchange in exchanges:
-            samples, ids = replaced(self._storage, memory, exchange.ids, *exchange.fetch.result())
-            memory.exchange(exchange.slots[ids >= 0], samples, ids[ids >= 0])
+            memory.take_in(self._storage, exchange.slots, exchange.ids, *exchange.fetch.result())
 
     def state(self) -> State:
         """What is owed and under way, the counts, and the generator."""
@@ -196,12 +236,12 @@ class Swapper:
             "policy": self.policy.state(),
         }
 
-    def restore(self, state: State, memory: EpisodicMemory) -> None:
+    def restore(self, state: State, memory: Tier) -> None:
         """Goes on from a state that `state` gave, asking again for what was under way.
 
         Args:
             state: That state.
-            memory: The episodic memory as it was then.
+            memory: The buffer as it was then.
 
         Raises:
             InputError: If it is no such state.

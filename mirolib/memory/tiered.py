@@ -12,16 +12,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from mirolib.base.display import grid, size_text
 from mirolib.base.errors import InputError
 from mirolib.base.state import Flags, Ids, State, generator_of, loaded
-from mirolib.data.stream import ORDINAL_MASK, Task, labels_of, make_ids, rank_in_class
-from mirolib.memory.available_memory import check_available
-from mirolib.memory.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas, in_chunks
+from mirolib.data.stream import labels_of
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.replace_damaged import fill_episodic, fill_stream, no_sample_left, refill_stream
+from mirolib.memory.replace_damaged import fill_episodic, refill_stream
+from mirolib.memory.rotation import Position, Rotation, replays
 from mirolib.memory.storage import Storage
-from mirolib.memory.swapper import SwapCounts, Swapper, SwapPolicy
+from mirolib.memory.swapper import Replayed, SwapCounts, Swapper, SwapPolicy
+from mirolib.memory.tiers import Tiers
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,13 @@ class Batch:
         samples: `(n, *sample_shape)` raw samples.
         labels: `(n,) int64`.
         replayed: Slots in the episodic memory of the last `len(replayed)` samples.
+        streamed: Slots in the stream buffer of the others, where they go through it pass by pass.
     """
 
     samples: np.ndarray
     labels: np.ndarray
     replayed: np.ndarray
+    streamed: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,17 @@ class _Kept:
     old_classes: Flags
     generators: list[State]
     exchanger: State
+    position: Position
+    streamer: State
+    turns: Ids
 
 
 def _generators(seed: int) -> Iterator[np.random.Generator]:
     """A generator for each kind of draw: how often one is asked must not change what another gives."""
-    return (np.random.default_rng(child) for child in np.random.SeedSequence([seed, 2]).spawn(3))
+    return (np.random.default_rng(child) for child in np.random.SeedSequence([seed, 2]).spawn(4))
 
 
-class TieredMemory:
+class TieredMemory(Tiers):
     """Joins stream buffer, episodic memory, storage and swapper."""
 
     def __init__(
@@ -90,44 +94,16 @@ class TieredMemory:
             InputError: If `lag` is below 1, swapping is asked of a single-level memory, or the process may not take as
                 much memory.
         """
-        self.storage, self.config, self.hierarchical = storage, config, hierarchical
         try:
             if lag < 1:
                 raise InputError(f"lag is {lag}; choose 1 step or more between fetch and commit.")
-            self._check(config, config.stream_size + config.episodic_size)
-            kind = storage.fingerprint.sample_shape, storage.fingerprint.sample_dtype
-            self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, *kind))
-            self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, *kind))
+            super().__init__(storage, config, num_classes, seed, hierarchical)
         except BaseException:
             storage.close()  # its lock would keep the next try out of the folder
             raise
-        self._batch_rng, swap_rng, self._select_rng, self._lag = *_generators(seed), lag
-        self._swapper = Swapper(storage, lag, policy, swap_rng)
-        self._stored = np.zeros(num_classes, dtype=np.int64)
-        self._old_classes = np.zeros(num_classes, dtype=bool)
-        self._layout, self._owns_storage = 0, True  # the first counts what makes the slots of a batch stale
-
-    def receive(self, task: Task) -> None:
-        """Buffering: writes the samples of a new task to storage and fills the stream buffer.
-
-        Under a budget storage keeps some of them only, and the stream buffer takes its samples from these.
-
-        Raises:
-            InputError: If the store's budget does not hold a training sample of each class.
-            StorageError: If storage can't take them.
-        """
-        self.store(task)
-        shrunk = [] if self.storage.size_budget is None else np.flatnonzero(self._old_classes).tolist()
-        for label in (*shrunk, *task.classes):
-            self._stored[label] = self.storage.count(label)
-        self._drop_evicted()
-        kept = (task.train_ids & ORDINAL_MASK) < self._stored[labels_of(task.train_ids)]
-        self.stream_buffer.begin(task.train_ids[kept], self._select_rng)
-        # from the data set, which is at hand, rather than from the store that has just been written
-        order = np.argsort(task.train_ids)
-        for wanted in in_chunks(self.stream_buffer.missing()):
-            positions = order[np.searchsorted(task.train_ids, wanted, sorter=order)]
-            self.stream_buffer.array.append(task.train.read(positions), wanted)
+        self._batch_rng, swap_rng, self._select_rng, stream_rng = _generators(seed)
+        self._lag, self._owns_storage, self._swapper = lag, True, Swapper(storage, lag, policy, swap_rng)
+        self._streamer, self._replayed = Swapper(storage, lag, rng=stream_rng), Replayed(self.episodic_memory)
 
     def batches(self, batch_size: int, *, replay: bool = True) -> Iterator[Batch]:
         """One epoch over stream buffer and episodic memory, shuffled together.
@@ -141,27 +117,80 @@ class TieredMemory:
         Raises:
             InputError: If the buffers are resized or flushed before the epoch is over.
         """
-        layout, kind = self._layout, self.storage.fingerprint
         streamed = len(self.stream_buffer)
         total = streamed + (len(self.episodic_memory) if replay else 0)
         order = self._batch_rng.permutation(total)
         # none of one sample, over which nothing can be normalised, unless that was asked for
         for part in np.array_split(order, max(1, min(-(-total // batch_size), total // min(2, batch_size)))):
-            new, replayed = part[part < streamed], part[part >= streamed] - streamed
-            samples = np.empty((len(part), *kind.sample_shape), kind.sample_dtype)
-            labels = np.empty(len(part), dtype=np.int64)
-            self.stream_buffer.array.gather(new, samples[: len(new)], labels[: len(new)])
-            self.episodic_memory.array.gather(replayed, samples[len(new) :], labels[len(new) :])
-            yield Batch(samples, labels, replayed)
-            if self._layout != layout:
-                raise InputError("The buffers changed size during an epoch; call batches again after a resize.")
+            yield from self._gathered(part[part < streamed], part[part >= streamed] - streamed)
+
+    def passes(self, batch_size: int, replay_ratio: float | str, share: float = 1.0) -> Iterator[Batch]:
+        """One pass over all samples of the task, however few the stream buffer holds, with old ones beside them.
+
+        `swap` must be called with each batch before the next.
+
+        Args:
+            batch_size: Most samples in a batch.
+            replay_ratio: Replayed samples for each new one: a number, or a name from `RATIOS`; 0 leaves them out.
+            share: Share of the pass after which it ends.
+
+        Raises:
+            InputError: If the stream buffer is too small for such batches, or the ratio is none.
+        """
+        old, new = len(self.episodic_memory.classes), len(np.unique(labels_of(self.stream_buffer.order)))
+        ratio, rotation = replays("replay_ratio", replay_ratio, old, new), self.rotation
+        if rotation.whole:
+            rotation.shuffle(self._batch_rng)
+        for streamed, replayed in rotation.steps(batch_size, ratio, share, self._lag):
+            slots = rotation.new(streamed), rotation.replayed(replayed, self._batch_rng)
+            yield from self._gathered(*slots, passing=True)
+
+    def loader(self, batch_size: int, replay_ratio: float | str = "sqrt", device: str = "cpu") -> Iterator[tuple]:
+        """One pass over the task for a training loop of your own, swapping on the way; see `passes`.
+
+        Args:
+            batch_size: Most samples in a batch.
+            replay_ratio: Replayed samples for each new one: a number, or a name from `RATIOS`.
+            device: A PyTorch device; to a GPU, batches go from pinned memory while the processor goes on.
+
+        Yields:
+            Raw samples `(n, *sample_shape)` and their labels `(n,) int64`, new and old ones mixed, as tensors.
+        """
+        from torch import from_numpy
+
+        for batch in self.passes(batch_size, replay_ratio):
+            order = self._batch_rng.permutation(len(batch.labels))
+            tensors = [from_numpy(batch.samples[order]), from_numpy(batch.labels[order])]
+            if device.startswith("cuda"):
+                tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+            yield tuple(tensors)
+            self.swap(batch)
+
+    def _gathered(self, new: np.ndarray, replayed: np.ndarray, *, passing: bool = False) -> Iterator[Batch]:
+        """A batch of slots, once; it must be done with before the slots move."""
+        layout, kind, count = self._layout, self.storage.fingerprint, len(new) + len(replayed)
+        samples, labels = np.empty((count, *kind.sample_shape), kind.sample_dtype), np.empty(count, dtype=np.int64)
+        self.stream_buffer.array.gather(new, samples[: len(new)], labels[: len(new)])
+        self.episodic_memory.array.gather(replayed, samples[len(new) :], labels[len(new) :])
+        yield Batch(samples, labels, replayed, new if passing else None)
+        if self._layout != layout:
+            raise InputError("The buffers changed size during an epoch; call batches again after a resize.")
 
     def swap(self, batch: Batch) -> None:
         """Swapping: commits the exchanges that are due, then asks for those of this batch.
 
-        Over time, `swap_ratio` of the replayed samples are exchanged, each for a random stored sample of its class.
+        Over time, `swap_ratio` of the replayed samples are exchanged, each for a random stored one, and as many of
+        those of the task, where they go through the stream buffer, each for the next. A single-level memory lets its
+        task go through, for its samples are at hand, and leaves the episodic memory as it is.
         """
-        self._swapper.swap(self.episodic_memory, batch.replayed, self.config.swap_ratio)
+        ratio, self._replayed.takes_turns = self.config.swap_ratio, batch.streamed is not None
+        if batch.streamed is None:
+            self._swapper.swap(self._replayed, batch.replayed, ratio)
+            return
+        self._swapper.swap(self._replayed, np.unique(batch.replayed), ratio)  # a slot may be replayed twice in a batch
+        share = 0.0 if self.rotation.whole else ratio if self.hierarchical else 1.0
+        waiting = self._streamer.swap(self.rotation, batch.streamed, share)
+        self.rotation.wait(batch.streamed[~np.isin(batch.streamed, waiting)])
 
     def settle(self) -> None:
         """Commits every exchange under way: before slots move, and at the end of a task's training.
@@ -169,95 +198,8 @@ class TieredMemory:
         Raises:
             StorageError: If a sample could not be read.
         """
-        self._swapper.settle(self.episodic_memory)
-
-    def retain(self, task: Task) -> None:
-        """Flushing: the episodic memory takes samples of the stream buffer, and old classes make room."""
-        self.settle()
-        self._layout += 1
-        self._old_classes[list(task.classes)] = True
-        self._balance_episodic(self.config.episodic_size)
-        self.stream_buffer.clear()
-
-    def resize(self, config: MemoryConfig) -> None:
-        """Applies a configuration between two epochs.
-
-        What fits is kept; new room in the stream buffer, and in a hierarchical episodic memory, is filled from storage.
-
-        Raises:
-            InputError: If the process may not take as much; nothing is changed then.
-        """
-        if config == self.config:
-            return
-        size = config.stream_size + config.episodic_size
-        grows = size > self.config.stream_size + self.config.episodic_size
-        # smaller buffers are never refused: where memory is short, they are the remedy
-        self._check(config, size - len(self.stream_buffer) - len(self.episodic_memory) if grows else 0)
-        self.settle()
-        self._layout += 1
-        if config.stream_size != self.config.stream_size:
-            self.stream_buffer.resize(config.stream_size)
-            fill_stream(self.storage, self.stream_buffer)
-        if config.episodic_size != self.config.episodic_size:
-            self._balance_episodic(config.episodic_size)
-        self.config = config
-
-    def _balance_episodic(self, capacity: int) -> None:
-        """Brings the episodic memory to a capacity, class-balanced over the old classes.
-
-        Classes that have too few samples are filled from the stream buffer (when its task has just ended) and then,
-        in a hierarchical memory, from storage.
-        """
-        memory, buffer = self.episodic_memory, self.stream_buffer.array
-        num_labels = len(self._stored)
-        flushed = np.where(self._old_classes, np.bincount(buffer.labels, minlength=num_labels), 0)
-        quotas = balanced_quotas(capacity, self.reachable(flushed))
-        memory.rebalance(capacity, quotas, self._select_rng)
-        lacking = quotas - memory.class_counts(num_labels)
-        slots = self._select_rng.permutation(np.flatnonzero(flushed[buffer.labels]))
-        slots = slots[rank_in_class(buffer.labels[slots]) < lacking[buffer.labels[slots]]]
-        for chunk in in_chunks(slots):
-            memory.add(*buffer.copy_of(chunk))
-        if not self.hierarchical:
-            return
-        lacking = quotas - memory.class_counts(num_labels)
-        ids = memory.draw_absent(np.repeat(np.arange(num_labels), lacking), self._select_rng)
-        fill_episodic(self.storage, memory, ids[ids >= 0])
-        if (empty := np.flatnonzero((quotas > 0) & (memory.class_counts(num_labels) == 0))).size:
-            raise no_sample_left(self.storage, int(empty[0]))
-
-    def _drop_evicted(self) -> None:
-        """Drops from RAM what storage has evicted, so that ids are enough to say in a checkpoint what RAM holds."""
-        memory, ids = self.episodic_memory, self.episodic_memory.array.ids
-        evicted = np.flatnonzero((ids & ORDINAL_MASK) >= self._stored[labels_of(ids)])
-        memory.array.discard(evicted)
-        memory.extend(self._stored)
-        if len(evicted):
-            self._layout += 1
-            self._balance_episodic(self.config.episodic_size)
-
-    def store(self, task: Task) -> None:
-        """Writes the samples of a task to storage; those that are there are left as they are.
-
-        Raises:
-            InputError: If the store's budget does not hold a training sample of each class.
-            StorageError: If storage can't take them.
-        """
-        parts = ("validation", task.validation, task.validation_ids), ("train", task.train, task.train_ids)
-        for part, samples, ids in parts:  # validation first: under a budget, training samples get what it leaves
-            # every prefix and, on average, every block of neighbours holds the classes alike
-            order = np.argsort(ids & ORDINAL_MASK, kind="stable")
-            for chunk in in_chunks(order[~self.storage.holds(ids[order], part)]):
-                self.storage.put(ids[chunk], samples.read(chunk), part)
-
-    def _check(self, config: MemoryConfig, added: int) -> None:
-        """Refuses to swap without a hierarchy, and what both buffers, `added` samples fuller, would not find room for.
-
-        Each may fit alone, and the system gives memory only as slots are filled: too late for a sentence.
-        """
-        if config.swap_ratio > 0 and not self.hierarchical:
-            raise InputError("A single-level memory can't swap; set swap_ratio to 0 or make the memory hierarchical.")
-        check_available(added * self.slot_bytes, f"A memory of {config.stream_size} + {config.episodic_size} samples")
+        self._swapper.settle(self._replayed)
+        self._streamer.settle(self.rotation)
 
     def __enter__(self) -> TieredMemory:
         return self
@@ -268,6 +210,7 @@ class TieredMemory:
     def close(self) -> None:
         """Ends the swapper's thread and closes storage."""
         self._swapper.close()
+        self._streamer.close()
         if self._owns_storage:
             self.storage.close()
 
@@ -283,8 +226,12 @@ class TieredMemory:
         other = copy.copy(self)
         other.stream_buffer, other.episodic_memory = self.stream_buffer.copy(), self.episodic_memory.copy()
         other._stored, other._old_classes = self._stored.copy(), self._old_classes.copy()
-        other._batch_rng, swap_rng, other._select_rng = _generators(seed)
+        other._batch_rng, swap_rng, other._select_rng, stream_rng = _generators(seed)
         other._swapper = Swapper(self.storage, self._lag, copy.deepcopy(self._swapper.policy), swap_rng)
+        other._streamer = Swapper(self.storage, self._lag, rng=stream_rng)
+        other._replayed = Replayed(other.episodic_memory)
+        other.rotation = Rotation(other.stream_buffer, other.episodic_memory, seed)
+        other.rotation.position.fetched = self.rotation.position.fetched
         other._owns_storage = False
         return other
 
@@ -301,6 +248,9 @@ class TieredMemory:
             "old_classes": self._old_classes,
             "generators": [rng.bit_generator.state for rng in (self._batch_rng, self._select_rng)],
             "exchanger": self._swapper.state(),
+            "position": asdict(self.rotation.position),
+            "streamer": self._streamer.state(),
+            "turns": self._replayed.turns,
         }
 
     def restore(self, state: State) -> None:
@@ -324,77 +274,13 @@ class TieredMemory:
         self.episodic_memory.extend(self._stored)
         fill_episodic(self.storage, self.episodic_memory, kept.episodic_ids)
         # last: what is under way is marked as held, which the memory must not hold yet
-        self._swapper.restore(kept.exchanger, self.episodic_memory)
+        self.episodic_memory.classes = np.flatnonzero(self._old_classes)
+        self.rotation.position, self._replayed.turns = kept.position, kept.turns
+        self._swapper.restore(kept.exchanger, self._replayed)
+        self._streamer.restore(kept.streamer, self.rotation)
 
     @property
     def counts(self) -> SwapCounts:
         """Swapping so far."""
-        return self._swapper.counts
-
-    @property
-    def stored(self) -> int:
-        """Training samples on storage."""
-        return int(self._stored.sum())
-
-    def reachable(self, flushed: np.ndarray | int = 0) -> np.ndarray:
-        """Old samples that training can see, by class, `(num_classes,) int64`: on storage, or held where single-level.
-
-        Args:
-            flushed: Samples by class that are about to be flushed into the episodic memory.
-        """
-        held = self.episodic_memory.class_counts(len(self._stored))
-        return np.where(self._old_classes, self._stored if self.hierarchical else held + flushed, 0)
-
-    @property
-    def allocated_bytes(self) -> int:
-        """Bytes of RAM that the two buffers take when full; a byte a stored sample comes on top."""
-        return self.stream_buffer.array.allocated_bytes + self.episodic_memory.array.allocated_bytes
-
-    @property
-    def index_bytes(self) -> int:
-        """Bytes of RAM that say what is on storage: five a stored sample, and some a class."""
-        own = self._stored.nbytes + self._old_classes.nbytes
-        return self.storage.index_bytes + self.episodic_memory.index_bytes + own
-
-    @property
-    def slot_bytes(self) -> int:
-        """Bytes of RAM that one sample takes in either buffer, label and id included; the mean of encoded samples."""
-        return self.storage.fingerprint.slot_bytes
-
-    def validation_ids(self) -> np.ndarray:
-        """Ids of the validation samples of every class seen so far, `(n,) int64`."""
-        # After a resume, storage may know more classes than have been received.
-        counts = np.where(self._stored > 0, self.storage.counts(len(self._stored), "validation"), 0)
-        return make_ids(np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(n) for n in counts]))
-
-    def fill(self) -> list[dict[str, object]]:
-        """Samples and bytes of each tier by class, one row each, ready for a DataFrame."""
-        size, labels = self.storage.fingerprint.sample_bytes, len(self._stored)
-        held = np.bincount(self.stream_buffer.array.labels, minlength=labels)
-        replayed = self.episodic_memory.class_counts(labels)
-        tiers = (("stream buffer", held), ("episodic memory", replayed), ("storage", self._stored))
-        rows = ((tier, label, int(count)) for tier, counts in tiers for label, count in enumerate(counts))
-        return [{"tier": t, "label": label, "samples": n, "size_bytes": n * size} for t, label, n in rows]
-
-    def _tiers(self) -> list[dict[str, str]]:
-        """What each tier holds, one row each; encoded samples count with their mean size."""
-        tiers = (
-            ("stream buffer", (len(self.stream_buffer), self.config.stream_size), self.slot_bytes),
-            ("episodic memory", (len(self.episodic_memory), self.config.episodic_size), self.slot_bytes),
-            ("storage", (self.stored,), self.storage.fingerprint.sample_bytes),
-        )
-        return [
-            {
-                "tier": tier,
-                "samples": " of ".join(f"{count:,}" for count in counts),
-                "size": " of ".join(size_text(count * size_bytes) for count in counts),
-            }
-            for tier, counts, size_bytes in tiers
-        ]
-
-    def __repr__(self) -> str:
-        tiers = "; ".join("{tier} {samples} samples ({size})".format_map(row) for row in self._tiers())
-        return f"TieredMemory({tiers}; swap ratio {self.config.swap_ratio:g})"
-
-    def _repr_html_(self) -> str:
-        return grid(f"Tiered memory, swap ratio {self.config.swap_ratio:g}", self._tiers())
+        streamed = self._streamer.counts
+        return self._swapper.counts + SwapCounts(stall_s=streamed.stall_s, streamed=streamed.swapped)

@@ -105,7 +105,7 @@ class LiveRun:
     def share(self) -> float:
         """Share of its epochs that are done, in [0, 1]."""
         run = self.experiment
-        return len(self._epochs) / (len(run.stream) * run.learner.epochs) if run else 0.0
+        return len(self._epochs) / (len(run.stream) * run.learner.rounds) if run else 0.0
 
     @property
     def sentence(self) -> str:
@@ -113,7 +113,7 @@ class LiveRun:
         problem = str(self.error or "") if isinstance(self.error, MiroError | None) else repr(self.error)
         if (recorded := self._recorded) is None:
             return problem or "Loading the data set and making the parts of the run."
-        tasks, epochs = len(recorded.experiment.stream), recorded.experiment.learner.epochs
+        tasks, epochs = len(recorded.experiment.stream), recorded.experiment.learner.rounds
         records = recorded.experiment.loop.records
         task, epoch = divmod(len(self._epochs), epochs)
         here = f"task {min(task + 1, tasks)} of {tasks}, {epoch} of {epochs} epochs done"

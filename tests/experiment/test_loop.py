@@ -22,10 +22,12 @@ from mirolib import (
     MiroController,
     NullSource,
     ResourceMonitor,
+    RunSettings,
     TaskStream,
     run,
 )
 from mirolib.controller import SELECTORS
+from mirolib.experiment.experiment import Experiment
 from mirolib.memory.swapper import SwapCounts
 
 
@@ -199,3 +201,34 @@ def test_a_shortage_in_a_task_s_last_epoch_is_acted_upon_before_the_task_ends(ma
     last = records[1].events[-1]
     assert last.epoch == PRESET.epochs and "memory budget" in last.reason
     assert len(records[1].epochs) == PRESET.epochs
+
+
+def test_the_last_epoch_of_a_task_may_be_a_part_of_one(tmp_path):
+    settings = RunSettings(
+        "digits", tasks=2, epoch_of="task", epochs=1.5, replay_ratio=1, stream_size=80, episodic_size=20,
+        swap_ratio=1.0, controller="fixed", energy="none",
+    )  # fmt: skip
+    experiment = Experiment.build(settings, tmp_path)
+    sizes = [len(task.train) for task in experiment.stream]
+    records = list(experiment.run(progress=False))
+    assert [len(record.epochs) for record in records] == [2, 2]
+    visits = [round(1.5 * size) * (1 + (index > 0)) for index, size in enumerate(sizes)]
+    assert experiment.learner.tally.visits == pytest.approx(sum(visits), abs=4)
+    with pytest.raises(InputError, match="epochs is 1.5; an epoch of the buffers is not parted"):
+        Experiment.build(replace(settings, epoch_of="buffers", replay_ratio=None), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"replay_ratio": -1}, "replay_ratio is -1; give a number from 0 up"),
+        ({"replay_ratio": "all"}, "replay_ratio is 'all'; give a number"),
+        ({"epoch_of": "buffers", "replay_ratio": 1}, "replay_ratio is for epochs of the task"),
+        ({"epoch_of": "pass"}, "choose one of buffers, task"),
+        ({"epoch_of": "task", "controller": "miro"}, "miro controller prices sizes by epochs of the buffers"),
+        ({"epochs": 0}, "epochs is 0; choose a value above 0"),
+    ],
+)
+def test_what_an_epoch_can_not_be_is_refused(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        RunSettings("digits", **({"controller": "fixed"} | changes))

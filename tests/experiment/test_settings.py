@@ -39,7 +39,7 @@ def test_settings_fill_in_the_preset(tmp_path):
         ({"tasks": 11}, "11 tasks cannot share 10 classes"),
         ({"seed": -1}, "seed is -1"),
         ({"epochs": 0}, "epochs is 0"),
-        ({"epochs": 1.5}, r"epochs is 1.5; give a value of type int \| None"),
+        ({"epochs": 1.5}, "epochs is 1.5; an epoch of the buffers is not parted: give a whole number"),
         ({"epochs": "3"}, "give a value of type int"),
         ({"seed": "a"}, "give a value of type int"),
         ({"controller": "fixed", "episodic_size": True}, "give a value of type int"),

@@ -173,7 +173,7 @@ def test_buffers_that_fit_one_by_one_but_not_together_are_refused(make_memory, s
 def test_what_was_refused_for_want_of_memory_leaves_its_store_free(tmp_path, monkeypatch):
     settings = RunSettings(tasks=2, controller="fixed", stream_size=500, episodic_size=500, model="linear")
     with monkeypatch.context() as patch, pytest.raises(InputError, match="A memory of"):
-        patch.setattr("mirolib.memory.tiered.check_available", lambda size, what: check_available(1 << 60, what))
+        patch.setattr("mirolib.memory.tiers.check_available", lambda size, what: check_available(1 << 60, what))
         Experiment.build(settings, tmp_path)
     Experiment.build(settings, tmp_path).memory.close()
 

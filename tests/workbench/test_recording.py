@@ -67,6 +67,9 @@ KINDS = {
     "random": replace(QUICK, controller="random"),
     "adamw": replace(QUICK, controller="fixed", optimizer="adamw"),
     "single-level": replace(QUICK, controller="fixed", memory="single-level", stream_size=100, episodic_size=50),
+    "task": replace(
+        QUICK, controller="fixed", epoch_of="task", stream_size=60, episodic_size=5, swap_ratio=1.0, model="mlp-bn"
+    ),
     "fixed": replace(QUICK, controller="fixed", stream_size=100, episodic_size=50, swap_ratio=0.7, model="mlp"),
 }
 

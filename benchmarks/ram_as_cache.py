@@ -1,0 +1,121 @@
+"""What RAM is worth once work and mix are choices: `python -m benchmarks.ram_as_cache measure DATASET SEED`.
+
+An epoch passes over the task, with a fixed mix of replayed and new samples, so that every row of a data set has the
+same work and the same mix; only the slots in RAM differ, half of them the stream buffer's, down to a sixty-fourth of
+the training samples where batches leave room for that. Beside them stand the same slots without swapping of the stream
+buffer (the control), and the paper's coupling, an epoch of the buffers, with as many slots and about as much work.
+Accuracy is that on the test samples; seeds are those of no other page. `report` writes docs/ram_as_cache.md.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mirolib import Dataset, RunSettings, load_dataset
+from mirolib.experiment.experiment import Experiment
+
+ROOT = Path(__file__).parents[1]
+FOLDER, PAGE, TABLE = (
+    ROOT / "benchmarks" / "measured" / "ram_as_cache", ROOT / "docs" / "ram_as_cache.md",
+    ROOT / "docs" / "tables" / "ram_as_cache.csv",
+)  # fmt: skip
+SETS: dict[str, tuple[str, int, int, tuple[int, ...]]] = {
+    "digits": ("small", 10, 16, (16,)), "dsads": ("small", 10, 8, (16,)), "cifar100": ("medium", 4, 32, (16, 32, 64)),
+}  # fmt: skip
+"""Preset, epochs of the task, batch size, and parts of the training samples that are in RAM."""
+_RATIO = "sqrt"
+
+
+def trained(dataset: Dataset, seed: int, **changes: object) -> dict[str, float]:
+    """A run with the preset changed: accuracies, visits, samples read and seconds."""
+    preset = replace(dataset.spec.preset(), **changes)  # type: ignore[arg-type]
+    dataset = replace(dataset, spec=replace(dataset.spec, presets={"one": preset}))
+    with tempfile.TemporaryDirectory() as store:
+        settings = RunSettings(dataset.spec.name, preset="one", seed=seed, energy="none", controller="fixed")
+        experiment, start = Experiment.build(settings, store, dataset), time.monotonic()
+        memory = experiment.memory
+        last = list(experiment.run(progress=False))[-1]
+    counts = memory.counts
+    return {"final": last.average_accuracy, "incremental": last.average_incremental_accuracy,
+            "visits": experiment.learner.tally.visits, "fetched": counts.swapped + counts.streamed,
+            "stall_s": counts.stall_s, "s": time.monotonic() - start}  # fmt: skip
+
+
+def measure(name: str, seed: int) -> None:
+    """Every row of a data set with one seed that is not there yet."""
+    chosen, epochs, batch_size, parts = SETS[name]
+    dataset = load_dataset(name, preset=chosen)
+    dataset = replace(dataset, spec=replace(dataset.spec, presets={"one": dataset.spec.preset(chosen)}))
+    tasks, total = dataset.spec.preset().tasks, round(0.9 * len(dataset.train))
+    apart = {"epoch_of": "task", "replay_ratio": _RATIO, "epochs": epochs, "batch_size": batch_size, "swap_ratio": 1.0}
+    whole = {"stream_size": total // tasks, "episodic_size": total}
+    rows: dict[str, dict[str, object]] = {"all in RAM": apart | whole}
+    for part in parts:
+        half = max(total // part // 2, 3 * batch_size)  # what is under way takes slots too
+        slots = {"stream_size": min(half, total // tasks), "episodic_size": max(2, total // part - half)}
+        rows[f"1/{part}"] = apart | slots
+        if part == parts[0]:
+            rows[f"1/{part}, no swapping of the stream buffer"] = apart | slots | {"swap_ratio": 0.0}
+            visits = epochs * total / tasks * (1 + np.mean([k**0.5 for k in range(tasks)]))
+            coupled = max(1, round(visits / (slots["stream_size"] + slots["episodic_size"])))
+            rows[f"1/{part}, coupled as in the paper"] = slots | {
+                "epoch_of": "buffers", "epochs": coupled, "batch_size": batch_size, "swap_ratio": 1.0
+            }  # fmt: skip
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    file = FOLDER / f"{name}-{seed}.csv"
+    done = pd.read_csv(file).to_dict("records") if file.exists() else []
+    for label, changes in rows.items():
+        if label not in {row["RAM"] for row in done}:
+            slots = int(changes["stream_size"]) + int(changes["episodic_size"])  # type: ignore[call-overload]
+            found = trained(dataset, seed, **changes)
+            done.append({"RAM": label, "slots": min(slots, total), "seed": seed} | found)
+            pd.DataFrame(done).to_csv(file, index=False)
+
+
+def report() -> None:
+    """Writes the page and the table."""
+    tables = [pd.read_csv(file).assign(data=file.stem.rpartition("-")[0]) for file in sorted(FOLDER.glob("*.csv"))]
+    runs = pd.concat(tables, ignore_index=True)
+    TABLE.parent.mkdir(exist_ok=True)
+    runs.to_csv(TABLE, index=False)
+    parts = [_INTRODUCTION]
+    for name in (name for name in SETS if (runs["data"] == name).any()):
+        of_set = runs[runs["data"] == name]
+        whole = of_set[of_set["RAM"] == "all in RAM"].set_index("seed")["final"]
+        rows = []
+        for label, group in of_set.groupby("RAM", sort=False):
+            less = 100 * (group.set_index("seed")["final"] - whole).dropna()
+            error = 1.96 * less.std() / len(less) ** 0.5 if len(less) > 1 else float("nan")
+            final, mean = 100 * group["final"], 100 * group["incremental"]
+            rows.append({
+                "RAM": label, "slots": int(group["slots"].mean()), "visits": f"{group['visits'].mean():,.0f}",
+                "final accuracy, %": f"{final.mean():.1f} ± {final.std():.1f}",
+                "average incremental, %": f"{mean.mean():.1f} ± {mean.std():.1f}",
+                "against all in RAM, points (95 %)": f"{less.mean():+.1f} ± {error:.1f}",
+                "fetched": f"{group['fetched'].mean():,.0f}", "seeds": len(group),
+            })  # fmt: skip
+        parts += [f"## {name}, preset `{SETS[name][0]}`", pd.DataFrame(rows).to_markdown(index=False)]
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+_INTRODUCTION = """# RAM is a cache
+
+Written by `python -m benchmarks.ram_as_cache report` ([every run](tables/ram_as_cache.csv)). An epoch passes once over
+the task's samples, with √(old ÷ new classes) replayed samples for each new one (`epoch_of="task"`,
+`replay_ratio="sqrt"`), so that work and mix are the same in every row but the last two; only the slots in RAM differ,
+half of them the stream buffer's. "No swapping of the stream buffer" trains as long on the few samples it holds, and
+leaves the episodic memory as it is. "Coupled as in the paper" is an epoch of the buffers, for so many epochs that the
+work is about as much. ± is the standard deviation over seeds; differences are paired by seed."""
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    report() if sys.argv[1] == "report" else measure(sys.argv[2], int(sys.argv[3]))

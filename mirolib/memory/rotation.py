@@ -1,0 +1,177 @@
+"""An epoch of the task: what each step trains on where a few slots of RAM pass all of a task's samples through.
+
+The stream buffer is a queue. The samples of the task are fetched in one random order after another; a step takes the
+slots that have waited longest, and those of which the sample is exchanged queue up again when the next one is in them.
+At a swap ratio of 1 no sample is seen a second time before all have been seen; below it, some slots queue up as they
+are. The episodic memory is a pack of cards: each slot is replayed once before any is replayed again, across passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+
+from mirolib.base.errors import InputError
+from mirolib.base.state import Ids
+from mirolib.memory.buffers import EpisodicMemory, StreamBuffer
+from mirolib.memory.replace_damaged import append_sound
+from mirolib.memory.storage import Storage
+
+RATIOS = ("sqrt", "classes")
+"""Replayed samples for each new one, by name: the root of old ÷ new classes, or old ÷ new classes."""
+
+
+EPOCHS = ("buffers", "task")
+"""What an epoch passes over: each slot of both buffers once, or each of the task's samples once."""
+
+
+def replays(name: str, ratio: float | str, old: int = 1, new: int = 1) -> float:
+    """Replayed samples for each new one.
+
+    Args:
+        name: What the parameter is called.
+        ratio: A number from 0 up, or a name from `RATIOS`.
+        old: Old classes.
+        new: Those of the task.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if isinstance(ratio, str) and ratio in RATIOS:
+        return math.sqrt(old / new) if ratio == "sqrt" else old / new
+    if isinstance(ratio, Real) and not isinstance(ratio, bool) and 0 <= ratio < math.inf:
+        return float(ratio) if old else 0.0
+    raise InputError(f"{name} is {ratio!r}; give a number from 0 up, or one of {', '.join(RATIOS)}.")
+
+
+@dataclass
+class Position:
+    """How far the passes have come, for a checkpoint.
+
+    Attributes:
+        queue: Slots of the stream buffer in the order in which they are trained on.
+        fetched: Samples of the task that were fetched so far, pass after pass.
+        pack: Slots of the episodic memory that are to be replayed before any is again.
+    """
+
+    queue: Ids
+    fetched: int
+    pack: Ids
+
+
+class Rotation:
+    """The slots that each step of a pass trains on."""
+
+    def __init__(self, stream: StreamBuffer, episodic: EpisodicMemory, seed: int) -> None:
+        """Nothing trained yet.
+
+        Args:
+            stream: The stream buffer.
+            episodic: The episodic memory.
+            seed: Seed of all orders.
+        """
+        self._stream, self._episodic, self._seed = stream, episodic, seed
+        self.begin()
+
+    def begin(self) -> None:
+        """Begins with what the buffers hold: after a task has arrived, and after they changed size."""
+        nothing = np.zeros(0, dtype=np.int64)
+        self.position = Position(np.arange(len(self._stream)), len(self._stream), nothing)
+
+    def resize(self, capacity: int, storage: Storage) -> None:
+        """Changes the number of slots and goes on with the pass: what waits comes first, then what it has not fetched.
+
+        Raises:
+            InputError: If the process may not take as much.
+        """
+        stream, now = self._stream, self.position
+        waiting, turn = stream.array.ids_at(now.queue), self._turn(now.fetched // len(stream.order))
+        at = now.fetched % len(turn)
+        ahead = np.concatenate([waiting, turn[at:], turn[:at]])
+        stream.order = ahead[np.sort(np.unique(ahead, return_index=True)[1])]
+        kept = now.queue[np.sort(np.unique(waiting, return_index=True)[1])[:capacity]]
+        stream.array.discard(np.setdiff1d(np.arange(len(stream)), kept))
+        stream.array.resize(capacity)
+        append_sound(storage, stream, stream.missing())
+        ids = stream.array.ids
+        places = dict(zip(ids.tolist(), range(len(ids)), strict=True))  # a sample may have moved into a hole
+        queue = [places[id_] for id_ in stream.first(capacity).tolist() if id_ in places]
+        self.position = Position(np.array(queue, dtype=np.int64), min(capacity, len(stream.order)), now.pack[:0])
+
+    @property
+    def whole(self) -> bool:
+        """Whether the stream buffer holds all of the task."""
+        return len(self._stream) >= len(self._stream.order)
+
+    def steps(self, batch_size: int, ratio: float, share: float, lag: int) -> Iterator[tuple[int, int]]:
+        """New and replayed samples of each step of a share of a pass.
+
+        Raises:
+            InputError: If the stream buffer is too small for such batches while others are under way.
+        """
+        new = round(share * len(self._stream.order))
+        old = round(ratio * new) if len(self._episodic) else 0
+        count = max(1, min(-(-(new + old) // batch_size), (new + old) // min(2, batch_size)))
+        ends = np.linspace(0, new + old, count + 1).round().astype(int)
+        sizes = np.diff(np.stack([ends * new // max(1, new + old), ends], axis=1), axis=0) @ [[1, -1], [0, 1]]
+        if not self.whole and (least := int(sizes[:, 0].max()) * (lag + 1)) > len(self._stream):
+            raise InputError(
+                f"stream_size is {len(self._stream)}, but {least} slots are needed for batches of {batch_size} while "
+                "others are fetched; enlarge it, or lower batch_size."
+            )
+        return iter((int(a), int(b)) for a, b in sizes)
+
+    def new(self, count: int) -> np.ndarray:
+        """The slots of the stream buffer that have waited longest, `(count,) int64`."""
+        now = self.position
+        slots, now.queue = now.queue[:count], now.queue[count:]
+        return slots
+
+    def wait(self, slots: np.ndarray) -> None:
+        """Lets slots queue up again."""
+        self.position.queue = np.concatenate([self.position.queue, slots])
+
+    def replayed(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Slots of the episodic memory, `(count,) int64`."""
+        now = self.position
+        while len(now.pack) < count:
+            now.pack = np.concatenate([now.pack, rng.permutation(len(self._episodic))])
+        slots, now.pack = now.pack[:count], now.pack[count:]
+        return slots
+
+    def shuffle(self, rng: np.random.Generator) -> None:
+        """Another order, where the whole task is in RAM."""
+        self.position.queue = rng.permutation(self.position.queue)
+
+    def _turn(self, turn: int) -> np.ndarray:
+        """The ids of the task in the order in which a pass fetches them."""
+        order = self._stream.order
+        return np.random.default_rng([self._seed, int(order[0]) >> 32, turn]).permutation(order) if turn else order
+
+    def _upcoming(self, count: int) -> np.ndarray:
+        """The next ids of the task, `(count,) int64`, one random order after another."""
+        found = [self._stream.order[:0]]
+        while count:
+            turn, at = divmod(self.position.fetched, len(self._stream.order))
+            found.append(self._turn(turn)[at : at + count])
+            self.position.fetched += len(found[-1])
+            count -= len(found[-1])
+        return np.concatenate(found)
+
+    def draw(self, slots: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What comes into slots of the stream buffer, `(n,) int64` ids."""
+        return self._upcoming(len(slots))
+
+    def reserve(self, ids: np.ndarray) -> None:
+        """Nothing: a sample may be in two slots for a while, at the turn of a pass."""
+
+    def take_in(
+        self, storage: Storage, slots: np.ndarray, ids: np.ndarray, samples: np.ndarray, sound: np.ndarray
+    ) -> None:
+        """Puts fetched samples into slots, which queue up again; one that is damaged leaves its slot as it is."""
+        self._stream.array.write(slots[sound], samples, ids[sound])
+        self.wait(slots)

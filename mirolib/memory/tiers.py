@@ -1,0 +1,229 @@
+"""What is where: the task at hand in the stream buffer, old samples in the episodic memory, all of them on storage."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mirolib.base.display import grid, size_text
+from mirolib.base.errors import InputError
+from mirolib.data.stream import ORDINAL_MASK, Task, labels_of, make_ids, rank_in_class
+from mirolib.memory.available_memory import check_available
+from mirolib.memory.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas, in_chunks
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.replace_damaged import fill_episodic, fill_stream, no_sample_left
+from mirolib.memory.rotation import Rotation
+from mirolib.memory.storage import Storage
+
+
+class Tiers:
+    """Stream buffer, episodic memory and storage; `TieredMemory` trains from them."""
+
+    _select_rng: np.random.Generator
+
+    def __init__(self, storage: Storage, config: MemoryConfig, num_classes: int, seed: int, hierarchical: bool) -> None:
+        """Empty tiers; see `TieredMemory`."""
+        self.storage, self.config, self.hierarchical = storage, config, hierarchical
+        self._check(config, config.stream_size + config.episodic_size)
+        kind = storage.fingerprint.sample_shape, storage.fingerprint.sample_dtype
+        self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, *kind))
+        self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, *kind))
+        self.rotation = Rotation(self.stream_buffer, self.episodic_memory, seed)
+        self._stored = np.zeros(num_classes, dtype=np.int64)
+        self._old_classes = np.zeros(num_classes, dtype=bool)
+        self._layout = 0  # counts what makes the slots of a batch stale
+
+    def settle(self) -> None:
+        """Commits every exchange under way: before slots move, and at the end of a task's training.
+
+        Raises:
+            StorageError: If a sample could not be read.
+        """
+        raise NotImplementedError
+
+    def receive(self, task: Task) -> None:
+        """Buffering: writes the samples of a new task to storage and fills the stream buffer.
+
+        Under a budget storage keeps some of them only, and the stream buffer takes its samples from these.
+
+        Raises:
+            InputError: If the store's budget does not hold a training sample of each class.
+            StorageError: If storage can't take them.
+        """
+        self.store(task)
+        shrunk = [] if self.storage.size_budget is None else np.flatnonzero(self._old_classes).tolist()
+        for label in (*shrunk, *task.classes):
+            self._stored[label] = self.storage.count(label)
+        self._drop_evicted()
+        kept = (task.train_ids & ORDINAL_MASK) < self._stored[labels_of(task.train_ids)]
+        self.stream_buffer.begin(task.train_ids[kept], self._select_rng)
+        # from the data set, which is at hand, rather than from the store that has just been written
+        order = np.argsort(task.train_ids)
+        for wanted in in_chunks(self.stream_buffer.missing()):
+            positions = order[np.searchsorted(task.train_ids, wanted, sorter=order)]
+            self.stream_buffer.array.append(task.train.read(positions), wanted)
+        self.rotation.begin()
+
+    def store(self, task: Task) -> None:
+        """Writes the samples of a task to storage; those that are there are left as they are.
+
+        Raises:
+            InputError: If the store's budget does not hold a training sample of each class.
+            StorageError: If storage can't take them.
+        """
+        parts = ("validation", task.validation, task.validation_ids), ("train", task.train, task.train_ids)
+        for part, samples, ids in parts:  # validation first: under a budget, training samples get what it leaves
+            # every prefix and, on average, every block of neighbours holds the classes alike
+            order = np.argsort(ids & ORDINAL_MASK, kind="stable")
+            for chunk in in_chunks(order[~self.storage.holds(ids[order], part)]):
+                self.storage.put(ids[chunk], samples.read(chunk), part)
+
+    def retain(self, task: Task) -> None:
+        """Flushing: the episodic memory takes samples of the stream buffer, and old classes make room."""
+        self.settle()
+        self._layout += 1
+        self._old_classes[list(task.classes)] = True
+        self.episodic_memory.classes = np.flatnonzero(self._old_classes)
+        ids = self.stream_buffer.array.ids  # at the turn of a pass, a sample may be there twice
+        self.stream_buffer.array.discard(np.setdiff1d(np.arange(len(ids)), np.unique(ids, return_index=True)[1]))
+        self._balance_episodic(self.config.episodic_size)
+        self.stream_buffer.clear()
+        self.rotation.begin()
+
+    def resize(self, config: MemoryConfig) -> None:
+        """Applies a configuration between two epochs.
+
+        What fits is kept; new room in the stream buffer, and in a hierarchical episodic memory, is filled from storage.
+
+        Raises:
+            InputError: If the process may not take as much; nothing is changed then.
+        """
+        if config == self.config:
+            return
+        size = config.stream_size + config.episodic_size
+        grows = size > self.config.stream_size + self.config.episodic_size
+        # smaller buffers are never refused: where memory is short, they are the remedy
+        self._check(config, size - len(self.stream_buffer) - len(self.episodic_memory) if grows else 0)
+        self.settle()
+        self._layout += 1
+        if config.stream_size != self.config.stream_size:
+            if self.rotation.position.fetched > len(self.stream_buffer):  # it is no longer a prefix of its order
+                self.rotation.resize(config.stream_size, self.storage)
+            else:
+                self.stream_buffer.resize(config.stream_size)
+                fill_stream(self.storage, self.stream_buffer)
+                self.rotation.begin()
+        if config.episodic_size != self.config.episodic_size:
+            self._balance_episodic(config.episodic_size)
+            self.rotation.position.pack = self.rotation.position.pack[:0]
+        self.config = config
+
+    def _balance_episodic(self, capacity: int) -> None:
+        """Brings the episodic memory to a capacity, class-balanced over the old classes.
+
+        Classes that have too few samples are filled from the stream buffer (when its task has just ended) and then,
+        in a hierarchical memory, from storage.
+        """
+        memory, buffer = self.episodic_memory, self.stream_buffer.array
+        num_labels = len(self._stored)
+        flushed = np.where(self._old_classes, np.bincount(buffer.labels, minlength=num_labels), 0)
+        quotas = balanced_quotas(capacity, self.reachable(flushed))
+        memory.rebalance(capacity, quotas, self._select_rng)
+        lacking = quotas - memory.class_counts(num_labels)
+        slots = self._select_rng.permutation(np.flatnonzero(flushed[buffer.labels]))
+        slots = slots[rank_in_class(buffer.labels[slots]) < lacking[buffer.labels[slots]]]
+        for chunk in in_chunks(slots):
+            memory.add(*buffer.copy_of(chunk))
+        if not self.hierarchical:
+            return
+        lacking = quotas - memory.class_counts(num_labels)
+        ids = memory.draw_absent(np.repeat(np.arange(num_labels), lacking), self._select_rng)
+        fill_episodic(self.storage, memory, ids[ids >= 0])
+        if (empty := np.flatnonzero((quotas > 0) & (memory.class_counts(num_labels) == 0))).size:
+            raise no_sample_left(self.storage, int(empty[0]))
+
+    def _drop_evicted(self) -> None:
+        """Drops from RAM what storage has evicted, so that ids are enough to say in a checkpoint what RAM holds."""
+        memory, ids = self.episodic_memory, self.episodic_memory.array.ids
+        evicted = np.flatnonzero((ids & ORDINAL_MASK) >= self._stored[labels_of(ids)])
+        memory.array.discard(evicted)
+        memory.extend(self._stored)
+        if len(evicted):
+            self._layout += 1
+            self._balance_episodic(self.config.episodic_size)
+
+    def _check(self, config: MemoryConfig, added: int) -> None:
+        """Refuses to swap without a hierarchy, and what both buffers, `added` samples fuller, would not find room for.
+
+        Each may fit alone, and the system gives memory only as slots are filled: too late for a sentence.
+        """
+        if config.swap_ratio > 0 and not self.hierarchical:
+            raise InputError("A single-level memory can't swap; set swap_ratio to 0 or make the memory hierarchical.")
+        check_available(added * self.slot_bytes, f"A memory of {config.stream_size} + {config.episodic_size} samples")
+
+    @property
+    def stored(self) -> int:
+        """Training samples on storage."""
+        return int(self._stored.sum())
+
+    def reachable(self, flushed: np.ndarray | int = 0) -> np.ndarray:
+        """Old samples that training can see, by class, `(num_classes,) int64`: on storage, or held where single-level.
+
+        Args:
+            flushed: Samples by class that are about to be flushed into the episodic memory.
+        """
+        held = self.episodic_memory.class_counts(len(self._stored))
+        return np.where(self._old_classes, self._stored if self.hierarchical else held + flushed, 0)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes of RAM that the two buffers take when full; a byte a stored sample comes on top."""
+        return self.stream_buffer.array.allocated_bytes + self.episodic_memory.array.allocated_bytes
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of RAM that say what is on storage: five a stored sample, and some a class."""
+        own = self._stored.nbytes + self._old_classes.nbytes
+        return self.storage.index_bytes + self.episodic_memory.index_bytes + own
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of RAM that one sample takes in either buffer, label and id included; the mean of encoded samples."""
+        return self.storage.fingerprint.slot_bytes
+
+    def validation_ids(self) -> np.ndarray:
+        """Ids of the validation samples of every class seen so far, `(n,) int64`."""
+        # After a resume, storage may know more classes than have been received.
+        counts = np.where(self._stored > 0, self.storage.counts(len(self._stored), "validation"), 0)
+        return make_ids(np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(n) for n in counts]))
+
+    def fill(self) -> list[dict[str, object]]:
+        """Samples and bytes of each tier by class, one row each, ready for a DataFrame."""
+        size, labels = self.storage.fingerprint.sample_bytes, len(self._stored)
+        held = np.bincount(self.stream_buffer.array.labels, minlength=labels)
+        replayed = self.episodic_memory.class_counts(labels)
+        tiers = (("stream buffer", held), ("episodic memory", replayed), ("storage", self._stored))
+        rows = ((tier, label, int(count)) for tier, counts in tiers for label, count in enumerate(counts))
+        return [{"tier": t, "label": label, "samples": n, "size_bytes": n * size} for t, label, n in rows]
+
+    def _tiers(self) -> list[dict[str, str]]:
+        """What each tier holds, one row each; encoded samples count with their mean size."""
+        tiers = (
+            ("stream buffer", (len(self.stream_buffer), self.config.stream_size), self.slot_bytes),
+            ("episodic memory", (len(self.episodic_memory), self.config.episodic_size), self.slot_bytes),
+            ("storage", (self.stored,), self.storage.fingerprint.sample_bytes),
+        )
+        return [
+            {
+                "tier": tier,
+                "samples": " of ".join(f"{count:,}" for count in counts),
+                "size": " of ".join(size_text(count * size_bytes) for count in counts),
+            }
+            for tier, counts, size_bytes in tiers
+        ]
+
+    def __repr__(self) -> str:
+        tiers = "; ".join("{tier} {samples} samples ({size})".format_map(row) for row in self._tiers())
+        return f"TieredMemory({tiers}; swap ratio {self.config.swap_ratio:g})"
+
+    def _repr_html_(self) -> str:
+        return grid(f"Tiered memory, swap ratio {self.config.swap_ratio:g}", self._tiers())
