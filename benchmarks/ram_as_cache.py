@@ -97,13 +97,18 @@ def report() -> None:
             final, mean = 100 * group["final"], 100 * group["incremental"]
             rows.append({
                 "RAM": label, "slots": int(group["slots"].mean()), "visits": f"{group['visits'].mean():,.0f}",
-                "final accuracy, %": f"{final.mean():.1f} ± {final.std():.1f}",
-                "average incremental, %": f"{mean.mean():.1f} ± {mean.std():.1f}",
-                "against all in RAM, points (95 %)": f"{less.mean():+.1f} ± {error:.1f}",
+                "final accuracy, %": _spread(final.mean(), final.std()),
+                "average incremental, %": _spread(mean.mean(), mean.std()),
+                "against all in RAM, points (95 %)": _spread(less.mean(), error, "+"),
                 "fetched": f"{group['fetched'].mean():,.0f}", "seeds": len(group),
             })  # fmt: skip
         parts += [f"## {name}, preset `{SETS[name][0]}`", pd.DataFrame(rows).to_markdown(index=False)]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _spread(mean: float, deviation: float, sign: str = "") -> str:
+    """A mean and its spread, if more than one seed tells it."""
+    return f"{mean:{sign}.1f}" + ("" if np.isnan(deviation) else f" ± {deviation:.1f}")
 
 
 _INTRODUCTION = """# RAM is a cache
