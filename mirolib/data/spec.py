@@ -10,6 +10,9 @@ from typing import Any
 
 from mirolib.base.errors import InputError
 
+EPOCHS = ("buffers", "task")
+"""What an epoch passes over: each slot of both buffers once, or each of the task's samples once."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -84,8 +87,8 @@ class Preset:
         stones = self.milestones
         if not isinstance(stones, tuple | list) or not all(isinstance(s, Real) and s > 0 for s in stones):
             raise InputError(f"A preset's milestones are {stones!r}; give epochs, such as (30, 60).")
-        if self.epoch_of not in ("buffers", "task"):
-            raise InputError(f"A preset's epoch_of is {self.epoch_of!r}; choose buffers or task.")
+        if self.epoch_of not in EPOCHS:
+            raise InputError(f"A preset's epoch_of is {self.epoch_of!r}; choose {' or '.join(EPOCHS)}.")
         if self.epoch_of == "buffers" and self.epochs % 1:
             raise InputError(f"epochs is {self.epochs}; an epoch of the buffers is not parted: give a whole number.")
         if stones and self.schedule != "milestones":

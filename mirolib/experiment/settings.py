@@ -14,13 +14,14 @@ from typing import Any
 
 from mirolib.base.errors import InputError
 from mirolib.controller import SELECTORS, ProbeProfiler, Profiler, SelectionContext, TrialProfiler, full_training
+from mirolib.data.spec import EPOCHS
 from mirolib.learning.learner import LOSSES
 from mirolib.learning.methods import METHODS
 from mirolib.learning.models import MODELS
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.budget import parse_amount, parse_budget, parse_size
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.rotation import EPOCHS, replays
+from mirolib.memory.rotation import replays
 from mirolib.memory.wear import medium_name
 
 CONTROLLERS = ("miro", "fixed", "whole-budget", "random")

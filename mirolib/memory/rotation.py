@@ -25,10 +25,6 @@ RATIOS = ("sqrt", "classes")
 """Replayed samples for each new one, by name: the root of old ÷ new classes, or old ÷ new classes."""
 
 
-EPOCHS = ("buffers", "task")
-"""What an epoch passes over: each slot of both buffers once, or each of the task's samples once."""
-
-
 def replays(name: str, ratio: float | str, old: int = 1, new: int = 1) -> float:
     """Replayed samples for each new one.
 
@@ -75,12 +71,12 @@ class Rotation:
             seed: Seed of all orders.
         """
         self._stream, self._episodic, self._seed = stream, episodic, seed
+        self._shuffled: tuple[np.ndarray | None, int, np.ndarray] = (None, 0, stream.order)
         self.begin()
 
     def begin(self) -> None:
         """Begins with what the buffers hold: after a task has arrived, and after they changed size."""
-        nothing = np.zeros(0, dtype=np.int64)
-        self.position = Position(np.arange(len(self._stream)), len(self._stream), nothing)
+        self.position = Position(np.arange(len(self._stream)), len(self._stream), np.zeros(0, dtype=np.int64))
 
     def resize(self, capacity: int, storage: Storage) -> None:
         """Changes the number of slots and goes on with the pass: what waits comes first, then what it has not fetched.
@@ -150,7 +146,10 @@ class Rotation:
     def _turn(self, turn: int) -> np.ndarray:
         """The ids of the task in the order in which a pass fetches them."""
         order = self._stream.order
-        return np.random.default_rng([self._seed, int(order[0]) >> 32, turn]).permutation(order) if turn else order
+        if self._shuffled[0] is not order or self._shuffled[1] != turn:  # asked for at each step, and as long as a task
+            rng = np.random.default_rng([self._seed, int(order[0]) >> 32, turn])
+            self._shuffled = (order, turn, rng.permutation(order) if turn else order)
+        return self._shuffled[2]
 
     def _upcoming(self, count: int) -> np.ndarray:
         """The next ids of the task, `(count,) int64`, one random order after another."""

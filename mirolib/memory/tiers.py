@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from mirolib.base.display import grid, size_text
@@ -15,7 +17,7 @@ from mirolib.memory.rotation import Rotation
 from mirolib.memory.storage import Storage
 
 
-class Tiers:
+class Tiers(ABC):
     """Stream buffer, episodic memory and storage; `TieredMemory` trains from them."""
 
     _select_rng: np.random.Generator
@@ -32,13 +34,9 @@ class Tiers:
         self._old_classes = np.zeros(num_classes, dtype=bool)
         self._layout = 0  # counts what makes the slots of a batch stale
 
+    @abstractmethod
     def settle(self) -> None:
-        """Commits every exchange under way: before slots move, and at the end of a task's training.
-
-        Raises:
-            StorageError: If a sample could not be read.
-        """
-        raise NotImplementedError
+        """Commits every exchange under way; see `TieredMemory`."""
 
     def receive(self, task: Task) -> None:
         """Buffering: writes the samples of a new task to storage and fills the stream buffer.
