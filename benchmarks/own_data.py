@@ -170,8 +170,8 @@ continual learner is asked to beat; it does where few samples were learnt for lo
 A task begins with 0.3 of the backbone's weights and 0.7 of those it had before any training
 (`Preset(warm_start=...)`). `python -m benchmarks.own_data warm CASE`, on two seeds that no page reports: the hundred
 classes of images end at 39.9 % with it and at 17.1 % without, the ten classes at 82.7 and 74.2 %. Tried by hand,
-without a command: digits, two medical tables and tables of 10 and 100 classes changed by less than a point; the CIFAR-100
-preset, whose networks are trained for longer on more, lost one with half of the weights: presets keep all."""
+without a command: digits, two medical tables and tables of 10 and 100 classes changed by less than a point; the
+CIFAR-100 preset, whose networks are trained for longer on more, lost one with half of the weights: presets keep all."""
 
 
 if __name__ == "__main__":
