@@ -27,11 +27,12 @@ class EpochRecord:
 
     Attributes:
         task: Index of the task.
-        epoch: Index of the epoch within it.
+        epoch: Index of the epoch within it, or of the round, where an epoch is long.
         config: Sizes and swap ratio in force.
         loss: Mean training loss over the epoch's samples.
         swaps: Swapping during the epoch.
         duration_s: Seconds.
+        epochs_done: Epochs of the task trained when it ended, parts of one included.
     """
 
     task: int
@@ -40,6 +41,7 @@ class EpochRecord:
     loss: float
     swaps: SwapCounts
     duration_s: float
+    epochs_done: float
 
     @property
     def stall_share(self) -> float:

@@ -54,7 +54,7 @@ class ResourceMonitor:
         memory: TieredMemory,
         budget: MemoryBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
-        injectors: Sequence[Callable[[int], None]] = (),
+        injectors: Sequence[Callable[[float], None]] = (),
     ) -> None:
         """A monitor of one memory.
 
@@ -69,11 +69,11 @@ class ResourceMonitor:
         self._memory, self._clock, self._injectors = memory, clock, injectors
         self._next_look, self.short = clock(), False
 
-    def probe(self, epochs_done: int = 0, last: EpochRecord | None = None) -> Resources:
+    def probe(self, epochs_done: float = 0.0, last: EpochRecord | None = None) -> Resources:
         """The state now.
 
         Args:
-            epochs_done: Epochs trained since the run began.
+            epochs_done: Epochs trained since the run began, parts of one included.
             last: The epoch of training that has just ended, if one has.
         """
         for inject in self._injectors:

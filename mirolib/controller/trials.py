@@ -49,17 +49,19 @@ class TrialProfiler(Profiler):
     def scores(self, request: ProfileRequest) -> np.ndarray:
         """Validation accuracy of each candidate's clone."""
         learner, live = request.learner, request.memory
+        trail = int(learner.epochs if self.trail_epochs is None else min(self.trail_epochs, learner.epochs))
+        ahead = min(self.checkpoint_epochs, int(learner.epochs) - trail)  # beyond a task's epochs its rate is zero
         seeds = iter(np.random.SeedSequence(request.seed).generate_state(2 * len(request.candidates) + 2).tolist())
         scaled = [self._scaled(request, config) for config in request.candidates]
         # A model with dropout draws from PyTorch's own generator, which must be left as it was.
         with torch.random.fork_rng(devices=[learner.device] if learner.device.type == "cuda" else []):
             checkpoint = learner.clone(next(seeds))
             if self.checkpoint_epochs:
-                _train(checkpoint, live, next(seeds), scaled[len(scaled) // 2], self.checkpoint_epochs)
+                _train(checkpoint, live, next(seeds), scaled[len(scaled) // 2], ahead)
             found = []
             for config in scaled:
                 clone = checkpoint.clone(next(seeds))
-                _train(clone, live, next(seeds), config, self.trail_epochs or learner.rounds, request.task)
+                _train(clone, live, next(seeds), config, trail, request.task)
                 found.append(request.accuracy(clone))
         return np.array(found)
 

@@ -110,7 +110,9 @@ class Experiment:
         preset = replace(spec.preset(filled.preset), epoch_of=chosen["epoch_of"]).with_epochs(chosen["epochs"])
         stones = preset.milestones if chosen["schedule"] == "milestones" else ()
         preset, method = replace(preset, milestones=stones, **chosen), METHODS[filled.method](chosen["loss"])
-        learner = Learner(spec, preset, method=method, device=filled.device, seed=filled.seed)
+        learner = Learner(
+            spec, preset, method=method, device=filled.device, seed=filled.seed, round_steps=filled.round_steps
+        )
         name = filled.energy
         source = TraceSource.from_csv(name) if name.endswith(".csv") else choose() if name == "auto" else named(name)
         meter, controller = EnergyMeter(source), _controller(filled, config, source.kind)

@@ -124,7 +124,7 @@ class During(AbstractContextManager["During"]):
         self._first, self._last, self._what = first, last, what
         self._stack: ExitStack | None = None
 
-    def __call__(self, epochs_done: int) -> None:
+    def __call__(self, epochs_done: float) -> None:
         """Begins or ends as the run goes on."""
         due = self._first <= epochs_done < self._last
         if due and self._stack is None:

@@ -129,6 +129,13 @@ class Loop:
         )
 
     @property
+    def epochs_done(self) -> float:
+        """Epochs trained since the run began, parts of one included; any thread may ask."""
+        now, done = self._now, len(self.records)
+        within = now.epochs[-1].epochs_done if now and now.index == done and now.epochs else 0.0
+        return done * self._learner.epochs + within
+
+    @property
     def events(self) -> list[Event]:
         """The controller's decisions so far, those of the task under way included; any thread may ask."""
         # copied first: the training thread appends while a dashboard reads
@@ -149,17 +156,16 @@ class Loop:
             A record after each epoch of training, before the controller adapts to it, and one after each task.
         """
         learner, memory, meter = self._learner, self._memory, self.meter
-        total = len(self._stream) * learner.rounds
-        done = len(self.records) * learner.rounds + (len(self._now.epochs) if self._now else 0)
-        with meter.sampling(), tqdm(total=total, initial=done, unit="epoch", disable=not progress) as bar:
+        total = len(self._stream) * learner.epochs
+        with meter.sampling(), tqdm(total=total, initial=self.epochs_done, unit="epoch", disable=not progress) as bar:
             for index in range(len(self.records), len(self._stream)):
                 task = self._stream[index]
                 now = self._now or self._arrive(task)
                 with meter.window("train", index):
-                    for epoch in range(len(now.epochs), learner.rounds):
-                        self._adapt(now, epoch)
-                        now.epochs.append(self._train(now, epoch))
-                        bar.update()
+                    while learner.epochs_done < learner.epochs:
+                        self._adapt(now, len(now.epochs))
+                        now.epochs.append(self._train(now, len(now.epochs)))
+                        bar.update(round(self.epochs_done, 2) - bar.n)
                         yield now.epochs[-1]
                     # exchanges under way are committed, not dropped: the run is the same however late the disk is
                     memory.settle()
@@ -177,33 +183,33 @@ class Loop:
             learner.grow(task.classes)
             learner.method.begin(learner, task, memory)
         with self.meter.window("profile", task.index):
-            resources = self._resources.probe(task.index * learner.rounds)
+            resources = self._resources.probe(self.epochs_done)
             self._choice = self._controller.choose(task, learner, memory, resources), resources
         self._now = TaskProgress(task.index, memory.counts, self._choice[0].trials)
         return self._now
 
-    def _adapt(self, now: TaskProgress, epoch: int) -> None:
-        """Brings the memory to what was chosen for the task, then to what the resources before an epoch allow."""
+    def _adapt(self, now: TaskProgress, number: int) -> None:
+        """Brings the memory to what was chosen for the task, then to what the resources before a round allow."""
         if self._choice is not None:
             # within the window `train`: filling the buffers anew is a cost of the choice, not of choosing
             decision, resources = self._choice
             self._choice = None
             self._apply(decision, now, -1, resources)
         last = now.epochs[-1] if now.epochs else None
-        resources = self._resources.probe(now.index * self._learner.rounds + epoch, last)
-        self._apply(self._controller.adapt(self._memory.config, resources), now, epoch, resources)
+        resources = self._resources.probe(self.epochs_done, last)
+        self._apply(self._controller.adapt(self._memory.config, resources), now, number, resources)
 
-    def _train(self, now: TaskProgress, epoch: int) -> EpochRecord:
-        """Trains one epoch and says what it was."""
-        memory, monitor = self._memory, self._resources
+    def _train(self, now: TaskProgress, number: int) -> EpochRecord:
+        """Trains one round and says what it was."""
+        learner, memory, monitor = self._learner, self._memory, self._resources
         start, before = time.monotonic(), memory.counts
-        loss = train_epoch(self._learner, memory, monitor.is_short)
+        loss = train_epoch(learner, memory, monitor.is_short, learner.round_end(memory))
         swaps, duration_s = memory.counts - before, time.monotonic() - start
-        record = EpochRecord(now.index, epoch, memory.config, loss, swaps, duration_s)
-        if monitor.short and epoch == self._learner.rounds - 1:
-            # memory ran out in the last epoch: the next task's choice would come too late
-            resources = monitor.probe(now.index * self._learner.rounds + epoch)
-            self._apply(self._controller.adapt(memory.config, resources), now, epoch + 1, resources)
+        record = EpochRecord(now.index, number, memory.config, loss, swaps, duration_s, learner.epochs_done)
+        if monitor.short and learner.epochs_done == learner.epochs:
+            # memory ran out in the last round: the next task's choice would come too late
+            resources = monitor.probe((now.index + 1) * learner.epochs)
+            self._apply(self._controller.adapt(memory.config, resources), now, number + 1, resources)
         return record
 
     def _apply(self, decision: Decision, now: TaskProgress, epoch: int, resources: Resources) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from mirolib.base.errors import InputError
 from mirolib.controller import SELECTORS, ProbeProfiler, Profiler, SelectionContext, TrialProfiler, full_training
 from mirolib.data.spec import EPOCHS
-from mirolib.learning.learner import LOSSES
+from mirolib.learning.learner import LOSSES, ROUND_STEPS
 from mirolib.learning.methods import METHODS
 from mirolib.learning.models import MODELS
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
@@ -142,6 +142,9 @@ class RunSettings:
         None, "old samples for a new one: a number, sqrt or classes; None: the preset's", replays
     )
     epochs: int | float | None = _setting(None, "passes over the task or the buffers; None: the preset's", _above_0)
+    round_steps: int = _setting(
+        ROUND_STEPS, "steps after which an epoch of the task is looked at, kept in a checkpoint, paused", _above_0
+    )
     batch_size: int | None = _setting(None, "samples in a training step; None: the preset's", _above_0)
     optimizer: str | None = _setting(None, "sgd or adamw; None: the preset's", choices=OPTIMIZERS)
     schedule: str | None = _setting(

@@ -88,7 +88,7 @@ def swapping_cost(
     pairs: int = 8,
     progress: bool = True,
 ) -> Difference:
-    """What swapping costs in the second task: epochs with every replayed sample exchanged against epochs with none.
+    """What swapping costs in the second task: epochs with all exchanged that can be, against epochs with nothing.
 
     Args:
         settings: The experiment; sizes come from it, or from its preset. Its controller and swap ratio play no part.

@@ -24,6 +24,9 @@ from mirolib.learning.models import ExpandingHead, build_model, evaluating, feat
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.tiered import Batch, TieredMemory
 
+ROUND_STEPS = 1000
+"""Most training steps from one round to the next, unless told otherwise."""
+
 _EVALUATION_BATCH = 512  # bounds the memory of a forward pass, however many samples are given
 
 logger = logging.getLogger(__name__)
@@ -142,6 +145,7 @@ class Learner:
         method: Method | None = None,
         device: str = "cpu",
         seed: int = 0,
+        round_steps: int = ROUND_STEPS,
     ) -> None:
         """A learner that knows no class yet.
 
@@ -152,6 +156,7 @@ class Learner:
             method: The continual-learning method; experience replay by default.
             device: A PyTorch device, such as `cpu` or `cuda:0`.
             seed: Seed of the weights and of the augmentation.
+            round_steps: Most steps of a round: a longer epoch of the task is parted.
 
         Raises:
             InputError: If the device can't be used, the model is unknown or its output is no feature vector.
@@ -161,7 +166,7 @@ class Learner:
             raise InputError(f"method is {method!r}; give an object such as ExperienceReplay() or BiC().")
         self.method = method or ExperienceReplay(settings.loss)
         self.device = _usable(device)
-        self.epochs, self.batch_size = settings.epochs, settings.batch_size
+        self.epochs, self.batch_size, self.round_steps = settings.epochs, settings.batch_size, round_steps
         children = np.random.SeedSequence([seed, 3]).generate_state(3).tolist()
         # Channels last trains convolutions faster; a model of the user's own may count on the other layout.
         self._layout = torch.contiguous_format
@@ -181,10 +186,14 @@ class Learner:
         if self.batch_size == 1 and any(isinstance(m, norm) and m.training for m in self.backbone.modules()):
             raise InputError("The model normalises over batches, and batch_size is 1; choose 2 or more.")
 
-    @property
-    def rounds(self) -> int:
-        """Epochs of a task, the last of which may be a part of one."""
-        return math.ceil(self.epochs)
+    def round_end(self, memory: TieredMemory) -> float:
+        """Epochs of the task that are done when the next round ends: an epoch, or a part of a long one of the task."""
+        if self.settings.epoch_of == "buffers":
+            return self.epochs_done + 1
+        ratio, samples = self.settings.replay_ratio if self.method.replays else 0, len(memory.stream_buffer.order)
+        parts = math.ceil(samples * (1 + memory.replays(ratio)) / self.batch_size / self.round_steps)
+        end = (math.floor(self.epochs_done * parts + 1e-9) + 1) / parts
+        return end if (self.epochs - end) * samples >= self.batch_size else self.epochs  # no rest below a batch
 
     @property
     def num_classes(self) -> int:
@@ -214,7 +223,7 @@ class Learner:
         self._optimizer = (make if callable(make) else OPTIMIZERS[make])(parameters, self.settings)
         for group in self._optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-        self.epochs_done = 0
+        self.epochs_done = 0.0
 
     def state(self) -> State:
         """Weights, optimiser, schedule, generators and what the method remembers, for a checkpoint."""
@@ -325,13 +334,16 @@ class Learner:
         return right / len(samples)
 
 
-def train_epoch(learner: Learner, memory: TieredMemory, stop: Callable[[], bool] = lambda: False) -> float:
+def train_epoch(
+    learner: Learner, memory: TieredMemory, stop: Callable[[], bool] = lambda: False, end: float | None = None
+) -> float:
     """One pass over the task, or over stream buffer and episodic memory, exchanging samples with storage on the way.
 
     Args:
         learner: What is trained.
         memory: What it is trained on.
-        stop: Asked after each step; true ends the epoch there.
+        stop: Asked after each step; true ends it there.
+        end: Epochs of the task that are done then; one more by default.
 
     Returns:
         The mean training loss over its samples.
@@ -339,10 +351,12 @@ def train_epoch(learner: Learner, memory: TieredMemory, stop: Callable[[], bool]
     learner.method.begin_epoch(learner, memory)
     total, samples, done = torch.zeros((), device=learner.device), 0, 0
     method, settings = learner.method, learner.settings
+    end = learner.epochs_done + 1 if end is None else end
     if settings.epoch_of == "task":
         whole = len(memory.stream_buffer.order)
-        share = min(1.0, learner.epochs - learner.epochs_done)
-        batches = memory.passes(learner.batch_size, settings.replay_ratio if method.replays else 0, share)
+        first, last = round(learner.epochs_done * whole), round(end * whole)
+        ratio = settings.replay_ratio if method.replays else 0
+        batches = memory.passes(learner.batch_size, ratio, learner.epochs_done, end)
     else:
         whole = len(memory.stream_buffer) + (len(memory.episodic_memory) if method.replays else 0)
         batches = memory.batches(learner.batch_size, replay=method.replays)
@@ -354,7 +368,8 @@ def train_epoch(learner: Learner, memory: TieredMemory, stop: Callable[[], bool]
         memory.swap(batch)
         if stop():
             break
-    learner.epochs_done += 1
+    # where a pass was stopped, the next round goes on with it
+    learner.epochs_done = (first + done) / whole if settings.epoch_of == "task" and first + done < last else end
     loss = float(total) / samples
     if not math.isfinite(loss):
         logger.warning("The training loss is %s: training has diverged; choose a lower learning rate.", loss)

@@ -20,6 +20,6 @@ SCHEDULES: dict[str, Callable[[Preset, float], float]] = {
     "constant": lambda settings, done: 1.0,
     "milestones": lambda settings, done: settings.gamma ** sum(done >= stone for stone in settings.milestones),
     # constant, then in a straight line to zero over the last share of the task's work
-    "falling": lambda settings, done: min(1.0, (1 - done / settings.epochs) / settings.fall),
+    "falling": lambda settings, done: min(1.0, max(0.0, 1 - done / settings.epochs) / settings.fall),
 }
 """Factor of the learning rate after so many epochs of a task, parts of one included."""

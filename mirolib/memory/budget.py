@@ -19,11 +19,11 @@ class MemoryBudget(ABC):
     """Most bytes of RAM that the two buffers may take, which may change while a run goes on."""
 
     @abstractmethod
-    def read(self, epochs_done: int, used_bytes: int) -> int | None:
+    def read(self, epochs_done: float, used_bytes: int) -> int | None:
         """The budget now.
 
         Args:
-            epochs_done: Epochs trained since the run began.
+            epochs_done: Epochs trained since the run began, parts of one included.
             used_bytes: Bytes that the buffers take when full.
 
         Returns:
@@ -55,7 +55,7 @@ class BudgetSchedule(MemoryBudget):
                 )
         self._steps = dict(sorted(steps.items()))
 
-    def read(self, epochs_done: int, used_bytes: int) -> int | None:
+    def read(self, epochs_done: float, used_bytes: int) -> int | None:
         """The last entry that has begun."""
         begun = [size_bytes for epoch, size_bytes in self._steps.items() if epoch <= epochs_done]
         return begun[-1] if begun else None
@@ -72,7 +72,7 @@ class LiveBudget(MemoryBudget):
         """Begins with `size_bytes`."""
         self.size_bytes = size_bytes
 
-    def read(self, epochs_done: int, used_bytes: int) -> int | None:
+    def read(self, epochs_done: float, used_bytes: int) -> int | None:
         """What it is set to."""
         return self.size_bytes
 
@@ -97,7 +97,7 @@ class SystemBudget(MemoryBudget):
             )
         self._share, self._reserve, self._least = share, reserve_bytes, least_bytes
 
-    def read(self, epochs_done: int, used_bytes: int) -> int | None:
+    def read(self, epochs_done: float, used_bytes: int) -> int | None:
         """The share of what is available beyond the reserve, the buffers' own memory counted as available."""
         room = int(self._share * (self.available_bytes() - self._reserve + used_bytes))
         return max(room, used_bytes // 2, self._least)  # buffers shrink step by step

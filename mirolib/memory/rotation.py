@@ -103,14 +103,18 @@ class Rotation:
         """Whether the stream buffer holds all of the task."""
         return len(self._stream) >= len(self._stream.order)
 
-    def steps(self, batch_size: int, ratio: float, share: float, lag: int) -> Iterator[tuple[int, int]]:
-        """New and replayed samples of each step of a share of a pass.
+    def steps(self, batch_size: int, ratio: float, begin: float, end: float, lag: int) -> Iterator[tuple[int, int]]:
+        """New and replayed samples of each step from `begin` to `end`, in passes.
 
         Raises:
             InputError: If the stream buffer is too small for such batches while others are under way.
         """
-        new = round(share * len(self._stream.order))
-        old = round(ratio * new) if len(self._episodic) else 0
+        samples = len(self._stream.order)
+        # the parts of a pass add up to it
+        new, old = (round(end * many) - round(begin * many) for many in (samples, ratio * samples))
+        old = old if len(self._episodic) else 0
+        if new + old < min(2, batch_size):
+            raise InputError(f"{end - begin:g} of an epoch is {new} of {samples} samples; raise epochs.")
         count = max(1, min(-(-(new + old) // batch_size), (new + old) // min(2, batch_size)))
         ends = np.linspace(0, new + old, count + 1).round().astype(int)
         sizes = np.diff(np.stack([ends * new // max(1, new + old), ends], axis=1), axis=0) @ [[1, -1], [0, 1]]

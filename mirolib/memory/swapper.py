@@ -45,7 +45,8 @@ class SwapCounts:
         steps: Training steps.
         replayed: Samples replayed from the episodic memory.
         swapped: Samples exchanged with storage.
-        streamed: Samples of the task at hand that were fetched, where the stream buffer swaps too.
+        passed: Samples of the task at hand that were trained on, where they pass through the stream buffer.
+        streamed: Those of them that were fetched for it.
         unavailable: Exchanges left out because storage had no further sample of the class.
         stall_s: Seconds that training waited for storage.
     """
@@ -55,6 +56,7 @@ class SwapCounts:
     swapped: int = 0
     unavailable: int = 0
     stall_s: float = 0.0
+    passed: int = 0
     streamed: int = 0
 
     def __add__(self, more: SwapCounts) -> SwapCounts:

@@ -124,7 +124,14 @@ class TieredMemory(Tiers):
         for part in np.array_split(order, max(1, min(-(-total // batch_size), total // min(2, batch_size)))):
             yield from self._gathered(part[part < streamed], part[part >= streamed] - streamed)
 
-    def passes(self, batch_size: int, replay_ratio: float | str, share: float = 1.0) -> Iterator[Batch]:
+    def replays(self, replay_ratio: float | str) -> float:
+        """Replayed samples for each new one of the task at hand, of a number or a name from `RATIOS`."""
+        old, new = len(self.episodic_memory.classes), len(np.unique(labels_of(self.stream_buffer.order)))
+        return replays("replay_ratio", replay_ratio, old, new)
+
+    def passes(
+        self, batch_size: int, replay_ratio: float | str, begin: float = 0.0, end: float = 1.0
+    ) -> Iterator[Batch]:
         """One pass over all samples of the task, however few the stream buffer holds, with old ones beside them.
 
         `swap` must be called with each batch before the next.
@@ -132,16 +139,16 @@ class TieredMemory(Tiers):
         Args:
             batch_size: Most samples in a batch.
             replay_ratio: Replayed samples for each new one: a number, or a name from `RATIOS`; 0 leaves them out.
-            share: Share of the pass after which it ends.
+            begin: Passes done so far, where it goes on within one.
+            end: Where it ends.
 
         Raises:
             InputError: If the stream buffer is too small for such batches, or the ratio is none.
         """
-        old, new = len(self.episodic_memory.classes), len(np.unique(labels_of(self.stream_buffer.order)))
-        ratio, rotation = replays("replay_ratio", replay_ratio, old, new), self.rotation
-        if rotation.whole:
+        ratio, rotation = self.replays(replay_ratio), self.rotation
+        if rotation.whole and begin == int(begin):
             rotation.shuffle(self._batch_rng)
-        for streamed, replayed in rotation.steps(batch_size, ratio, share, self._lag):
+        for streamed, replayed in rotation.steps(batch_size, ratio, begin, end, self._lag):
             slots = rotation.new(streamed), rotation.replayed(replayed, self._batch_rng)
             yield from self._gathered(*slots, passing=True)
 
@@ -283,4 +290,6 @@ class TieredMemory(Tiers):
     def counts(self) -> SwapCounts:
         """Swapping so far."""
         streamed = self._streamer.counts
-        return self._swapper.counts + SwapCounts(stall_s=streamed.stall_s, streamed=streamed.swapped)
+        return self._swapper.counts + SwapCounts(
+            stall_s=streamed.stall_s, passed=streamed.replayed, streamed=streamed.swapped
+        )

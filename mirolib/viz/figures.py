@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
+from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from mirolib.base.errors import InputError
@@ -225,6 +226,13 @@ def trials(table: pd.DataFrame) -> go.Figure:
     return plot.update_layout(template=_TEMPLATE, width=900, height=110 + 290 * height, margin={"t": 90}, title=title)
 
 
+def elapsed_epochs(tasks: ArrayLike, done: ArrayLike) -> np.ndarray:
+    """Epochs trained since the run began when each round ended, `(n,)`, of its tasks' indices and epochs done."""
+    of_task = np.asarray(done, dtype=float)
+    is_first = np.diff(np.asarray(tasks), prepend=-1) != 0
+    return np.where(is_first, of_task, np.diff(of_task, prepend=0.0)).cumsum()
+
+
 def decisions(result: Run) -> go.Figure:
     """Over the epochs of a run: buffer sizes under the memory budget, swap ratio, and the wait for storage.
 
@@ -232,7 +240,8 @@ def decisions(result: Run) -> go.Figure:
     """
     epochs, events = result.epochs, result.events
     slot_bytes = result.tasks["memory_bytes"].iloc[-1] / (epochs["stream_size"] + epochs["episodic_size"]).iloc[-1]
-    x = np.arange(len(epochs))
+    ends = elapsed_epochs(epochs["task"], epochs["epochs_done"])
+    x = np.concatenate([[0], ends[:-1]])  # where each begins
     plot = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.5, 0.25, 0.25])
     for column, name in (("episodic_size", "episodic memory"), ("stream_size", "stream buffer")):
         plot.add_scatter(x=x, y=epochs[column], name=name, mode="lines", stackgroup="sizes",
@@ -240,8 +249,8 @@ def decisions(result: Run) -> go.Figure:
     plot.add_scatter(x=x, y=epochs["swap_ratio"], name="swap ratio", line_shape="hv", row=2, col=1)
     plot.add_scatter(x=x, y=100 * epochs["stall_share"], name="wait for storage", row=3, col=1)
     if len(events):
-        per_task = epochs.groupby("task").size().max()
-        at = events["task"] * per_task + events["epoch"].clip(lower=0)
+        before = np.searchsorted(epochs["task"], events["task"]) + events["epoch"].clip(lower=0)
+        at = pd.Series(np.concatenate([[0], ends])[before])
         limited = events["memory_budget_bytes"].notna()
         plot.add_scatter(x=at[limited], y=events.loc[limited, "memory_budget_bytes"] / slot_bytes, name="memory budget",
                          line={"shape": "hv", "dash": "dash", "color": _RED}, row=1, col=1)  # fmt: skip
@@ -250,7 +259,7 @@ def decisions(result: Run) -> go.Figure:
                          marker={"symbol": "triangle-up", "size": 10, "color": _RED},
                          text=events.loc[within, "reason"], row=1, col=1)  # fmt: skip
     for task in range(1, len(result.tasks)):
-        plot.add_vline(x=int((epochs["task"] < task).sum()) - 0.5, line_dash="dot", line_width=1)
+        plot.add_vline(x=ends[epochs["task"] < task][-1], line_dash="dot", line_width=1)
     plot.update_yaxes(title_text="samples", rangemode="tozero", row=1, col=1)
     plot.update_yaxes(title_text="ratio", range=[0, 1.05], row=2, col=1)
     plot.update_yaxes(title_text="wait, %", rangemode="tozero", row=3, col=1)

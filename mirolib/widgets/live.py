@@ -105,7 +105,7 @@ class LiveRun:
     def share(self) -> float:
         """Share of its epochs that are done, in [0, 1]."""
         run = self.experiment
-        return len(self._epochs) / (len(run.stream) * run.learner.rounds) if run else 0.0
+        return run.loop.epochs_done / (len(run.stream) * run.learner.epochs) if run else 0.0
 
     @property
     def sentence(self) -> str:
@@ -113,10 +113,10 @@ class LiveRun:
         problem = str(self.error or "") if isinstance(self.error, MiroError | None) else repr(self.error)
         if (recorded := self._recorded) is None:
             return problem or "Loading the data set and making the parts of the run."
-        tasks, epochs = len(recorded.experiment.stream), recorded.experiment.learner.rounds
+        tasks, epochs = len(recorded.experiment.stream), recorded.experiment.learner.epochs
         records = recorded.experiment.loop.records
-        task, epoch = divmod(len(self._epochs), epochs)
-        here = f"task {min(task + 1, tasks)} of {tasks}, {epoch} of {epochs} epochs done"
+        task, done = divmod(recorded.experiment.loop.epochs_done, epochs)
+        here = f"task {min(int(task) + 1, tasks)} of {tasks}, {done:.3g} of {epochs:.3g} epochs done"
         kept = f"what the {len(records)} finished tasks left is in {recorded.folder.path}"
         if self.state == "finished":
             return f"Finished: average accuracy {records[-1].average_accuracy:.1%} over {tasks} tasks; {kept}."
@@ -183,6 +183,6 @@ class LiveRun:
             fill=(len(memory.stream_buffer), len(memory.episodic_memory)),
             slot_bytes=memory.slot_bytes,
             stored=memory.stored,
-            budget_bytes=self.experiment.resources.budget.read(len(epochs), memory.allocated_bytes),
+            budget_bytes=self.experiment.resources.budget.read(loop.epochs_done, memory.allocated_bytes),
             pace=pace,
         )

@@ -13,7 +13,7 @@ import pandas as pd
 from mirolib.base.display import size_text
 from mirolib.memory.config import MemoryConfig
 from mirolib.records import EpochRecord, Event, TaskRecord
-from mirolib.viz.figures import OKABE_ITO
+from mirolib.viz.figures import OKABE_ITO, elapsed_epochs
 from mirolib.widgets.pace import NO_PACE, Pace
 from mirolib.widgets.svg import Axis, Band, Line, chart, number
 
@@ -78,20 +78,26 @@ def pace(state: Snapshot) -> str:
     return chart(title, Axis("time, s"), Axis(unit), [line], bands)
 
 
+def _epochs(state: Snapshot) -> np.ndarray:
+    """Epochs trained since the run began at the end of each."""
+    return elapsed_epochs([epoch.task for epoch in state.epochs], [epoch.epochs_done for epoch in state.epochs])
+
+
 def sizes(state: Snapshot) -> str:
     """Buffer sizes over the epochs, under the memory budget."""
-    x = np.arange(1, len(state.epochs) + 1)
+    x = _epochs(state)
     stream = np.array([epoch.config.stream_size for epoch in state.epochs], dtype=float)
     both = stream + np.array([epoch.config.episodic_size for epoch in state.epochs], dtype=float)
     lines = [
         Line("stream buffer", x, stream, _STREAM, step=True),
         Line("with episodic memory", x, both, _EPISODIC, step=True),
     ]
+    ends = [0, *x]
     budgets = [  # max: -1 is on arrival of its task
-        (sum(epoch.task < event.task for epoch in state.epochs) + max(0, event.epoch), event.memory_budget_bytes)
+        (ends[sum(epoch.task < event.task for epoch in state.epochs) + max(0, event.epoch)], event.memory_budget_bytes)
         for event in state.events
     ]
-    known = [(at, size) for at, size in [*budgets, (len(state.epochs), state.budget_bytes)] if size is not None]
+    known = [(at, size) for at, size in [*budgets, (ends[-1], state.budget_bytes)] if size is not None]
     if known:
         at, size = np.array(known).T
         lines.append(Line("memory budget", at, size / state.slot_bytes, _BUDGET, step=True, dash="6 3"))
@@ -99,14 +105,16 @@ def sizes(state: Snapshot) -> str:
 
 
 def swapping(state: Snapshot) -> str:
-    """Swap ratio in force, share of the replayed samples really swapped, and share of time waiting, by epoch."""
-    x = np.arange(1, len(state.epochs) + 1)
+    """Swap ratio in force, shares of both buffers' samples really exchanged, and share of time waiting, by epoch."""
+    x = _epochs(state)
     ratio = 100 * np.array([epoch.config.swap_ratio for epoch in state.epochs])
     swapped = 100 * np.array([epoch.swaps.swapped / max(1, epoch.swaps.replayed) for epoch in state.epochs])
+    streamed = 100 * np.array([epoch.swaps.streamed / max(1, epoch.swaps.passed) for epoch in state.epochs])
     stalled = 100 * np.array([epoch.stall_share for epoch in state.epochs])
     lines = [
         Line("swap ratio", x, ratio, OKABE_ITO[2], step=True, dash="6 3"),
-        Line("swapped", x, swapped, OKABE_ITO[0]),
+        Line("episodic memory exchanged", x, swapped, _EPISODIC),
+        *([Line("stream buffer exchanged", x, streamed, _STREAM)] if streamed.any() else []),
         Line("waiting for storage", x, stalled, _BUDGET),
     ]
     return chart("Swapping and stall", Axis("epoch", whole=True), Axis("share, %", 0, 100), lines)
@@ -119,7 +127,7 @@ def memory(state: Snapshot) -> str:
     bars = _bar("stream buffer", state.fill[0], config.stream_size, state.slot_bytes, _STREAM)
     bars += _bar("episodic memory", state.fill[1], config.episodic_size, state.slot_bytes, _EPISODIC)
     last = state.epochs[-1] if state.epochs else None
-    rate = f"{last.swaps.swapped / last.duration_s:,.0f}" if last else "0"
+    rate = f"{(last.swaps.swapped + last.swaps.streamed) / last.duration_s:,.0f}" if last else "0"
     stall = f"{last.stall_share:.1%}" if last else "0 %"
     size = (config.stream_size + config.episodic_size) * state.slot_bytes
     budget = "no budget" if state.budget_bytes is None else f"budget {size_text(state.budget_bytes)}"

@@ -103,8 +103,11 @@ class Run:
 
     @property
     def epochs(self) -> pd.DataFrame:
-        """One row an epoch: sizes, loss, swaps and stall time."""
-        return self.tables["swaps"]
+        """One row an epoch, or a round of a long one: sizes, loss, swaps and stall time."""
+        table = self.tables["swaps"]
+        return (
+            table if "epochs_done" in table else table.assign(epochs_done=table["epoch"] + 1.0)
+        )  # of a former version
 
     @property
     def energy(self) -> pd.DataFrame:

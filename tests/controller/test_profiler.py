@@ -67,9 +67,9 @@ def test_the_work_of_profiling_is_in_the_books_to_the_sample(make_memory):
     task, one, memory = arrived(make_memory)
     before = replace(one.tally)
     candidates = [MemoryConfig(10, 8, 1.0), MemoryConfig(20, 18, 1.0)]
-    TrialProfiler(1.0, 2, 3).scores(TrialProfiler().request(task, one, memory, candidates, 0))
+    TrialProfiler(1.0, 1, 2).scores(TrialProfiler().request(task, one, memory, candidates, 0))
     validation = 8  # 2 of 20 samples are held out of each of 4 classes
-    assert one.tally.visits - before.visits == 2 * 38 + 3 * (18 + 38)
+    assert one.tally.visits - before.visits == 38 + 2 * (18 + 38)
     assert one.tally.forward_visits - before.forward_visits == 2 * validation
     for swap_ratio, old in ((1.0, 32), (0.0, 18)):
         probed = [replace(c, swap_ratio=swap_ratio) for c in candidates]

@@ -164,7 +164,7 @@ def test_waiting_at_the_end_of_a_task_is_in_its_books(make_memory):
 def test_resource_monitor_reads_the_stall_share_of_the_last_epoch(make_memory):
     memory = make_memory(STREAM, CONFIG)
     monitor = ResourceMonitor(memory, BudgetSchedule({0: 10_000}))
-    epoch = EpochRecord(0, 0, CONFIG, 0.5, SwapCounts(stall_s=1.0), 4.0)
+    epoch = EpochRecord(0, 0, CONFIG, 0.5, SwapCounts(stall_s=1.0), 4.0, 1.0)
     first, second = monitor.probe(1, epoch), monitor.probe(2)
     assert (first.stall_share, second.stall_share) == (0.25, 0.0)
     assert first.after_epoch and not second.after_epoch
@@ -216,6 +216,45 @@ def test_the_last_epoch_of_a_task_may_be_a_part_of_one(tmp_path):
     assert experiment.learner.tally.visits == pytest.approx(sum(visits), abs=4)
     with pytest.raises(InputError, match="epochs is 1.5; an epoch of the buffers is not parted"):
         Experiment.build(replace(settings, epoch_of="buffers", replay_ratio=None), tmp_path / "other")
+
+
+def passing(folder, **changes):
+    """A run with epochs of the task, 20 steps each."""
+    settings = RunSettings(
+        "digits", tasks=2, epoch_of="task", epochs=1.5, replay_ratio=1, stream_size=80, episodic_size=20,
+        swap_ratio=1.0, batch_size=16, controller="fixed", energy="none", **changes,
+    )  # fmt: skip
+    return Experiment.build(settings, folder)
+
+
+def test_a_long_epoch_is_parted_into_rounds(tmp_path):
+    experiment = passing(tmp_path, round_steps=15)
+    sizes = [len(task.train) for task in experiment.stream]
+    steps = [size * (1 + index) / 16 for index, size in enumerate(sizes)]
+    records = list(experiment.run(progress=False))
+    for record, of_epoch in zip(records, steps, strict=True):
+        parts = math.ceil(of_epoch / 15)
+        ends = [min(1.5, (number + 1) / parts) for number in range(math.ceil(1.5 * parts))]
+        assert [one.epochs_done for one in record.epochs] == ends
+        assert all(one.swaps.steps <= 16 for one in record.epochs)
+    whole = passing(tmp_path / "whole")
+    assert [len(record.epochs) for record in whole.run(progress=False)] == [2, 2]
+    assert experiment.learner.tally.visits == pytest.approx(whole.learner.tally.visits, abs=4)
+
+
+def test_a_shortage_within_a_pass_ends_the_round_and_the_next_goes_on_with_it(tmp_path, monkeypatch):
+    experiment = passing(tmp_path)
+    seen, looks = [], iter([False] * 4 + [True] + [False] * 1000)
+    monkeypatch.setattr(experiment.resources, "is_short", lambda: next(looks))
+    step = experiment.learner.step
+    monkeypatch.setattr(
+        experiment.learner, "step",
+        lambda batch: seen.extend(experiment.memory.stream_buffer.array.ids_at(batch.streamed).tolist()) or step(batch),
+    )  # fmt: skip
+    first = next(experiment.run(progress=False))
+    assert len(first.epochs) == 3 and 0 < first.epochs[0].epochs_done < first.epochs[1].epochs_done == 1
+    samples = len(experiment.stream[0].train)
+    assert len(set(seen[:samples])) == samples and len(seen) == round(1.5 * samples)
 
 
 @pytest.mark.parametrize(

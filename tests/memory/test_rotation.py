@@ -23,10 +23,10 @@ def seen(memory, batch):
     return new.tolist(), old.tolist()
 
 
-def passed(memory, batch_size=6, ratio=1.0, share=1.0):
+def passed(memory, batch_size=6, ratio=1.0, begin=0.0, end=1.0):
     """Ids of the task and of old samples that a pass trains on."""
     new, old = [], []
-    for batch in memory.passes(batch_size, ratio, share):
+    for batch in memory.passes(batch_size, ratio, begin, end):
         assert len(batch.labels) <= batch_size
         for found, more in zip((new, old), seen(memory, batch), strict=True):
             found += more
@@ -59,8 +59,8 @@ def test_every_pass_sees_each_sample_of_the_task_once(make_memory, slots, batch_
 
 def test_a_part_of_a_pass_is_gone_on_with_where_it_ended(make_memory):
     memory = at_task(make_memory, 1, MemoryConfig(20, 7, 1.0))
-    parts = [passed(memory, share=share)[0] for share in (0.25, 0.5, 0.25)]
-    assert [len(part) for part in parts] == [9, 18, 9]
+    parts = [passed(memory, begin=begin, end=end)[0] for begin, end in ((0, 0.3), (0.3, 0.6), (0.6, 1.0))]
+    assert [len(part) for part in parts] == [11, 11, 14]
     assert sorted(np.concatenate(parts).tolist()) == sorted(TASKS[1].train_ids.tolist())
 
 
@@ -100,7 +100,7 @@ def test_a_slow_disk_changes_nothing(make_memory):
 def test_a_restored_memory_goes_on_as_if_nothing_had_been(make_memory, config):
     memory = at_task(make_memory, 2, config)
     passed(memory)
-    for batch in memory.passes(6, 1.0, 0.4):  # leaves exchanges under way
+    for batch in memory.passes(6, 1.0, end=0.4):  # leaves exchanges under way
         memory.swap(batch)
     state = memory.state()
     again = TieredMemory(memory.storage, config, STREAM.num_classes)
