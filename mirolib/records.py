@@ -62,7 +62,7 @@ class Event:
         task: Index of the task.
         epoch: Index of the epoch before which it took effect; -1 where the configuration was chosen for the task.
         config: Sizes and swap ratio from then on.
-        memory_bytes: Bytes of RAM that the two buffers take from then on.
+        memory_bytes: Bytes of RAM that the slots of the two buffers take from then on.
         memory_budget_bytes: Most bytes they may take; None for no limit.
         stall_share: Share of the last epoch that training waited for storage, in [0, 1]; NaN where there was none.
         reason: Why.
@@ -88,7 +88,7 @@ class TaskRecord:
         num_tasks: Number of tasks in the stream.
         classes: Names of its classes.
         config: Sizes and swap ratio in force at its end.
-        memory_bytes: Bytes of RAM that the two buffers take at these sizes.
+        memory_bytes: Bytes of RAM at these sizes: slots, samples on their way, and the index of what is stored.
         accuracies: Test accuracy in [0, 1] on each task so far, among all classes so far.
         average_accuracy: Their mean.
         average_incremental_accuracy: Mean of the average accuracies up to this task.

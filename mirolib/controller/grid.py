@@ -56,9 +56,9 @@ def candidate_grid(
     fitting = [pair for pair in wanted if samples is None or sum(pair) <= samples]
     if not fitting:
         raise InputError(
-            f"The memory budget of {budget_bytes:,} bytes holds {samples} samples, but the smallest configuration "
-            f"needs {sum(wanted[0])} ({wanted[0][0]} in the stream buffer, {wanted[0][1]} in the episodic memory); "
-            "raise the budget, or give smaller sizes."
+            f"The memory budget leaves {budget_bytes:,} bytes for slots, {samples} samples, but the smallest "
+            f"configuration needs {sum(wanted[0])} ({wanted[0][0]} in the stream buffer, {wanted[0][1]} in the "
+            "episodic memory); raise the budget, or give smaller sizes."
         )
     kept = np.unique(np.linspace(0, len(fitting) - 1, min(limit, len(fitting))).round().astype(int))
     return [MemoryConfig(fitting[index][0], fitting[index][1], swap_ratio) for index in kept]

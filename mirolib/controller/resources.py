@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mirolib.memory.budget import BudgetSchedule, MemoryBudget
+from mirolib.memory.budget import BudgetSchedule, MemoryBudget, SlotBytes
 from mirolib.memory.tiered import TieredMemory
 from mirolib.records import EpochRecord
 
@@ -18,7 +18,8 @@ class Resources:
     """State of memory and I/O, read once an epoch (paper: Fig. 8, probe).
 
     Attributes:
-        memory_budget_bytes: Most bytes the two buffers may take; None for no limit.
+        memory_budget_bytes: Most bytes that slots may take, None for no limit: a budget in bytes less what RAM holds
+            beside them.
         stall_s: Seconds of the last epoch that training waited for storage; 0 where no epoch has just ended.
         elapsed_s: Seconds that epoch took; 0 where none has just ended.
         swap_ratio_cap: Highest swap ratio that is allowed, in [0, 1].
@@ -81,6 +82,8 @@ class ResourceMonitor:
         stall_s, elapsed_s = (last.swaps.stall_s, last.duration_s) if last else (0.0, 0.0)
         # a budget of free memory counts in what the buffers have taken of it already
         budget = self.budget.read(epochs_done, self._memory.allocated_bytes)
+        if budget is not None and not isinstance(budget, SlotBytes):
+            budget = max(0, budget - self._memory.overhead_bytes)
         return Resources(budget, stall_s, elapsed_s, self.swap_ratio_cap)
 
     def is_short(self) -> bool:

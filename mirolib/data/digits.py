@@ -16,7 +16,7 @@ DIGITS = DatasetSpec(
     mean=(0.305,),
     std=(0.376,),
     presets={
-        "small": Preset("cnn", tasks=5, epochs=17, batch_size=16, lr=0.05, stream_size=250, episodic_size=50,
+        "small": Preset("cnn", tasks=5, epochs=9, batch_size=16, lr=0.05, stream_size=250, episodic_size=50,
                         swap_ratio=0.2),
     },
     source="scikit-learn's bundled copy of the UCI ML hand-written digits (test set), 1,797 images of 8x8",

@@ -17,12 +17,13 @@ DSADS = DatasetSpec(
     sample_shape=(1, 125, 45),
     sample_dtype="float32",
     presets={
-        "small": Preset("cnn1d", tasks=6, epochs=20, batch_size=16, lr=0.05, stream_size=300, episodic_size=100,
+        "small": Preset("cnn1d", tasks=6, epochs=11, batch_size=16, lr=0.05, stream_size=300, episodic_size=100,
                         swap_ratio=1.0, per_class=96, test_per_class=24),
         "medium": Preset("cnn1d", tasks=9, epochs=20, batch_size=16, lr=0.05, stream_size=180, episodic_size=400,
                          swap_ratio=1.0, per_class=96, test_per_class=24),
         "paper": Preset("resnet18", tasks=10, epochs=10, batch_size=16, lr=1e-3, weight_decay=1e-4,
-                        loss="bce", schedule="constant", stream_size=768, episodic_size=500, swap_ratio=0.25),
+                        epoch_of="buffers", loss="bce", schedule="constant", stream_size=768, episodic_size=500,
+                        swap_ratio=0.25),
     },
     source="https://archive.ics.uci.edu/dataset/256/daily+and+sports+activities, 9,120 segments of 5 s at 25 Hz from "
     "45 sensor channels",

@@ -23,10 +23,10 @@ IMAGENET1K = DatasetSpec(
     std=(0.229, 0.224, 0.225),
     flip=True,
     presets={
-        "small": Preset("cnn", tasks=5, epochs=120, batch_size=16, lr=0.05, stream_size=100, episodic_size=50,
+        "small": Preset("cnn", tasks=5, epochs=52.5, batch_size=16, lr=0.05, stream_size=100, episodic_size=50,
                         swap_ratio=1.0, classes=10, per_class=80, test_per_class=20, image_size=32),
         "paper": Preset("resnet18", tasks=50, epochs=60, batch_size=128, lr=2.0, weight_decay=1e-5,
-                        loss="bce", schedule="milestones", milestones=(20, 30, 40, 50), gamma=0.2,
+                        epoch_of="buffers", loss="bce", schedule="milestones", milestones=(20, 30, 40, 50), gamma=0.2,
                         stream_size=26000, episodic_size=20000, swap_ratio=1.0),
     },
     source="https://image-net.org/challenges/LSVRC/2012/, training and validation images of the classification task",

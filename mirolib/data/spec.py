@@ -61,7 +61,7 @@ class Preset:
     schedule: str = "falling"
     fall: float = 0.5
     warm_start: float = 1.0
-    epoch_of: str = "buffers"
+    epoch_of: str = "task"
     replay_ratio: float | str = "sqrt"
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -94,9 +94,14 @@ class Preset:
         if stones and self.schedule != "milestones":
             raise InputError(f"Milestones go with the schedule milestones, and it is {self.schedule!r}; choose one.")
 
-    def with_epochs(self, epochs: float) -> Preset:
-        """The same for another number of epochs: milestones keep their share of them."""
-        return replace(self, epochs=epochs, milestones=tuple(s * epochs / self.epochs for s in self.milestones))
+    def with_epochs(self, epochs: float, epoch_of: str = "") -> Preset:
+        """The same for another number of epochs, or of another kind: milestones keep their share of them."""
+        return replace(
+            self,
+            epochs=epochs,
+            epoch_of=epoch_of or self.epoch_of,
+            milestones=tuple(s * epochs / self.epochs for s in self.milestones),
+        )
 
 
 _RANGES = {

@@ -38,10 +38,10 @@ URBANSOUND8K = DatasetSpec(
     mean=(0.56,),
     std=(0.21,),
     presets={
-        "small": Preset("cnn", tasks=5, epochs=20, batch_size=10, lr=0.05, stream_size=18, episodic_size=20,
+        "small": Preset("cnn", tasks=5, epochs=17, batch_size=10, lr=0.05, stream_size=18, episodic_size=20,
                         swap_ratio=1.0, per_class=10, test_per_class=50),
         "paper": Preset("resnet18", tasks=10, epochs=100, batch_size=10, lr=1e-3, weight_decay=1e-3,
-                        loss="bce", schedule="milestones", milestones=(30, 60), gamma=2.0,
+                        epoch_of="buffers", loss="bce", schedule="milestones", milestones=(30, 60), gamma=2.0,
                         stream_size=1000, episodic_size=100, swap_ratio=0.5),
     },
     source="https://urbansounddataset.weebly.com/urbansound8k.html, doi:10.5281/zenodo.1203745; 8,732 clips",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mirolib.controller import (
@@ -19,7 +20,7 @@ from mirolib.controller import (
     WholeBudgetController,
 )
 from mirolib.controller.resources import ResourceMonitor
-from mirolib.data import Dataset, load_dataset
+from mirolib.data import Dataset, Preset, load_dataset
 from mirolib.data.stream import TaskStream
 from mirolib.energy import EnergyMeter, Kind, TraceSource, choose, named
 from mirolib.experiment.injectors import During
@@ -31,6 +32,7 @@ from mirolib.learning.schedules import RATES
 from mirolib.memory.available_memory import explain_memory_errors
 from mirolib.memory.budget import parse_budget, parse_size, store_budget
 from mirolib.memory.config import MemoryConfig
+from mirolib.memory.rotation import replays
 from mirolib.memory.storage import Storage
 from mirolib.memory.store_file import Fingerprint
 from mirolib.memory.tiered import TieredMemory
@@ -107,7 +109,7 @@ class Experiment:
         config = MemoryConfig(stream_size, episodic_size, default(filled.swap_ratio, 0.0))
         check_sizes(config, stream)
         chosen = {name: value for name in _FROM_PRESET if (value := getattr(filled, name)) is not None}
-        preset = replace(spec.preset(filled.preset), epoch_of=chosen["epoch_of"]).with_epochs(chosen["epochs"])
+        preset = spec.preset(filled.preset).with_epochs(chosen["epochs"], chosen["epoch_of"])
         stones = preset.milestones if chosen["schedule"] == "milestones" else ()
         preset, method = replace(preset, milestones=stones, **chosen), METHODS[filled.method](chosen["loss"])
         learner = Learner(
@@ -162,7 +164,9 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
     own = {name: getattr(preset, name) for name in _FROM_PRESET}
     if settings.controller != "fixed":  # the others price sizes by epochs of the buffers
         own["epoch_of"] = "buffers"
-    if default(settings.epoch_of, own["epoch_of"]) == "buffers":  # whose slots are replayed once each
+    epoch_of = default(settings.epoch_of, own["epoch_of"])
+    own["epochs"] = _epochs(preset, epoch_of, total)
+    if epoch_of == "buffers":  # whose slots are replayed once each
         own["replay_ratio"] = None
     if callable(preset.optimizer):  # it has no name that could be written down
         own["optimizer"] = None
@@ -183,6 +187,18 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
         **{name: default(getattr(settings, name), own[name]) for name in _FROM_PRESET},
     )
     return stream, filled
+
+
+def _epochs(preset: Preset, epoch_of: str, total: int) -> float:
+    """A preset's epochs, or as many of the other kind as make about the same visits at its sizes."""
+    if epoch_of == preset.epoch_of:
+        return preset.epochs
+    share, before = total / preset.tasks, np.arange(preset.tasks)
+    of_task = share * (1 + np.mean([replays("replay_ratio", preset.replay_ratio, int(old)) for old in before]))
+    of_buffers = min(preset.stream_size, share) + np.minimum(preset.episodic_size, before * share).mean()
+    if epoch_of == "buffers":
+        return max(1, round(float(preset.epochs * of_task / of_buffers)))
+    return max(0.01, round(float(preset.epochs * of_buffers / of_task), 2))
 
 
 def _controller(filled: RunSettings, config: MemoryConfig, energy_kind: Kind) -> Controller:

@@ -236,7 +236,7 @@ class Loop:
             num_tasks=len(self._stream),
             classes=tuple(self._stream.class_names[label] for label in task.classes),
             config=memory.config,
-            memory_bytes=memory.allocated_bytes,
+            memory_bytes=memory.memory_bytes,
             accuracies=tuple(matrix.values[task.index, : task.index + 1].tolist()),
             average_accuracy=matrix.average_accuracy,
             average_incremental_accuracy=matrix.average_incremental_accuracy,

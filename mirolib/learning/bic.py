@@ -7,7 +7,8 @@ equations are named below. Own choices, where the paper leaves it open or this l
   serve, an equal number of each class. A controller's scores look at the same samples.
 - Stage 2 is a convex problem in two unknowns and is solved to its minimum on logits that are computed once, with a weak
   pull towards the identity, without which separable samples would send alpha to infinity.
-- Swapping lowers the distillation weight, as CarM advises; by how much is `BiC.swap_factor`.
+- Swapping lowers the distillation weight, as CarM advises: the more, the more of the stored old samples training can
+  reach; by how much is `BiC.swap_factor`.
 """
 
 from __future__ import annotations
@@ -155,8 +156,8 @@ class BiC(Method):
 
     Attributes:
         temperature: What logits are divided by in distillation (the paper's T).
-        swap_factor: What the distillation weight is multiplied by at swap ratio 1, in [0, 1]; in between linearly, so
-            that it is untouched without swapping. Swapped-in samples bring back what the old model would have to tell.
+        swap_factor: What the distillation weight is multiplied by where training can reach all stored old samples, in
+            [0, 1]; in between linearly. Samples bring back what the old model would have to tell.
         per_class: Most validation samples of a class in stage 2; no class gets more than any other has.
         pull: Weight, in samples, of stage 2's pull towards the identity.
         layers: The bias layer of each finished task but the first.
@@ -172,7 +173,7 @@ class BiC(Method):
     layers: tuple[BiasLayer, ...] = field(default=(), init=False)
     _layer: BiasLayer | None = field(default=None, init=False, repr=False)
     _old: _Frozen | None = field(default=None, init=False, repr=False)
-    _swap_ratio: float = field(default=0.0, init=False, repr=False)
+    _reach: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.temperature > 0 or not 0 <= self.swap_factor <= 1 or self.per_class < 1 or not self.pull >= 0:
@@ -181,15 +182,15 @@ class BiC(Method):
                 f"more; got {self.temperature}, {self.swap_factor}, {self.per_class} and {self.pull}."
             )
 
-    def distillation_weight(self, old: int, classes: int, swap_ratio: float = 0.0) -> float:
-        """Weight of the distillation loss beside the cross-entropy, in [0, 1) (the paper's lambda, without swapping).
+    def distillation_weight(self, old: int, classes: int, reach: float = 0.0) -> float:
+        """Weight of the distillation loss beside the cross-entropy, in [0, 1) (the paper's lambda at a reach of 0).
 
         Args:
             old: Old classes.
             classes: All classes.
-            swap_ratio: Share of replayed samples exchanged with storage, in [0, 1].
+            reach: Share of the stored old samples that training can reach, in [0, 1].
         """
-        return old / classes * (1 - (1 - self.swap_factor) * swap_ratio)
+        return old / classes * (1 - (1 - self.swap_factor) * reach)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Softmax cross-entropy over all classes, mean over the batch (Eq. 2)."""
@@ -211,8 +212,8 @@ class BiC(Method):
         self._old = _Frozen(learner.backbone, learner.head, first, self._layer) if first else None
 
     def begin_epoch(self, learner: Learner, memory: TieredMemory) -> None:
-        """Notes the swap ratio; once training has begun the last bias layer has served its time."""
-        self._swap_ratio, self._layer = memory.config.swap_ratio, None
+        """Notes how far training reaches at this swap ratio; the last bias layer has served its time."""
+        self._reach, self._layer = memory.reach(memory.config.swap_ratio * learner.replayed(memory)), None
 
     def step_loss(self, learner: Learner, inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy and, from the second task on, distillation (Eq. 3)."""
@@ -221,7 +222,7 @@ class BiC(Method):
             return classification
         distillation = distillation_loss(logits, self._old.logits(inputs), self.temperature)
         learner.tally.forward_visits += len(inputs)  # features() counts its own; this model is the method's
-        weight = self.distillation_weight(self._old.classes, logits.shape[1], self._swap_ratio)
+        weight = self.distillation_weight(self._old.classes, logits.shape[1], self._reach)
         return weight * distillation + (1 - weight) * classification
 
     def finish(self, learner: Learner, task: Task, memory: TieredMemory) -> None:
@@ -255,7 +256,7 @@ class BiC(Method):
         return {
             "layers": dumped(_Layers, self.layers),
             "layer": self._layer and dumped(BiasLayer, self._layer),
-            "swap_ratio": self._swap_ratio,
+            "reach": self._reach,
             "old": self._old and self._old.state(),
         }
 
@@ -263,7 +264,7 @@ class BiC(Method):
         """Takes back what `state` gave."""
         self.layers = loaded(_Layers, state["layers"])
         self._layer = state["layer"] and loaded(BiasLayer, state["layer"])
-        self._swap_ratio = state["swap_ratio"]
+        self._reach = state["reach"]
         self._old = state["old"] and _Frozen.restored(state["old"], learner)
 
     def correct(self, logits: Tensor) -> Tensor:

@@ -186,12 +186,20 @@ class Learner:
         if self.batch_size == 1 and any(isinstance(m, norm) and m.training for m in self.backbone.modules()):
             raise InputError("The model normalises over batches, and batch_size is 1; choose 2 or more.")
 
+    def replayed(self, memory: TieredMemory) -> float:
+        """Old samples that the task at hand replays over its epochs, as often as each."""
+        if not self.method.replays:
+            return 0.0
+        if self.settings.epoch_of == "buffers":
+            return self.epochs * len(memory.episodic_memory)
+        return self.epochs * len(memory.stream_buffer.order) * memory.replays(self.settings.replay_ratio)
+
     def round_end(self, memory: TieredMemory) -> float:
         """Epochs of the task that are done when the next round ends: an epoch, or a part of a long one of the task."""
         if self.settings.epoch_of == "buffers":
             return self.epochs_done + 1
-        ratio, samples = self.settings.replay_ratio if self.method.replays else 0, len(memory.stream_buffer.order)
-        parts = math.ceil(samples * (1 + memory.replays(ratio)) / self.batch_size / self.round_steps)
+        samples = len(memory.stream_buffer.order)
+        parts = math.ceil((samples + self.replayed(memory) / self.epochs) / self.batch_size / self.round_steps)
         end = (math.floor(self.epochs_done * parts + 1e-9) + 1) / parts
         return end if (self.epochs - end) * samples >= self.batch_size else self.epochs  # no rest below a batch
 

@@ -15,8 +15,12 @@ from mirolib.memory.store_file import HEADER, ROW, Fingerprint
 _UNITS = {"b": 1, "bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
+class SlotBytes(int):
+    """Bytes of slots alone, as a budget in samples counts them; any other holds all that RAM holds of the tiers."""
+
+
 class MemoryBudget(ABC):
-    """Most bytes of RAM that the two buffers may take, which may change while a run goes on."""
+    """Most bytes of RAM that the tiers may take, which may change while a run goes on."""
 
     @abstractmethod
     def read(self, epochs_done: float, used_bytes: int) -> int | None:
@@ -136,7 +140,8 @@ def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
             raise InputError(refusal)
         if int(epoch) in steps:
             raise InputError(f"The memory budget {text!r} names epoch {int(epoch)} twice; keep one amount for it.")
-        steps[int(epoch)] = None if amount == "none" else _bytes(amount, slot_bytes, refusal)
+        size = None if amount == "none" else _bytes(amount, slot_bytes, refusal)
+        steps[int(epoch)] = SlotBytes(size) if size is not None and "sample" in amount else size
     return BudgetSchedule(steps)
 
 

@@ -287,6 +287,11 @@ class TieredMemory(Tiers):
         self._streamer.restore(kept.streamer, self.rotation)
 
     @property
+    def staged(self) -> int:
+        """Most samples that were on their way into slots at once."""
+        return self._swapper.staged + self._streamer.staged
+
+    @property
     def counts(self) -> SwapCounts:
         """Swapping so far."""
         streamed = self._streamer.counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -172,10 +173,30 @@ class Tiers(ABC):
         held = self.episodic_memory.class_counts(len(self._stored))
         return np.where(self._old_classes, self._stored if self.hierarchical else held + flushed, 0)
 
+    def reach(self, drawn: float) -> float:
+        """Share of the stored old samples that training sees, in [0, 1]: those held, and so many drawn at random."""
+        stored, held = int(self._stored[self._old_classes].sum()), len(self.episodic_memory)
+        return 1 - (1 - held / stored) * math.exp(-drawn / stored) if stored else 0.0
+
     @property
     def allocated_bytes(self) -> int:
-        """Bytes of RAM that the two buffers take when full; a byte a stored sample comes on top."""
+        """Bytes of RAM that the slots of the two buffers take when full."""
         return self.stream_buffer.array.allocated_bytes + self.episodic_memory.array.allocated_bytes
+
+    @property
+    @abstractmethod
+    def staged(self) -> int:
+        """Most samples that were on their way into slots at once."""
+
+    @property
+    def overhead_bytes(self) -> int:
+        """Bytes of RAM beside the slots: samples on their way, and the index of what is on storage."""
+        return self.staged * self.slot_bytes + self.index_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of RAM in all: slots when full, samples on their way, and the index."""
+        return self.allocated_bytes + self.overhead_bytes
 
     @property
     def index_bytes(self) -> int:

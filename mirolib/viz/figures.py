@@ -161,14 +161,15 @@ def memory_fill(memory: TieredMemory, class_names: Sequence[str]) -> go.Figure:
     return plot.update_layout(template=_TEMPLATE, showlegend=False, margin={"t": 70}, width=900, height=330)
 
 
-def slot_history(ids: np.ndarray) -> go.Figure:
-    """How often each slot of the episodic memory has got another sample from storage, step by step.
+def slot_history(ids: np.ndarray, buffer: str = "episodic memory") -> go.Figure:
+    """How often each slot of a buffer has got another sample from storage, step by step.
 
     Args:
         ids: `(steps, slots) int64`, the id in each slot after each training step.
+        buffer: Which one it is.
     """
     exchanged = np.cumsum(np.diff(ids, axis=0, prepend=ids[:1]) != 0, axis=0)
-    plot = figure("Exchanges with storage so far, by slot of the episodic memory", "slot", "training step")
+    plot = figure(f"Exchanges with storage so far, by slot of the {buffer}", "slot", "training step")
     plot.add_heatmap(z=exchanged, colorscale="Viridis", colorbar={"title": "exchanges"})
     return plot.update_yaxes(autorange="reversed", showgrid=False)
 

@@ -12,7 +12,7 @@ from mirolib.base.errors import InputError, MiroError
 from mirolib.controller import least_samples
 from mirolib.experiment.experiment import Experiment
 from mirolib.experiment.injectors import During, Throttle
-from mirolib.memory.budget import LiveBudget
+from mirolib.memory.budget import LiveBudget, SlotBytes
 from mirolib.memory.storage import Storage
 from mirolib.records import EpochRecord
 from mirolib.widgets.pace import NO_PACE, Pace
@@ -166,7 +166,7 @@ class LiveRun:
                 f"A memory budget of {samples:,} samples does not hold the smallest configuration, {least:,} samples "
                 f"({size_text(least * slot_bytes)}): one of each class. The budget stays as it was."
             )
-        self.experiment.resources.budget = LiveBudget(None if samples is None else samples * slot_bytes)
+        self.experiment.resources.budget = LiveBudget(None if samples is None else SlotBytes(samples * slot_bytes))
 
     def snapshot(self, pace: Pace = NO_PACE) -> Snapshot:
         """The state of the run now, beside the pace that a `PaceSampler` has seen."""
