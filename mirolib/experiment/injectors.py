@@ -27,20 +27,12 @@ class Throttle(AbstractContextManager["Throttle"]):
     """Lets so many bytes of a store be read a second while the block lasts; the rate may be changed meanwhile."""
 
     def __init__(self, storage: Storage, rate_bytes_s: float | None) -> None:
-        """A throttle on the reads of `storage`.
-
-        Args:
-            storage: The store.
-            rate_bytes_s: Bytes a second; None lets everything pass.
-
-        Raises:
-            InputError: If the rate is not positive.
-        """
+        """A throttle on the reads of `storage`, at a rate as `set_rate` takes it."""
         self._storage, self._released, self._lock = storage, threading.Event(), threading.Lock()
         self.set_rate(rate_bytes_s)
 
     def set_rate(self, rate_bytes_s: float | None) -> None:
-        """Changes the rate in bytes a second; a read that waits under the old one goes on at once.
+        """Sets the rate in bytes a second, None for no limit; a read that waits under the old one goes on at once.
 
         Raises:
             InputError: If the rate is not positive.
@@ -113,7 +105,7 @@ def cold_cache(storage: Storage, every_s: float = 0.02) -> Iterator[None]:
         thread.join()
 
 
-class During(AbstractContextManager["During"]):
+class During(ExitStack):
     """An injector for `ResourceMonitor`: something acts from one epoch of a run on and ends at another.
 
     Used in a `with` block, it ends with it in any case.
@@ -121,28 +113,22 @@ class During(AbstractContextManager["During"]):
 
     def __init__(self, first: int, last: int, *what: AbstractContextManager[object]) -> None:
         """Acts while `first <= epochs done < last`."""
-        self._first, self._last, self._what = first, last, what
-        self._stack: ExitStack | None = None
+        super().__init__()
+        self._first, self._last, self._what, self._acts = first, last, what, False
 
     def __call__(self, epochs_done: float) -> None:
         """Begins or ends as the run goes on."""
         due = self._first <= epochs_done < self._last
-        if due and self._stack is None:
-            with ExitStack() as stack:
-                for one in self._what:
-                    stack.enter_context(one)
-                self._stack = stack.pop_all()
+        if due and not self._acts:
+            for one in self._what:
+                self.enter_context(one)
         elif not due:
             self.close()
+        self._acts = due
 
     def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends what acts."""
-        if self._stack is not None:
-            self._stack.close()
-            self._stack = None
+        super().__exit__(None, None, None)  # what acts ends as at its last epoch, whatever has ended the block
+        self._acts = False
 
 
 def throttling(first: int, last: int, rate_bytes_s: float) -> Callable[[Storage], During]:

@@ -22,11 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def overview(found: Sequence[State]) -> pd.DataFrame:
-    """One row a figure and study: `figure`, `data_set`, `notebook`, `status`, `note` and the `command` that fills it.
-
-    Args:
-        found: What `mirolib.paper.states` gives.
-    """
+    """A row a figure and study: `figure`, `data_set`, `notebook`, `status`, `note` and the `command` that fills it."""
     rows = []
     for state in found:
         for key in state.study.figures:
@@ -45,14 +41,11 @@ def usable(state: State) -> bool:
 def fill(preset: str, results: str | os.PathLike[str] | None = None) -> list[State]:
     """Runs the studies of a preset that are not finished, or left a table that can't be read, one after another.
 
-    One that fails doesn't stop the others.
+    One that fails doesn't stop the others; what is returned says how far each got.
 
     Args:
         preset: See `studies`.
         results: The folder of all results; see `mirolib.workbench.folder.results_folder`.
-
-    Returns:
-        How far each got.
 
     Raises:
         InputError: If there is no such preset.

@@ -63,12 +63,7 @@ def line(name: object, x: Iterable[object], y: Iterable[float], mode: str = "lin
 
 
 def beside(title: str, panels: Sequence[Panel]) -> go.Figure:
-    """Panels side by side, two in a row; lines of the same name have the same colour in all of them.
-
-    Args:
-        title: What they compare.
-        panels: One or more.
-    """
+    """Panels side by side, two in a row; lines of the same name have the same colour in all of them."""
     columns, rows = min(2, len(panels)), -(-len(panels) // 2)
     # the gap between rows holds a title of axis and one of panel, whatever the number of rows that share the height
     plot = make_subplots(rows, columns, subplot_titles=[panel.title for panel in panels],

@@ -31,16 +31,13 @@ _STYLE = Path(__file__).with_name("report.css").read_text("utf-8")
 def write_report(
     path: str | Path, runs: pd.DataFrame, unread: pd.DataFrame | None = None, *, places: bool = False
 ) -> Path:
-    """Writes runs to a file: every run a row as `.csv`, or a page that compares them as `.html`.
+    """Writes runs to a file, and returns it: every run a row as `.csv`, or a page that compares them as `.html`.
 
     Args:
         path: The file; its ending says which.
         runs: A row a run, as from `load_runs`.
         unread: What could not be read, as from `mirolib.workbench.compare.unreadable_runs`; the page names it.
         places: Whether the machine's name and folders stay in it, which are no concern of those a report is for.
-
-    Returns:
-        The file.
 
     Raises:
         InputError: If the ending is another, the file's folder isn't there, or there are no runs.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import random
-from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
@@ -18,41 +17,14 @@ from mirolib.viz import figures as plots
 _PACKAGES = ("mirolib", "torch", "numpy", "pandas", "plotly", "jupyterlab")
 
 
-@dataclass(frozen=True, repr=False)
-class Setup:
-    """What a notebook works with.
-
-    Attributes:
-        versions: Version by package, Python's among them.
-        device: The device that `auto` means here.
-        sensors: Name and scope of each energy source that can be read, the preferred one first.
-        theme: Theme of the plots.
-        seed: Seed of the notebook's own draws; None where they were left alone.
-        threads: Threads that PyTorch computes with.
-    """
-
-    versions: dict[str, str]
-    device: str
-    sensors: tuple[str, ...]
-    theme: str
-    seed: int | None
-    threads: int
-
-    def _facts(self) -> dict[str, str]:
-        seed = "not set" if self.seed is None else f"{self.seed} (Python, NumPy, PyTorch); a run has a seed of its own"
-        return {
-            "versions": ", ".join(f"{name} {number}" for name, number in self.versions.items()),
-            "device": f"{self.device}, threads: {self.threads}",
-            "energy": "; ".join(self.sensors) or "no sensor: work is counted instead",
-            "seed": seed,
-            "plots": f"{self.theme} theme",
-        }
+class Setup(dict[str, str]):
+    """What a notebook works with: `versions`, `device`, `energy`, `seed` and `plots`, in words."""
 
     def __repr__(self) -> str:
-        return "\n".join(f"{name}: {text}" for name, text in self._facts().items())
+        return "\n".join(f"{name}: {text}" for name, text in self.items())
 
     def _repr_html_(self) -> str:
-        return facts("Miro workbench", self._facts())
+        return facts("Miro workbench", self)
 
 
 def setup(*, theme: str = "auto", seed: int | None = None, threads: int | None = None) -> Setup:
@@ -78,11 +50,13 @@ def setup(*, theme: str = "auto", seed: int | None = None, threads: int | None =
     if threads is not None:
         torch.set_num_threads(threads)
     found = doctor().query("available and kind != 'none'")
+    versions = {"Python": platform.python_version()} | {package: version(package) for package in _PACKAGES}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    sensors = [f"{name}: {row['kind']}, {row['scope']}" for name, row in found.iterrows()]
     return Setup(
-        versions={"Python": platform.python_version()} | {package: version(package) for package in _PACKAGES},
-        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        sensors=tuple(f"{name}: {row['kind']}, {row['scope']}" for name, row in found.iterrows()),
-        theme=theme,
-        seed=seed,
-        threads=torch.get_num_threads(),
+        versions=", ".join(f"{name} {number}" for name, number in versions.items()),
+        device=f"{device}, threads: {torch.get_num_threads()}",
+        energy="; ".join(sensors) or "no sensor: work is counted instead",
+        seed="not set" if seed is None else f"{seed} (Python, NumPy, PyTorch); a run has a seed of its own",
+        plots=f"{theme} theme",
     )

@@ -19,11 +19,7 @@ _STYLE = {"description_width": "84px"}
 
 
 class SettingsForm:
-    """Fields for what is changed most from run to run; the other settings stay as they were given.
-
-    Attributes:
-        widget: What is shown.
-    """
+    """Fields, shown in `widget`, for what is changed most from run to run; other settings stay as they were given."""
 
     def __init__(self, settings: RunSettings, dataset: Dataset | None = None) -> None:
         """A form filled in from settings; it offers the user's own data set, or else those found on this machine.

@@ -46,14 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Band:
-    """A shaded stretch of the horizontal axis.
-
-    Attributes:
-        name: What it is; one entry a name in the legend.
-        start: Where it begins.
-        end: Where it ends.
-        colour: As CSS writes it.
-    """
+    """A stretch of the horizontal axis shaded in a CSS colour; those of one name share an entry in the legend."""
 
     name: str
     start: float
@@ -63,14 +56,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis.
-
-    Attributes:
-        title: Its title, with the unit.
-        least: Where it begins at the latest.
-        most: Where it ends at the earliest.
-        whole: Whether ticks are whole numbers.
-    """
+    """An axis from `least` to `most` or beyond; its title has the unit, its ticks are whole numbers if `whole`."""
 
     title: str
     least: float = 0.0
@@ -79,15 +65,7 @@ class Axis:
 
 
 def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line], bands: Sequence[Band] = ()) -> str:
-    """HTML of a chart with title and legend.
-
-    Args:
-        title: What it shows.
-        x: The horizontal axis; it grows with the lines.
-        y: The vertical axis; it grows with the lines.
-        lines: What is drawn; long lines are thinned out.
-        bands: What is shaded behind.
-    """
+    """HTML of a chart with title and legend; axes grow with the lines, long lines are thinned out, bands lie behind."""
     across, columns = _scale(x, [line.x for line in lines], _LEFT, WIDTH - _RIGHT)
     up, rows = _scale(y, [line.y for line in lines], HEIGHT - _BOTTOM, _TOP)  # pixels are counted from above
     parts = []

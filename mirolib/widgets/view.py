@@ -22,12 +22,9 @@ _WIDE = {"width": "auto", "min_width": "0"}  # as wide as its cell: ipywidgets' 
 
 
 class View:
-    """Form, buttons, knobs and panels.
+    """Form, buttons, knobs and panels; the buttons `start`, `pause` and `stop` say what they do.
 
     Attributes:
-        start: The button that begins a run.
-        pause: The button that pauses a run and lets it go on.
-        stop: The button that ends a run.
         budget: The knob for the memory budget, in samples; see `budget_samples`.
         cap: The knob for the highest swap ratio.
         congestion: The knob for how fast storage may be read, in bytes a second; infinite for as fast as it can.

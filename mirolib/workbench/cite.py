@@ -18,9 +18,6 @@ def cite(run: Run | RunSettings) -> BibTeX:
     """BibTeX of what a run used: Miro, CarM, and the papers of its method, model and data set.
 
     What is the user's own, or has no paper, is left out. Each entry's key is the name used here.
-
-    Args:
-        run: A run, or its settings.
     """
     chosen = run.row if isinstance(run, Run) else vars(run)
     names = ["miro", "carm", *(chosen.get(part) for part in ("method", "model", "dataset"))]

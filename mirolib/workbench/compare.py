@@ -139,11 +139,7 @@ def pareto(cost: pd.Series, value: pd.Series) -> pd.Series:
 
 
 def warn_of_mixed_energy(table: pd.DataFrame) -> str:
-    """Warns where joules of different kinds meet; the sentence, empty where there is nothing to warn of.
-
-    Args:
-        table: Rows with `cost_kind`, of `comparable` or `over_seeds`.
-    """
+    """Warns where joules of different kinds meet in column `cost_kind`; the sentence, empty if there is none to say."""
     kinds = sorted(set(table["cost_kind"]))
     if len(kinds) < 2:
         return ""
@@ -153,14 +149,11 @@ def warn_of_mixed_energy(table: pd.DataFrame) -> str:
 
 
 def unreadable_runs(runs: pd.DataFrame, results: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """What lies in the results folder and is no run that could be read.
+    """What lies in the results folder and is no run that could be read: `path` and `problem`, a row each.
 
     Args:
         runs: `load_runs` of that folder.
         results: The folder of all results; see `results_folder`.
-
-    Returns:
-        One row each: `path` and `problem`.
     """
     folder = results_folder(results)
     # names with a dot are the system's, an editor's or Jupyter's

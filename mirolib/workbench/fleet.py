@@ -1,7 +1,6 @@
 """A sweep's runs on the workers of `dask.distributed`: one to a device at a time, results come back as files.
 
-Dask executes what its peers send: use it over loopback, an SSH tunnel or TLS, among machines that trust each other; see
-docs/sweeps.md.
+Dask executes what its peers send: use it over loopback, an SSH tunnel or TLS, among trusted machines (docs/sweeps.md).
 """
 
 from __future__ import annotations
@@ -113,8 +112,7 @@ def run_on_workers(client: Client, plan: SweepPlan, todo: Runs) -> Generator[Pat
             try:
                 files = future.result()
             except CancelledError as error:
-                gone = "The scheduler is gone; start it and its workers, then run the sweep again."
-                raise RunError(gone) from error
+                raise RunError("The scheduler is gone; start it and its workers, then run the sweep again.") from error
             except Exception as error:  # the other runs go on
                 folder = RunFolder(plan.notebook, todo[run], results=run.parents[1], run_id=run.name)
                 folder.end("failed", f"{type(error).__name__}: {error}")

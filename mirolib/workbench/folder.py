@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 import platform
 import re
@@ -64,8 +63,7 @@ def plain_name(name: str) -> str:
     """A name that is safe as that of a file or folder: it can lead nowhere else.
 
     Raises:
-        InputError: If it is no text, holds anything but letters, digits, dot, hyphen and underscore, or begins with a
-            dot.
+        InputError: If it is no text of letters, digits, dots, hyphens and underscores, or begins with a dot or hyphen.
     """
     # 128: with the dot and the random end of a file being written it stays below the 255 bytes of file systems
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", name):
@@ -91,8 +89,7 @@ def claim(path: Path, *, resume: bool) -> dict[str, Any]:
         What the `run.json` of the stopped run says; nothing for a new one.
 
     Raises:
-        InputError: If a run lies there and is not to be resumed, or it is and can't be: it is damaged or of another
-            format, or has finished.
+        InputError: If a run lies there and is not to be resumed, or can't be: damaged, of another format, or finished.
     """
     if not (path / "run.json").exists():
         return {}
@@ -266,7 +263,10 @@ class RunFolder:
         for name, rows in tables_of(new).items():
             if len(rows):
                 self.append_rows(name, rows)
-        self.write_energy(meter)
+        self._run["energy"] = meter.describe()
+        if readings := meter.readings[self._readings :]:  # those of a task under way too
+            self.append_rows("energy", pd.DataFrame([reading.row() for reading in readings]))
+            self._readings += len(readings)
         self.set_summary(summarise(records))
 
     def account(self, store_bytes: int) -> None:
@@ -274,13 +274,6 @@ class RunFolder:
         written = self.writes.read(store_bytes)
         self._run["writes"][-1] = written.row()
         self.writes.charge(str(self._run["parameters"].get("medium", "")), written)
-
-    def write_energy(self, meter: EnergyMeter) -> None:
-        """Writes the ledger as far as it goes, that of a task under way included."""
-        self._run["energy"] = meter.describe()
-        if new := meter.readings[self._readings :]:
-            self.append_rows("energy", pd.DataFrame([reading.row() for reading in new]))
-            self._readings += len(new)
 
     def set_summary(self, summary: dict[str, object]) -> None:
         """Writes the values by which runs are compared, one flat row, into `run.json`."""
@@ -359,15 +352,8 @@ class RunFolder:
 
 def _plain(value: Any) -> Any:
     """JSON's own types; what is not a finite number becomes null."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    text = json.dumps(value, default=lambda one: one.item() if isinstance(one, np.generic) else str(one))
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 def _now() -> str:

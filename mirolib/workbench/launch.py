@@ -39,12 +39,7 @@ NOTEBOOKS = PROJECT / "notebooks"
 
 @dataclass(frozen=True)
 class Launched:
-    """A notebook that was run.
-
-    Attributes:
-        notebook: The executed notebook.
-        run: Its row of `load_runs`.
-    """
+    """A notebook that was run: where the executed `notebook` lies, and `run`, its row of `load_runs`."""
 
     notebook: Path
     run: pd.Series

@@ -36,11 +36,7 @@ class _Identity:
     dataset_fingerprint: str
 
     def check(self, then: _Identity) -> None:
-        """Refuses the checkpoint of another run.
-
-        Raises:
-            InputError: If the run, a parameter or the data differ; the sentence names what.
-        """
+        """Refuses the checkpoint of another run, in a sentence that names what differs."""
         if then.run_id != self.run_id:
             raise InputError(
                 f"The checkpoint of run {self.run_id} is that of run {then.run_id}; put its own back, or delete it."
@@ -53,9 +49,8 @@ class _Identity:
 class RecordedRun:
     """An experiment with its folder `results/<notebook>/<run_id>/`, which every task brings up to date.
 
-    Checkpoints are saved after each task and, within a task, every so many minutes. A run that does not reach its
-    end, for an error, Ctrl-C, or because its steps are no longer asked for, keeps store and checkpoints, and `resume`
-    goes on from them.
+    Checkpoints are saved after each task and, within one, every so many minutes. A run that does not reach its end (an
+    error, Ctrl-C, steps no longer asked for) keeps store and checkpoints, and `resume` goes on from them.
 
     Attributes:
         folder: The run's folder.
@@ -114,11 +109,7 @@ class RecordedRun:
         self._earlier_trace = trace.assign(time_s=trace["time_s"] + self.experiment.meter.shift_s)
 
     def steps(self, *, progress: bool = True) -> Generator[EpochRecord | TaskRecord, None, None]:
-        """Runs to the end, as `Experiment.steps` does; closing the generator ends the run as interrupted.
-
-        Args:
-            progress: Whether to show a progress bar.
-        """
+        """Runs to the end, as `Experiment.steps` does; closing the generator ends the run as interrupted."""
         loop, saved = self.experiment.loop, time.monotonic()
         with self.folder:
             try:

@@ -155,18 +155,13 @@ def load_runs(results: str | os.PathLike[str] | None = None, notebook: str = "*"
 
 def load_run(file: Path) -> dict[str, Any]:
     """One run's row of `load_runs`, whatever state its `run.json` is in."""
-    row: dict[str, Any] = {
-        "notebook": file.parents[1].name,
-        "run_id": file.parent.name,
-        "status": "unreadable",
-        "started": "",
-        "path": str(file.parent),
-        "error": None,
-    }
+    folder = file.parent
+    row: dict[str, Any] = {"notebook": folder.parent.name, "run_id": folder.name, "status": "unreadable"}
+    row |= {"started": "", "path": str(folder), "error": None}
     try:
         run = read_run(file)
         status, problem = str(run["status"]), run.get("error")
-        if status == "running" and not is_owned(file.parent):
+        if status == "running" and not is_owned(folder):
             status, problem = "died", "its process ended without a word: killed, out of memory, or power lost"
         if why := doubt(file, run):
             status, problem = "unvouched", f"{why} (it says {status}{f': {problem}' if problem else ''})"
@@ -192,11 +187,7 @@ def read_trace(path: Path) -> pd.DataFrame:
 
 
 def open_run(path: str | Path) -> Run:
-    """Reads a run's folder, whatever state it is in.
-
-    Args:
-        path: The folder, such as column `path` of `load_runs` names.
-    """
+    """Reads a run's folder, such as column `path` of `load_runs` names, whatever state it is in."""
     tables, problems, path = {}, [], Path(os.path.abspath(path))
     for name in _NUMBERS:
         file = path / f"{name}.csv"

@@ -107,8 +107,7 @@ def sweep(
         name: Name of the sweep; by default made of the notebook and a digest of all the rest.
         results: The folder of all results; see `results_folder`.
         workers: Runs side by side on this machine.
-        client: A client of `dask.distributed`: the runs go to its workers, one to a device at a time; see
-            docs/sweeps.md.
+        client: A client of `dask.distributed`, whose workers do the runs, one at a time to a device (docs/sweeps.md).
         rerun: `failed` runs what failed again, from its beginning.
         progress: Whether to show a progress bar with the time left.
 

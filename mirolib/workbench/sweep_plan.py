@@ -36,8 +36,7 @@ class SweepPlan:
         name: Name of the sweep.
         notebook: The notebook that is run.
         varied: Parameters that differ between the runs.
-        members: The runs: their ids, which follow from the sweep's name and the parameters, and for each the values
-            for the notebook, in the types it declares.
+        members: Each run's values, in the types the notebook declares, by the run id that follows from name and values.
     """
 
     name: str
@@ -159,10 +158,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_entries(path: str | Path) -> dict[str, Any]:
-    """Reads what `make_plan` takes from a YAML file.
-
-    Returns:
-        Its entries: `notebook` and, if wanted, `grid`, `name`, `parameters` and `seeds`.
+    """Reads what `make_plan` takes from a YAML file: `notebook` and, if wanted, `grid`, `name`, `parameters`, `seeds`.
 
     Raises:
         InputError: If the file can't be read as one, names no notebook, or has an unknown entry.
