@@ -35,11 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_atomic(path: Path, content: str | bytes) -> int:
-    """Writes a file whole or not at all: a new file, synced, then renamed over the old one.
-
-    Args:
-        path: The file, in a folder that is there.
-        content: Text, which is encoded as UTF-8, or bytes.
+    """Writes text (as UTF-8) or bytes whole or not at all: to a new file, synced, then renamed over the old one.
 
     Returns:
         Bytes written.
@@ -116,10 +112,7 @@ def read_bounded(path: str | os.PathLike[str], most_bytes: int = _MOST_BYTES) ->
 
 
 def clear(folder: Path, files: Iterable[Path]) -> None:
-    """Deletes files of a folder, and the folder where that leaves it empty: what else lies there is the user's.
-
-    What can't be deleted stays.
-    """
+    """Deletes those files of a folder that it can, and the folder if that leaves it empty: the rest is the user's."""
     for file in files:
         _remove_quietly(file)
     with contextlib.suppress(OSError):
@@ -139,10 +132,8 @@ def log_storage_errors() -> Iterator[None]:
 def locked(path: Path, *, wait: bool = True, remove: bool = False) -> Iterator[None]:
     """Holds the lock of a file, made if need be, which the system takes back when the process ends, however it ends.
 
-    Args:
-        path: The file.
-        wait: Whether to wait until another holder lets go.
-        remove: Whether the file is gone afterwards, unless another one holds it by then.
+    With `wait` it waits until another holder lets go; with `remove` the file is gone afterwards, unless another one
+    holds it by then.
 
     Raises:
         BlockingIOError: If another holder has it and `wait` is false.
@@ -200,11 +191,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def folder_held(folder: Path, *, may_write: bool = True) -> Iterator[None]:
-    """Holds a store's folder for this process.
-
-    Args:
-        folder: The folder.
-        may_write: False writes nothing and makes no file: without one no process has the folder.
+    """Holds a store's folder for this process; makes no file unless it may write: without one no process has it.
 
     Raises:
         OSError: If the lock file can't be made or written.

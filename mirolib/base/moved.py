@@ -13,43 +13,25 @@ from pathlib import Path
 from types import ModuleType
 
 _ROOT = Path(__file__).resolve().parents[1]
-_RENAMED = {
-    "alive": "workbench.folder",
-    "atomic": "base.files",
-    "budgets": "memory.budget",
-    "comparison": "workbench.compare",
-    "comparison_plots": "viz.compare",
-    "controller.calibration": "controller.expectation",
-    "controller.costs": "controller.expectation",
-    "datasets": "data",
-    "datasets.base": "data.dataset",
-    "datasets.download": "data.fetch",
-    "energy.badge": "energy.ledger",
-    "energy.board_band": "energy.sensors.boards",
-    "energy.boards": "energy.sensors.boards",
-    "energy.calibration": "energy.calibrate",
-    "energy.combined": "energy.doctor",
-    "energy.discovery": "energy.doctor",
-    "energy.load": "energy.sensors.model",
-    "energy.losses": "energy.source",
-    "energy.marginal": "energy.compare",
-    "energy.power": "energy.sampled",
-    "energy.reading": "energy.ledger",
-    "exchanger": "memory.swapper",
-    "launcher": "workbench.launch",
-    "learner": "learning",  # the face, for METHODS lies in a file of its own now
-    "limits": "memory.available_memory",
-    "locks": "base.files",
-    "memory_config": "memory.config",
-    "mending": "memory.replace_damaged",
-    "plots": "viz.figures",
-    "report": "viz.report",
-    "reprs": "base.display",
-    "start": "viz.setup",
-    "store_records": "memory.store_file",
-    "swap_cost": "experiment.study",
-    "sweeps": "workbench.sweep",
-}
+_MOVED = {  # what was renamed, by the package that it lies in now
+    "base": {"atomic": "files", "locks": "files", "reprs": "display"},
+    "controller": {"controller.calibration": "expectation", "controller.costs": "expectation"},
+    "data": {"datasets.base": "dataset", "datasets.download": "fetch"},
+    "energy": {
+        "energy.badge": "ledger", "energy.board_band": "sensors.boards", "energy.calibration": "calibrate",
+        "energy.combined": "doctor", "energy.discovery": "doctor", "energy.load": "sensors.model",
+        "energy.losses": "source", "energy.marginal": "compare", "energy.power": "sampled", "energy.reading": "ledger",
+    },
+    "experiment": {"swap_cost": "study"},
+    "memory": {
+        "budgets": "budget", "exchanger": "swapper", "limits": "available_memory", "memory_config": "config",
+        "mending": "replace_damaged", "store_records": "store_file",
+    },
+    "viz": {"comparison_plots": "compare", "plots": "figures", "start": "setup"},
+    "workbench": {"alive": "folder", "comparison": "compare", "launcher": "launch", "sweeps": "sweep"},
+}  # fmt: skip
+_RENAMED = {old: f"{package}.{new}" for package, files in _MOVED.items() for old, new in files.items()}
+_RENAMED |= {"datasets": "data", "learner": "learning"}  # the face, for METHODS lies in a file of its own
 _FOLDERS = {"": "*", "datasets": "data", "energy": "energy/sensors"}  # of version 0.1, and where their files went
 
 

@@ -26,7 +26,6 @@ class CongestionPolicy:
     least_wait_s: float = 0.05
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
         if not 0 < self.threshold < 1:
             raise InputError(f"The congestion threshold is {self.threshold}; choose a share between 0 and 1.")
         if not 0 < self.floor <= 1:
@@ -79,23 +78,15 @@ class SwapGovernor:
         return min(self.highest, self.allowed)
 
     def cap(self, most: float) -> str:
-        """Takes in the highest ratio that is allowed from outside, in [0, 1].
-
-        Returns:
-            Why the ratio changed; empty if it did not.
-        """
+        """Takes in the highest ratio that is allowed from outside, in [0, 1]; says why the ratio changed, if it did."""
         before, self.allowed = self.ratio, most
         return cap_sentence(most, before, self.ratio) if self.ratio != before else ""
 
     def step(self, stall_share: float, stall_s: float = float("inf")) -> str:
-        """Takes in an epoch's wait for storage and sets `ratio` for the next one.
-
-        Args:
-            stall_share: Share of the epoch that training waited for storage, in [0, 1].
-            stall_s: The same in seconds.
+        """Takes in how long training waited for storage in an epoch, as a share in [0, 1] and in seconds.
 
         Returns:
-            Why the ratio changed; empty if it did not.
+            Why `ratio` changed for the next epoch; empty if it did not.
         """
         policy, before = self.policy, self.ratio
         if stall_share > policy.threshold and stall_s >= policy.least_wait_s:
@@ -153,12 +144,7 @@ class BudgetGovernor:
         self.settled_bytes, self.larger_for = budget_bytes, 0
 
     def step(self, budget_bytes: int | None, used_bytes: int) -> bool:
-        """Takes in the budget before an epoch; whether sizes must be picked anew.
-
-        Args:
-            budget_bytes: Most bytes of RAM that the buffers may take; None for no limit.
-            used_bytes: What they take at the sizes in force.
-        """
+        """Takes in the budget before an epoch and what sizes in force take; whether sizes must be picked anew."""
         over = budget_bytes is not None and used_bytes > budget_bytes
         risen = self.settled_bytes is not None and (budget_bytes is None or budget_bytes > self.settled_bytes)
         self.larger_for = self.larger_for + 1 if risen and not over else 0

@@ -32,13 +32,7 @@ class Decision:
 
 
 def within_cap(config: MemoryConfig, swap_ratio: float, resources: Resources) -> Decision:
-    """A configuration with the swap ratio wished for, or the highest that is allowed; says so where that changes it.
-
-    Args:
-        config: The configuration in force.
-        swap_ratio: The ratio without a cap.
-        resources: The state of memory and I/O, with the cap.
-    """
+    """The configuration in force with a swap ratio, or the highest that is allowed; says so where that changes it."""
     allowed = min(swap_ratio, resources.swap_ratio_cap)
     if allowed == config.swap_ratio:
         return Decision(config)

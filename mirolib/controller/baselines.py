@@ -20,11 +20,7 @@ class GridController(Controller):
     """Picks a candidate of Miro's grid at each task, with a rule that looks at nothing but the grid."""
 
     def __init__(self, *, swap_ratio: float = 1.0) -> None:
-        """A controller.
-
-        Args:
-            swap_ratio: Swap ratio of every candidate, in [0, 1].
-        """
+        """A controller all of whose candidates have a swap ratio in [0, 1]."""
         self._ratio = swap_ratio
 
     @abstractmethod

@@ -48,12 +48,7 @@ class Calibration:
         self.pseudo = []
 
     def pseudo_observe(self, best_score: float, reached: float) -> None:
-        """Takes it, until a task that had scores is finished, that the best candidate reaches what the last task did.
-
-        Args:
-            best_score: The best candidate's score.
-            reached: Validation accuracy that the last task's training reached, in [0, 1].
-        """
+        """Until a task with scores is finished, takes the best candidate to reach what the last task did, in [0, 1]."""
         if not self.points:
             self.pseudo = [(float(_log_error(best_score)), float(_log_error(reached)))]
 
@@ -127,13 +122,7 @@ class CostModel:
         self.measure(sum(r.work.visits for r in train), sum(r.work.bytes_read for r in train), total_energy_j(train))
 
     def measure(self, visits: int, size_bytes: int, energy_j: float) -> None:
-        """Adds a training to those that predictions rest on.
-
-        Args:
-            visits: Sample visits.
-            size_bytes: Bytes read from storage.
-            energy_j: Joules; NaN where they were not seen.
-        """
+        """Adds a training to what predictions rest on: visits, bytes read from storage, and joules, NaN if not seen."""
         if self.unit == "J" and visits and energy_j > 0:
             self.measured.append((visits, size_bytes, energy_j))
 

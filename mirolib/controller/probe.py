@@ -52,7 +52,6 @@ class ProbeProfiler(Profiler):
     needs_past = True
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
         if not (self.work_share > 0 and self.penalty > 0 and self.size_weight >= 0):
             raise InputError("The probe's work_share and penalty must be above 0, its size_weight 0 or more.")
 
@@ -139,15 +138,8 @@ def _sums(request: ProfileRequest, ids: np.ndarray, counts: Sequence[int]) -> tu
 def old_ids(memory: TieredMemory, count: int, rng: np.random.Generator) -> np.ndarray:
     """Ids of old samples in an order of which every prefix is class-balanced: those held first, then of storage.
 
-    An episodic memory of `k` samples holds about what the first `k` are.
-
-    Args:
-        memory: The memory.
-        count: Most ids.
-        rng: Draws the order.
-
-    Returns:
-        `(n,) int64`, `n <= count` where fewer can be reached.
+    An episodic memory of `k` samples holds about what the first `k` are. They are `(n,) int64`, `n < count` where fewer
+    can be reached.
     """
     quotas = balanced_quotas(count, memory.reachable())
     held = rng.permutation(memory.episodic_memory.array.ids)

@@ -116,16 +116,10 @@ def smoothed(candidates: Sequence[MemoryConfig], accuracies: np.ndarray, size_we
     """Accuracies drawn to a smooth surface: the logarithm of the error as a quadratic of both sizes' logarithms.
 
     Accuracy changes smoothly with the sizes while a score from few validation samples does not, so that the fit, which
-    has six coefficients, takes noise out.
+    has six coefficients, takes noise out. Fewer than eight accuracies are given back as they are.
 
-    Args:
-        candidates: The sizes.
-        accuracies: Accuracy of each in [0, 1].
-        size_weight: Weight, against 1 for the surface, of the expectation that more samples are better, twice the
-            stream buffer being as good as twice the episodic memory. Mean and spread stay.
-
-    Returns:
-        Smoothed accuracies; those given where there are fewer than eight.
+    `size_weight` is the weight, against 1 for the surface, of the expectation that more samples are better, twice the
+    stream buffer being as good as twice the episodic memory. Mean and spread stay.
     """
     if len(candidates) < 8:  # the six coefficients would fit the noise, too
         return accuracies

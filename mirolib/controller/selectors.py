@@ -44,7 +44,6 @@ class SelectionContext:
     energy_budget: float | None = None
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
         above_cutline(pd.Series([1.0]), self.cutline)
         if not 0 <= self.points <= 100:
             raise InputError(f"points is {self.points}; choose percentage points from 0 to 100.")

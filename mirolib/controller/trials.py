@@ -40,7 +40,6 @@ class TrialProfiler(Profiler):
         return self.data_share == 1 and not self.checkpoint_epochs and self.trail_epochs is None
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
         if not 0 < self.data_share <= 1:
             raise InputError(f"data_share is {self.data_share}; choose a value above 0, up to 1.")
         if self.checkpoint_epochs < 0 or (self.trail_epochs is not None and self.trail_epochs < 1):

@@ -29,11 +29,7 @@ LOADERS: dict[str, tuple[DatasetSpec, Callable[[Path], Dataset]]] = {
 
 
 def available_datasets(root: str | os.PathLike[str] | None = None) -> list[str]:
-    """Names of the data sets whose folders are there; what is in them is seen when they are loaded.
-
-    Args:
-        root: The folder that holds the data sets; see `load_dataset`.
-    """
+    """Names of data sets whose folders lie under a root, see `load_dataset`; what is in them is seen in loading."""
     folder = data_folder(root)
     return [name for name in LOADERS if name not in ARCHIVES or ARCHIVES[name].found(folder)]
 

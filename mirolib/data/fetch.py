@@ -126,12 +126,7 @@ def fetch(archive: Archive, root: Path, progress: bool = True) -> Path:
     """Downloads a data set and unpacks it; what is there already is neither downloaded nor unpacked again.
 
     What came before a connection was cut stays in a file `.part`, and the next call asks for the rest. A process that
-    finds another one at it waits, and then takes what that one fetched.
-
-    Args:
-        archive: What to fetch.
-        root: The folder of the data sets; made if it is missing.
-        progress: Whether to show a bar of the bytes that came.
+    finds another one at it waits, and then takes what that one fetched. The root is made if it is missing.
 
     Returns:
         The data set's folder.

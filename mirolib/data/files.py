@@ -32,13 +32,8 @@ def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
 def read_file(path: Path, most_bytes: int, what: str) -> bytes:
     """The bytes of a file, if it is one of a size to be expected.
 
-    Args:
-        path: The file.
-        most_bytes: Its largest size.
-        what: What to do if it is missing or too large, for the sentence.
-
     Raises:
-        InputError: If it is missing, too large or can't be read.
+        InputError: If it is missing or too large, with the sentence `what` on what to do, or can't be read.
     """
     try:
         if not path.is_file():
@@ -51,11 +46,9 @@ def read_file(path: Path, most_bytes: int, what: str) -> bytes:
 
 
 def list_files(folder: Path, pattern: str) -> list[tuple[str, int, int]]:
-    """Name, size in bytes and time of change in nanoseconds of a folder's files, by name.
+    """Name, size in bytes and time of change in nanoseconds of a folder's files, by name; none where it is missing.
 
-    Args:
-        folder: The folder; there are no files where it is missing.
-        pattern: Regular expression of the whole name, upper or lower case.
+    The regular expression `pattern` is matched with the whole name, upper or lower case.
 
     Raises:
         InputError: If it can't be read.

@@ -47,7 +47,6 @@ class ImageFiles:
     """
 
     def __init__(self, folder: Path, names: np.ndarray, size_bytes: np.ndarray) -> None:
-        """Images in files of a folder."""
         self._folder, self.names, self.size_bytes = folder, names, size_bytes
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:

@@ -25,15 +25,11 @@ def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -
     """An encoded image decoded and brought to a size.
 
     A random window takes 8 to 100 % of the area, at an aspect ratio of 3/4 to 4/3, as in torchvision's
-    `RandomResizedCrop`. The middle is seven eighths of the shorter side, which is resizing to 256 and cropping 224.
-
-    Args:
-        data: The image.
-        size: Height and width wanted.
-        draw: Four numbers in [0, 1) that choose a random window; None for the middle.
+    `RandomResizedCrop`; four numbers in [0, 1) choose it. The middle, without them, is seven eighths of the shorter
+    side, which is resizing to 256 and cropping 224.
 
     Returns:
-        `(height, width, 3) uint8`.
+        `(height, width, 3) uint8`, where `size` is height and width.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -70,12 +66,7 @@ def _window(
 
 
 def decoded(samples: np.ndarray, size: Sequence[int], draws: Tensor | None = None) -> Tensor:
-    """Encoded images decoded and cut.
-
-    Args:
-        samples: `(n,)` bytes objects.
-        size: Height and width wanted.
-        draws: `(n, 4)` in [0, 1), which choose random windows; None for the middle.
+    """Encoded images, `(n,)` bytes objects, each decoded and cut by its row of `draws`, `(n, 4)`; see `cut`.
 
     Returns:
         `(n, 3, height, width) uint8`.

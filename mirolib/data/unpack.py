@@ -24,14 +24,7 @@ def unpack(file: Path, folder: Path, limit_bytes: int) -> Path:
     """Unpacks a zip or a tar (plain, gz, bz2 or xz): first beside the folder, then renamed into its place.
 
     Where all lies in one top folder, its content becomes that of `folder`; hidden files beside it are left out.
-
-    Args:
-        file: The archive.
-        folder: Where its content goes; must not be there yet, or be empty.
-        limit_bytes: Most bytes the content may have in all.
-
-    Returns:
-        The folder.
+    `limit_bytes` is the most that the content may have in all.
 
     Raises:
         InputError: If the archive is damaged, or holds links, devices, names outside of it, or more than it may; if

@@ -26,7 +26,6 @@ from mirolib.energy.meter import EnergyMeter
 from mirolib.energy.sensors.model import Load, LoadMeter, PowerModel, machine_name, power_mode
 
 _BLOCK = 4 << 20
-_LOAD = [field.name for field in fields(Load)]
 
 
 def fit(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +37,7 @@ def fit(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         The coefficients in the order of `PowerModel`, and the relative error of each point.
     """
-    load = points[_LOAD].to_numpy(dtype=float)
+    load = points[[field.name for field in fields(Load)]].to_numpy(dtype=float)
     energy = points["energy_j"].to_numpy(dtype=float)
     scales = np.maximum(load.mean(axis=0), 1e-12)  # seconds and bytes differ by nine orders of magnitude
     solution, _ = nnls(load / scales / energy[:, None], np.ones(len(energy)))

@@ -118,10 +118,10 @@ def named(name: str) -> EnergySource:
     if name not in found:
         choice = f"auto, {', '.join(found)}, or the path of a .csv trace"
         raise InputError(f"There is no energy source {name!r}; choose {choice}.")
+    chosen = found.pop(name)
     for other in found.values():
-        if other.name != name:
-            other.close()
-    return found[name]
+        other.close()
+    return chosen
 
 
 def readable(names: Iterable[str]) -> list[str]:

@@ -26,15 +26,9 @@ def _synchronise() -> None:
 
 
 def measure_cell(shell: Any, line: str, cell: str) -> Reading:
-    """Runs a cell and measures it.
+    """Runs a cell in IPython's shell and measures it; `line` is what stands behind `%%energy`, a name for the activity.
 
-    Args:
-        shell: IPython's shell.
-        line: What stands behind `%%energy`: a name for the activity.
-        cell: The code below.
-
-    Returns:
-        The reading, which the notebook shows as a badge; it is kept as `_energy` too.
+    The notebook shows the reading as a badge; it is kept as `_energy` too.
 
     Raises:
         InputError: If the name is not a single word.
@@ -42,8 +36,7 @@ def measure_cell(shell: Any, line: str, cell: str) -> Reading:
     if len(line.split()) > 1:
         raise InputError(f"%%energy takes one word, a name for the activity; got {line.strip()!r}.")
     with cell_meter().window(line.strip() or "cell") as window:
-        result = shell.run_cell(cell)
-        result.raise_error()
+        shell.run_cell(cell).raise_error()
     assert window.reading is not None
     shell.user_ns["_energy"] = window.reading
     return window.reading

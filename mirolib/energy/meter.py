@@ -15,6 +15,7 @@ import pandas as pd
 
 from mirolib.base.errors import InputError
 from mirolib.base.state import State, dumped, loaded
+from mirolib.energy.doctor import choose
 from mirolib.energy.ledger import Reading, Work
 from mirolib.energy.source import KINDS, NOT_MEASURED, EnergySource
 
@@ -27,12 +28,9 @@ _SHORTEST_SLOT, _FULL_SLOT_AFTER_S = 0.25, 24.0
 
 
 def sampling_instants(start_s: float, period_s: float, rng: random.Random) -> Iterator[float]:
-    """When to read a sensor: at a random instant of every slot; slots are a quarter of the period at first.
+    """When to read a sensor: at a random instant of every slot, the first of which begins at `start_s`.
 
-    Args:
-        start_s: Beginning of the first slot.
-        period_s: Length of a slot from 24 s on; it grows to that in proportion to time.
-        rng: Draws the instants.
+    Slots are a quarter of `period_s` long at first and grow in proportion to time, to all of it from 24 s on.
     """
     # A fixed rhythm would beat with that of training: a wave of 100 ms that is read every 100 ms is off by a third.
     slot = start_s
@@ -150,8 +148,6 @@ class EnergyMeter:
     @classmethod
     def auto(cls) -> EnergyMeter:
         """A meter over the best that this machine offers; see `mirolib.energy.choose`."""
-        from mirolib.energy.doctor import choose
-
         return cls(choose())
 
     def __repr__(self) -> str:
@@ -173,14 +169,9 @@ class EnergyMeter:
 
     @contextmanager
     def window(self, name: str, task: int = -1) -> Iterator[Window]:
-        """Meters what happens inside; it is booked also when it ends by an error.
+        """Meters what happens inside as an activity, such as `train`, of the task with that index; -1 for none.
 
-        Args:
-            name: The activity, such as `train`.
-            task: Index of the task it belongs to.
-
-        Yields:
-            The window, which has its `reading` afterwards.
+        It is booked also when it ends by an error. The window has its `reading` afterwards.
         """
         window = Window(name, task)
         with self._sampler:
@@ -199,13 +190,9 @@ class EnergyMeter:
 
     @contextmanager
     def interlude(self, name: str) -> Iterator[None]:
-        """Books what happens inside to window `name` alone: this thread's open windows are closed meanwhile.
+        """Books what happens inside, such as a pause, to that alone: this thread's open windows are closed meanwhile.
 
-        So that saving a checkpoint or a pause does not count as training. The ledger leaves it out of those windows;
-        the reading of such a window as a whole does not.
-
-        Args:
-            name: The activity, such as `pause`.
+        The ledger leaves it out of those windows; the reading of such a window as a whole does not.
         """
         open_here = [window for window in self._open_windows if window.thread == threading.get_ident()]
         with self._lock:

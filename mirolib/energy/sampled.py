@@ -29,23 +29,13 @@ def integrate(
     resolution_w: float = 0.0,
     extremes_w: tuple[float, float] | None = None,
 ) -> Measurement:
-    """Energy of sampled power between two instants, by the trapezoid rule.
+    """Energy of power `(n,)`, sampled at rising instants `(n,)`, from one instant to another, by the trapezoid rule.
 
     The first and last sample hold for up to `gap_s` beyond them. Longer stretches without a sample count as not seen:
-    the mean power of the rest is taken for them, and the band assumes anything between the extremes. The band's other
-    parts are twice the standard deviation of the sampling error and half the resolution.
-
-    Args:
-        times_s: `(n,)` instants, rising.
-        power_w: `(n,)` power at each.
-        start_s: Beginning.
-        end_s: End.
-        gap_s: Longest time between samples that counts as seen.
-        resolution_w: Smallest step of the readings.
-        extremes_w: Lowest and highest power ever seen; by default those of `power_w`.
-
-    Returns:
-        The measurement; without a number where there are fewer than five samples.
+    the mean power of the rest is taken for them, and the band assumes anything between `extremes_w`, the lowest and
+    highest power ever seen, by default those of `power_w`. The band's other parts are twice the standard deviation of
+    the sampling error and half of `resolution_w`, the smallest step of the readings. Fewer than five samples give no
+    number.
     """
     inside = int(np.searchsorted(times_s, end_s, "right") - np.searchsorted(times_s, start_s, "left"))
     duration = end_s - start_s

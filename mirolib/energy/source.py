@@ -94,11 +94,7 @@ class EnergySource(ABC):
         """Says whether the source can be read here, or why not and how to fix it."""
 
     def mark(self) -> float:
-        """Takes a reading, if there is something to read; one that fails is counted as lost, and the run goes on.
-
-        Returns:
-            The instant of the reading, in seconds of the monotonic clock.
-        """
+        """Takes a reading, if there is one, and says when, in seconds of `clock`; one that fails counts as lost."""
         return self.clock()
 
     @abstractmethod
