@@ -22,6 +22,7 @@ import pandas as pd
 from benchmarks.presets import HELD_OUT, load, score
 from mirolib import Dataset, RunSettings, load_dataset
 from mirolib.experiment.experiment import Experiment
+from mirolib.memory.rotation import LAG, least_slots
 
 ROOT = Path(__file__).parents[1]
 FOLDER, PAGE, TABLE = (
@@ -29,7 +30,7 @@ FOLDER, PAGE, TABLE = (
     ROOT / "docs" / "tables" / "ram_as_cache.csv",
 )  # fmt: skip
 SETS: dict[str, tuple[str, int, int, tuple[int, ...]]] = {
-    "digits": ("small", 10, 16, (16,)), "dsads": ("small", 10, 8, (16,)), "cifar100": ("medium", 4, 32, (16, 32, 64)),
+    "digits": ("small", 10, 8, (16,)), "dsads": ("small", 10, 8, (16,)), "cifar100": ("medium", 4, 32, (16, 32, 64)),
 }  # fmt: skip
 """Preset, epochs of the task, batch size, and parts of the training samples that are in RAM."""
 _RATIO = "sqrt"
@@ -48,8 +49,9 @@ def trained(dataset: Dataset, seed: int, **changes: object) -> dict[str, float]:
         last = list(experiment.run(progress=False))[-1]
     counts = memory.counts
     return {"final": last.average_accuracy, "incremental": last.average_incremental_accuracy,
-            "visits": experiment.learner.tally.visits, "fetched": counts.swapped + counts.streamed,
-            "stall_s": counts.stall_s, "s": time.monotonic() - start}  # fmt: skip
+            "staged": memory.staged, "visits": experiment.learner.tally.visits,
+            "fetched": counts.swapped + counts.streamed, "stall_s": counts.stall_s,
+            "s": time.monotonic() - start}  # fmt: skip
 
 
 def measure(name: str, seed: int) -> None:
@@ -62,8 +64,9 @@ def measure(name: str, seed: int) -> None:
     whole = {"stream_size": total // tasks, "episodic_size": total}
     rows: dict[str, dict[str, object]] = {"all in RAM": apart | whole}
     for part in parts:
-        half = max(total // part // 2, 3 * batch_size)  # what is under way takes slots too
-        slots = {"stream_size": min(half, total // tasks), "episodic_size": max(2, total // part - half)}
+        room = total // part - LAG * batch_size  # for slots: what is under way is in RAM too
+        half = max(room // 2, least_slots(batch_size, 1.0))
+        slots = {"stream_size": min(half, total // tasks), "episodic_size": max(2, room - half)}
         rows[f"1/{part}"] = apart | slots
         if part == parts[0]:
             rows[f"1/{part}, no swapping of the stream buffer"] = apart | slots | {"swap_ratio": 0.0}

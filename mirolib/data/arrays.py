@@ -142,8 +142,11 @@ def derived_spec(samples: np.ndarray, num_classes: int, layout: str) -> DatasetS
     mean, std = (values / scale for values in statistics(samples, axis))
     tasks = max(1, min(5, num_classes // 2))  # of two classes at least, where there are as many
     share, fits = math.ceil(len(samples) / tasks), max(num_classes, _BUFFER_BYTES // samples[0].nbytes)
+    # as many visits as if each epoch replayed every old sample, which the default mix does not
+    old, epochs = np.arange(tasks), min(60, max(5, _STEPS * _BATCH / share))
+    epochs = math.ceil(epochs * (1 + old.mean()) / (1 + np.sqrt(old).mean()))
     preset = Preset(
-        _MODELS[kind], tasks, epochs=min(60, max(5, math.ceil(_STEPS * _BATCH / share))), batch_size=_BATCH, lr=0.05,
+        _MODELS[kind], tasks, epochs, batch_size=_BATCH, lr=0.05,
         stream_size=min(share, fits), episodic_size=min(len(samples), fits), swap_ratio=1.0, warm_start=_WARM_START,
     )  # fmt: skip
     return DatasetSpec("arrays", samples.shape[1:], str(samples.dtype), {"small": preset}, scale, tuple(mean.tolist()),

@@ -17,7 +17,7 @@ DIGITS = DatasetSpec(
     std=(0.376,),
     presets={
         "small": Preset("cnn", tasks=5, epochs=9, batch_size=16, lr=0.05, stream_size=250, episodic_size=50,
-                        swap_ratio=0.2),
+                        swap_ratio=1.0),
     },
     source="scikit-learn's bundled copy of the UCI ML hand-written digits (test set), 1,797 images of 8x8",
     licence="CC BY 4.0 (UCI); scikit-learn's copy is distributed with it under BSD-3-Clause",

@@ -32,7 +32,7 @@ from mirolib.learning.schedules import RATES
 from mirolib.memory.available_memory import explain_memory_errors
 from mirolib.memory.budget import parse_budget, parse_size, store_budget
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.rotation import replays
+from mirolib.memory.rotation import check_slots, least_slots, replays
 from mirolib.memory.storage import Storage
 from mirolib.memory.store_file import Fingerprint
 from mirolib.memory.tiered import TieredMemory
@@ -158,9 +158,6 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
     largest, total = stream.most_samples()
     fixed, slot_bytes = settings.controller == "fixed", Fingerprint.of(stream).slot_bytes
     sizes = (parse_size(size, slot_bytes) for size in (settings.stream_size, settings.episodic_size))
-    # a preset's sizes are for its own data; a part of them may hold less
-    defaults = (min(preset.stream_size, largest), min(preset.episodic_size, total)) if fixed else (None, None)
-    stream_size, episodic_size = map(default, sizes, defaults)
     own = {name: getattr(preset, name) for name in _FROM_PRESET}
     if settings.controller != "fixed":  # the others price sizes by epochs of the buffers
         own["epoch_of"] = "buffers"
@@ -168,13 +165,21 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
     own["epochs"] = _epochs(preset, epoch_of, total)
     if epoch_of == "buffers":  # whose slots are replayed once each
         own["replay_ratio"] = None
+    # as high as possible where a controller may lower it (P3); one level alone has nothing to swap with
+    own_ratio = (preset.swap_ratio if fixed else 1.0) if MEMORIES[settings.memory] else 0.0
+    swap_ratio, batch_size = default(settings.swap_ratio, own_ratio), default(settings.batch_size, preset.batch_size)
+    passing = batch_size, swap_ratio if MEMORIES[settings.memory] else 1.0
+    # a preset's sizes are for its own data and batches; a part of them may hold less
+    wanted = max(preset.stream_size, least_slots(*passing) if epoch_of == "task" else 0)
+    defaults = (min(wanted, largest), min(preset.episodic_size, total)) if fixed else (None, None)
+    stream_size, episodic_size = map(default, sizes, defaults)
+    if epoch_of == "task" and stream_size < largest:
+        check_slots(stream_size, *passing)
     if callable(preset.optimizer):  # it has no name that could be written down
         own["optimizer"] = None
     elif settings.optimizer not in (None, preset.optimizer):
         own["lr"] = RATES.get(settings.optimizer, preset.lr)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    # as high as possible where a controller may lower it (P3); one level alone has nothing to swap with
-    swap_ratio = (preset.swap_ratio if fixed else 1.0) if MEMORIES[settings.memory] else 0.0
     filled = replace(
         settings,
         dataset=dataset.spec.name,
@@ -182,7 +187,7 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
         tasks=len(stream),
         stream_size=stream_size,
         episodic_size=episodic_size,
-        swap_ratio=default(settings.swap_ratio, swap_ratio),
+        swap_ratio=swap_ratio,
         device=device if settings.device == "auto" else settings.device,
         **{name: default(getattr(settings, name), own[name]) for name in _FROM_PRESET},
     )
@@ -195,7 +200,9 @@ def _epochs(preset: Preset, epoch_of: str, total: int) -> float:
         return preset.epochs
     share, before = total / preset.tasks, np.arange(preset.tasks)
     of_task = share * (1 + np.mean([replays("replay_ratio", preset.replay_ratio, int(old)) for old in before]))
-    of_buffers = min(preset.stream_size, share) + np.minimum(preset.episodic_size, before * share).mean()
+    # half of a task at least: a controller chooses other sizes than a preset's small ones
+    stream = min(max(preset.stream_size, share / 2), share)
+    of_buffers = stream + np.minimum(preset.episodic_size, before * share).mean()
     if epoch_of == "buffers":
         return max(1, round(float(preset.epochs * of_task / of_buffers)))
     return max(0.01, round(float(preset.epochs * of_buffers / of_task), 2))

@@ -33,6 +33,7 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "forgetting": last.forgetting,
         "backward_transfer": last.backward_transfer,
         "swapped": sum(record.swaps.swapped for record in records),
+        "streamed": sum(record.swaps.streamed for record in records),
         "stall_s": sum(record.swaps.stall_s for record in records),
         "damaged": last.damaged,
         "diverged_epochs": _diverged(records),

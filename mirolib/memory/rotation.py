@@ -44,6 +44,28 @@ def replays(name: str, ratio: float | str, old: int = 1, new: int = 1) -> float:
     raise InputError(f"{name} is {ratio!r}; give a number from 0 up, or one of {', '.join(RATIOS)}.")
 
 
+LAG = 2
+"""Steps between asking storage for a sample and taking it in, unless told otherwise."""
+
+
+def least_slots(batch_size: int, swap_ratio: float, lag: int = LAG) -> int:
+    """Slots that a stream buffer needs which holds a part of its task: a batch, and what is under way meanwhile."""
+    return batch_size + lag * math.ceil(swap_ratio * batch_size)
+
+
+def check_slots(stream_size: int, batch_size: int, swap_ratio: float, lag: int = LAG) -> None:
+    """Refuses a stream buffer that holds a part of its task and has too few slots; see `least_slots`.
+
+    Raises:
+        InputError: If it has.
+    """
+    if (least := least_slots(batch_size, swap_ratio, lag)) > stream_size:
+        raise InputError(
+            f"stream_size is {stream_size}, but {least} slots are needed for batches of {batch_size} while others are "
+            "fetched; enlarge it, or lower batch_size."
+        )
+
+
 @dataclass
 class Position:
     """How far the passes have come, for a checkpoint.
@@ -103,26 +125,17 @@ class Rotation:
         """Whether the stream buffer holds all of the task."""
         return len(self._stream) >= len(self._stream.order)
 
-    def steps(self, batch_size: int, ratio: float, begin: float, end: float, lag: int) -> Iterator[tuple[int, int]]:
-        """New and replayed samples of each step from `begin` to `end`, in passes.
-
-        Raises:
-            InputError: If the stream buffer is too small for such batches while others are under way.
-        """
+    def steps(self, batch_size: int, replays: float, begin: float, end: float) -> Iterator[tuple[int, int]]:
+        """New and replayed samples of each step from `begin` to `end`, in passes."""
         samples = len(self._stream.order)
         # the parts of a pass add up to it
-        new, old = (round(end * many) - round(begin * many) for many in (samples, ratio * samples))
+        new, old = (round(end * many) - round(begin * many) for many in (samples, replays * samples))
         old = old if len(self._episodic) else 0
         if new + old < min(2, batch_size):
             raise InputError(f"{end - begin:g} of an epoch is {new} of {samples} samples; raise epochs.")
         count = max(1, min(-(-(new + old) // batch_size), (new + old) // min(2, batch_size)))
         ends = np.linspace(0, new + old, count + 1).round().astype(int)
         sizes = np.diff(np.stack([ends * new // max(1, new + old), ends], axis=1), axis=0) @ [[1, -1], [0, 1]]
-        if not self.whole and (least := int(sizes[:, 0].max()) * (lag + 1)) > len(self._stream):
-            raise InputError(
-                f"stream_size is {len(self._stream)}, but {least} slots are needed for batches of {batch_size} while "
-                "others are fetched; enlarge it, or lower batch_size."
-            )
         return iter((int(a), int(b)) for a, b in sizes)
 
     def new(self, count: int) -> np.ndarray:

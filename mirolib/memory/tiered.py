@@ -17,7 +17,7 @@ from mirolib.base.state import Flags, Ids, State, generator_of, loaded
 from mirolib.data.stream import labels_of
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.replace_damaged import fill_episodic, refill_stream
-from mirolib.memory.rotation import Position, Rotation, replays
+from mirolib.memory.rotation import LAG, Position, Rotation, check_slots, replays
 from mirolib.memory.storage import Storage
 from mirolib.memory.swapper import Replayed, SwapCounts, Swapper, SwapPolicy
 from mirolib.memory.tiers import Tiers
@@ -75,7 +75,7 @@ class TieredMemory(Tiers):
         *,
         seed: int = 0,
         hierarchical: bool = True,
-        lag: int = 2,
+        lag: int = LAG,
         policy: SwapPolicy | None = None,
     ) -> None:
         """An empty memory.
@@ -146,9 +146,11 @@ class TieredMemory(Tiers):
             InputError: If the stream buffer is too small for such batches, or the ratio is none.
         """
         ratio, rotation = self.replays(replay_ratio), self.rotation
-        if rotation.whole and begin == int(begin):
+        if not rotation.whole:
+            check_slots(self.config.stream_size, batch_size, self._passing, self._lag)
+        elif begin == int(begin):
             rotation.shuffle(self._batch_rng)
-        for streamed, replayed in rotation.steps(batch_size, ratio, begin, end, self._lag):
+        for streamed, replayed in rotation.steps(batch_size, ratio, begin, end):
             slots = rotation.new(streamed), rotation.replayed(replayed, self._batch_rng)
             yield from self._gathered(*slots, passing=True)
 
@@ -195,9 +197,13 @@ class TieredMemory(Tiers):
             self._swapper.swap(self._replayed, batch.replayed, ratio)
             return
         self._swapper.swap(self._replayed, np.unique(batch.replayed), ratio)  # a slot may be replayed twice in a batch
-        share = 0.0 if self.rotation.whole else ratio if self.hierarchical else 1.0
-        waiting = self._streamer.swap(self.rotation, batch.streamed, share)
+        waiting = self._streamer.swap(self.rotation, batch.streamed, self._passing)
         self.rotation.wait(batch.streamed[~np.isin(batch.streamed, waiting)])
+
+    @property
+    def _passing(self) -> float:
+        """Share of the samples trained on that make room for others of the task."""
+        return 0.0 if self.rotation.whole else self.config.swap_ratio if self.hierarchical else 1.0
 
     def settle(self) -> None:
         """Commits every exchange under way: before slots move, and at the end of a task's training.

@@ -240,7 +240,6 @@ def decisions(result: Run) -> go.Figure:
     Thin vertical lines are the controller's decisions within a task; hover over one for its reason.
     """
     epochs, events = result.epochs, result.events
-    slot_bytes = result.tasks["memory_bytes"].iloc[-1] / (epochs["stream_size"] + epochs["episodic_size"]).iloc[-1]
     ends = elapsed_epochs(epochs["task"], epochs["epochs_done"])
     x = np.concatenate([[0], ends[:-1]])  # where each begins
     plot = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.5, 0.25, 0.25])
@@ -253,6 +252,7 @@ def decisions(result: Run) -> go.Figure:
         before = np.searchsorted(epochs["task"], events["task"]) + events["epoch"].clip(lower=0)
         at = pd.Series(np.concatenate([[0], ends])[before])
         limited = events["memory_budget_bytes"].notna()
+        slot_bytes = (events["memory_bytes"] / (events["stream_size"] + events["episodic_size"]))[limited]
         plot.add_scatter(x=at[limited], y=events.loc[limited, "memory_budget_bytes"] / slot_bytes, name="memory budget",
                          line={"shape": "hv", "dash": "dash", "color": _RED}, row=1, col=1)  # fmt: skip
         within = events["epoch"] >= 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import ipywidgets as ipw
 from mirolib.data import Dataset, DatasetSpec, available_datasets, dataset_spec
 from mirolib.experiment.settings import MEMORIES, RunSettings, default
 
-_NUMBERS = ("tasks", "epochs", "stream_size", "episodic_size")
+_NUMBERS = ("tasks", "epochs", "replay_ratio", "stream_size", "episodic_size")
 _FIELDS = {one.name: one for one in fields(RunSettings)}
 # short enough for a column of the form
 _LABELS = {"dataset": "data set", "stream_size": "stream", "episodic_size": "episodic", "memory_budget": "budget"}
@@ -33,16 +34,20 @@ class SettingsForm:
         # one that is not on this machine too: its absence is told when it is loaded
         names = [spec.name] if dataset else list(dict.fromkeys([*available_datasets(settings.data or None), spec.name]))
         presets = list(spec.presets)
-        options = {"dataset": (names, spec.name), "preset": (presets, settings.preset or presets[0])}
+        options: dict[str, tuple[list[Any], Any]] = {
+            "dataset": (names, spec.name),
+            "preset": (presets, settings.preset or presets[0]),
+        }
         for name in ("method", "memory", "controller", "selector"):
             options[name] = list(_FIELDS[name].metadata["choices"]), getattr(settings, name)
+        options["epoch_of"] = [("preset's", None), *_FIELDS["epoch_of"].metadata["choices"]], settings.epoch_of
         self._choices = {one: ipw.Dropdown(options=of, value=now, **_looks(one)) for one, (of, now) in options.items()}
         given = {name: default(getattr(settings, name), "") for name in (*_NUMBERS, "seed", "memory_budget")}
         self._texts = {name: ipw.Text(str(value), placeholder="", **_looks(name)) for name, value in given.items()}
         self._texts["memory_budget"].placeholder = "none"
         self._show_defaults()
         self._choices["dataset"].observe(lambda _: self._show_presets(), "value")
-        for name in ("dataset", "preset", "controller"):
+        for name in ("dataset", "preset", "controller", "epoch_of"):
             self._choices[name].observe(lambda _: self._show_defaults(), "value")
         self.widget = ipw.GridBox([*self._choices.values(), *self._texts.values()]).add_class("miro-form")
 
@@ -58,9 +63,13 @@ class SettingsForm:
         """Shows what an empty field means; sizes are for the fixed controller alone, the selector for Miro."""
         preset = self._spec.preset(self._choices["preset"].value)
         controller = self._choices["controller"].value
+        own = preset.epoch_of if controller == "fixed" else "buffers"
+        epoch_of = self._choices["epoch_of"].value or own
         for name in _NUMBERS:
-            self._texts[name].disabled = is_shut = name.endswith("_size") and controller != "fixed"
-            self._texts[name].placeholder = "chosen" if is_shut else str(getattr(preset, name))
+            is_chosen = name.endswith("_size") and controller != "fixed"
+            self._texts[name].disabled = is_chosen or (name == "replay_ratio" and epoch_of == "buffers")
+            self._texts[name].placeholder = "chosen" if is_chosen else str(getattr(preset, name))
+        self._texts["epochs"].placeholder = str(preset.epochs) if epoch_of == preset.epoch_of else "as many visits"
         self._choices["selector"].disabled = controller != "miro"
 
     def read(self) -> RunSettings:
@@ -73,6 +82,8 @@ class SettingsForm:
         values |= {name: _value(self._texts[name].value) for name in (*_NUMBERS, "seed")}
         if values["controller"] != "fixed":  # the fields are shut, and may hold what another controller was given
             values |= {"stream_size": None, "episodic_size": None}
+        if self._texts["replay_ratio"].disabled:
+            values["replay_ratio"] = None
         if not MEMORIES[values["memory"]]:
             values["swap_ratio"] = None  # nothing below it to swap with
         values |= {"seed": values["seed"] or 0, "memory_budget": self._texts["memory_budget"].value}
@@ -91,9 +102,9 @@ def _looks(name: str) -> dict[str, Any]:
     return {"description": label, "tooltip": _FIELDS[name].metadata["means"], "layout": _LAYOUT, "style": _STYLE}
 
 
-def _value(text: str) -> int | str | None:
+def _value(text: str) -> float | str | None:
     """What a field holds: a number, else a text such as `64 KiB`, which the settings may refuse; None where empty."""
-    try:
-        return int(text)
-    except ValueError:
-        return text.strip() or None
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text.strip() or None

@@ -167,7 +167,9 @@ def load_run(file: Path) -> dict[str, Any]:
             status, problem = "unvouched", f"{why} (it says {status}{f': {problem}' if problem else ''})"
         # last, so that no parameter of that name can stand in its place
         own = {"status": status, "error": problem, "started": str(run["started"])}
-        return row | run["parameters"] | run["summary"] | row | own | {"duration_s": float(run["duration_s"])}
+        # before there was a choice, all epochs were of the buffers
+        former = {"epoch_of": "buffers"} if "controller" in run["parameters"] else {}
+        return row | former | run["parameters"] | run["summary"] | row | own | {"duration_s": float(run["duration_s"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         logger.warning("%s is unreadable: %s", file, error)
         return row | {"error": f"{type(error).__name__}: {error}"}

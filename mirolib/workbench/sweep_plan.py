@@ -17,6 +17,7 @@ import yaml
 
 from mirolib.base.errors import InputError
 from mirolib.base.files import read_bounded
+from mirolib.data import dataset_spec
 from mirolib.workbench.folder import plain_name
 from mirolib.workbench.launch import check_parameters, declared_parameters
 
@@ -114,7 +115,7 @@ def make_plan(
     checked = [check_parameters(notebook, point, declared) for point in points]
     name = plain_name(name or f"{notebook}-{_digest([notebook, shared, axes])[:6]}")
     # of checked values, so that 1, 1.0 and "1" for a float are the same run
-    members = {plain_name(f"{name}-{_digest(point)[:12]}"): point for point in checked}
+    members = {plain_name(f"{name}-{_digest(_resolved(point, declared))[:12]}"): point for point in checked}
     if len(members) < count:
         raise InputError("The grid lists a value twice, so that runs would be the same; leave one out.")
     return SweepPlan(name, notebook, tuple(key for key, values in axes.items() if len(values) > 1), members)
@@ -134,6 +135,16 @@ def _values(name: str, values: object) -> list[Any]:
         raise InputError(f"The grid gives {values!r} for {name}; give a list of at least one value.")
     # JSON knows no numbers of NumPy
     return [value.item() if isinstance(value, np.generic) else value for value in listed]
+
+
+def _resolved(point: dict[str, Any], declared: Mapping[str, str]) -> dict[str, Any]:
+    """A run's values and, where its epochs are of the task, what its preset says of them; others are as ever."""
+    if "epoch_of" not in declared or point.get("controller", "miro") != "fixed" or point.get("epoch_of") == "buffers":
+        return point
+    preset = dataset_spec(point.get("dataset", "digits")).preset(point.get("preset", ""))
+    if "task" not in (point.get("epoch_of"), preset.epoch_of):
+        return point
+    return {name: getattr(preset, name) for name in ("epoch_of", "replay_ratio", "epochs")} | point
 
 
 def _digest(content: object) -> str:

@@ -8,7 +8,7 @@ import pytest
 from mirolib import Dataset, DatasetSpec, InputError, Preset, RunSettings, run_experiment
 from mirolib.data.arrays import statistics
 
-PRESET = Preset("mlp-bn", 2, 1, 8, 0.1, 10, 10, 0.5)
+PRESET = Preset("mlp-bn", 2, 1, 8, 0.1, 10, 10, 0.5, epoch_of="buffers")
 
 
 def made(samples, classes=2, **options):

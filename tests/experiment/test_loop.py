@@ -28,6 +28,7 @@ from mirolib import (
 )
 from mirolib.controller import SELECTORS
 from mirolib.experiment.experiment import Experiment
+from mirolib.memory.budget import SlotBytes
 from mirolib.memory.swapper import SwapCounts
 
 
@@ -48,8 +49,10 @@ def test_records_after_every_task(make_memory):
     assert [record.stored for record in records] == [36, 72, 108]
     assert [record.episodic_fill for record in records] == [18, 18, 18]
     assert all(len(record.epochs) == 3 for record in records)
-    assert {record.memory_bytes for record in records} == {(20 + 18) * (16 + 16)}, "pixels, label and id"
-    assert "stream 20, episodic 18: 1.2 KiB" in records[0].headline
+    sample = 16 + 16  # pixels, label and id
+    assert records[-1].memory_bytes == (20 + 18 + memory.staged) * sample + memory.index_bytes
+    assert 0 < memory.staged <= 2 * 8  # two steps of batches of 8
+    assert "stream 20, episodic 18: 1.5 KiB" in records[0].headline
     windows = ["receive", "profile", "train", "retain", "evaluate"]
     assert [reading.window for reading in records[1].readings] == windows
     first, second = (record.readings[2].work.visits for record in records[:2])
@@ -163,7 +166,7 @@ def test_waiting_at_the_end_of_a_task_is_in_its_books(make_memory):
 
 def test_resource_monitor_reads_the_stall_share_of_the_last_epoch(make_memory):
     memory = make_memory(STREAM, CONFIG)
-    monitor = ResourceMonitor(memory, BudgetSchedule({0: 10_000}))
+    monitor = ResourceMonitor(memory, BudgetSchedule({0: SlotBytes(10_000)}))
     epoch = EpochRecord(0, 0, CONFIG, 0.5, SwapCounts(stall_s=1.0), 4.0, 1.0)
     first, second = monitor.probe(1, epoch), monitor.probe(2)
     assert (first.stall_share, second.stall_share) == (0.25, 0.0)
@@ -175,7 +178,7 @@ class ShortAtTheEnd(LiveBudget):
     """Memory runs out in the second task's last epoch."""
 
     def __init__(self, slot_bytes):
-        super().__init__(200 * slot_bytes)
+        super().__init__(SlotBytes(200 * slot_bytes))
         self.slot_bytes, self.epochs_done = slot_bytes, 0
 
     def read(self, epochs_done, used_bytes):
@@ -184,7 +187,7 @@ class ShortAtTheEnd(LiveBudget):
 
     def is_short(self):
         if self.epochs_done == 2 * PRESET.epochs - 1:
-            self.size_bytes = 20 * self.slot_bytes
+            self.size_bytes = SlotBytes(20 * self.slot_bytes)
             return True
         return False
 

@@ -12,7 +12,7 @@ def test_settings_fill_in_the_preset(tmp_path):
     experiment = Experiment.build(RunSettings(controller="fixed", epochs=2, seed=3), tmp_path)
     filled = experiment.settings
     assert (filled.preset, filled.tasks, filled.model, filled.epochs) == ("small", 5, "cnn", 2)
-    assert filled.swap_ratio == 0.2 and filled.device in ("cpu", "cuda")
+    assert filled.swap_ratio == 1.0 and filled.device in ("cpu", "cuda")
     experiment.memory.close()
     single = Experiment.build(RunSettings(controller="fixed", memory="single-level"), tmp_path / "single")
     assert single.settings.swap_ratio == 0.0 and not single.memory.hierarchical

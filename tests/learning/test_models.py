@@ -145,7 +145,9 @@ def test_a_frozen_model_stays_frozen_by_name_too(monkeypatch, tmp_path):
         return built[-1]
 
     monkeypatch.setitem(MODELS, "frozen", frozen)
-    settings = RunSettings(model="frozen", tasks=2, epochs=1, controller="fixed", energy="none", stream_size=20)
+    settings = RunSettings(
+        model="frozen", tasks=2, epochs=1, controller="fixed", energy="none", stream_size=20, batch_size=6
+    )
     before = build_model("cnn", (1, 4, 4), 0).state_dict()
     run_experiment(settings, dataset=make_dataset(shape=(1, 4, 4)), results=tmp_path, progress=False)
     assert not built[-1].training and before.keys() == built[-1].state_dict().keys()

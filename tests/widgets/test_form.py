@@ -7,7 +7,8 @@ from mirolib.widgets import Dashboard
 
 @pytest.mark.parametrize("controller", ["miro", "fixed"])
 def test_the_form_gives_back_the_settings_it_was_given(controller):
-    sizes = {"stream_size": 30, "episodic_size": "20 KiB"} if controller == "fixed" else {}
+    sizes = {"stream_size": 60, "episodic_size": "20 KiB"} if controller == "fixed" else {}
+    sizes |= {"epoch_of": "task", "replay_ratio": 1.5} if controller == "fixed" else {"epoch_of": "buffers"}
     settings = RunSettings(
         method="bic", controller=controller, tasks=2, epochs=4, seed=7, memory_budget="1 MiB", lr=0.02, points=1.0,
         preset="small", **sizes,
@@ -24,6 +25,11 @@ def test_the_form_follows_data_set_and_controller():
     assert texts["stream_size"].disabled and not choices["selector"].disabled
     choices["controller"].value = "fixed"
     assert not texts["stream_size"].disabled and choices["selector"].disabled
-    assert texts["epochs"].placeholder == str(form._spec.preset().epochs)
+    assert texts["epochs"].placeholder == str(form._spec.preset().epochs) and not texts["replay_ratio"].disabled
+    texts["epochs"].value, texts["replay_ratio"].value = "1.5", "classes"
+    assert form.read().epochs == 1.5 and form.read().replay_ratio == "classes"
+    choices["epoch_of"].value = "buffers"
+    assert texts["epochs"].placeholder == "as many visits"
+    assert texts["replay_ratio"].disabled and form.read().replay_ratio is None
     own = Dashboard(dataset=DATASET)._form
     assert own._choices["dataset"].options == ("arrays",) and own.read().dataset == "arrays"

@@ -1,11 +1,13 @@
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mirolib import InputError
+from mirolib.data import dataset_spec
 from mirolib.workbench.sweep_plan import SweepPlan, make_plan, read_entries
 
 
@@ -29,6 +31,20 @@ def test_the_same_point_has_the_same_run_whatever_the_rest_of_the_grid():
     large = make_plan("10_run", {"epochs": ["2", "1"]}, range(2), name="mine")
     assert next(iter(small.members.items())) in large.members.items() and len(large.members) == 4
     assert make_plan("10_run", {"epochs": [1]}).name != make_plan("10_run", {"epochs": [2]}).name
+
+
+def test_a_run_of_epochs_of_the_task_has_another_name_when_its_preset_changes(monkeypatch):
+    def names(**shared):
+        plan = make_plan("10_run", {"episodic_size": [5]}, parameters=shared | {"controller": "fixed"}, name="s")
+        return list(plan.members)
+
+    before = names(), names(epoch_of="buffers"), names(epoch_of="task")
+    assert len(set(map(str, before))) == 2 and before[0] == before[2]
+    spec = dataset_spec("digits")
+    other = replace(spec, presets={"small": replace(spec.preset(), epochs=8)})
+    monkeypatch.setattr("mirolib.workbench.sweep_plan.dataset_spec", lambda name: other)
+    after = names(), names(epoch_of="buffers"), names(epoch_of="task", epochs=9)
+    assert after[0] != before[0] and after[1:] == before[1:]
 
 
 def test_numbers_of_numpy_are_plain_numbers():
