@@ -107,13 +107,13 @@ class MiroController(Controller):
         """Profiles the grid and picks a row (P1, P2).
 
         Raises:
-            InputError: If the memory budget holds no candidate, there are no validation samples, or epochs are those of
-                the task.
+            InputError: If the memory budget holds no candidate, there are no validation samples, or epochs are the
+                task's.
         """
         if learner.settings.epoch_of == "task":
             raise InputError(
-                "The miro controller prices sizes by epochs of the buffers; give the learner a preset with such epochs, "
-                "as preset.with_epochs(17, 'buffers') makes them."
+                "The miro controller prices sizes by epochs of the buffers; give the learner a preset with such "
+                "epochs, as preset.with_epochs(17, 'buffers') makes them."
             )
         budget = resources.memory_budget_bytes
         self.swaps = memory.hierarchical and self.swap_governor.highest > 0
