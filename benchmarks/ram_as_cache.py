@@ -9,6 +9,7 @@ Accuracy is that on the test samples; seeds are those of no other page. `report`
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,11 +19,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+from scipy import stats
 
 from benchmarks.presets import HELD_OUT, load, score
 from mirolib import Dataset, RunSettings, load_dataset
-from mirolib.experiment.experiment import Experiment
+from mirolib.experiment.experiment import Disturbance, Experiment
+from mirolib.experiment.injectors import During, cold_cache
 from mirolib.memory.rotation import LAG, least_slots
+from mirolib.memory.store_file import DATA
+from mirolib.viz.figures import OKABE_ITO, SYMBOLS
 
 ROOT = Path(__file__).parents[1]
 FOLDER, PAGE, TABLE = (
@@ -38,20 +45,27 @@ MIXES = (0.5, 1, 2, "sqrt", "classes")
 """Replay ratios among which the default was chosen."""
 
 
-def trained(dataset: Dataset, seed: int, **changes: object) -> dict[str, float]:
-    """A run with the preset changed: accuracies, visits, samples read and seconds."""
+def trained(dataset: Dataset, seed: int, disturb: Disturbance | None = None, **changes: object) -> dict[str, float]:
+    """A run with the preset changed: accuracies, visits, samples read, RAM, page cache and seconds."""
     preset = replace(dataset.spec.preset(), **changes)  # type: ignore[arg-type]
     dataset = replace(dataset, spec=replace(dataset.spec, presets={"one": preset}))
     with tempfile.TemporaryDirectory() as store:
         settings = RunSettings(dataset.spec.name, preset="one", seed=seed, energy="none", controller="fixed")
-        experiment, start = Experiment.build(settings, store, dataset), time.monotonic()
-        memory = experiment.memory
-        last = list(experiment.run(progress=False))[-1]
+        experiment, start = Experiment.build(settings, store, dataset, disturb), time.monotonic()
+        memory, cached = experiment.memory, 0
+        for record in experiment.run(progress=False):
+            last, cached = record, max(cached, _cached_bytes(Path(store) / DATA))
     counts = memory.counts
     return {"final": last.average_accuracy, "incremental": last.average_incremental_accuracy,
             "staged": memory.staged, "visits": experiment.learner.tally.visits,
             "fetched": counts.swapped + counts.streamed, "stall_s": counts.stall_s,
-            "s": time.monotonic() - start}  # fmt: skip
+            "memory_bytes": last.memory_bytes, "cached_bytes": cached, "s": time.monotonic() - start}  # fmt: skip
+
+
+def _cached_bytes(file: Path) -> int:
+    """Bytes of a file that the page cache holds."""
+    command = ["fincore", "--bytes", "--noheadings", "--output", "RES", str(file)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def measure(name: str, seed: int) -> None:
@@ -86,6 +100,20 @@ def measure(name: str, seed: int) -> None:
             pd.DataFrame(done).to_csv(file, index=False)
 
 
+def cache(name: str, seed: int) -> None:
+    """A sixteenth in RAM, with the page cache left alone and with the store's pages dropped behind the reader."""
+    dataset = load_dataset(name)
+    preset, total = dataset.spec.preset(), round(0.9 * len(dataset.train))
+    half = max(total // 32, least_slots(preset.batch_size, 1.0))
+    rows = []
+    for label, disturb in (
+        ("left alone", None), ("dropped behind the reader", lambda storage: During(0, 10**6, cold_cache(storage))),
+    ):  # fmt: skip
+        found = trained(dataset, seed, disturb, stream_size=half, episodic_size=half, swap_ratio=1.0)
+        rows.append({"page cache": label, "samples": total, "slots": 2 * half} | found)
+    pd.DataFrame(rows).to_csv(FOLDER / f"cache-{name}-{seed}.csv", index=False)
+
+
 def mix(name: str, seed: int) -> None:
     """Replay ratios at equal work and the preset's sizes, by accuracy on a fifth of the training samples, held out."""
     preset = replace(load_dataset(name).spec.preset(), swap_ratio=1.0, epoch_of="task")
@@ -106,8 +134,7 @@ def mix(name: str, seed: int) -> None:
 
 def report() -> None:
     """Writes the page and the table."""
-    tables = [pd.read_csv(file).assign(data=file.stem.rpartition("-")[0]) for file in sorted(FOLDER.glob("*.csv"))]
-    runs = pd.concat(tables, ignore_index=True)
+    runs = pd.concat([_read(f"{name}-*") for name in SETS], ignore_index=True)
     TABLE.parent.mkdir(exist_ok=True)
     runs.to_csv(TABLE, index=False)
     parts = [_INTRODUCTION]
@@ -117,23 +144,85 @@ def report() -> None:
         rows = []
         for label, group in of_set.groupby("RAM", sort=False):
             less = 100 * (group.set_index("seed")["final"] - whole).dropna()
-            error = 1.96 * less.std() / len(less) ** 0.5 if len(less) > 1 else float("nan")
+            error = stats.t.ppf(0.975, len(less) - 1) * less.std() / len(less) ** 0.5 if len(less) > 1 else np.nan
             final, mean = 100 * group["final"], 100 * group["incremental"]
             rows.append({
-                "RAM": label, "slots": int(group["slots"].mean()), "visits": f"{group['visits'].mean():,.0f}",
+                "RAM": label, "slots": int(group["slots"].mean()), "on their way": int(group["staged"].max()),
+                "visits": f"{group['visits'].mean():,.0f}",
                 "final accuracy, %": _spread(final.mean(), final.std()),
                 "average incremental, %": _spread(mean.mean(), mean.std()),
                 "against all in RAM, points (95 %)": _spread(less.mean(), error, "+"),
                 "fetched": f"{group['fetched'].mean():,.0f}", "seeds": len(group),
             })  # fmt: skip
         parts += [f"## {name}, preset `{SETS[name][0]}`", pd.DataFrame(rows).to_markdown(index=False)]
+    _picture(runs).write_image(PAGE.with_name("ram_as_cache.png"), scale=1.5)
+    mixes = _read("mix-*")
+    final = mixes.assign(final=100 * mixes["final"]).groupby(["data", "replay_ratio"], sort=False)["final"]
+    cells = final.agg(lambda values: _spread(values.mean(), values.std())).unstack().loc[:, list(map(str, MIXES))]
+    cells["seeds"] = mixes.groupby("data")["seed"].nunique()
+    parts += [_MIX, cells.rename(index=lambda name: name.removeprefix("mix-")).to_markdown()]
+    cached = _read("cache-*")
+    cached["data"] = cached["data"].str.removeprefix("cache-")
+    for column in ("memory_bytes", "cached_bytes"):
+        cached[column] = (cached[column] / 1024).map("{:,.0f} KiB".format)
+    cached["waiting, %"] = (100 * cached["stall_s"] / cached["s"]).round(1)
+    columns = ["data", "page cache", "samples", "slots", "memory_bytes", "cached_bytes", "fetched", "waiting, %", "s"]
+    parts += [_CACHE, cached[columns].round(1).to_markdown(index=False)]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _read(pattern: str) -> pd.DataFrame:
+    """The rows of some files, with the data set that their names begin with."""
+    files = sorted(FOLDER.glob(f"{pattern}.csv"))
+    return pd.concat([pd.read_csv(file).assign(data=file.stem.rpartition("-")[0]) for file in files], ignore_index=True)
+
+
+def _picture(runs: pd.DataFrame) -> go.Figure:
+    """Final accuracy over RAM of every data set, a panel each."""
+    names = [name for name in SETS if (runs["data"] == name).any()]
+    titles = [f"{name}, {SETS[name][0]}" for name in names]
+    plot = make_subplots(cols=len(names), subplot_titles=titles, horizontal_spacing=0.07)
+    ways = {
+        "work and mix apart, both buffers swapped": "",
+        "coupled, as in the paper": ", coupled",
+        "apart, not swapped": "no ",
+    }
+    for column, name in enumerate(names, start=1):
+        of_set = runs[runs["data"] == name]
+        part = of_set["RAM"].str.extract(r"1/(\d+)")[0].fillna("1").astype(int)
+        for number, (way, word) in enumerate(ways.items()):
+            those = (
+                of_set["RAM"].str.contains(", ") & of_set["RAM"].str.contains(word)
+                if word
+                else ~of_set["RAM"].str.contains(",")
+            )
+            of_way = 100 * of_set[those].groupby(1 / part[those])["final"].agg(["mean", "std"])
+            plot.add_scatter(x=100 * of_way.index, y=of_way["mean"], error_y={"array": of_way["std"].fillna(0)},
+                             name=way, mode="lines+markers", legendgroup=way, showlegend=column == 1,
+                             marker={"size": 9, "symbol": SYMBOLS[number], "color": OKABE_ITO[number]},
+                             line={"color": OKABE_ITO[number]}, row=1, col=column)  # fmt: skip
+    plot.update_xaxes(type="log", title_text="samples in RAM, % of all", tickvals=[1.5, 3, 6, 12, 25, 50, 100])
+    plot.update_yaxes(title_text="accuracy after the last task, %", col=1)
+    return plot.update_layout(template="plotly_white", width=1000, height=380, legend={"orientation": "h", "y": -0.25})
 
 
 def _spread(mean: float, deviation: float, sign: str = "") -> str:
     """A mean and its spread, if more than one seed tells it."""
     return f"{mean:{sign}.1f}" + ("" if np.isnan(deviation) else f" ± {deviation:.1f}")
 
+
+_MIX = """## The mix
+
+Accuracy in % on a fifth of the training samples, held out, after the last task, by replayed samples for each new one,
+at equal work and the sizes of the presets `small`: `python -m benchmarks.ram_as_cache mix DATASET SEED`. `sqrt` is the
+default."""
+
+_CACHE = """## What the page cache adds
+
+The system keeps what was read of the store in memory that it gives back when others want it. A sixteenth of the
+training samples in slots, with the page cache left alone, and with the store's pages dropped every 20 ms, as a small
+board would: `python -m benchmarks.ram_as_cache cache DATASET SEED`. `memory_bytes` is slots, samples on their
+way, and index; `cached_bytes` the most of the store that the page cache held after a task."""
 
 _INTRODUCTION = """# RAM is a cache
 
@@ -142,7 +231,10 @@ the task's samples, with √(old ÷ new classes) replayed samples for each new o
 `replay_ratio="sqrt"`), so that work and mix are the same in every row but the last two; only the slots in RAM differ,
 half of them the stream buffer's. "No swapping of the stream buffer" trains as long on the few samples it holds, and
 leaves the episodic memory as it is. "Coupled as in the paper" is an epoch of the buffers, for so many epochs that the
-work is about as much. ± is the standard deviation over seeds; differences are paired by seed."""
+work is about as much. RAM is slots and the samples on their way to them, two steps of batches at most. ± is the
+standard deviation over seeds; differences are paired by seed, with Student's interval.
+
+![accuracy over RAM: apart, coupled, and without swapping](ram_as_cache.png)"""
 
 
 if __name__ == "__main__":
@@ -150,4 +242,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "report":
         report()
     else:
-        (mix if sys.argv[1] == "mix" else measure)(sys.argv[2], int(sys.argv[3]))
+        {"measure": measure, "mix": mix, "cache": cache}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))

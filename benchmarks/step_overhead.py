@@ -1,8 +1,9 @@
 """A training step with everything on, divided by the bare step.
 
 The full step gathers a batch from both buffers, crops, mirrors and normalises it, trains, and exchanges every
-replayed sample with storage (swap ratio 1). The bare step trains the same learner on tensors that lie ready,
-normalised and laid out as the model wants them, of the same batch size: forward, loss, zero_grad, backward, SGD.
+sample, new or replayed, with storage (an epoch of the task at swap ratio 1). The bare step trains the same learner on
+tensors that lie ready, normalised and laid out as the model wants them, of the same batch size: forward, loss,
+zero_grad, backward, SGD.
 Blocks of both alternate in groups (ABBA); the first step of a block is left out, so that a full step always has the
 previous one's read under way beside it and a bare step never has. The value is the median, over groups, of the ratio
 of the medians of their steps. The small CNN's ratio depends on the machine's mood: on two shared virtual cores, where
@@ -93,6 +94,6 @@ def _measure(experiment: Experiment, batch_size: int, block: int, groups: int) -
 
 
 def _endless(experiment: Experiment, batch_size: int) -> Iterator[Batch]:
-    """Epoch after epoch of batches."""
+    """Epoch after epoch of batches, as many old samples as new ones in each."""
     while True:
-        yield from experiment.memory.batches(batch_size)
+        yield from experiment.memory.passes(batch_size, replay_ratio=1)

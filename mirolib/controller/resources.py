@@ -80,11 +80,15 @@ class ResourceMonitor:
         for inject in self._injectors:
             inject(epochs_done)
         stall_s, elapsed_s = (last.swaps.stall_s, last.duration_s) if last else (0.0, 0.0)
+        return Resources(self.slots_budget(epochs_done), stall_s, elapsed_s, self.swap_ratio_cap)
+
+    def slots_budget(self, epochs_done: float) -> int | None:
+        """Most bytes that slots may take; None for no limit."""
         # a budget of free memory counts in what the buffers have taken of it already
         budget = self.budget.read(epochs_done, self._memory.allocated_bytes)
-        if budget is not None and not isinstance(budget, SlotBytes):
-            budget = max(0, budget - self._memory.overhead_bytes)
-        return Resources(budget, stall_s, elapsed_s, self.swap_ratio_cap)
+        if budget is None or isinstance(budget, SlotBytes):
+            return budget
+        return max(0, budget - self._memory.overhead_bytes)
 
     def is_short(self) -> bool:
         """Whether memory has just become so short that the next epoch is too late; looks once a second."""

@@ -180,7 +180,7 @@ class Dashboard:
                 if sampler is None and run.experiment is not None:
                     sampler = PaceSampler(run.experiment.meter, run.experiment.learner.tally)
                     memory, most = run.experiment.memory, sum(run.experiment.stream.most_samples())
-                    size_bytes = run.experiment.resources.budget.read(0, memory.allocated_bytes)
+                    size_bytes = run.experiment.resources.slots_budget(0)
                     self._budget = None if size_bytes is None else min(size_bytes // memory.slot_bytes, most)
                     self._view.offer_budget(most, self._budget)
                     self._view.budget.disabled = self._view.stop.disabled  # where a cell trains no knob would be heard

@@ -183,6 +183,7 @@ class LiveRun:
             fill=(len(memory.stream_buffer), len(memory.episodic_memory)),
             slot_bytes=memory.slot_bytes,
             stored=memory.stored,
-            budget_bytes=self.experiment.resources.budget.read(loop.epochs_done, memory.allocated_bytes),
+            memory_bytes=memory.memory_bytes,
+            budget_bytes=self.experiment.resources.slots_budget(loop.epochs_done),
             pace=pace,
         )

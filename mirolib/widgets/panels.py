@@ -35,7 +35,8 @@ class Snapshot:
         fill: Samples in stream buffer and episodic memory.
         slot_bytes: Bytes of RAM of a sample.
         stored: Training samples on storage.
-        budget_bytes: The memory budget at the last look; None for no limit.
+        memory_bytes: Bytes of RAM in all: slots, samples on their way, index.
+        budget_bytes: Most that slots may take at the last look; None for no limit.
         pace: Power and work over time.
     """
 
@@ -47,6 +48,7 @@ class Snapshot:
     fill: tuple[int, int] = (0, 0)
     slot_bytes: int = 0
     stored: int = 0
+    memory_bytes: int = 0
     budget_bytes: int | None = None
     pace: Pace = NO_PACE
 
@@ -129,10 +131,9 @@ def memory(state: Snapshot) -> str:
     last = state.epochs[-1] if state.epochs else None
     rate = f"{(last.swaps.swapped + last.swaps.streamed) / last.duration_s:,.0f}" if last else "0"
     stall = f"{last.stall_share:.1%}" if last else "0 %"
-    size = (config.stream_size + config.episodic_size) * state.slot_bytes
-    budget = "no budget" if state.budget_bytes is None else f"budget {size_text(state.budget_bytes)}"
+    budget = "no budget" if state.budget_bytes is None else f"budget of slots {size_text(state.budget_bytes)}"
     return (
-        f"{bars}<p>In all {size_text(size)} ({budget}); {state.stored:,} samples on storage. "
+        f"{bars}<p>In all {size_text(state.memory_bytes)} of RAM ({budget}); {state.stored:,} samples on storage. "
         f"Last epoch: {rate} samples swapped a second, {stall} of the time spent waiting for storage.</p>"
     )
 

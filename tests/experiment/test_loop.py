@@ -28,7 +28,7 @@ from mirolib import (
 )
 from mirolib.controller import SELECTORS
 from mirolib.experiment.experiment import Experiment
-from mirolib.memory.budget import SlotBytes
+from mirolib.memory.budget import SlotBytes, parse_budget
 from mirolib.memory.swapper import SwapCounts
 
 
@@ -172,6 +172,15 @@ def test_resource_monitor_reads_the_stall_share_of_the_last_epoch(make_memory):
     assert (first.stall_share, second.stall_share) == (0.25, 0.0)
     assert first.after_epoch and not second.after_epoch
     assert first.memory_budget_bytes == 10_000
+
+
+def test_a_budget_in_bytes_holds_staging_and_index_too_and_one_in_samples_slots_alone(make_memory):
+    memory = make_memory(STREAM, CONFIG)
+    list(records_of(memory))
+    assert memory.memory_bytes == memory.allocated_bytes + memory.staged * 32 + memory.index_bytes
+    assert 0 < memory.staged <= 2 * 8 and memory.index_bytes >= 5 * 108
+    for text, left in (("10000 bytes", 10_000 - memory.overhead_bytes), ("100 samples", 3_200), ("1 bytes", 0)):
+        assert ResourceMonitor(memory, parse_budget(text, memory.slot_bytes)).probe().memory_budget_bytes == left
 
 
 class ShortAtTheEnd(LiveBudget):
