@@ -131,7 +131,6 @@ class _Kept:
 
     owed: float
     counts: SwapCounts
-    staged: int
     under_way: list[tuple[int, Ids, Ids]]
     generator: State
     policy: State
@@ -143,7 +142,6 @@ class Swapper:
     Attributes:
         policy: Which replayed samples make room.
         counts: Swapping so far.
-        staged: Most samples that were under way at once.
     """
 
     def __init__(
@@ -158,7 +156,7 @@ class Swapper:
             rng: Draws slots and samples.
         """
         self.policy = policy or UniformSwap()
-        self.counts, self.staged = SwapCounts(), 0
+        self.counts = SwapCounts()
         self._storage, self._lag = storage, lag
         self._rng = rng or np.random.default_rng(0)
         self._owed = 0.0  # exchanges that the ratio asks for beyond those made: small batches owe fractions
@@ -196,11 +194,15 @@ class Swapper:
         """
         self._commit(memory, self.due(math.inf))
 
+    @property
+    def under_way(self) -> int:
+        """Samples that have been asked for and are not taken in yet."""
+        return sum(len(one.slots) for one in self._pending)
+
     def request(self, step: int, slots: np.ndarray, ids: np.ndarray) -> None:
         """Asks for samples `ids`, to be put into `slots` at step `step + lag`."""
         fetch = self._reader.submit(self._storage.read_sound, ids)
         self._pending.append(Exchange(step + self._lag, slots, ids, fetch))
-        self.staged = max(self.staged, sum(len(one.slots) for one in self._pending))
 
     def due(self, step: float) -> Iterator[Exchange]:
         """Yields what is to be committed up to `step`, waiting (and counting the wait) for what is late."""
@@ -236,7 +238,6 @@ class Swapper:
         return {
             "owed": self._owed,
             "counts": asdict(self.counts),
-            "staged": self.staged,
             "under_way": [[one.due, one.slots, one.ids] for one in self._pending],
             "generator": self._rng.bit_generator.state,
             "policy": self.policy.state(),
@@ -253,7 +254,7 @@ class Swapper:
             InputError: If it is no such state.
         """
         kept = loaded(_Kept, state)
-        self._owed, self.counts, self.staged = kept.owed, kept.counts, kept.staged
+        self._owed, self.counts = kept.owed, kept.counts
         self._rng = generator_of(kept.generator)
         self.policy.restore(kept.policy)
         for due, slots, ids in kept.under_way:

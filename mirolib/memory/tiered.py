@@ -57,6 +57,7 @@ class _Kept:
     position: Position
     streamer: State
     turns: Ids
+    staged: int
 
 
 def _generators(seed: int) -> Iterator[np.random.Generator]:
@@ -195,10 +196,11 @@ class TieredMemory(Tiers):
         ratio, self._replayed.takes_turns = self.config.swap_ratio, batch.streamed is not None
         if batch.streamed is None:
             self._swapper.swap(self._replayed, batch.replayed, ratio)
-            return
-        self._swapper.swap(self._replayed, np.unique(batch.replayed), ratio)  # a slot may be replayed twice in a batch
-        waiting = self._streamer.swap(self.rotation, batch.streamed, self._passing)
-        self.rotation.wait(batch.streamed[~np.isin(batch.streamed, waiting)])
+        else:
+            self._swapper.swap(self._replayed, np.unique(batch.replayed), ratio)  # one may be replayed twice in a batch
+            waiting = self._streamer.swap(self.rotation, batch.streamed, self._passing)
+            self.rotation.wait(batch.streamed[~np.isin(batch.streamed, waiting)])
+        self.staged = max(self.staged, self._swapper.under_way + self._streamer.under_way)
 
     @property
     def _passing(self) -> float:
@@ -264,6 +266,7 @@ class TieredMemory(Tiers):
             "position": asdict(self.rotation.position),
             "streamer": self._streamer.state(),
             "turns": self._replayed.turns,
+            "staged": self.staged,
         }
 
     def restore(self, state: State) -> None:
@@ -288,14 +291,9 @@ class TieredMemory(Tiers):
         fill_episodic(self.storage, self.episodic_memory, kept.episodic_ids)
         # last: what is under way is marked as held, which the memory must not hold yet
         self.episodic_memory.classes = np.flatnonzero(self._old_classes)
-        self.rotation.position, self._replayed.turns = kept.position, kept.turns
+        self.rotation.position, self._replayed.turns, self.staged = kept.position, kept.turns, kept.staged
         self._swapper.restore(kept.exchanger, self._replayed)
         self._streamer.restore(kept.streamer, self.rotation)
-
-    @property
-    def staged(self) -> int:
-        """Most samples that were on their way into slots at once."""
-        return self._swapper.staged + self._streamer.staged
 
     @property
     def counts(self) -> SwapCounts:

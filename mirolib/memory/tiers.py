@@ -33,6 +33,7 @@ class Tiers(ABC):
         self.rotation = Rotation(self.stream_buffer, self.episodic_memory, seed)
         self._stored = np.zeros(num_classes, dtype=np.int64)
         self._old_classes = np.zeros(num_classes, dtype=bool)
+        self.staged = 0  # most samples that were on their way into slots at once
         self._layout = 0  # counts what makes the slots of a batch stale
 
     @abstractmethod
@@ -182,11 +183,6 @@ class Tiers(ABC):
     def allocated_bytes(self) -> int:
         """Bytes of RAM that the slots of the two buffers take when full."""
         return self.stream_buffer.array.allocated_bytes + self.episodic_memory.array.allocated_bytes
-
-    @property
-    @abstractmethod
-    def staged(self) -> int:
-        """Most samples that were on their way into slots at once."""
 
     @property
     def overhead_bytes(self) -> int:
