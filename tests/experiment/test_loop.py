@@ -27,7 +27,9 @@ from mirolib import (
     run,
 )
 from mirolib.controller import SELECTORS
+from mirolib.controller.adaptation import CongestionPolicy, SwapGovernor
 from mirolib.experiment.experiment import Experiment
+from mirolib.experiment.loop import Loop
 from mirolib.memory.budget import SlotBytes, parse_budget
 from mirolib.memory.swapper import SwapCounts
 
@@ -267,6 +269,35 @@ def test_a_shortage_within_a_pass_ends_the_round_and_the_next_goes_on_with_it(tm
     assert len(first.epochs) == 3 and 0 < first.epochs[0].epochs_done < first.epochs[1].epochs_done == 1
     samples = len(experiment.stream[0].train)
     assert len(set(seen[:samples])) == samples and len(seen) == round(1.5 * samples)
+
+
+class Governed(FixedController):
+    """Fixed sizes, and the swap ratio that congestion leaves."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.governor = SwapGovernor(1.0, CongestionPolicy(threshold=0.3, least_wait_s=0.0, clean_epochs=1))
+
+    def adapt(self, config, resources):
+        if resources.after_epoch:
+            self.governor.step(resources.stall_share, resources.stall_s)
+        return Decision(replace(config, swap_ratio=self.governor.ratio))
+
+
+def test_congestion_halves_the_swap_ratio_of_both_buffers_and_it_recovers(make_memory):
+    config, preset = MemoryConfig(24, 6, 1.0), replace(PRESET, epoch_of="task", replay_ratio=1, epochs=12)
+    memory, one = make_memory(STREAM, config), Learner(STREAM.dataset.spec, preset)
+    for step in Loop(STREAM, one, memory, Governed(config)).steps(progress=False):
+        if isinstance(step, EpochRecord):
+            slow = step.task == 1 and step.epoch in (2, 3)
+            memory.storage.before_read = (lambda size_bytes: time.sleep(0.1)) if slow else None
+        elif step.task == 1:
+            break
+    shares = [one.swaps.streamed / one.swaps.passed for one in step.epochs]
+    ratios = [one.config.swap_ratio for one in step.epochs]
+    assert ratios[:4] == [1, 1, 1, 1] and ratios[4] == 0.5 and min(ratios) >= 0.125 and ratios[-1] == 1
+    np.testing.assert_allclose(shares, ratios, atol=0.05)
+    assert {one.swaps.passed for one in step.epochs} == {36}
 
 
 @pytest.mark.parametrize(
