@@ -27,7 +27,7 @@ from mirolib.experiment.loop import Loop
 from mirolib.learning.bic import BiC
 
 STREAM = TaskStream(make_dataset(classes=4, per_class=8), 2, seed=0)
-PRESET = replace(STREAM.dataset.spec.preset(), model="linear", epochs=2, batch_size=8)
+PRESET = replace(STREAM.dataset.spec.preset(), model="linear", epochs=2, batch_size=8, epoch_of="buffers")
 JUNK = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just([]) | st.just({})
     | st.just(np.array([1 << 40, -1])) | st.just(np.zeros(3)) | st.just(torch.zeros(2, 2)) | st.lists(st.integers())

@@ -29,8 +29,8 @@ from mirolib.workbench.compare import over_seeds, unreadable_runs
 from mirolib.workbench.run import load_run, open_run
 
 BASE = RunSettings(
-    tasks=2, epochs=1, controller="fixed", model="linear", stream_size=20, episodic_size=6, energy="none",
-    validation_share=0.0,
+    tasks=2, epochs=1, controller="fixed", model="linear", stream_size=20, episodic_size=6, batch_size=6,
+    energy="none", validation_share=0.0,
 )  # fmt: skip
 ASKED = [replace(BASE, seed=seed, lr=lr) for seed in (0, 1) for lr in (0.05, 0.5)]
 NUMBERS = ("final_accuracy", "average_incremental_accuracy", "learning_work", "swapped")

@@ -53,7 +53,7 @@ def test_a_run_that_learnt_little_says_so(tmp_path, caplog):
     done = run_experiment(settings, results=tmp_path, progress=False)
     for sentence in (
         "near chance (10.0%). Likeliest: samples that are not",
-        "Task 0 saw 1 training steps: choose more",
+        "Task 0 saw 2 training steps: choose more",
     ):
         assert sentence in done.summary["concerns"] and sentence in caplog.text and sentence in repr(done)
     assert load_runs(tmp_path)["concerns"].item() == done.summary["concerns"]
