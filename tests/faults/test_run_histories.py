@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings, strategies as st
+from hypothesis.errors import FlakyStrategyDefinition
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
@@ -142,7 +143,9 @@ class Histories(RuleBasedStateMachine):
         with self.careful():
             run, steps = self.living.pop(where)
             list(steps)
-            assert tuple(run.result.summary[name] for name in NUMBERS) == truth()[self.key(run)][0]
+            summary = run.result.summary
+            # a stored sample that was spoilt is replaced by another, and counted
+            assert summary["damaged"] or tuple(summary[name] for name in NUMBERS) == truth()[self.key(run)][0]
 
     @staticmethod
     def key(run) -> tuple:
@@ -367,12 +370,14 @@ def explore(steps: int, derandomize: bool) -> None:
     torch.set_num_threads(1)  # a forked process has none of its parent's threads
     truth()
     Histories.steps, examples = 0, 5 + steps // 36
-    run_state_machine_as_test(Histories, settings=settings(
-        max_examples=examples, stateful_step_count=40, deadline=None, derandomize=derandomize, database=None,
-        suppress_health_check=list(HealthCheck), print_blob=False,
-        phases=[Phase.generate],  # shrinking a history takes many minutes, and it can be read as it is
-    ))  # fmt: skip
-    assert Histories.steps >= steps, Histories.steps
+    while Histories.steps < steps:
+        # which digit is edited hangs on a clock, so that a history that begins alike may go on otherwise
+        with suppress(FlakyStrategyDefinition):
+            run_state_machine_as_test(Histories, settings=settings(
+                max_examples=examples, stateful_step_count=40, deadline=None, derandomize=derandomize, database=None,
+                suppress_health_check=list(HealthCheck), print_blob=False,
+                phases=[Phase.generate],  # shrinking a history takes many minutes, and it can be read as it is
+            ))  # fmt: skip
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are killed in forks")
