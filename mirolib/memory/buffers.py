@@ -306,6 +306,10 @@ class EpisodicMemory:
         assert not self._held[places].any(), "a sample twice"
         self._held[places] = True
 
+    def absent(self, ids: np.ndarray) -> np.ndarray:
+        """Those of some stored samples that are old and neither held nor under way nor damaged, `(k,) int64`."""
+        return ids[np.isin(labels_of(ids), self.classes) & ~self._held[self._places(ids)]]
+
     def exchange(self, slots: np.ndarray, samples: np.ndarray, ids: np.ndarray) -> None:
         """Puts reserved samples into slots."""
         self._held[self._places(self.array.ids_at(slots))] = False

@@ -84,23 +84,28 @@ class Position:
 class Rotation:
     """The slots that each step of a pass trains on."""
 
-    def __init__(self, stream: StreamBuffer, episodic: EpisodicMemory, seed: int) -> None:
+    def __init__(self, stream: StreamBuffer, episodic: EpisodicMemory, seed: int, storage: Storage, block: int) -> None:
         """Nothing trained yet.
 
         Args:
             stream: The stream buffer.
             episodic: The episodic memory.
             seed: Seed of all orders.
+            storage: Where samples come from.
+            block: Neighbours on storage that come together.
         """
-        self._stream, self._episodic, self._seed = stream, episodic, seed
+        self._stream, self._episodic, self._seed, self._storage, self._block = stream, episodic, seed, storage, block
         self._shuffled: tuple[np.ndarray | None, int, np.ndarray] = (None, 0, stream.order)
         self.begin()
 
     def begin(self) -> None:
         """Begins with what the buffers hold: after a task has arrived, and after they changed size."""
-        self.position = Position(np.arange(len(self._stream)), len(self._stream), np.zeros(0, dtype=np.int64))
+        stream, held = self._stream, len(self._stream)
+        if self._block > 1 and held < len(stream.order):  # in the order itself, which checkpoints keep
+            stream.order = np.append(stream.order[:held], self._in_blocks(stream.order[held:], 0))
+        self.position = Position(np.arange(held), held, np.zeros(0, dtype=np.int64))
 
-    def resize(self, capacity: int, storage: Storage) -> None:
+    def resize(self, capacity: int) -> None:
         """Changes the number of slots and goes on with the pass: what waits comes first, then what it has not fetched.
 
         Raises:
@@ -114,7 +119,7 @@ class Rotation:
         kept = now.queue[np.sort(np.unique(waiting, return_index=True)[1])[:capacity]]
         stream.array.discard(np.setdiff1d(np.arange(len(stream)), kept))
         stream.array.resize(capacity)
-        append_sound(storage, stream, stream.missing())
+        append_sound(self._storage, stream, stream.missing())
         ids = stream.array.ids
         places = dict(zip(ids.tolist(), range(len(ids)), strict=True))  # a sample may have moved into a hole
         queue = [places[id_] for id_ in stream.first(capacity).tolist() if id_ in places]
@@ -160,12 +165,20 @@ class Rotation:
         """Another order, where the whole task is in RAM."""
         self.position.queue = rng.permutation(self.position.queue)
 
+    def _in_blocks(self, ids: np.ndarray, turn: int) -> np.ndarray:
+        """Ids in an order of their own for each turn; neighbours on storage stay together in blocks."""
+        rng = np.random.default_rng([self._seed, int(ids[0]) >> 32, turn])
+        if self._block == 1:
+            return rng.permutation(ids)
+        ids = ids[np.argsort(self._storage.rows(ids))]
+        blocks = np.split(ids, np.arange(rng.integers(self._block), len(ids), self._block))
+        return np.concatenate([blocks[k] for k in rng.permutation(len(blocks))])
+
     def _turn(self, turn: int) -> np.ndarray:
         """The ids of the task in the order in which a pass fetches them."""
         order = self._stream.order
         if self._shuffled[0] is not order or self._shuffled[1] != turn:  # asked for at each step, and as long as a task
-            rng = np.random.default_rng([self._seed, int(order[0]) >> 32, turn])
-            self._shuffled = (order, turn, rng.permutation(order) if turn else order)
+            self._shuffled = (order, turn, self._in_blocks(order, turn) if turn else order)
         return self._shuffled[2]
 
     def _upcoming(self, count: int) -> np.ndarray:

@@ -67,6 +67,7 @@ class Storage:
         self._lock = threading.RLock()  # readers see what is known of the rows before a change or after it
         # by class, which is the upper half of a key: the row of each sample by its ordinal, -1 where it is lost
         self._places: defaultdict[int, array[int]] = defaultdict(lambda: array("i"))
+        self._keys = np.zeros(0, dtype=np.uint64)  # by row; empty until neighbours are asked for after a change
         with contextlib.ExitStack() as held:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -156,7 +157,20 @@ class Storage:
 
     def holds(self, ids: np.ndarray, part: str = "train") -> np.ndarray:
         """Which samples are stored, whether or not they are still sound, `(n,) bool`."""
-        return self._locate(files.keys_of(ids, part)) >= 0
+        return self.rows(ids, part) >= 0
+
+    def rows(self, ids: np.ndarray, part: str = "train") -> np.ndarray:
+        """The row of each sample, `(n,) int64`, in the order of the file; -1 where it is not stored."""
+        return self._locate(files.keys_of(ids, part))
+
+    def neighbours(self, ids: np.ndarray, count: int) -> np.ndarray:
+        """Training samples that lie from each of `ids` on in the file, `count` at most, `(k,) int64` ids."""
+        if not len(self._keys):
+            found, sound, _ = files.read_rows(self._index.fileno(), self._data.fileno())
+            self._keys = np.where(sound, found["key"], np.uint64(1 << 63))  # a free row stands for no training sample
+        rows = (self.rows(ids)[:, None] + np.arange(count)).ravel()
+        keys = self._keys[rows[rows < len(self._keys)]]
+        return keys[keys >> 63 == 0].astype(np.int64)
 
     def put(self, ids: np.ndarray, samples: np.ndarray, part: str = "train") -> int:
         """Stores samples, all of them or, when it fails, none; killed on the way, it leaves each there whole or not.
@@ -190,6 +204,7 @@ class Storage:
         sizes = np.array([len(sample) for sample in samples] if self.fingerprint.encoded else samples[:1].nbytes)
         sizes = np.broadcast_to(files.HEADER.itemsize + sizes, len(keys)).astype(np.int64)
         with self._lock:
+            self._keys = np.zeros(0, dtype=np.uint64)
             keep, counts = self._planned(keys, sizes.tolist())
             gone = [row for name, places in self._places.items() for row in places[counts[name] :] if row >= 0]
             keys, sizes = keys[keep], sizes[keep]
@@ -367,8 +382,8 @@ class Storage:
 
     @property
     def index_bytes(self) -> int:
-        """Bytes of RAM that say where records lie: four a sample."""
-        return sum(len(places) * places.itemsize for places in self._places.values())
+        """Bytes of RAM that say where records lie: four a sample, and eight where neighbours are asked for."""
+        return sum(len(places) * places.itemsize for places in self._places.values()) + self._keys.nbytes
 
     def close(self) -> None:
         """Closes the store; a closed store may be closed again."""

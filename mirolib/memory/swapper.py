@@ -69,21 +69,27 @@ class SwapCounts:
 class Replayed:
     """The episodic memory as it is swapped: slots keep their classes, or take turns where there are more classes."""
 
-    def __init__(self, memory: EpisodicMemory) -> None:
-        """Of a memory."""
-        self.memory = memory
+    def __init__(self, memory: EpisodicMemory, storage: Storage, block: int) -> None:
+        """Of a memory over a store, of which `block` neighbours come together in passes, whatever their classes."""
+        self.memory, self.block, self._storage = memory, block, storage
         self.turns = np.zeros(0, dtype=np.int64)  # classes whose turn is still to come
         self.takes_turns = False  # in the paper's way a class without a slot is left out
 
     def draw(self, slots: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Random samples that the memory does not hold: of the slots' classes, or of those whose turn it is."""
-        memory = self.memory
+        memory, block = self.memory, self.block if self.takes_turns else 1
         labels = labels_of(memory.array.ids_at(slots))
-        if self.takes_turns and len(memory.classes) > len(memory):
+        if block > 1 or (self.takes_turns and len(memory.classes) > len(memory)):
             while len(self.turns) < len(slots):
                 self.turns = np.concatenate([self.turns, rng.permutation(memory.classes)])
-            labels, self.turns = self.turns[: len(slots)], self.turns[len(slots) :]
-        return memory.draw_absent(labels, rng)
+            labels, self.turns = self.turns[: len(slots)], self.turns[-(-len(slots) // block) :]
+        ids = memory.draw_absent(labels, rng)
+        if block > 1:  # blocks begin at every so manieth; the others stand in for neighbours that can't be had
+            single = ids[ids >= 0]
+            ahead = np.append(memory.absent(self._storage.neighbours(single[::block], block)), single)
+            ahead = ahead[np.sort(np.unique(ahead, return_index=True)[1])][: len(ids)]
+            ids[: len(ahead)], ids[len(ahead) :] = ahead, -1
+        return ids
 
     def reserve(self, ids: np.ndarray) -> None:
         """Marks them as held, or the next steps could draw them a second time."""

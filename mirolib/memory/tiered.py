@@ -78,6 +78,7 @@ class TieredMemory(Tiers):
         hierarchical: bool = True,
         lag: int = LAG,
         policy: SwapPolicy | None = None,
+        block: int = 1,
     ) -> None:
         """An empty memory.
 
@@ -90,21 +91,25 @@ class TieredMemory(Tiers):
                 (which is still written, and read where a controller enlarges the stream buffer).
             lag: Steps between asking storage for a sample and taking it in.
             policy: Which replayed samples make room; uniform by default.
+            block: Neighbours on storage that are exchanged together in passes: more take fewer random reads.
 
         Raises:
-            InputError: If `lag` is below 1, swapping is asked of a single-level memory, or the process may not take as
-                much memory.
+            InputError: If `lag` or `block` is below 1, swapping is asked of a single-level memory, or the process may
+                not take as much memory.
         """
         try:
             if lag < 1:
                 raise InputError(f"lag is {lag}; choose 1 step or more between fetch and commit.")
-            super().__init__(storage, config, num_classes, seed, hierarchical)
+            if block < 1:
+                raise InputError(f"block is {block}; choose 1 sample or more to exchange together.")
+            super().__init__(storage, config, num_classes, seed, hierarchical, block)
         except BaseException:
             storage.close()  # its lock would keep the next try out of the folder
             raise
         self._batch_rng, swap_rng, self._select_rng, stream_rng = _generators(seed)
         self._lag, self._owns_storage, self._swapper = lag, True, Swapper(storage, lag, policy, swap_rng)
-        self._streamer, self._replayed = Swapper(storage, lag, rng=stream_rng), Replayed(self.episodic_memory)
+        self._block, self._streamer = block, Swapper(storage, lag, rng=stream_rng)
+        self._replayed = Replayed(self.episodic_memory, storage, block)
 
     def batches(self, batch_size: int, *, replay: bool = True) -> Iterator[Batch]:
         """One epoch over stream buffer and episodic memory, shuffled together.
@@ -244,8 +249,8 @@ class TieredMemory(Tiers):
         other._batch_rng, swap_rng, other._select_rng, stream_rng = _generators(seed)
         other._swapper = Swapper(self.storage, self._lag, copy.deepcopy(self._swapper.policy), swap_rng)
         other._streamer = Swapper(self.storage, self._lag, rng=stream_rng)
-        other._replayed = Replayed(other.episodic_memory)
-        other.rotation = Rotation(other.stream_buffer, other.episodic_memory, seed)
+        other._replayed = Replayed(other.episodic_memory, self.storage, self._block)
+        other.rotation = Rotation(other.stream_buffer, other.episodic_memory, seed, self.storage, self._block)
         other.rotation.position.fetched = self.rotation.position.fetched
         other._owns_storage = False
         return other

@@ -23,14 +23,16 @@ class Tiers(ABC):
 
     _select_rng: np.random.Generator
 
-    def __init__(self, storage: Storage, config: MemoryConfig, num_classes: int, seed: int, hierarchical: bool) -> None:
+    def __init__(
+        self, storage: Storage, config: MemoryConfig, num_classes: int, seed: int, hierarchical: bool, block: int
+    ) -> None:
         """Empty tiers; see `TieredMemory`."""
         self.storage, self.config, self.hierarchical = storage, config, hierarchical
         self._check(config, config.stream_size + config.episodic_size)
         kind = storage.fingerprint.sample_shape, storage.fingerprint.sample_dtype
         self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, *kind))
         self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, *kind))
-        self.rotation = Rotation(self.stream_buffer, self.episodic_memory, seed)
+        self.rotation = Rotation(self.stream_buffer, self.episodic_memory, seed, storage, block)
         self._stored = np.zeros(num_classes, dtype=np.int64)
         self._old_classes = np.zeros(num_classes, dtype=bool)
         self.staged = 0  # most samples that were on their way into slots at once
@@ -107,7 +109,7 @@ class Tiers(ABC):
         self._layout += 1
         if config.stream_size != self.config.stream_size:
             if self.rotation.position.fetched > len(self.stream_buffer):  # it is no longer a prefix of its order
-                self.rotation.resize(config.stream_size, self.storage)
+                self.rotation.resize(config.stream_size)
             else:
                 self.stream_buffer.resize(config.stream_size)
                 fill_stream(self.storage, self.stream_buffer)

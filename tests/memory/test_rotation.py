@@ -12,6 +12,16 @@ from mirolib import InputError, MemoryConfig, TieredMemory
 from mirolib.memory.rotation import replays
 
 
+@pytest.fixture(params=[1, 4])
+def block(request):
+    return request.param
+
+
+@pytest.fixture
+def make_memory(make_memory, block):
+    return lambda *args, **options: make_memory(*args, **{"block": block} | options)
+
+
 def seen(memory, batch):
     """The ids of a batch, whose samples and labels are those of these ids."""
     buffers = memory.stream_buffer.array, memory.episodic_memory.array
@@ -97,13 +107,13 @@ def test_a_slow_disk_changes_nothing(make_memory):
 
 
 @pytest.mark.parametrize("config", [MemoryConfig(20, 7, 1.0), MemoryConfig(18, 2, 0.5)])
-def test_a_restored_memory_goes_on_as_if_nothing_had_been(make_memory, config):
+def test_a_restored_memory_goes_on_as_if_nothing_had_been(make_memory, block, config):
     memory = at_task(make_memory, 2, config)
     passed(memory)
     for batch in memory.passes(6, 1.0, end=0.4):  # leaves exchanges under way
         memory.swap(batch)
     state = memory.state()
-    again = TieredMemory(memory.storage, config, STREAM.num_classes)
+    again = TieredMemory(memory.storage, config, STREAM.num_classes, block=block)
     again.restore(state)
     assert [passed(again) for _ in range(3)] == [passed(memory) for _ in range(3)]
     again.settle()
@@ -155,3 +165,32 @@ def test_too_few_slots_are_refused_with_what_is_needed(make_memory):
     memory = at_task(make_memory, 1, MemoryConfig(8, 7, 1.0))
     with pytest.raises(InputError, match="stream_size is 8, but 12 slots are needed for batches of 4"):
         next(memory.passes(4, 0))
+
+
+def test_a_memory_restored_in_the_first_pass_goes_on_as_if_nothing_had_been(make_memory, block):
+    config = MemoryConfig(14, 9, 1.0)
+    memory = at_task(make_memory, 1, config)
+    for batch in memory.passes(4, 1.0, end=0.3):
+        memory.swap(batch)
+    again = TieredMemory(memory.storage, config, STREAM.num_classes, block=block)
+    again.restore(memory.state())
+    parts = [(0.3, 1.0), (0.0, 1.0)]
+    assert [passed(again, 4, 1.0, *part) for part in parts] == [passed(memory, 4, 1.0, *part) for part in parts]
+
+
+def test_neighbours_on_storage_come_together_and_no_sample_twice(make_memory, block, monkeypatch):
+    memory, asked = at_task(make_memory, 2, MemoryConfig(24, 12, 1.0)), []
+    read = memory.storage.read_sound
+    monkeypatch.setattr(memory.storage, "read_sound", lambda ids: asked.append(memory.storage.rows(ids)) or read(ids))
+    for _ in range(20):
+        for batch in memory.passes(8, 1.0):
+            memory.swap(batch)
+            ids = memory.episodic_memory.array.ids
+            assert len(set(ids.tolist())) == len(ids) == 12
+    samples, pieces = (sum(many) for many in zip(*((len(r), 1 + (np.diff(r) != 1).sum()) for r in asked), strict=True))
+    assert samples > 1200 and (pieces < samples / 2) == (block == 4)
+
+
+def test_a_block_of_none_is_refused(make_memory):
+    with pytest.raises(InputError, match="block is 0; choose 1 sample or more"):
+        make_memory(STREAM, MemoryConfig(8, 7, 1.0), block=0)
