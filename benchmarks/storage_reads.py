@@ -132,9 +132,9 @@ def _read(store: Path, former: Path, flat: Path, state: str, batches: int) -> li
         }
         for size in BLOCKS:
             ways[f"blocks of {size}"] = (
-                lambda positions, size=size: storage.read_blocks(  # type: ignore[misc]  # noqa: B023
-                    _ids(positions[: BATCH // size]), size
-                )[0]
+                lambda positions, size=size, storage=storage: storage.read(  # type: ignore[misc]
+                    storage.neighbours(_ids(positions[: BATCH // size]), size)
+                )
             )
         for way, reader in ways.items():
             if state == "cold":

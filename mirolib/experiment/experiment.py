@@ -120,7 +120,9 @@ class Experiment:
         meter, controller = EnergyMeter(source), _controller(filled, config, source.kind)
         storage = Storage(store, Fingerprint.of(stream), size_budget=store_budget(filled.store_budget, stream))
         tiered = MEMORIES[filled.memory]
-        memory = TieredMemory(storage, config, stream.num_classes, seed=filled.seed, hierarchical=tiered)
+        memory = TieredMemory(
+            storage, config, stream.num_classes, seed=filled.seed, hierarchical=tiered, block=filled.block
+        )
         budget = parse_budget(filled.memory_budget, memory.slot_bytes)
         disturbance = disturb(memory.storage) if disturb else None
         resources = ResourceMonitor(memory, budget, injectors=[disturbance] if disturbance else [])

@@ -135,6 +135,9 @@ class RunSettings:
     swap_ratio: float | None = _setting(
         None, "share of replayed samples exchanged, 0 to 1; None: 1, or the preset's if fixed"
     )
+    block: int = _setting(
+        1, "neighbours on storage that are exchanged together; 4 for cards that read few at random", _above_0
+    )
     epoch_of: str | None = _setting(
         None, "what an epoch passes over: buffers (the paper's way) or task; None: the preset's", choices=EPOCHS
     )

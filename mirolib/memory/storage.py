@@ -164,11 +164,15 @@ class Storage:
         return self._locate(files.keys_of(ids, part))
 
     def neighbours(self, ids: np.ndarray, count: int) -> np.ndarray:
-        """Training samples that lie from each of `ids` on in the file, `count` at most, `(k,) int64` ids."""
+        """Training samples that lie from each of `ids` on in the file, `count` at most, `(k,) int64` ids.
+
+        Asked for in this order, they are read at nearly the speed of reading in sequence.
+        """
         if not len(self._keys):
             found, sound, _ = files.read_rows(self._index.fileno(), self._data.fileno())
             self._keys = np.where(sound, found["key"], np.uint64(1 << 63))  # a free row stands for no training sample
-        rows = (self.rows(ids)[:, None] + np.arange(count)).ravel()
+        firsts = self.rows(ids)
+        rows = (firsts[firsts >= 0, None] + np.arange(count)).ravel()
         keys = self._keys[rows[rows < len(self._keys)]]
         return keys[keys >> 63 == 0].astype(np.int64)
 
@@ -337,26 +341,6 @@ class Storage:
                 "missing or damaged. Delete the folder and run again from the data set."
             )
         return samples
-
-    def read_blocks(self, ids: np.ndarray, count: int, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
-        """Reads what lies from some samples on in the file, at nearly the speed of reading in sequence.
-
-        Args:
-            ids: `(n,) int64`, where blocks begin.
-            count: Most samples in a block; there are fewer at the end of the file, and where some are damaged or of the
-                other part.
-            part: `train` or `validation`.
-
-        Returns:
-            The samples, as `read_sound` gives them, and their ids `(k,) int64`.
-        """
-        with self._lock:
-            firsts = self._locate(files.keys_of(ids, part))
-            rows = (firsts[firsts >= 0, None] + np.arange(count)).ravel()
-            rows = rows[(rows < self._rows) & ~np.isin(rows, self._free)] if self._free else rows[rows < self._rows]
-        samples, keys, sound = self._read(rows)
-        sound &= keys >> 63 == PARTS.index(part)
-        return samples if sound.all() else samples[sound], (keys[sound] << 1 >> 1).astype(np.int64)
 
     def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The samples of rows, their keys, and which are sound."""

@@ -60,11 +60,6 @@ class _Kept:
     staged: int
 
 
-def _generators(seed: int) -> Iterator[np.random.Generator]:
-    """A generator for each kind of draw: how often one is asked must not change what another gives."""
-    return (np.random.default_rng(child) for child in np.random.SeedSequence([seed, 2]).spawn(4))
-
-
 class TieredMemory(Tiers):
     """Joins stream buffer, episodic memory, storage and swapper."""
 
@@ -106,10 +101,16 @@ class TieredMemory(Tiers):
         except BaseException:
             storage.close()  # its lock would keep the next try out of the folder
             raise
-        self._batch_rng, swap_rng, self._select_rng, stream_rng = _generators(seed)
-        self._lag, self._owns_storage, self._swapper = lag, True, Swapper(storage, lag, policy, swap_rng)
-        self._block, self._streamer = block, Swapper(storage, lag, rng=stream_rng)
-        self._replayed = Replayed(self.episodic_memory, storage, block)
+        self._lag, self._block, self._owns_storage = lag, block, True
+        self._draw_anew(seed, policy)
+
+    def _draw_anew(self, seed: int, policy: SwapPolicy | None) -> None:
+        """Swappers and draws from a seed; a generator for each kind: how often one is asked must not change others."""
+        rngs = [np.random.default_rng(child) for child in np.random.SeedSequence([seed, 2]).spawn(4)]
+        self._batch_rng, swap_rng, self._select_rng, stream_rng = rngs
+        self._swapper = Swapper(self.storage, self._lag, policy, swap_rng)
+        self._streamer = Swapper(self.storage, self._lag, rng=stream_rng)
+        self._replayed = Replayed(self.episodic_memory, self.storage, self._block)
 
     def batches(self, batch_size: int, *, replay: bool = True) -> Iterator[Batch]:
         """One epoch over stream buffer and episodic memory, shuffled together.
@@ -246,10 +247,7 @@ class TieredMemory(Tiers):
         other = copy.copy(self)
         other.stream_buffer, other.episodic_memory = self.stream_buffer.copy(), self.episodic_memory.copy()
         other._stored, other._old_classes = self._stored.copy(), self._old_classes.copy()
-        other._batch_rng, swap_rng, other._select_rng, stream_rng = _generators(seed)
-        other._swapper = Swapper(self.storage, self._lag, copy.deepcopy(self._swapper.policy), swap_rng)
-        other._streamer = Swapper(self.storage, self._lag, rng=stream_rng)
-        other._replayed = Replayed(other.episodic_memory, self.storage, self._block)
+        other._draw_anew(seed, copy.deepcopy(self._swapper.policy))
         other.rotation = Rotation(other.stream_buffer, other.episodic_memory, seed, self.storage, self._block)
         other.rotation.position.fetched = self.rotation.position.fetched
         other._owns_storage = False

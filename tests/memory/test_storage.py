@@ -142,20 +142,22 @@ def test_blocks_are_neighbours_in_the_order_of_writing(tmp_path):
     put(storage, np.random.default_rng(0).permutation(ids))
     put(storage, ids_of(0, 0, 2), "validation")
     first = np.fromfile(tmp_path / "index.bin", dtype=ROW)["key"][:1].astype(np.int64)
-    whole = storage.read_blocks(first, 100)[1]
+    whole = storage.neighbours(first, 100)
     assert sorted(whole) == sorted(ids), "none of the other part"
     for prefix in range(1, 18):
         counts = np.bincount(whole[:prefix] >> 32, minlength=3)
         assert counts.max() - counts.min() <= 1, "classes take turns"
-    samples, found = storage.read_blocks(whole[[2, 9]], 4)
+    found = storage.neighbours(whole[[2, 9]], 4)
     assert found.tolist() == [*whole[2:6], *whole[9:13]]
-    np.testing.assert_array_equal(samples, tagged(found))
+    np.testing.assert_array_equal(storage.read(found), tagged(found))
     storage.close()
     flip(tmp_path, whole[4])
     drop(tmp_path, whole[11])
     storage = opened(tmp_path)
-    assert storage.read_blocks(whole[[2, 9]], 4)[1].tolist() == [*whole[[2, 3, 5]], *whole[[9, 10, 12]]]
-    assert storage.read_blocks(ids_of(2, 50, 51), 4)[1].tolist() == []
+    found = storage.neighbours(whole[[2, 9]], 4)
+    assert found.tolist() == [*whole[2:6], *whole[[9, 10, 12]]]
+    assert storage.read_sound(found)[1].tolist() == [True, True, False, *[True] * 4]
+    assert storage.neighbours(ids_of(2, 50, 51), 4).tolist() == []
     storage.close()
 
 
