@@ -207,11 +207,15 @@ _COLUMNS = {
 _INTRODUCTION = """# Exchanging blocks of neighbours
 
 Written by `python -m benchmarks.exchange_blocks report` ([every run](tables/exchange_blocks.csv)). `block` samples that
-lie side by side on storage come into RAM together (`TieredMemory(block=...)`); work and mix are the same in every row,
+lie side by side on storage come into RAM together (`RunSettings.block`); work and mix are the same in every row,
 and a sixteenth of the training samples is in RAM. `tail` is 30 classes of CIFAR-100 of 100 to 10 images, at half the
 epochs of the preset; `cifar100` is the preset `small` at an eighth of its epochs, where each sample is seen a few
 times only. Accuracy is that on the test samples; ± is the standard deviation over seeds, differences are in points,
-paired by seed, with 95 % (Student's t). Three seeds see no difference below some two to eight points on CIFAR-100."""
+paired by seed, with 95 % (Student's t). Three seeds see no difference below some two to eight points on CIFAR-100.
+
+The default stays 1, the simplest: where reads are fast, nothing is gained by more. `block=4` is for cards: a third of
+the random reads at no loss that these seeds can tell, though slots then follow the classes as they lie on storage,
+which is uneven where classes are."""
 _SPEED = """## Speed on a slow card
 
 Two epochs of each task while storage gives 80 MB and 2,000 random reads a second; neighbours that are asked for
