@@ -57,7 +57,7 @@ def card(rate_bytes_s: float = np.inf, reads_s: float = np.inf) -> Iterator[Card
 
     def slowly(data: int, offsets: np.ndarray, lengths: np.ndarray, *, encoded: bool) -> tuple[np.ndarray, ...]:
         with lock:  # a card does one thing after another
-            runs = len(store_file._firsts(offsets, lengths))
+            runs = sum(1 for _ in store_file._runs(offsets, lengths))
             counts.records, counts.reads = counts.records + len(offsets), counts.reads + runs
             time.sleep(runs / reads_s + float(lengths.sum()) / rate_bytes_s)
         return read(data, offsets, lengths, encoded=encoded)

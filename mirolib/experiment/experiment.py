@@ -43,8 +43,7 @@ Disturbance = Callable[[Storage], During]
 _FROM_PRESET = (
     "model", "loss", "optimizer", "schedule", "epoch_of", "replay_ratio", "epochs", "batch_size", "lr",
 )  # fmt: skip
-# long enough for a sensor that averages over half a second
-_IDLE_S = 2.0
+_IDLE_S = 2.0  # long enough for a sensor that averages over half a second
 
 
 @dataclass(frozen=True)
@@ -137,15 +136,10 @@ class Experiment:
 
         Where there is a sensor the machine's power at rest is measured first.
         """
-        loop = self.loop  # made first: it tells the meter what work to count
-        with (
-            explain_memory_errors("Training"),
-            self.memory,
-            self.disturbance or nullcontext(),
-            closing(self.meter.source),
-        ):
-            if self.meter.source.kind.startswith("measured"):
-                self.meter.measure_idle(_IDLE_S)
+        loop, meter = self.loop, self.meter  # the loop first: it tells the meter what work to count
+        with explain_memory_errors("Training"), self.memory, self.disturbance or nullcontext(), closing(meter.source):
+            if meter.source.kind.startswith("measured"):
+                meter.measure_idle(_IDLE_S)
             yield from loop.steps(progress=progress)
 
 

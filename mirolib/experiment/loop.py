@@ -72,12 +72,7 @@ def run(
 class TaskProgress:
     """A task under way, as far as it goes into a checkpoint.
 
-    Attributes:
-        index: Its index.
-        before: Swapping before its training.
-        trials: The controller's ranked candidates.
-        events: The controller's decisions.
-        epochs: Its epochs.
+    `before` is the swapping before its training, `trials` are the controller's ranked candidates.
     """
 
     index: int

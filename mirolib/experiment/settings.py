@@ -200,10 +200,7 @@ class RunSettings:
 
     @classmethod
     def from_cell(cls, names: Mapping[str, Any]) -> RunSettings:
-        """Settings from a notebook's parameters cell: `RunSettings.from_cell(globals())`.
-
-        Args:
-            names: The notebook's names; those that are no parameters are left aside.
+        """Settings from a notebook's parameters cell: `RunSettings.from_cell(globals())`; other names are left aside.
 
         Raises:
             InputError: If a parameter is missing or out of range.

@@ -41,9 +41,9 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "bytes_written": sum(reading.work.bytes_written for reading in readings),
         "energy_kind": readings[0].kind,
         "energy_scope": readings[0].scope,
+        "cost_error": _cost_error(records),
+        "concerns": " ".join(concerns(records)),
     }
-    row["cost_error"] = _cost_error(records)
-    row["concerns"] = " ".join(concerns(records))
     learning = in_windows(readings, *LEARNING)
     row["learning_work"] = sum(r.work.visit_equivalents for r in learning)
     row["learning_energy_j"] = total_energy_j(learning)

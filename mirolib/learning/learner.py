@@ -272,8 +272,7 @@ class Learner:
     def clone(self, seed: int) -> Learner:
         """A copy with weights, optimiser and draws of its own, to try something on; its work counts as this one's.
 
-        Args:
-            seed: Seed of the copy's augmentation.
+        What it draws, augmentation and new weights of the head, comes from `seed`.
         """
         other = copy.copy(self)
         other.backbone, other.head, other.method = copy.deepcopy((self.backbone, self.head, self.method))

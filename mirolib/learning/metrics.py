@@ -17,11 +17,7 @@ class AccuracyMatrix:
         self._rows = 0
 
     def append(self, accuracies: list[float]) -> None:
-        """Adds the row of the task just learnt: its accuracy on each task so far.
-
-        Args:
-            accuracies: One value for each task up to this one.
-        """
+        """Adds the row of the task just learnt: the accuracy on each task up to this one."""
         assert len(accuracies) == self._rows + 1, "one accuracy for each task so far"
         self.values[self._rows, : len(accuracies)] = accuracies
         self._rows += 1
@@ -45,8 +41,7 @@ class AccuracyMatrix:
         last = self._rows - 1
         if last < 1:
             return float("nan")
-        best = np.array([np.max(self.values[j:last, j]) for j in range(last)])
-        return float(np.mean(best - self.values[last, :last]))
+        return float(np.mean(np.nanmax(self.values[:last, :last], axis=0) - self.values[last, :last]))
 
     @property
     def backward_transfer(self) -> float:

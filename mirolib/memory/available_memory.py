@@ -67,15 +67,10 @@ def _membership(controller: str) -> str:
 
 
 def check_available(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
-    """Sees to it that memory is there before it is filled.
-
-    Args:
-        size_bytes: Bytes that are about to be taken.
-        what: What for.
-        advice: What to choose instead.
+    """Sees to it that memory for `what` is there before it is filled.
 
     Raises:
-        InputError: If there is less.
+        InputError: If there are fewer than `size_bytes`; its sentence says to choose what `advice` names.
     """
     # later is too late: the system ends the process that fills it without a word
     if size_bytes > (1 << 20) and size_bytes > (available := available_bytes()):

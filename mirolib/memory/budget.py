@@ -146,11 +146,7 @@ def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
 
 
 def parse_amount(text: str, sample_bytes: int) -> int | None:
-    """Bytes from a text such as `2 GB`, `500 MiB` or `20000 samples`; None where it is empty.
-
-    Args:
-        text: The text.
-        sample_bytes: Bytes that a sample takes.
+    """Bytes from a text such as `2 GB`, `500 MiB` or `20000 samples` of `sample_bytes` each; None where it is empty.
 
     Raises:
         InputError: If the text is none of these.
@@ -162,11 +158,7 @@ def parse_amount(text: str, sample_bytes: int) -> int | None:
 
 
 def store_budget(text: str, stream: TaskStream) -> int | None:
-    """Most bytes that the samples of a stream may take on storage; None for no limit.
-
-    Args:
-        text: An amount; see `parse_amount`.
-        stream: The tasks.
+    """Most bytes that a stream's samples may take on storage, of an amount (see `parse_amount`); None for no limit.
 
     Raises:
         InputError: If the text is none, or the budget does not hold what is never evicted.
@@ -195,12 +187,11 @@ def parse_size(size: int | str | None, slot_bytes: int) -> int | None:
     """
     if not isinstance(size, str):
         return size
-    size_bytes = _bytes(
-        size,
-        slot_bytes,
+    refusal = (
         f"The size {size!r} can't be read; write a whole number of samples, or an amount such as '64 MB' or "
-        "'2000 samples'.",
+        "'2000 samples'."
     )
+    size_bytes = _bytes(size, slot_bytes, refusal)
     if size_bytes < slot_bytes:
         raise InputError(f"A buffer of {size} does not hold one sample, which takes {slot_bytes:,} bytes; enlarge it.")
     return size_bytes // slot_bytes

@@ -85,15 +85,7 @@ class Rotation:
     """The slots that each step of a pass trains on."""
 
     def __init__(self, stream: StreamBuffer, episodic: EpisodicMemory, seed: int, storage: Storage, block: int) -> None:
-        """Nothing trained yet.
-
-        Args:
-            stream: The stream buffer.
-            episodic: The episodic memory.
-            seed: Seed of all orders.
-            storage: Where samples come from.
-            block: Neighbours on storage that come together.
-        """
+        """Nothing trained yet; `seed` is that of all orders, `block` how many neighbours on storage come together."""
         self._stream, self._episodic, self._seed, self._storage, self._block = stream, episodic, seed, storage, block
         self._shuffled: tuple[np.ndarray | None, int, np.ndarray] = (None, 0, stream.order)
         self.begin()

@@ -10,6 +10,7 @@ row has room for a group beside the label, and its number can be that of a row i
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,18 +172,18 @@ def write_rows(index: int, numbers: np.ndarray, rows: np.ndarray | None = None) 
 
 def write_pieces(file: int, starts: np.ndarray, lengths: np.ndarray, content: np.ndarray) -> None:
     """Writes pieces that lie one behind the other in `content` to where they belong, and brings them to the medium."""
-    firsts = _firsts(starts, lengths)
-    places = (np.cumsum(lengths) - lengths)[firsts].tolist()
-    for to, at, stop in zip(starts[firsts].tolist(), places, [*places, len(content)][1:], strict=True):
+    for to, at, stop in _runs(starts, lengths):
         while at < stop:
             written = os.pwrite(file, content.data[at:stop], to)
             to, at = to + written, at + written
     os.fdatasync(file)
 
 
-def _firsts(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Which pieces of a file do not begin where the one before them ends."""
-    return np.flatnonzero(np.diff(starts, prepend=-1) != np.r_[0, lengths][: len(starts)])
+def _runs(starts: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Pieces that touch in a file, as one: where it begins there, and its bounds where all lie one behind the other."""
+    firsts = np.flatnonzero(np.diff(starts, prepend=-1) != np.r_[0, lengths][: len(starts)])
+    places = (np.cumsum(lengths) - lengths)[firsts].tolist()
+    return zip(starts[firsts].tolist(), places, [*places, int(lengths.sum())][1:], strict=True)
 
 
 def _read_pieces(file: int, out: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -194,10 +195,8 @@ def _read_pieces(file: int, out: np.ndarray, starts: np.ndarray, lengths: np.nda
         Which could be read whole, `(n,) bool`; the others lie behind the end, or the medium refused them.
     """
     ends, whole, view = np.cumsum(lengths), np.ones(len(lengths), dtype=bool), out.data
-    firsts = _firsts(starts, lengths)
-    places = (ends - lengths)[firsts].tolist()
     waiting = []
-    for start, at, stop in zip(starts[firsts].tolist(), places, [*places, len(out)][1:], strict=True):
+    for start, at, stop in _runs(starts, lengths):
         try:
             got = os.preadv(file, (view[at:stop],), start, _NOWAIT) if _NOWAIT else 0
         except OSError:  # EAGAIN, or EOPNOTSUPP of a file system that can't tell

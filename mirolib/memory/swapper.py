@@ -250,11 +250,7 @@ class Swapper:
         }
 
     def restore(self, state: State, memory: Tier) -> None:
-        """Goes on from a state that `state` gave, asking again for what was under way.
-
-        Args:
-            state: That state.
-            memory: The buffer as it was then.
+        """Goes on from what `state` gave, with the buffer as it was then, asking again for what was under way.
 
         Raises:
             InputError: If it is no such state.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -60,7 +61,7 @@ class _Kept:
     staged: int
 
 
-class TieredMemory(Tiers):
+class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
     """Joins stream buffer, episodic memory, storage and swapper."""
 
     def __init__(
@@ -222,9 +223,6 @@ class TieredMemory(Tiers):
         self._swapper.settle(self._replayed)
         self._streamer.settle(self.rotation)
 
-    def __enter__(self) -> TieredMemory:
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.close()
 
@@ -239,10 +237,7 @@ class TieredMemory(Tiers):
         """A copy to try something on: buffers and draws of its own over the same storage.
 
         It takes as much RAM as this memory until it is closed, which leaves storage open. Exchanges under way are
-        not copied.
-
-        Args:
-            seed: Seed of the copy's draws.
+        not copied; draws are those of `seed`.
         """
         other = copy.copy(self)
         other.stream_buffer, other.episodic_memory = self.stream_buffer.copy(), self.episodic_memory.copy()

@@ -170,8 +170,7 @@ class Tiers(ABC):
     def reachable(self, flushed: np.ndarray | int = 0) -> np.ndarray:
         """Old samples that training can see, by class, `(num_classes,) int64`: on storage, or held where single-level.
 
-        Args:
-            flushed: Samples by class that are about to be flushed into the episodic memory.
+        What is held includes `flushed`, samples by class that are about to be flushed into the episodic memory.
         """
         held = self.episodic_memory.class_counts(len(self._stored))
         return np.where(self._old_classes, self._stored if self.hierarchical else held + flushed, 0)

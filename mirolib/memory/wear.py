@@ -76,11 +76,7 @@ class WriteMeter:
     """Counts what a run writes."""
 
     def __init__(self, folder: Path) -> None:
-        """Counts from now on.
-
-        Args:
-            folder: A folder on the medium.
-        """
+        """Counts from now on, for the medium that `folder` lies on."""
         self._folder = folder
         self._checkpoint_bytes = self._result_bytes = 0
         self._start = _process_bytes(), _device_bytes(folder)
@@ -92,21 +88,15 @@ class WriteMeter:
         self._result_bytes += result_bytes
 
     def read(self, store_bytes: int) -> Writes:
-        """What was written so far.
-
-        Args:
-            store_bytes: Bytes that the store has counted itself.
-        """
+        """What was written so far; `store_bytes` are those that the store has counted itself."""
         now = _process_bytes(), _device_bytes(self._folder)
         sent = (None if then is None or at is None else at - then for then, at in zip(self._start, now, strict=True))
         return Writes(store_bytes, self._checkpoint_bytes, self._result_bytes, *sent)
 
     def charge(self, medium: str, written: Writes) -> None:
-        """Books what was written since the last charge to a medium; a ledger that can't be written is only warned of.
+        """Books what `read` told to a medium, less what was booked before; nothing where its name is empty.
 
-        Args:
-            medium: The user's name for it; empty for none.
-            written: What `read` told.
+        A ledger that can't be written is only warned of.
         """
         if not medium:
             return
