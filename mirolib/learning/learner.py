@@ -50,7 +50,7 @@ class Method(ABC):
         """Called when a task has arrived: `memory` holds it, the head has grown, nothing is trained or chosen yet."""
 
     def begin_epoch(self, learner: Learner, memory: TieredMemory) -> None:  # noqa: B027
-        """Called before each epoch; `memory.config` holds the sizes and the swap ratio in force."""
+        """Called before each epoch, or round of a long one; `memory.config` holds sizes and swap ratio in force."""
 
     def step_loss(self, learner: Learner, inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of a training step, for a method that looks at more than logits and labels.

@@ -27,7 +27,7 @@ def test_a_budget_bounds_the_grid_and_is_used_up_at_every_stream_size(make_memor
         totals = pd.Series([c.stream_size + c.episodic_size for c in grid])
         best = totals.groupby([c.stream_size for c in grid]).max()
         assert totals.max() == samples and (best == samples).all()
-    with pytest.raises(InputError, match=r"holds 5 samples, but the smallest configuration needs 6 \(2 in"):
+    with pytest.raises(InputError, match=r"for slots, 5 samples, but the smallest configuration needs 6 \(2 in"):
         candidate_grid(task, memory, 5 * memory.slot_bytes)
 
 

@@ -19,6 +19,7 @@ from mirolib import (
     summarise,
 )
 from mirolib.controller import SELECTORS, CongestionPolicy, Profiler
+from mirolib.memory.budget import SlotBytes
 
 
 def test_a_run_with_the_controller_end_to_end(make_memory):
@@ -44,6 +45,7 @@ def test_a_run_with_the_controller_end_to_end(make_memory):
 
 def decisions(controller, memory, task, one, budgets, stall_s=0.0):
     """What a controller applies, epoch by epoch, under a budget for each."""
+    budgets = [None if budget is None else SlotBytes(budget) for budget in budgets]
     monitor_budget = LiveBudget(budgets[0])
     monitor = ResourceMonitor(memory, monitor_budget)
     memory.resize(controller.choose(task, one, memory, monitor.probe()).config)
@@ -104,7 +106,7 @@ def test_congestion_halves_the_swap_ratio_of_the_configuration(make_memory):
 def test_a_schedule_is_obeyed_in_a_whole_run(make_memory):
     memory = make_memory(STREAM, MemoryConfig(1, 1, 1.0))
     slot = memory.slot_bytes
-    schedule = BudgetSchedule({0: 100 * slot, 4: 24 * slot, 7: 100 * slot})
+    schedule = BudgetSchedule({0: SlotBytes(100 * slot), 4: SlotBytes(24 * slot), 7: SlotBytes(100 * slot)})
     controller = greedy()
     records = list(
         run(STREAM, learner(), memory, controller, resources=ResourceMonitor(memory, schedule), progress=False)
