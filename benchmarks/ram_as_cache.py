@@ -142,7 +142,7 @@ def report() -> None:
         of_set = runs[runs["data"] == name]
         whole = of_set[of_set["RAM"] == "all in RAM"].set_index("seed")["final"]
         rows = []
-        for label, group in of_set.groupby("RAM", sort=False):
+        for label, group in sorted(of_set.groupby("RAM"), key=lambda one: ("," in one[0], -one[1]["slots"].mean())):
             less = 100 * (group.set_index("seed")["final"] - whole).dropna()
             error = stats.t.ppf(0.975, len(less) - 1) * less.std() / len(less) ** 0.5 if len(less) > 1 else np.nan
             final, mean = 100 * group["final"], 100 * group["incremental"]
@@ -157,9 +157,10 @@ def report() -> None:
         parts += [f"## {name}, preset `{SETS[name][0]}`", pd.DataFrame(rows).to_markdown(index=False)]
     _picture(runs).write_image(PAGE.with_name("ram_as_cache.png"), scale=1.5)
     mixes = _read("mix-*")
-    final = mixes.assign(final=100 * mixes["final"]).groupby(["data", "replay_ratio"], sort=False)["final"]
-    cells = final.agg(lambda values: _spread(values.mean(), values.std())).unstack().loc[:, list(map(str, MIXES))]
-    cells["seeds"] = mixes.groupby("data")["seed"].nunique()
+    mixes["replay_ratio"] = mixes["replay_ratio"].astype(str).str.removesuffix(".0")
+    means = 100 * mixes.groupby(["data", "replay_ratio"])[["final", "incremental"]].mean()
+    cells = means["final"].map("{:.1f}, ".format) + means["incremental"].map("{:.1f}".format)
+    cells = cells.unstack().loc[:, list(map(str, MIXES))].assign(seeds=mixes.groupby("data")["seed"].nunique())
     parts += [_MIX, cells.rename(index=lambda name: name.removeprefix("mix-")).to_markdown()]
     cached = _read("cache-*")
     cached["data"] = cached["data"].str.removeprefix("cache-")
@@ -203,7 +204,9 @@ def _picture(runs: pd.DataFrame) -> go.Figure:
                              line={"color": OKABE_ITO[number]}, row=1, col=column)  # fmt: skip
     plot.update_xaxes(type="log", title_text="samples in RAM, % of all", tickvals=[1.5, 3, 6, 12, 25, 50, 100])
     plot.update_yaxes(title_text="accuracy after the last task, %", col=1)
-    return plot.update_layout(template="plotly_white", width=1000, height=380, legend={"orientation": "h", "y": -0.25})
+    return plot.update_layout(
+        template="plotly_white", width=1000, height=340, margin={"t": 40}, legend={"orientation": "h", "y": -0.25}
+    )
 
 
 def _spread(mean: float, deviation: float, sign: str = "") -> str:
@@ -213,9 +216,12 @@ def _spread(mean: float, deviation: float, sign: str = "") -> str:
 
 _MIX = """## The mix
 
-Accuracy in % on a fifth of the training samples, held out, after the last task, by replayed samples for each new one,
-at equal work and the sizes of the presets `small`: `python -m benchmarks.ram_as_cache mix DATASET SEED`. `sqrt` is the
-default."""
+Accuracy in % on a fifth of the training samples, held out: after the last task, and the average incremental accuracy,
+by replayed samples for each new one, at equal work and the sizes of the presets `small`:
+`python -m benchmarks.ram_as_cache mix DATASET SEED`. `sqrt` is the default: it has the best average over the tasks on
+digits, DSADS and UrbanSound8K and is within a point of the best on the others. `classes`, which replays every old
+sample as often as a new one, ends higher on CIFAR-100 and UrbanSound8K (20 held-out samples there). One seed tells
+accuracies apart that differ by some four points on CIFAR-100."""
 
 _CACHE = """## What the page cache adds
 

@@ -168,7 +168,7 @@ def test_a_lower_budget_strikes_out_rows_and_moves_to_another(page):
     assert "line-through" in struck.evaluate("cell => getComputedStyle(cell).textDecorationLine")
     button(page, "Resume")
     text = says(page, "memory budget 3,200 bytes", "samples, the best that fits")
-    assert "(budget 3.1 KiB)" in text
+    assert "(budget of slots 3.1 KiB)" in text
 
 
 def test_congestion_is_felt_and_answered(page):
