@@ -145,8 +145,8 @@ def table(what: str, name: str) -> pd.DataFrame:
 
 def presets() -> pd.DataFrame:
     """What the presets are, a row each."""
-    columns = ("classes", "per_class", "image_size", "tasks", "model", "loss", "schedule", "epochs", "batch_size", "lr",
-               "stream_size", "episodic_size")  # fmt: skip
+    columns = ("classes", "per_class", "image_size", "tasks", "model", "loss", "schedule", "epoch_of", "epochs",
+               "batch_size", "lr", "stream_size", "episodic_size")  # fmt: skip
     rows = {f"{name}, {word}": asdict(preset) for name in BEFORE for word, preset in LOADERS[name][0].presets.items()}
     chosen = pd.DataFrame(rows).T.loc[:, list(columns)]
     return chosen.replace({"image_size": {0: "as it is"}}).replace(0, "all").rename_axis("preset")
