@@ -14,9 +14,14 @@ from mirolib.base.errors import InputError
 
 _GROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60  # cgroup v1 writes a number of this order for no limit
-_FILES = (  # folder, limit, usage, and the pages of files that are counted in it
-    ("", "memory.max", "memory.current", ("active_file", "inactive_file")),
-    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")),
+_FILES = (  # folder, limit, usage, and the pages of files that are counted in it; of these the mapped, which stay
+    ("", "memory.max", "memory.current", ("active_file", "inactive_file", "file_mapped")),
+    (
+        "memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_active_file", "total_inactive_file", "total_mapped_file"),
+    ),
 )
 _SMALLER = "smaller buffers or batches, or memory_budget='system', which adapts"
 
@@ -49,10 +54,11 @@ def _left_in_groups() -> Iterator[int]:
 
 
 def _cached(stat: Path, names: tuple[str, ...]) -> int:
-    """Bytes of a control group's pages of files; 0 where it does not tell."""
+    """Bytes of a control group's pages of files that no process has mapped; 0 where it does not tell."""
     try:
         counts = dict(line.split() for line in stat.read_text().splitlines())
-        return sum(int(counts.get(name, 0)) for name in names)
+        active, inactive, mapped = (int(counts.get(name, 0)) for name in names)
+        return max(0, active + inactive - mapped)
     except (OSError, ValueError):
         return 0
 
