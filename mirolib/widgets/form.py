@@ -40,7 +40,8 @@ class SettingsForm:
         }
         for name in ("method", "memory", "controller", "selector"):
             options[name] = list(_FIELDS[name].metadata["choices"]), getattr(settings, name)
-        options["epoch_of"] = [("preset's", None), *_FIELDS["epoch_of"].metadata["choices"]], settings.epoch_of
+        kinds = _FIELDS["epoch_of"].metadata["choices"]
+        options["epoch_of"] = [("preset's", ""), *zip(kinds, kinds, strict=True)], settings.epoch_of or ""
         self._choices = {one: ipw.Dropdown(options=of, value=now, **_looks(one)) for one, (of, now) in options.items()}
         given = {name: default(getattr(settings, name), "") for name in (*_NUMBERS, "seed", "memory_budget")}
         self._texts = {name: ipw.Text(str(value), placeholder="", **_looks(name)) for name, value in given.items()}
@@ -86,7 +87,8 @@ class SettingsForm:
             values["replay_ratio"] = None
         if not MEMORIES[values["memory"]]:
             values["swap_ratio"] = None  # nothing below it to swap with
-        values |= {"seed": values["seed"] or 0, "memory_budget": self._texts["memory_budget"].value}
+        values |= {"epoch_of": values["epoch_of"] or None, "seed": values["seed"] or 0}
+        values["memory_budget"] = self._texts["memory_budget"].value
         return replace(self._base, **values)
 
     def enable(self, enabled: bool) -> None:
