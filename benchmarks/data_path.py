@@ -6,8 +6,7 @@ gathers a batch, crops, mirrors and normalises it, trains, and exchanges every r
 of the task, every new one too. Avalanche
 0.6.0 learns the same with Naive and ReplayPlugin(mem_size=2000), torchvision's transforms, no workers and no metrics,
 in a process of its own; every sample that passes counts, replayed ones too. Epochs of both alternate; each value is
-the median over epochs. What bounds it are the linear model's own step and the transform, see the parts below;
-gathering and swapping together would allow more than 200,000 samples a second.
+the median over epochs. What bounds it are the linear model's own step and the transform, see the parts below.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class TrialProfiler(Profiler):
         # A model with dropout draws from PyTorch's own generator, which must be left as it was.
         with torch.random.fork_rng(devices=[learner.device] if learner.device.type == "cuda" else []):
             checkpoint = learner.clone(next(seeds))
-            if self.checkpoint_epochs:
+            if ahead:
                 _train(checkpoint, live, next(seeds), scaled[len(scaled) // 2], ahead)
             found = []
             for config in scaled:

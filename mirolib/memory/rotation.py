@@ -173,9 +173,9 @@ class Rotation:
             self._shuffled = (order, turn, self._in_blocks(order, turn) if turn else order)
         return self._shuffled[2]
 
-    def _upcoming(self, count: int) -> np.ndarray:
-        """The next ids of the task, `(count,) int64`, one random order after another."""
-        found = [self._stream.order[:0]]
+    def draw(self, slots: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What comes into slots: the next ids of the task, `(n,) int64`, one random order after another."""
+        found, count = [self._stream.order[:0]], len(slots)
         while count:
             turn, at = divmod(self.position.fetched, len(self._stream.order))
             found.append(self._turn(turn)[at : at + count])
@@ -183,16 +183,10 @@ class Rotation:
             count -= len(found[-1])
         return np.concatenate(found)
 
-    def draw(self, slots: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What comes into slots of the stream buffer, `(n,) int64` ids."""
-        return self._upcoming(len(slots))
-
     def reserve(self, ids: np.ndarray) -> None:
         """Nothing: a sample may be in two slots for a while, at the turn of a pass."""
 
-    def take_in(
-        self, storage: Storage, slots: np.ndarray, ids: np.ndarray, samples: np.ndarray, sound: np.ndarray
-    ) -> None:
+    def take_in(self, slots: np.ndarray, ids: np.ndarray, samples: np.ndarray, sound: np.ndarray) -> None:
         """Puts fetched samples into slots, which queue up again; one that is damaged leaves its slot as it is."""
         self._stream.array.write(slots[sound], samples, ids[sound])
         self.wait(slots)

@@ -96,11 +96,9 @@ class Replayed:
         """Marks them as held, or the next steps could draw them a second time."""
         self.memory.reserve(ids)
 
-    def take_in(
-        self, storage: Storage, slots: np.ndarray, ids: np.ndarray, samples: np.ndarray, sound: np.ndarray
-    ) -> None:
+    def take_in(self, slots: np.ndarray, ids: np.ndarray, samples: np.ndarray, sound: np.ndarray) -> None:
         """Puts them into their slots; a slot keeps its sample where storage has no sound one for it."""
-        samples, ids = replaced(storage, self.memory, ids, samples, sound)
+        samples, ids = replaced(self._storage, self.memory, ids, samples, sound)
         self.memory.exchange(slots[ids >= 0], samples, ids[ids >= 0])
 
 
@@ -238,7 +236,7 @@ class Swapper:
     def _commit(self, memory: Tier, exchanges: Iterator[Exchange]) -> None:
         """Puts fetched samples into their slots."""
         for exchange in exchanges:
-            memory.take_in(self._storage, exchange.slots, exchange.ids, *exchange.fetch.result())
+            memory.take_in(exchange.slots, exchange.ids, *exchange.fetch.result())
 
     def state(self) -> State:
         """What is owed and under way, the counts, and the generator."""
