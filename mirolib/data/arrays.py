@@ -10,10 +10,11 @@ import numpy as np
 from mirolib.base.errors import InputError
 from mirolib.data.spec import DatasetSpec, Preset
 
-LAYOUTS = ("table", "images", "windows", "channels-first")
-"""Rows; images, grey or channels first; windows `(time, sensors)`; windows `(sensors, time)`, such as waveforms."""
+LAYOUTS = ("table", "images", "channels-last", "windows", "channels-first")
+"""Rows; images, grey or channels first; images `(height, width, channels)`; windows `(time, sensors)`; windows
+`(sensors, time)`, such as waveforms."""
 
-_MODELS = {"table": "mlp-bn", "images": "cnn", "windows": "cnn1d"}
+_MODELS = {"table": "mlp-bn", "images": "cnn", "channels-last": "cnn", "windows": "cnn1d", "channels-first": "cnn1d"}
 _CHUNK_BYTES = 1 << 24
 _BATCH = 32
 _STEPS = 200  # of training at a task, at least: fewer leave a network far from what it can learn
@@ -43,12 +44,6 @@ def checked(samples: np.ndarray, labels: np.ndarray, which: str) -> tuple[np.nda
                 f"{int(bad.sum())} {which} samples hold NaN or infinite values, first at row "
                 f"{int(bad.argmax())}; remove or repair them."
             )
-    # with channels first, an image may be 1, 3 or 4 pixels wide
-    if samples.ndim == 4 and samples.shape[3] in (1, 3, 4) and samples.shape[1] not in (1, 3, 4):
-        raise InputError(
-            f"The {which} images have shape {samples.shape[1:]}, channels last; give channels first, "
-            "as samples.transpose(0, 3, 1, 2) does."
-        )
     return samples, labels.astype(np.int64)
 
 
@@ -84,6 +79,8 @@ def recognised(samples: np.ndarray) -> str:
         InputError: If they don't.
     """
     shape = samples.shape[1:]
+    if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4):  # else it may be a few pixels wide
+        return "channels-last"
     if len(shape) != 2:
         return "table" if len(shape) == 1 else "images"
     first, second = shape
@@ -111,6 +108,8 @@ def arranged(samples: np.ndarray, layout: str) -> np.ndarray:
         return samples.reshape(len(samples), -1)
     if samples.ndim == 3:
         return (samples.transpose(0, 2, 1) if layout == "channels-first" else samples)[:, None]
+    if samples.ndim == 4 and layout == "channels-last":
+        return samples.transpose(0, 3, 1, 2)
     if samples.ndim != 4 or (layout != "images" and samples.shape[1] != 1):
         raise InputError(f"Samples {samples.shape[1:]} are no {layout}; give (n, a, b), or choose another layout.")
     return samples.transpose(0, 1, 3, 2) if layout == "channels-first" else samples
@@ -136,8 +135,7 @@ def statistics(samples: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
 
 def derived_spec(samples: np.ndarray, num_classes: int, layout: str) -> DatasetSpec:
     """A spec from arranged training samples alone: statistics, a model by layout, epochs and sizes by their number."""
-    kind = "windows" if layout == "channels-first" else layout
-    axis = -1 if kind == "windows" else 0
+    axis = -1 if _MODELS[layout] == "cnn1d" else 0
     scale = 255.0 if samples.dtype == np.uint8 else 1.0
     mean, std = (values / scale for values in statistics(samples, axis))
     tasks = max(1, min(5, num_classes // 2))  # of two classes at least, where there are as many
@@ -146,8 +144,8 @@ def derived_spec(samples: np.ndarray, num_classes: int, layout: str) -> DatasetS
     old, epochs = np.arange(tasks), min(60, max(5, _STEPS * _BATCH / share))
     epochs = math.ceil(epochs * (1 + old.mean()) / (1 + np.sqrt(old).mean()))
     preset = Preset(
-        _MODELS[kind], tasks, epochs, batch_size=_BATCH, lr=0.05,
+        _MODELS[layout], tasks, epochs, batch_size=_BATCH, lr=0.05,
         stream_size=min(share, fits), episodic_size=min(len(samples), fits), swap_ratio=1.0, warm_start=_WARM_START,
     )  # fmt: skip
     return DatasetSpec("arrays", samples.shape[1:], str(samples.dtype), {"small": preset}, scale, tuple(mean.tolist()),
-                       tuple(std.tolist()), axis)  # fmt: skip
+                       tuple(std.tolist()), axis, layout=layout)  # fmt: skip

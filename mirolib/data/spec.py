@@ -131,6 +131,7 @@ class DatasetSpec:
         source: Where the data come from.
         licence: Terms of use as their source states them.
         citation: What to cite.
+        layout: How arrays of the user's are laid out, one of `mirolib.data.arrays.LAYOUTS`; "" for as `sample_shape`.
     """
 
     name: str
@@ -146,6 +147,7 @@ class DatasetSpec:
     source: str = ""
     licence: str = ""
     citation: str = ""
+    layout: str = ""
 
     def __post_init__(self) -> None:
         """Checks that the facts fit together.

@@ -31,6 +31,8 @@ def drawn(*shape, dtype=float):
         ((20, 25), float, "channels-first", (1, 25, 20), "cnn1d", 20),
         ((1, 30, 4), float, "windows", (1, 30, 4), "cnn1d", 4),
         ((5, 4), float, "table", (20,), "mlp-bn", 20),
+        ((8, 9, 3), np.uint8, "", (3, 8, 9), "cnn", 3),
+        ((8, 9, 2), np.uint8, "channels-last", (2, 8, 9), "cnn", 2),
     ],
 )
 def test_a_layout_gives_shape_model_and_statistics(shape, dtype, layout, kept, model, channels):
