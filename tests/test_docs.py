@@ -12,7 +12,7 @@ import mirolib.controller
 import mirolib.data
 import mirolib.learning.methods
 import mirolib.learning.models
-from mirolib import RunSettings, run_experiment
+from mirolib import RunSettings, TaskRecord, load_runs, run_experiment
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -36,6 +36,7 @@ def test_the_code_of_a_page_runs_as_it_stands(page, tmp_path, monkeypatch, capsy
     assert blocks
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIRO_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("MIRO_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
     before = [dict(registry) for registry in REGISTRIES]
     space: dict[str, object] = {"__name__": "page"}
@@ -47,6 +48,12 @@ def test_the_code_of_a_page_runs_as_it_stands(page, tmp_path, monkeypatch, capsy
             registry.clear()
             registry.update(entries)
     assert capsys.readouterr().out
+    if page.parent.name == "howto" and page.name != "power_source.md":
+        kept = load_runs(tmp_path / "results")
+        ends = list(kept["final_accuracy"]) if len(kept) else []
+        ends += [value.average_accuracy for value in space.values() if isinstance(value, TaskRecord)]
+        ends += [value for name, value in space.items() if name == "accuracy"]
+        assert ends and min(ends) > 0.75, (page, ends)
 
 
 def slug(heading):

@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mirolib.base.errors import InputError
-from mirolib.data import cifar100, digits, dsads, fetch, imagenet1k, tiny_imagenet, urbansound8k
+from mirolib.data import cifar100, digits, dsads, fetch, imagenet1k, own, tiny_imagenet, urbansound8k
 from mirolib.data.dataset import Dataset as Dataset, DatasetSpec as DatasetSpec, Preset as Preset, Samples as Samples
 from mirolib.data.digits import DIGITS as DIGITS
 from mirolib.data.fetch import ARCHIVES as ARCHIVES
@@ -41,24 +42,64 @@ def dataset_spec(name: str) -> DatasetSpec:
         InputError: If no data set has that name.
     """
     if name not in LOADERS:
-        raise InputError(f"There is no data set {name!r}; choose one of {', '.join(LOADERS)}.")
+        raise InputError(
+            f"There is no data set {name!r}; choose one of {', '.join(LOADERS)}, or give the path of your own."
+        )
     return LOADERS[name][0]
 
 
-def load_dataset(
-    name: str, *, root: str | os.PathLike[str] | None = None, preset: str = "", download: bool = False
-) -> Dataset:
-    """Loads a data set by name: everything found under `root`, and of that what the preset uses.
+def locate(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str, str]:
+    """Name and place of a user's own data set, however it was asked for; those of one known by name stay as they are.
 
     Args:
-        name: One of `LOADERS`.
+        name: A name from `LOADERS`; else a path, `file.py:function` or `module:function`, or a name for what is at
+            `root`.
+        root: The folder of the data sets, or the place of the one.
+
+    Returns:
+        The name that results give it, and an absolute place, both of which `load_dataset` takes; the arguments as they
+        are where nothing is found.
+    """
+    root = os.fspath(root or "")
+    if name not in LOADERS:
+        if own.is_one(root) and (place := own.find(root, Path())):
+            return name, place
+        if place := own.find(name, data_folder(root)):
+            plain = own.name_of(place)
+            return f"my-{plain}" if plain in LOADERS else plain, place
+    return name, root
+
+
+def load_dataset(
+    name: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    preset: str = "",
+    download: bool = False,
+    **options: Any,
+) -> Dataset:
+    """Loads a data set by name: everything found under `root`, and of that what the preset uses; or the user's own.
+
+    Args:
+        name: One of `LOADERS`, or what `locate` finds: a folder of class folders, an `.npz`, `.csv` or `.parquet`, a
+            Hugging Face data set on disk, `module:function`.
         root: The folder that holds the data sets; by default what `MIRO_DATA` names, or `data` in the repository.
         preset: `small` for a part that suits two cores, `paper` for all there is; by default the first of the spec's.
         download: Whether to fetch the data set where its folder is missing, as `mirolib.data.fetch.fetch` does.
+        options: How the user's own files are to be read, such as `label="activity"`; see docs/howto/dataset.md.
 
     Raises:
         InputError: If no data set or preset has that name, its files are missing or damaged, or can't be fetched.
     """
+    if name not in LOADERS:
+        called, place = locate(os.fspath(name), root)
+        if not own.is_one(place):
+            dataset_spec(name)  # which says that there is none
+        dataset = own.read(place, called, **options)
+        dataset.spec.preset(preset)
+        return dataset
+    if options:
+        raise InputError(f"{name} takes no option {next(iter(options))!r}; leave it out.")
     spec = dataset_spec(name)
     chosen = spec.preset(preset)
     if download and name in ARCHIVES:

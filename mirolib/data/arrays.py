@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,18 +25,32 @@ _WARM_START = 0.3  # what trained on few samples a class learns the next ones wo
 _LONG = 3  # a side so much longer than the other is taken for time
 
 
-def checked(samples: np.ndarray, labels: np.ndarray, which: str) -> tuple[np.ndarray, np.ndarray]:
-    """Samples as uint8 or float32 and labels as int64, or an `InputError` on what is wrong with the `which` ones."""
+def checked(samples: Any, labels: Any, which: str) -> tuple[np.ndarray, np.ndarray]:
+    """Samples as uint8 or float32, labels as int64 or texts, or an `InputError` on what is wrong with the `which` ones.
+
+    Tensors are taken as they are, gradients aside; nothing is copied that need not be.
+    """
     try:
-        samples, labels = np.asarray(samples), np.asarray(labels)
-    except ValueError as error:  # NumPy makes no array of rows of several lengths
-        raise InputError(f"The {which} samples or labels are ragged; give every sample the same shape.") from error
+        samples, labels = _array(samples), _array(labels)
+    except (ValueError, TypeError) as error:  # NumPy makes no array of rows of several lengths, or of every tensor
+        why = "ragged; give every sample the same shape" if isinstance(error, ValueError) else f"no array ({error})"
+        raise InputError(f"The {which} samples or labels are {why}.") from error
+    for what, array in (("samples", samples), ("labels", labels)):
+        if np.ma.is_masked(array):
+            raise InputError(f"Some {which} {what} are masked; fill them in, or leave those samples out.")
+    samples, labels = np.asarray(samples), np.asarray(labels)
     if samples.ndim < 2 or samples.size == 0:
         raise InputError(f"The {which} samples have shape {samples.shape}; give an array (n, ...) with n > 0.")
+    if labels.shape == (len(samples), 1):  # as Keras keeps them
+        labels = labels[:, 0]
     if labels.shape != (len(samples),):
         raise InputError(f"There are {len(samples)} {which} samples but labels of shape {labels.shape}; give one each.")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"The {which} labels are {labels.dtype}; convert them to integers, one value a class.")
+    if labels.dtype.kind in "US" or (labels.dtype == object and all(isinstance(label, str) for label in labels)):
+        labels = labels.astype(str)
+    elif np.issubdtype(labels.dtype, np.integer):
+        labels = labels.astype(np.int64)
+    else:
+        raise InputError(f"The {which} labels are {labels.dtype}; give integers or texts, one value a class.")
     if samples.dtype != np.uint8:
         if not (np.issubdtype(samples.dtype, np.number) or samples.dtype == bool) or np.iscomplexobj(samples):
             raise InputError(f"The {which} samples are {samples.dtype}; give uint8 or real numbers.")
@@ -44,32 +60,87 @@ def checked(samples: np.ndarray, labels: np.ndarray, which: str) -> tuple[np.nda
                 f"{int(bad.sum())} {which} samples hold NaN or infinite values, first at row "
                 f"{int(bad.argmax())}; remove or repair them."
             )
-    return samples, labels.astype(np.int64)
+    return samples, labels
+
+
+def _array(given: Any) -> np.ndarray:
+    given = given.detach().cpu().numpy() if hasattr(given, "detach") else given
+    # asanyarray keeps a mask, which asarray would lose without a word
+    return np.asanyarray(given) if np.ma.isMaskedArray(given) else np.asarray(given)
+
+
+def numbered(labels: Sequence[np.ndarray], parts: Sequence[str]) -> tuple[list[Any], list[np.ndarray]]:
+    """The classes' values in order, and the labels of each part as their positions, `(n,) int64`.
+
+    The first part is that of training: no other may have classes that it lacks, and a test part lacks none.
+    """
+    values = np.unique(labels[0])
+    for which, some in zip(parts[1:], labels[1:], strict=True):
+        if some.dtype.kind != values.dtype.kind:
+            raise InputError(f"Some labels are texts and some integers, in training and {which}; make them alike.")
+        missing = [("training", np.setdiff1d(values, some))] if which == "test" else []
+        for where, alone in ((which, np.setdiff1d(some, values)), *missing):
+            if len(alone):
+                raise InputError(f"Labels {alone[:5].tolist()} occur in {where} alone; add samples or leave them out.")
+    return values.tolist(), [np.searchsorted(values, some) for some in labels]
+
+
+def held_out(labels: np.ndarray, names: Sequence[str], groups: np.ndarray | None, share: float) -> np.ndarray:
+    """Which samples `(n,) bool` are held out for a test: a share of each class, or whole groups until there are enough.
+
+    It is the same whatever the seed of a run is.
+
+    Raises:
+        InputError: If the share is none, or a class has too few samples, or groups, to be in both parts.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"test_share is {share}; choose a share between 0 and 1.")
+    held, rng, counts = np.zeros(len(labels), bool), np.random.default_rng(0), np.bincount(labels)
+    if groups is None:
+        for label, count in enumerate(counts.tolist()):
+            most = min(max(1, round(share * count)), count - 1)
+            held[rng.permutation(np.flatnonzero(labels == label))[:most]] = True
+    else:
+        for group in rng.permutation(np.unique(groups)):
+            those = groups == group
+            left = np.bincount(labels[~held & ~those], minlength=len(counts))
+            tested = np.bincount(labels[held], minlength=len(counts))
+            lacks = (tested[labels[those]] == 0).any()
+            if left.all() and (lacks or (held.sum() + those.sum() / 2) < share * len(labels)):
+                held |= those
+    if (without := np.bincount(labels[held], minlength=len(counts)) == 0).any():
+        unit = "sample" if groups is None else "group"
+        raise InputError(
+            f"Class {names[without.argmax()]} has too few {unit}s to hold one out; add some, or a test part."
+        )
+    return held
 
 
 def described(
-    train: np.ndarray, test: np.ndarray, num_classes: int, spec: DatasetSpec | None, layout: str
-) -> tuple[np.ndarray, np.ndarray, DatasetSpec]:
-    """Training and test samples in the shape that models take, and their spec, which is derived where none is given.
+    parts: Sequence[np.ndarray], rows: np.ndarray, num_classes: int, spec: DatasetSpec | None, name: str, layout: str
+) -> tuple[list[np.ndarray], DatasetSpec]:
+    """Samples in the shape that models take, and their spec, derived from `rows` of the first part where none is given.
 
     Raises:
         InputError: If the layout can't be told, or they and the spec don't agree.
     """
-    origin = "the spec says" if spec else "those for training are"
+    origin, shape = "the spec says" if spec else "those for training are", parts[0].shape[1:]
     if spec is None or layout:
-        layout = layout or recognised(train)
-        train, test = arranged(train, layout), arranged(test, layout)
-    elif spec.sample_shape == (1, *train.shape[1:]):
-        train, test = train[:, None], test[:, None]
-    train, test = np.ascontiguousarray(train), np.ascontiguousarray(test)
-    spec = spec or derived_spec(train, num_classes, layout)
-    for which, part in (("training", train), ("test", test)):
+        layout = layout or recognised(parts[0])
+        parts = [arranged(part, layout) for part in parts]
+    elif spec.sample_shape == (1, *shape):
+        parts = [part[:, None] for part in parts]
+    elif len(shape) == 3 and shape != spec.sample_shape == (shape[2], *shape[:2]):
+        parts = [arranged(part, "channels-last") for part in parts]
+    parts = [np.ascontiguousarray(part) for part in parts]
+    spec = spec or derived_spec(parts[0], rows, num_classes, name, layout)
+    for part in parts:
         if (part.shape[1:], str(part.dtype)) != (spec.sample_shape, spec.sample_dtype):
             raise InputError(
-                f"The {which} samples are {part.shape[1:]} {part.dtype}, where {origin} {spec.sample_shape} "
+                f"Samples are {part.shape[1:]} {part.dtype}, where {origin} {spec.sample_shape} "
                 f"{spec.sample_dtype}; make them agree."
             )
-    return train, test, spec
+    return parts, spec
 
 
 def recognised(samples: np.ndarray) -> str:
@@ -115,17 +186,19 @@ def arranged(samples: np.ndarray, layout: str) -> np.ndarray:
     return samples.transpose(0, 1, 3, 2) if layout == "channels-first" else samples
 
 
-def statistics(samples: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation `(channels,) float64` along an axis of the samples, read in chunks.
+def statistics(samples: np.ndarray, axis: int, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation `(channels,) float64` along an axis of the samples, or of some rows, read in chunks.
 
     What varies by less than a millionth of its mean is taken for constant, whose standard deviation is given as 1.
     """
     # pairwise, as Chan, Golub and LeVeque 1983 combine them: sums of squares would lose what is far from zero
     axis %= samples.ndim - 1
+    rows = np.arange(len(samples)) if rows is None else rows
     count, mean, square = 0, np.zeros(samples.shape[1 + axis]), np.zeros(samples.shape[1 + axis])
-    rows = max(1, _CHUNK_BYTES // (8 * math.prod(samples.shape[1:])))
-    for start in range(0, len(samples), rows):
-        part = np.moveaxis(samples[start : start + rows].astype(np.float64), 1 + axis, 0).reshape(len(mean), -1)
+    most = max(1, _CHUNK_BYTES // (8 * math.prod(samples.shape[1:])))
+    for start in range(0, len(rows), most):
+        chunk = samples[rows[start : start + most]].astype(np.float64)
+        part = np.moveaxis(chunk, 1 + axis, 0).reshape(len(mean), -1)
         n, middle = part.shape[1], part.mean(axis=1)
         square += ((part - middle[:, None]) ** 2).sum(axis=1) + (middle - mean) ** 2 * count * n / (count + n)
         count, mean = count + n, mean + (middle - mean) * n / (count + n)
@@ -133,19 +206,24 @@ def statistics(samples: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(std <= 1e-6 * np.abs(mean), 1.0, std)
 
 
-def derived_spec(samples: np.ndarray, num_classes: int, layout: str) -> DatasetSpec:
-    """A spec from arranged training samples alone: statistics, a model by layout, epochs and sizes by their number."""
+def derived_spec(samples: np.ndarray, rows: np.ndarray, num_classes: int, name: str, layout: str) -> DatasetSpec:
+    """A spec from arranged training samples, some rows, alone: statistics, a model by layout, epochs and sizes."""
     axis = -1 if _MODELS[layout] == "cnn1d" else 0
     scale = 255.0 if samples.dtype == np.uint8 else 1.0
-    mean, std = (values / scale for values in statistics(samples, axis))
-    tasks = max(1, min(5, num_classes // 2))  # of two classes at least, where there are as many
-    share, fits = math.ceil(len(samples) / tasks), max(num_classes, _BUFFER_BYTES // samples[0].nbytes)
+    mean, std = (values / scale for values in statistics(samples, axis, rows))
+    preset = derived_preset(_MODELS[layout], len(rows), num_classes, samples[0].nbytes)
+    return DatasetSpec(name, samples.shape[1:], str(samples.dtype), {"small": preset}, scale, tuple(mean.tolist()),
+                       tuple(std.tolist()), axis, layout=layout)  # fmt: skip
+
+
+def derived_preset(model: str, samples: int, num_classes: int, sample_bytes: int) -> Preset:
+    """A preset for so many training samples: tasks of two classes at least, epochs and buffers by their number."""
+    tasks = max(1, min(5, num_classes // 2))
+    share, fits = math.ceil(samples / tasks), max(num_classes, _BUFFER_BYTES // sample_bytes)
     # as many visits as if each epoch replayed every old sample, which the default mix does not
     old, epochs = np.arange(tasks), min(60, max(5, _STEPS * _BATCH / share))
     epochs = math.ceil(epochs * (1 + old.mean()) / (1 + np.sqrt(old).mean()))
-    preset = Preset(
-        _MODELS[layout], tasks, epochs, batch_size=_BATCH, lr=0.05,
-        stream_size=min(share, fits), episodic_size=min(len(samples), fits), swap_ratio=1.0, warm_start=_WARM_START,
+    return Preset(
+        model, tasks, epochs, batch_size=_BATCH, lr=0.05, stream_size=min(share, fits),
+        episodic_size=min(samples, fits), swap_ratio=1.0, warm_start=_WARM_START,
     )  # fmt: skip
-    return DatasetSpec("arrays", samples.shape[1:], str(samples.dtype), {"small": preset}, scale, tuple(mean.tolist()),
-                       tuple(std.tolist()), axis, layout=layout)  # fmt: skip

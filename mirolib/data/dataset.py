@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,10 @@ import xxhash
 
 from mirolib.base.display import facts
 from mirolib.base.errors import InputError
-from mirolib.data.arrays import checked, described
+from mirolib.data.arrays import checked, described, held_out, numbered
 from mirolib.data.spec import DatasetSpec as DatasetSpec, Preset as Preset
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,11 +26,13 @@ class Samples:
         data: Raw samples, `(n_all, *sample_shape)`, or what gives encoded ones when it is indexed like `ImageFiles`.
         labels: Class of each sample of this view, `(n,) int64`.
         rows: Row of `data` of each sample of this view, `(n,) int64`.
+        groups: Who or what each sample is of (a person, a place, a session), `(n,)` of any values; None where unknown.
     """
 
     data: Any
     labels: np.ndarray
     rows: np.ndarray
+    groups: np.ndarray | None = None
 
     @property
     def mean_bytes(self) -> int:
@@ -46,7 +51,8 @@ class Samples:
 
     def select(self, positions: np.ndarray, labels: np.ndarray) -> Samples:
         """A view of some of these samples under new labels."""
-        return Samples(self.data, labels, self.rows[positions])
+        groups = None if self.groups is None else self.groups[positions]
+        return Samples(self.data, labels, self.rows[positions], groups)
 
     def chunks(self, size: int) -> Iterator[slice]:
         """Slices of at most `size` positions that cover this view in order."""
@@ -56,13 +62,17 @@ class Samples:
 
 @dataclass(frozen=True, repr=False)
 class Dataset:
-    """Train and test samples with their spec; labels run from 0 to `len(class_names) - 1`."""
+    """Train and test samples with their spec; labels run from 0 to `len(class_names) - 1`.
+
+    Where it has a validation part of its own, none of its training samples are held out for validation.
+    """
 
     spec: DatasetSpec
     train: Samples
     test: Samples
     class_names: tuple[str, ...]
     fingerprint: str = field(repr=False)
+    validation: Samples | None = None
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.spec.sample_shape))
@@ -77,6 +87,7 @@ class Dataset:
         values = {
             "training samples": f"{len(self.train):,}, {of_class.min():,} to {of_class.max():,} a class",
             "test samples": f"{len(self.test):,}",
+            **({"validation samples": f"{len(self.validation):,}"} if self.validation else {}),
             "classes": len(self.class_names),
             "a sample": f"{'x'.join(map(str, spec.sample_shape))} {spec.sample_dtype}",
             "presets": ", ".join(spec.presets),
@@ -87,52 +98,78 @@ class Dataset:
     @classmethod
     def from_arrays(
         cls,
-        train_samples: np.ndarray,
-        train_labels: np.ndarray,
-        test_samples: np.ndarray,
-        test_labels: np.ndarray,
+        train_samples: Any,
+        train_labels: Any,
+        test_samples: Any = None,
+        test_labels: Any = None,
         *,
+        validation: tuple[Any, Any] | None = None,
+        groups: Any = None,
         spec: DatasetSpec | None = None,
+        name: str = "arrays",
         class_names: Sequence[str] = (),
         layout: str = "",
+        test_share: float = 0.2,
     ) -> Dataset:
-        """A data set of the user's own arrays.
+        """A data set of the user's own arrays, tensors or lists.
 
         Args:
             train_samples: `(n, *sample_shape)`, any numeric type. Kept as uint8 where they are uint8 (not copied: leave
                 them as they are), as float32 otherwise.
-            train_labels: `(n,)` integers; any values, one a class.
-            test_samples: `(m, *sample_shape)`.
-            test_labels: `(m,)` integers, all of which occur in `train_labels`.
+            train_labels: `(n,)` integers or texts; any values, one a class.
+            test_samples: `(m, *sample_shape)`; without any, a share of the training samples is held out, which is said.
+            test_labels: `(m,)`, all of which occur in `train_labels`.
+            validation: Samples and labels on which configurations are judged; else each run holds out training samples.
+            groups: `(n,)` values: who or what each training sample is of. No group is parted by the test that is held
+                out.
             spec: Facts of the data set; by default derived from the training samples: mean and standard deviation of
                 each channel, column or sensor, and a preset `small` with a model by layout.
+            name: What results call it, where there is no spec.
             class_names: Name of each class in the order of the sorted label values; by default the values.
-            layout: What a sample is: `table` (columns), `images` (`(h, w)` or `(channels, h, w)`), `windows`
-                (`(time, sensors)`) or `channels-first` (`(sensors, time)`, such as waveforms); by default what shape
-                and type tell.
+            layout: What a sample is: `table` (columns), `images` (`(h, w)` or `(channels, h, w)`), `channels-last`
+                (`(h, w, channels)`), `windows` (`(time, sensors)`) or `channels-first` (`(sensors, time)`, such as
+                waveforms); by default what shape and type tell.
+            test_share: Share of each class that is held out where there are no test samples, in (0, 1).
 
         Raises:
-            InputError: If the arrays do not fit together, hold NaN or infinite values, labels are no integers, or the
-                layout can't be told.
+            InputError: If the arrays do not fit together, hold NaN, infinite or masked values, labels are neither
+                integers nor texts, or the layout can't be told.
         """
-        train_samples, train_labels = checked(train_samples, train_labels, "training")
-        test_samples, test_labels = checked(test_samples, test_labels, "test")
-        values = np.unique(train_labels)
-        for which, some, others in (("test", test_labels, values), ("training", values, test_labels)):
-            if len(alone := np.setdiff1d(some, others)):
-                raise InputError(f"Labels {alone[:5].tolist()} occur in {which} alone; add samples or leave them out.")
-        names = tuple(str(name) for name in (class_names if len(class_names) else values.tolist()))
+        given: list[tuple[str, Any, Any]] = [("training", train_samples, train_labels)]
+        if test_samples is not None:
+            given.append(("test", test_samples, test_labels))
+        if validation is not None:
+            given.append(("validation", *validation))
+        parts = [checked(samples, labels, which) for which, samples, labels in given]
+        values, labels = numbered([labels for _, labels in parts], [which for which, *_ in given])
+        names = tuple(str(name) for name in (class_names if len(class_names) else values))
         if len(names) != len(values):
             raise InputError(f"There are {len(values)} classes but {len(names)} class names; give one name a class.")
-        train_samples, test_samples, spec = described(train_samples, test_samples, len(values), spec, layout)
-        digest = xxhash.xxh3_128()
-        for part in (train_samples, train_labels, test_samples, test_labels):
-            digest.update(np.ascontiguousarray(part).data)
-        train, test = (
-            Samples(samples, np.searchsorted(values, labels), np.arange(len(labels)))
-            for samples, labels in ((train_samples, train_labels), (test_samples, test_labels))
+        if groups is not None and (groups := np.asarray(groups)).shape != labels[0].shape:
+            raise InputError(f"There are {len(labels[0])} training samples, groups are {groups.shape}; give one each.")
+        held = np.zeros(len(labels[0]), bool)
+        if test_samples is None:
+            held = held_out(labels[0], names, groups, test_share)
+            logger.warning("%s has no test part: %d of its %d samples are held out.", name, held.sum(), len(held))
+        data, spec = described(
+            [samples for samples, _ in parts], np.flatnonzero(~held), len(values), spec, name, layout
         )
-        return cls(spec, train, test, names, digest.hexdigest())
+        digest = xxhash.xxh3_128(held.tobytes() if held.any() else b"")
+        views: list[Samples] = []
+        for samples, (_, own), numbers in zip(data, parts, labels, strict=True):
+            digest.update(samples.data)
+            digest.update(own.tobytes())
+            views.append(Samples(samples, numbers, np.arange(len(numbers)), None if views else groups))
+        if held.any():  # both parts are views of the same array, whose size may forbid a copy
+            views[:1] = [views[0].select(rows, labels[0][rows]) for rows in map(np.flatnonzero, (~held, held))]
+        return cls(spec, views[0], views[1], names, digest.hexdigest(), *views[2:])
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, tuple[Any, Any]], **options: Any) -> Dataset:
+        """As `from_arrays`, of samples and labels by the name of their part: `train`, `test`, `validation`."""
+        (samples, labels), (test, test_labels) = parts["train"], parts.get("test", (None, None))
+        validation = parts.get("validation")
+        return cls.from_arrays(samples, labels, test, test_labels, validation=validation, **options)
 
     def subset(self, per_class: int = 0, test_per_class: int = 0, classes: int = 0) -> Dataset:
         """A class-balanced part of this data set, the same every time.
@@ -149,9 +186,11 @@ class Dataset:
             part.select(rows := _spread(part.labels, most, classes), part.labels[rows])
             for part, most in ((self.train, per_class), (self.test, test_per_class))
         )
+        if (judged := self.validation) is not None:
+            judged = judged.select(rows := np.flatnonzero(judged.labels < classes), judged.labels[rows])
         # another one than the whole set's, so that a store of one is never taken for the other's
         fingerprint = f"{self.fingerprint}/{per_class}/{test_per_class}/{classes}"
-        return Dataset(self.spec, train, test, self.class_names[:classes], fingerprint)
+        return Dataset(self.spec, train, test, self.class_names[:classes], fingerprint, judged)
 
 
 def _spread(labels: np.ndarray, most: int, classes: int) -> np.ndarray:

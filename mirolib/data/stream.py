@@ -69,7 +69,8 @@ class TaskStream:
         dataset: The data set.
         num_tasks: Number of tasks; classes are spread as evenly as they go.
         seed: Seed of the class order, the order of arrival and the held-out samples.
-        validation_share: Share of each class's training samples held out for validation, in [0, 1).
+        validation_share: Share of each class's training samples held out for validation, in [0, 1); of a data set with
+            validation samples of its own, none.
 
     Raises:
         InputError: If there are fewer classes than tasks or the share leaves a class without training samples.
@@ -122,6 +123,8 @@ class TaskStream:
 
     def _held_out(self, count: int) -> int:
         """Validation samples of a class with `count` samples: the share, and one at least if there are two."""
+        if self.dataset.validation is not None:
+            return 0
         # one at least, since a class without any would not count in the choice of sizes
         return max(round(count * self.validation_share), int(self.validation_share > 0 and count > 1))
 
@@ -174,8 +177,11 @@ class TaskStream:
             held_out = self._held_out(len(order))
             train.append(order[held_out:])
             validation.append(order[:held_out])
-        rng = np.random.default_rng([self.seed, 2, *classes])
-        return self._mingled(samples, train, rng), self._mingled(samples, validation, rng)
+        judged, rng = samples, np.random.default_rng([self.seed, 2, *classes])
+        if self.dataset.validation is not None:
+            judged = self._of(self.dataset.validation, classes)
+            validation = [np.flatnonzero(judged.labels == label) for label in classes]
+        return self._mingled(samples, train, rng), self._mingled(judged, validation, rng)
 
     @staticmethod
     def _mingled(samples: Samples, by_class: list[np.ndarray], rng: np.random.Generator) -> Samples:

@@ -20,7 +20,7 @@ from mirolib.controller import (
     WholeBudgetController,
 )
 from mirolib.controller.resources import ResourceMonitor
-from mirolib.data import Dataset, Preset, load_dataset
+from mirolib.data import Dataset, Preset, load_dataset, locate
 from mirolib.data.stream import TaskStream
 from mirolib.energy import EnergyMeter, Kind, TraceSource, choose, named
 from mirolib.experiment.injectors import During
@@ -143,12 +143,20 @@ class Experiment:
             yield from loop.steps(progress=progress)
 
 
+def located(settings: RunSettings) -> RunSettings:
+    """The settings with a user's own data by name and absolute place, so that they hold wherever a run goes on."""
+    dataset, data = locate(settings.dataset, settings.data)
+    return replace(settings, dataset=dataset, data=data)
+
+
 def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[TaskStream, RunSettings]:
     """The stream of a run and its settings with every None that has a default replaced by it, sizes in samples.
 
     Its arguments and the `InputError` that it raises are those of `Experiment.build`.
     """
-    dataset = dataset or load_dataset(settings.dataset, root=settings.data or None, preset=settings.preset)
+    if dataset is None:
+        settings = located(settings)
+        dataset = load_dataset(settings.dataset, root=settings.data or None, preset=settings.preset)
     preset = dataset.spec.preset(settings.preset)
     stream = TaskStream(dataset, default(settings.tasks, preset.tasks), settings.seed, settings.validation_share)
     largest, total = stream.most_samples()

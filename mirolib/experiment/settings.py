@@ -75,9 +75,11 @@ def _setting(default: Any, means: str, check: Check | None = None, choices: Coll
 class RunSettings:
     """The parameters of one run; None takes the value of the data set's preset."""
 
-    dataset: str = _setting("digits", "digits (bundled), cifar100, tiny-imagenet, dsads, urbansound8k, imagenet1k")
+    dataset: str = _setting(
+        "digits", "digits (bundled), cifar100, tiny-imagenet, dsads, urbansound8k, imagenet1k, or a path"
+    )
     preset: str = _setting("", 'settings of the data set: small, medium, paper; "" for its default')
-    data: str = _setting("", 'folder of the data sets; "" for the repository\'s data, or MIRO_DATA')
+    data: str = _setting("", 'folder of the data sets, or one of your own; "" for the repository\'s, or MIRO_DATA')
     tasks: int | None = _setting(None, "tasks the classes are split into; None: the preset's", _above_0)
     model: str | None = _setting(
         None, "cnn, cnn-wide, cnn1d, mlp-bn, preact-resnet32, resnet18, ...; None: the preset's", choices=MODELS

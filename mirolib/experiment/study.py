@@ -52,6 +52,7 @@ def check_study(kind: type, *, least: int = 1, **values: object) -> None:
 def run_all(
     settings: Iterable[RunSettings],
     *,
+    dataset: Dataset | None = None,
     save: Callable[[pd.DataFrame], object] | None = None,
     by_task: bool = False,
     progress: bool = True,
@@ -60,6 +61,7 @@ def run_all(
 
     Args:
         settings: One entry a run.
+        dataset: The data set itself, where it is the user's own.
         save: Called after each run with the rows so far, so that an error in one does not lose the others.
         by_task: Whether to give a row a task instead: what `summarise` says of the run up to it.
         progress: Whether to show a progress bar over the runs.
@@ -70,7 +72,7 @@ def run_all(
     rows = []
     for one in tqdm(list(settings), unit="run", disable=not progress):
         with tempfile.TemporaryDirectory(prefix="miro-") as store:
-            experiment = Experiment.build(one, store)
+            experiment = Experiment.build(one, store, dataset)
             records = list(experiment.run(progress=False))
             for done in range(1 if by_task else len(records), len(records) + 1):
                 rows.append(asdict(experiment.settings) | summarise(records[:done]))

@@ -64,7 +64,7 @@ class Dashboard:
         self._period_s = 1 / updates_per_s
         self._form = SettingsForm(settings or RunSettings(), dataset)
         self._view = View(self._form.widget)
-        self._make = partial(RecordedRun, dataset=dataset, notebook=notebook, results=results)
+        self._make = partial(RecordedRun, dataset=self._form.dataset, notebook=notebook, results=results)
         self._run: LiveRun | None = None
         self._budget: int | None = None
         self._view.start.on_click(lambda _: self.start())

@@ -8,7 +8,8 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from mirolib.data import Dataset, DatasetSpec, available_datasets, dataset_spec
+from mirolib.data import LOADERS, Dataset, DatasetSpec, available_datasets, dataset_spec, load_dataset
+from mirolib.experiment.experiment import located
 from mirolib.experiment.settings import MEMORIES, RunSettings, default
 
 _NUMBERS = ("tasks", "epochs", "replay_ratio", "stream_size", "episodic_size")
@@ -25,10 +26,15 @@ class SettingsForm:
     def __init__(self, settings: RunSettings, dataset: Dataset | None = None) -> None:
         """A form filled in from settings; it offers the user's own data set, or else those found on this machine.
 
+        What is the user's own by path is loaded here, and is then `dataset`.
+
         Raises:
             InputError: If there is no such data set or preset.
         """
-        self._base, self._dataset = settings, dataset
+        if dataset is None and settings.dataset not in LOADERS:
+            settings = located(settings)
+            dataset = load_dataset(settings.dataset, root=settings.data)
+        self._base, self.dataset = settings, dataset
         spec = dataset.spec if dataset else dataset_spec(settings.dataset)
         spec.preset(settings.preset)  # refuses what there is not
         # one that is not on this machine too: its absence is told when it is loaded
@@ -54,7 +60,7 @@ class SettingsForm:
 
     @property
     def _spec(self) -> DatasetSpec:
-        return self._dataset.spec if self._dataset else dataset_spec(self._choices["dataset"].value)
+        return self.dataset.spec if self.dataset else dataset_spec(self._choices["dataset"].value)
 
     def _show_presets(self) -> None:
         self._choices["preset"].options = list(self._spec.presets)

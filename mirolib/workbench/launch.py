@@ -20,7 +20,7 @@ import psutil
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mirolib.base.errors import InputError, RunError, StorageError
-from mirolib.data import LOADERS
+from mirolib.data import LOADERS, dataset_spec, locate, own
 from mirolib.energy import named
 from mirolib.experiment.settings import RunSettings
 from mirolib.workbench.folder import LAUNCHED, PROJECT, RunFolder, claim, new_run_id, owned, refuse_changes, run_path
@@ -84,7 +84,8 @@ def check_parameters(
         declared: Its `declared_parameters`, where they are known, for many checks in a row.
 
     Returns:
-        The values in the types the notebook declares.
+        The values in the types the notebook declares; the user's own data by name and absolute place, see
+        `mirolib.data.locate`.
 
     Raises:
         InputError: If a name is unknown, or a value has another type or is out of range.
@@ -96,14 +97,20 @@ def check_parameters(
         checked[name] = _converted(name, value, declared[name])
     if checked.get("checkpoint_minutes", 0) < 0:
         raise InputError(f"checkpoint_minutes is {checked['checkpoint_minutes']}; choose 0 (after each epoch) or more.")
+    # the kernel works in the notebooks' folder, the caller in another
+    if isinstance(checked.get("dataset"), str):
+        name, place = locate(checked["dataset"], str(checked.get("data", "")))
+        if own.is_one(place):
+            checked |= {"dataset": name, "data": place} if "data" in declared else {"dataset": place}
+    if isinstance(checked.get("datasets"), list):
+        checked["datasets"] = [place if own.is_one(place := locate(name)[1]) else name for name in checked["datasets"]]
     settings = {field.name for field in fields(RunSettings)}
     # a notebook with only some of them gives them another meaning
     if settings <= set(declared):
         run = RunSettings(**{name: value for name, value in checked.items() if name in settings})
         # `RunSettings` leaves these open, since objects can take their place
-        if run.dataset not in LOADERS:
-            raise InputError(f"There is no data set {run.dataset!r}; choose one of {', '.join(LOADERS)}.")
-        LOADERS[run.dataset][0].preset(run.preset)
+        if run.dataset in LOADERS or not own.is_one(run.data):
+            dataset_spec(run.dataset).preset(run.preset)
         if run.energy != "auto" and not run.energy.endswith(".csv"):
             named(run.energy).close()
     return checked
@@ -190,7 +197,7 @@ def _launchable(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
     checked = check_parameters(notebook, parameters, declared)
     for name in _PATHS & set(checked):  # the kernel works in the notebooks' folder, the caller in another
         path = Path(str(checked[name])).expanduser()
-        if checked[name] and path.exists():
+        if checked[name] and path.exists():  # not of what has options, which is absolute already
             checked[name] = str(path.absolute())
         elif path.suffix == ".csv":
             raise InputError(f"There is no file {path}; name one that is there.")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mirolib.base.display import facts
+from mirolib.data.own import is_code
 from mirolib.experiment.settings import RunSettings
 from mirolib.records import TaskRecord
 from mirolib.workbench.folder import is_owned, results_folder
@@ -83,12 +84,15 @@ class Run:
 
     @property
     def settings(self) -> RunSettings:
-        """Its settings with every default filled in.
+        """Its settings with every default filled in, but for a function that made its data: pass those as `dataset`.
 
         Raises:
             InputError: If the run's parameters, as they were read from disk, are none of `RunSettings`.
         """
-        return RunSettings(**{one.name: self.row[one.name] for one in fields(RunSettings) if one.name in self.row})
+        asked = {one.name: self.row[one.name] for one in fields(RunSettings) if one.name in self.row}
+        # a run's file may come from anyone: what it names is never executed
+        code = [name for name in ("dataset", "data") if is_code(str(asked.get(name, "")))]
+        return RunSettings(**asked | {name: {"dataset": "own"}.get(name, "") for name in code})
 
     @property
     def summary(self) -> dict[str, Any]:

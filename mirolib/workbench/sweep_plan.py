@@ -17,7 +17,7 @@ import yaml
 
 from mirolib.base.errors import InputError
 from mirolib.base.files import read_bounded
-from mirolib.data import dataset_spec
+from mirolib.data import dataset_spec, own
 from mirolib.workbench.folder import plain_name
 from mirolib.workbench.launch import check_parameters, declared_parameters
 
@@ -138,7 +138,9 @@ def _values(name: str, values: object) -> list[Any]:
 
 
 def _resolved(point: dict[str, Any], declared: Mapping[str, str]) -> dict[str, Any]:
-    """A run's values and, where its epochs are of the task, what its preset says of them; others are as ever."""
+    """What a run's id follows from: its values, a preset's for epochs of the task, how the user's own data are."""
+    if own.is_one(place := str(point.get("data") or point.get("dataset", ""))):
+        return point | {"stamp": own.stamp(place)}
     if "epoch_of" not in declared or point.get("controller", "miro") != "fixed" or point.get("epoch_of") == "buffers":
         return point
     preset = dataset_spec(point.get("dataset", "digits")).preset(point.get("preset", ""))

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from mirolib import Dataset, DatasetSpec, InputError, Preset, RunSettings, run_experiment
 from mirolib.data.arrays import statistics
@@ -138,3 +140,54 @@ def test_the_defaults_learn_on_a_stranger_s_data(tmp_path, draw, classes, each, 
     settings = RunSettings(controller="fixed", energy="none", tasks=2, epochs=6 if classes > 99 else None)
     done = run_experiment(settings, dataset=dataset, results=tmp_path, progress=False)
     assert done.summary["final_accuracy"] > least and not done.summary["concerns"]
+
+
+def with_gradient(samples):
+    return torch.from_numpy(samples).requires_grad_()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        with_gradient, torch.from_numpy, pd.DataFrame, np.ma.masked_array, np.asfortranarray,
+        lambda samples: samples.astype(np.float16), lambda samples: samples.tolist(),
+    ],
+)  # fmt: skip
+def test_arrays_of_every_kind_are_taken_as_they_are(given):
+    samples = np.random.default_rng(0).integers(0, 99, (12, 8)).astype(np.float32)
+    np.testing.assert_array_equal(made(given(samples)).train.read(slice(None)), samples)
+
+
+@pytest.mark.parametrize(
+    ("samples", "labels", "sentence"),
+    [
+        (np.ma.masked_less(drawn(4), 60), [0, 1] * 6, "Some training samples are masked; fill them in"),
+        (drawn(4), np.ma.masked_equal([0, 1] * 6, 0), "Some training labels are masked"),
+        (torch.zeros(12, 4, dtype=torch.bfloat16), [0, 1] * 6, "no array"),
+        (drawn(4), np.eye(2)[[0, 1] * 6], r"labels of shape \(12, 2\); give one each"),
+        (drawn(4), np.array(["a", 1] * 6, dtype=object), "give integers or texts"),
+        (drawn(4), [None, "b"] * 6, "give integers or texts"),
+        (drawn(4), [0.5, 1] * 6, "give integers or texts"),
+    ],
+)
+def test_arrays_that_would_be_taken_for_others_are_refused(samples, labels, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Dataset.from_arrays(samples, labels, drawn(4), [0, 1] * 6)
+
+
+def test_texts_and_columns_of_labels_are_labels():
+    samples = drawn(4)
+    dataset = Dataset.from_arrays(samples, ["cat", "ant"] * 6, samples[:2], ["ant", "cat"])
+    assert dataset.class_names == ("ant", "cat") and dataset.test.labels.tolist() == [0, 1]
+    assert Dataset.from_arrays(samples, np.arange(12)[:, None] % 2, samples[:2], [[0], [1]]).class_names == ("0", "1")
+    with pytest.raises(InputError, match="Some labels are texts and some integers"):
+        Dataset.from_arrays(samples, ["cat", "ant"] * 6, samples[:2], [0, 1])
+    names = [Dataset.from_arrays(samples, [a, "ant"] * 6, samples[:2], ["ant", a]).fingerprint for a in ("cat", "cow")]
+    assert names[0] != names[1]
+
+
+def test_a_spec_takes_channels_last_too():
+    samples = drawn(3, 8, 9, dtype=np.uint8)
+    spec = made(samples).spec
+    again = made(samples.transpose(0, 2, 3, 1), spec=spec)
+    np.testing.assert_array_equal(again.train.read(slice(None)), samples)

@@ -71,7 +71,7 @@ def bad(change):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda a, b, c, d: {"b": b.astype(float)}, "convert them to integers"),
+        (lambda a, b, c, d: {"b": b.astype(float)}, "give integers or texts"),
         (lambda a, b, c, d: {"b": b[:-1]}, "give one each"),
         (lambda a, b, c, d: {"a": a[:0], "b": b[:0]}, "n > 0"),
         (lambda a, b, c, d: {"c": c[:, :, :3]}, "make them agree"),

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from watching import DATASET
 
@@ -19,7 +20,7 @@ def test_the_form_gives_back_the_settings_it_was_given(controller):
     assert dashboard._form.read().memory == "single-level"
 
 
-def test_the_form_follows_data_set_and_controller():
+def test_the_form_follows_data_set_and_controller(tmp_path):
     form = Dashboard(RunSettings())._form
     texts, choices = form._texts, form._choices
     assert texts["stream_size"].disabled and not choices["selector"].disabled
@@ -31,5 +32,9 @@ def test_the_form_follows_data_set_and_controller():
     choices["epoch_of"].value = "buffers"
     assert texts["epochs"].placeholder == "as many visits"
     assert texts["replay_ratio"].disabled and form.read().replay_ratio is None
+    np.savez(tmp_path / "mine.npz", x_train=np.zeros((8, 3)), y_train=["a", "b"] * 4)
+    by_path = Dashboard(RunSettings(str(tmp_path / "mine.npz"), controller="fixed"))._form
+    assert by_path._choices["dataset"].options == ("mine",) and by_path.read().data == f"{tmp_path}/mine.npz"
+    assert by_path._texts["epochs"].placeholder == str(by_path.dataset.spec.preset().epochs)
     own = Dashboard(dataset=DATASET)._form
     assert own._choices["dataset"].options == ("arrays",) and own.read().dataset == "arrays"

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pandas as pd
 import pytest
 from kernels import kernels, kill, once, trained
@@ -30,6 +31,17 @@ from mirolib.workbench.launch import NOTEBOOKS, check_parameters
 def test_parameters_get_their_declared_types(given, taken):
     fixed = {"controller": "fixed"}
     assert check_parameters("10_run", fixed | given) == fixed | taken
+
+
+def test_own_data_are_located_from_here_for_the_kernel(tmp_path, monkeypatch):
+    np.savez(tmp_path / "mine.npz", x_train=np.zeros((4, 2)), y_train=[0, 1, 0, 1])
+    monkeypatch.chdir(tmp_path)
+    place = f"{tmp_path}/mine.npz"
+    assert check_parameters("10_run", {"dataset": "mine.npz"}) == {"dataset": "mine", "data": place}
+    assert check_parameters("10_run", {"dataset": "birds", "data": "mine.npz"}) == {"dataset": "birds", "data": place}
+    assert check_parameters("18_sweep", {"dataset": "mine.npz"}) == {"dataset": place}
+    assert check_parameters("16_generality", {"datasets": '["digits", "mine.npz"]'}) == {"datasets": ["digits", place]}
+    assert check_parameters("19_compare_runs", {"dataset": "mine"}) == {"dataset": "mine"}
 
 
 def test_lists_from_the_command_line():

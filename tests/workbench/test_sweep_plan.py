@@ -47,6 +47,28 @@ def test_a_run_of_epochs_of_the_task_has_another_name_when_its_preset_changes(mo
     assert after[0] != before[0] and after[1:] == before[1:]
 
 
+def test_own_data_are_named_and_a_run_of_changed_data_is_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "yours"):
+        np.savez(f"{name}.npz", x_train=np.zeros((4, 2)), y_train=[0, 1, 0, 1])
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    grid = {"dataset": ["mine.npz", "yours.npz", "digits", "photos?size=16"]}
+    plan = make_plan("10_run", grid, parameters={"controller": "fixed"}, name="s")
+    photos = {"dataset": "photos", "data": f"{tmp_path}/photos?size=16,name=photos"}
+    wanted = [{"dataset": n, "data": f"{tmp_path}/{n}.npz"} for n in ("mine", "yours")] + [
+        {"dataset": "digits"},
+        photos,
+    ]
+    assert [{"controller": "fixed", **one} for one in wanted] == list(plan.members.values())
+    assert list(make_plan("10_run", grid, parameters={"controller": "fixed"}, name="s").members) == list(plan.members)
+    np.savez("mine.npz", x_train=np.ones((6, 2)), y_train=[0, 1] * 3)
+    (tmp_path / "photos" / "cat" / "1.png").write_bytes(b"one more")
+    again = make_plan("10_run", grid, parameters={"controller": "fixed"}, name="s")
+    assert [a == b for a, b in zip(plan.members, again.members, strict=True)] == [False, True, True, False]
+    with pytest.raises(InputError, match="no data set 'ours.npz'; choose one of .* or give the path of your own"):
+        make_plan("10_run", {"dataset": ["ours.npz"]})
+
+
 def test_numbers_of_numpy_are_plain_numbers():
     plan = make_plan("10_run", {"epochs": np.arange(1, 3), "lr": [np.float64(0.5)]})
     assert json.loads(plan.to_json())["members"][0]["parameters"] == {"epochs": 1, "lr": 0.5}

@@ -1,0 +1,294 @@
+"""A user's own data by the path of a file or folder, and options behind it: `sensors.csv?label=activity,group=person`.
+
+What a path holds is told by its content. Nothing is read before it is asked for, and nothing is executed but a function
+that the user names, `file.py:function` or `module:function`, and only from what the user wrote: see `is_code`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from mirolib.base.errors import InputError
+from mirolib.data.class_folders import common_shape, picture, read_class_folders
+from mirolib.data.dataset import Dataset
+from mirolib.data.files import stamp_of
+
+_PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("val", "valid", "validation"), "validation"
+)
+_LABELS = ("label", "class", "target", "activity")  # columns that are taken for the label where none is named
+_CODE = re.compile(r"(?P<where>[^?]+\.py|[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)")
+
+
+def is_code(place: str) -> bool:
+    """Whether a place names a function to call; one that was read from a stored run is not to be called."""
+    return _CODE.fullmatch(place) is not None and not os.path.exists(place)
+
+
+def is_one(place: str) -> bool:
+    """Whether a place is that of one data set, not of a folder of several: a file, a function, or one with options."""
+    return "?" in place or is_code(place) or os.path.isfile(place)
+
+
+def find(place: str, root: Path) -> str:
+    """The place of a user's own data as it is read from any folder, its options included; empty where there is none.
+
+    Args:
+        place: A path, absolute, from here or from `root`, or a function; with options behind a question mark.
+        root: The folder of the data sets.
+    """
+    if is_code(place):
+        where, _, function = place.rpartition(":")
+        file = Path(where if where.endswith(".py") else where.replace(".", "/") + ".py").expanduser()
+        # a module that is no file from here on is one that is installed
+        return f"{file.absolute()}:{function}" if file.is_file() else "" if where.endswith(".py") else place
+    path, _, options = place.partition("?")
+    for found in (Path(path).expanduser(), root / path):
+        if path and found.exists():
+            if found.is_dir() and "name=" not in options:  # so that it is told from a folder of several
+                options = f"{options},name={found.absolute().name}".removeprefix(",")
+            return f"{found.absolute()}?{options}" if options else str(found.absolute())
+    return ""
+
+
+def name_of(place: str) -> str:
+    """What results call the data at a place, unless told otherwise: the file's or folder's name, or the function's."""
+    if is_code(place):
+        return place.rpartition(":")[2]
+    path, _, options = place.partition("?")
+    named = [option[5:] for option in options.split(",") if option.startswith("name=")]
+    return named[-1] if named else Path(path).stem if Path(path).is_file() else Path(path).name
+
+
+def stamp(place: str) -> str:
+    """A short text that changes when a file of a place does, by sizes and times: what a sweep's runs are named by."""
+    path = Path(place.rpartition(":")[0] if is_code(place) else place.partition("?")[0])
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    about = [(file, file.stat()) for file in files if file.is_file()]
+    return stamp_of([(str(file.relative_to(path)), stat.st_size, stat.st_mtime_ns) for file, stat in about])
+
+
+def read(place: str, name: str = "", **options: Any) -> Dataset:
+    """The data at a place.
+
+    Args:
+        place: What `find` gave.
+        name: What results are to call it.
+        options: More options; those of the place go before.
+
+    Raises:
+        InputError: If nothing is known to read it, an option is unknown or can't be, or what it holds can't be used.
+    """
+    name = name or name_of(place)
+    if is_code(place):
+        return _called(place)
+    path_text, _, tail = place.partition("?")
+    pairs = [option.partition("=")[::2] for option in tail.split(",") if option]
+    options |= {key.strip(): value.strip() for key, value in pairs if key != "name"}
+    path = Path(path_text)
+    reader = _reader(path)
+    try:
+        return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(reader)(path, name=name, **options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        known = ", ".join(key for key in reader.__annotations__ if key not in ("path", "name", "return"))
+        raise InputError(
+            f"The option {first['loc'][0]} of {path.name} can't be used ({first['msg']}); it takes {known}."
+        ) from error
+    except (OSError, MemoryError) as error:
+        raise InputError(f"{path} can't be read ({error}); repair it, or make it readable.") from error
+
+
+def _reader(path: Path) -> Callable[..., Dataset]:
+    """What reads a path."""
+    if path.is_dir():
+        if any((path / file).is_file() for file in ("dataset_dict.json", "state.json")):
+            return _hugging_face
+        return _tables if any(_part_files(path)) else _folders
+    if (suffix := path.suffix.lower()) in _FILES:
+        return _FILES[suffix]
+    raise InputError(
+        f"{path} is nothing that is known here; give a folder of class folders or of train.csv and test.csv, a "
+        f"Hugging Face data set on disk, a file {', '.join(_FILES)}, or module:function."
+    )
+
+
+def _called(place: str) -> Dataset:
+    """What the user's own function returns."""
+    where, _, function = place.rpartition(":")
+    try:
+        if where.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(f"miro_own_{Path(where).stem}", where)
+            assert spec is not None and spec.loader is not None, "a file of Python has a loader"
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(where)
+        made = getattr(module, function)()
+    except InputError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        raise InputError(f"The data set {place} can't be made: {type(error).__name__}: {error}.") from error
+    if not isinstance(made, Dataset):
+        raise InputError(f"{place} returned {type(made).__name__}; let it return a mirolib Dataset.")
+    return made
+
+
+def _arrays(path: Path, *, name: str, layout: str = "", test_share: float = 0.2) -> Dataset:
+    """An `.npz` of `x_train` and `y_train` and, if it has them, `x_test`, `y_test`, `x_val`, `y_val`, `groups`."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {key.lower(): file[key] for key in file.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:  # objects among them, which would be executed
+        raise InputError(f"{path} is damaged or holds objects ({error}); save plain arrays by np.savez.") from error
+    if missing := [key for key in ("x_train", "y_train") if key not in found]:
+        has = ", ".join(sorted(found)) or "nothing"
+        raise InputError(f"{path} holds {has} but no {missing[0]}; name the arrays x_train, y_train, x_test, y_test.")
+    keys = {"train": "train", "test": "test", "validation": "val"}
+    parts = {part: (found[f"x_{key}"], found.get(f"y_{key}")) for part, key in keys.items() if f"x_{key}" in found}
+    return Dataset.from_parts(
+        parts, groups=found.get("groups"), name=name, layout=layout, test_share=test_share,
+        class_names=[str(text) for text in found.get("class_names", ())],
+    )  # fmt: skip
+
+
+def _part_files(folder: Path) -> dict[str, Path]:
+    """The tables in a folder by their part, such as `train.csv`."""
+    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in (".csv", ".parquet")]
+    return {_PARTS[file.stem.lower()]: file for file in files if file.stem.lower() in _PARTS}
+
+
+def _tables(
+    path: Path, *, name: str, label: str = "", group: str = "", split: str = "split", drop: str = "",
+    layout: str = "table", test_share: float = 0.2,
+) -> Dataset:  # fmt: skip
+    """Rows of one table, or of `train`, `test` and `validation` in a folder.
+
+    Args:
+        path: The file or folder.
+        name: What results call it.
+        label: Column of the labels; by default the one called label, class, target or activity.
+        group: Column that says who or what a row is of; it is no feature.
+        split: Column that says `train`, `test` or `validation`, if there is one.
+        drop: Columns to leave out, with a + between them.
+        layout: See `Dataset.from_arrays`.
+        test_share: See `Dataset.from_arrays`.
+    """
+    whole = _whole(path, split)
+    columns, dropped = [str(column) for column in whole], [column for column in drop.split("+") if column]
+    likely = [label] if label else [column for column in columns if column.lower() in _LABELS]
+    if len(likely) != 1:
+        what = f"{', '.join(likely)} may all be" if likely else "no column says label, so name"
+        raise InputError(f"{path}: {what} the label; say which by ?label=, among {', '.join(columns)[:300]}.")
+    label = likely[0]
+    if unknown := [column for column in (label, group, *dropped) if column and column not in columns]:
+        raise InputError(f"{path} has no column {unknown[0]!r}; choose among {', '.join(columns)[:300]}.")
+    features = whole.drop(columns={label, *dropped, *({group, split} & {*columns})})
+    if texts := [column for column in features if not pd.api.types.is_numeric_dtype(features[column])]:
+        raise InputError(
+            f"{path}: column {texts[0]!r} holds no numbers; make numbers of it, or leave it out by ?drop={texts[0]}."
+        )
+    if none := int(whole[label].isna().sum()):
+        raise InputError(f"{path}: {none} rows have no {label}; fill them in or remove the rows.")
+    labels = whole[label] if pd.api.types.is_integer_dtype(whole[label]) else whole[label].astype(str)
+    said = whole[split].astype(str).str.lower() if split in columns else pd.Series("train", whole.index)
+    if (wrong := ~said.isin(_PARTS)).any():
+        raise InputError(f"{path}: column {split} says {said[wrong].iloc[0]!r}; let it say train, test or validation.")
+    part, values = said.map(_PARTS).to_numpy(), features.to_numpy(np.float32)
+    parts = {one: (values[part == one], labels.to_numpy()[part == one]) for one in ("train", *np.unique(part))}
+    groups = whole[group].to_numpy()[part == "train"] if group else None
+    return Dataset.from_parts(parts, groups=groups, name=name, layout=layout, test_share=test_share)
+
+
+def _whole(path: Path, split: str) -> pd.DataFrame:
+    """All rows of a table, or of those of a folder with their part in the column `split`."""
+    if path.is_file():
+        frame = _frame(path)
+    else:
+        files = _part_files(path)
+        if "train" not in files:
+            raise InputError(f"{path} has {', '.join(files)} but no table train; add it.")
+        frame = pd.concat([_frame(file).assign(**{split: part}) for part, file in files.items()], ignore_index=True)
+    return frame.reset_index(drop=True).set_axis([str(column) for column in frame], axis=1)
+
+
+def _frame(file: Path) -> pd.DataFrame:
+    try:
+        if file.suffix.lower() == ".parquet":
+            return pd.read_parquet(file)
+        with file.open(encoding="utf-8-sig") as text:
+            head = text.readline()
+        return pd.read_csv(file, sep=max(",;\t", key=head.count), encoding="utf-8-sig")
+    except ImportError as error:
+        raise InputError(f"{file} needs pyarrow: pip install 'mirolib[parquet]'.") from error
+    except (ValueError, pd.errors.ParserError) as error:  # of pyarrow too
+        raise InputError(f"{file} can't be read as a table ({str(error).splitlines()[0]}); repair it.") from error
+
+
+def _folders(
+    path: Path, *, name: str, size: int = 0, broken: Literal["refuse", "skip"] = "refuse", seconds: float = 4.0,
+    test_share: float = 0.2,
+) -> Dataset:  # fmt: skip
+    """Images or sounds in class folders; see `read_class_folders`."""
+    children = {child.name.lower(): child for child in sorted(path.iterdir()) if child.is_dir()}
+    parts = {_PARTS[child]: folder for child, folder in children.items() if child in _PARTS}
+    if "train" not in parts:
+        parts = {"train": path}
+    elif "test" not in parts and "validation" in parts:  # as ImageNet has it
+        parts["test"] = parts.pop("validation")
+    return read_class_folders(name, parts, size, skip=broken == "skip", seconds=seconds, test_share=test_share)
+
+
+def _hugging_face(
+    path: Path, *, name: str, label: str = "", size: int = 0, layout: str = "", test_share: float = 0.2
+) -> Dataset:
+    """A folder that `save_to_disk` of the package `datasets` wrote: a column of labels and one of images or arrays."""
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError as error:
+        raise InputError(f"{path} needs the package datasets: pip install 'mirolib[huggingface]'.") from error
+    content = datasets.load_from_disk(str(path))
+    parts = dict(content) if isinstance(content, datasets.DatasetDict) else {"train": content}
+    parts = {_PARTS[key]: part for key, part in parts.items() if key in _PARTS}
+    if "train" not in parts:
+        raise InputError(f"{path} has no split train; save one, such as DatasetDict(train=..., test=...).")
+    if "test" not in parts and "validation" in parts:
+        parts["test"] = parts.pop("validation")
+    features = parts["train"].features
+    classes = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    label = label or next(iter([*classes, *(key for key in features if key.lower() in _LABELS)]), "")
+    inputs = [key for key in features if key != label]
+    if label not in features or not inputs:
+        raise InputError(f"{path} has no column {label or 'of labels'}; say which by ?label=, among {list(features)}.")
+    pictures = [key for key in inputs if isinstance(features[key], datasets.Image)]
+    if pictures:
+        column = datasets.Image(decode=False)
+        cells = {key: part.cast_column(pictures[0], column)[pictures[0]] for key, part in parts.items()}
+        encoded = {key: [one["bytes"] or Path(one["path"]) for one in part] for key, part in cells.items()}
+        shape, where = common_shape((one for part in encoded.values() for one in part), size), f"An image of {path}"
+        found = {key: np.stack([picture(one, shape, where) for one in part]) for key, part in encoded.items()}
+        layout = "images"
+    else:
+        arrays = {key: part.with_format("numpy") for key, part in parts.items()}
+        found = {
+            key: np.asarray(part[inputs[0]]) if len(inputs) == 1 else np.stack([part[one] for one in inputs], axis=1)
+            for key, part in arrays.items()
+        }
+    labels = {key: np.asarray(part.with_format("numpy")[label]) for key, part in parts.items()}
+    names = [features[label].names[value] for value in np.unique(labels["train"])] if label in classes else []
+    taken = {key: (found[key], labels[key]) for key in parts}
+    return Dataset.from_parts(taken, name=name, layout=layout, class_names=names, test_share=test_share)
+
+
+_FILES: dict[str, Callable[..., Dataset]] = {".npz": _arrays, ".csv": _tables, ".parquet": _tables}
