@@ -63,7 +63,7 @@ class ProfileRequest:
 
     def accuracy(self, learner: Learner) -> float:
         """Share of the validation samples that a learner, a clone of the live one say, gets right."""
-        predicted = [learner.predict(samples) for samples in self._read(self.validation_ids, "validation")]
+        predicted = [learner.stream_labels(samples) for samples in self._read(self.validation_ids, "validation")]
         return float((np.concatenate(predicted) == self.validation_labels).mean())
 
     def accuracies(self) -> tuple[float, float]:

@@ -25,6 +25,7 @@ from mirolib.base.errors import InputError
 from mirolib.base.state import State, dumped, loaded
 from mirolib.data.stream import ORDINAL_MASK, Task, labels_of
 from mirolib.learning.learner import Learner, Method
+from mirolib.learning.models import ExpandingHead
 from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
 
@@ -51,6 +52,14 @@ class BiasLayer:
         """Corrected logits `(n, classes)` of logits `(n, classes)`, `classes >= last`."""
         new = self.alpha * logits[:, self.first : self.last] + self.beta
         return torch.cat([logits[:, : self.first], new, logits[:, self.last :]], dim=1)
+
+    def folded(self, head: ExpandingHead) -> ExpandingHead:
+        """A head whose logits are those that this layer makes of the head's."""
+        other, new = copy.deepcopy(head), slice(self.first, self.last)
+        with torch.no_grad():
+            other.weight[new] *= self.alpha
+            other.bias[new] = self.alpha * other.bias[new] + self.beta
+        return other
 
 
 _Layers = tuple[BiasLayer, ...]
@@ -119,8 +128,10 @@ class _Frozen:
     @classmethod
     def restored(cls, state: State, learner: Learner) -> _Frozen:
         """The model that `state` was taken of; the learner's has the same shape."""
-        layer = state["layer"] and loaded(BiasLayer, state["layer"])
-        frozen = cls(learner.backbone, learner.head, state["classes"], layer)
+        layer = loaded(BiasLayer | None, state["layer"])
+        if not 0 < (classes := loaded(int, state["classes"])) <= learner.num_classes:
+            raise InputError(f"it has kept a model of {classes} classes")
+        frozen = cls(learner.backbone, learner.head, classes, layer)
         frozen._backbone.load_state_dict(state["backbone"])
         frozen._head.load_state_dict(state["head"])
         return frozen
@@ -261,12 +272,19 @@ class BiC(Method):
         }
 
     def restore(self, state: State, learner: Learner) -> None:
-        """Takes back what `state` gave."""
-        self.layers = loaded(_Layers, state["layers"])
-        self._layer = state["layer"] and loaded(BiasLayer, state["layer"])
-        self._reach = state["reach"]
-        self._old = state["old"] and _Frozen.restored(state["old"], learner)
+        """Takes back what `state` gave.
 
-    def correct(self, logits: Tensor) -> Tensor:
-        """Logits `(n, classes)` with the bias layer in force, if there is one."""
-        return logits if self._layer is None else self._layer(logits)
+        Raises:
+            InputError: If it is that of other classes.
+        """
+        self.layers = loaded(_Layers, state["layers"])
+        self._layer = loaded(BiasLayer | None, state["layer"])
+        self._reach = loaded(float, state["reach"])
+        self._old = None if state["old"] is None else _Frozen.restored(state["old"], learner)
+        layers = [*self.layers, *([self._layer] if self._layer else [])]
+        if any(not 0 <= layer.first <= layer.last <= learner.num_classes for layer in layers):
+            raise InputError("its bias layers are those of other classes")
+
+    def classifier(self, head: ExpandingHead) -> nn.Module:
+        """The head with the bias layer in force, if there is one, folded into its weights."""
+        return head if self._layer is None else self._layer.folded(head)
