@@ -14,6 +14,7 @@ equations are named below. Own choices, where the paper leaves it open or this l
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,6 +31,8 @@ from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
 
 _CHUNK = 512  # validation samples read and passed at once, so that any number of them fits memory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -208,18 +211,14 @@ class BiC(Method):
         return functional.cross_entropy(logits, labels)
 
     def begin(self, learner: Learner, task: Task, memory: TieredMemory) -> None:
-        """Keeps the model as the last task left it.
-
-        Raises:
-            InputError: If there are no validation samples of the new or of the old classes.
-        """
-        first, labels = task.classes[0], labels_of(memory.validation_ids())
-        for which, those in (("old", labels < first), ("new", labels >= first)):
-            if (first or which == "new") and not those.any():
-                raise InputError(
-                    f"BiC fits its bias layer on validation samples, but there are none of the {which} classes; "
-                    "set validation_share above 0."
-                )
+        """Keeps the model as the last task left it, and says so where the bias layer can't be fitted."""
+        first = task.classes[0]
+        if first and (lacking := self._lacking(memory, first)):
+            logger.warning(
+                "BiC fits its bias layer on validation samples, of which the %s classes at task %d have none: it stays "
+                "the identity there. Raise validation_share, or give each class two samples or more.",
+                lacking, task.index,
+            )  # fmt: skip
         self._old = _Frozen(learner.backbone, learner.head, first, self._layer) if first else None
 
     def begin_epoch(self, learner: Learner, memory: TieredMemory) -> None:
@@ -245,6 +244,10 @@ class BiC(Method):
         first, self._old = task.classes[0], None  # a checkpoint would hold it, and nothing asks for it any more
         if not first:
             return
+        if self._lacking(memory, first):
+            self._layer = BiasLayer(first, learner.num_classes)
+            self.layers = (*self.layers, self._layer)
+            return
         ids = self._balanced(memory.validation_ids(), learner.num_classes)
         parts = []
         for start in range(0, len(ids), _CHUNK):
@@ -255,6 +258,12 @@ class BiC(Method):
         joined, labels = (torch.cat(column) for column in zip(*parts, strict=True))
         self._layer = replace(fit_bias_layer(joined, labels, 1, self.pull), first=first, last=learner.num_classes)
         self.layers = (*self.layers, self._layer)
+
+    @staticmethod
+    def _lacking(memory: TieredMemory, first: int) -> str:
+        """Which classes, `old` or `new`, have no validation sample; empty where both have some."""
+        labels = labels_of(memory.validation_ids())
+        return "new" if not (labels >= first).any() else "old" if not (labels < first).any() else ""
 
     def _balanced(self, ids: np.ndarray, classes: int) -> np.ndarray:
         """The first validation samples of each class seen, as many of each as of any that has some."""

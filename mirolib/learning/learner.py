@@ -29,7 +29,7 @@ from mirolib.learning.inputs import (
     usable_device,
 )
 from mirolib.learning.losses import LOSSES as LOSSES, binary_cross_entropy as binary_cross_entropy
-from mirolib.learning.models import ExpandingHead, build_model, feature_dim, features_of
+from mirolib.learning.models import ExpandingHead, build_model, feature_dim, features_of, norms_held, norms_of
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.tiered import Batch, TieredMemory
 
@@ -167,8 +167,7 @@ class Learner:
         # its own, so that a head is the same above any model
         self._head_generator = torch.Generator().manual_seed(children[2])
         self._restart()
-        norm = nn.modules.batchnorm._BatchNorm
-        if self.batch_size == 1 and any(isinstance(m, norm) and m.training for m in self.backbone.modules()):
+        if self.batch_size == 1 and norms_of(self.backbone):
             raise InputError("The model normalises over batches, and batch_size is 1; choose 2 or more.")
 
     def replayed(self, memory: TieredMemory) -> float:
@@ -304,7 +303,8 @@ class Learner:
         """
         labels = torch.from_numpy(batch.labels).to(self.device)
         inputs = self._transform.train(batch.samples).contiguous(memory_format=self.layout)
-        loss = self.method.step_loss(self, inputs, self.logits(inputs), labels)
+        with norms_held(self.backbone, len(labels) == 1):  # a lone sample has no deviation
+            loss = self.method.step_loss(self, inputs, self.logits(inputs), labels)
         self._optimizer.zero_grad(set_to_none=True)  # frees them, where zeros would be written and added to
         loss.backward()
         self._optimizer.step()

@@ -265,8 +265,8 @@ def test_the_miro_controller_works_with_it(tmp_path):
 
 
 def test_without_validation_samples_it_says_so(tmp_path):
-    with pytest.raises(InputError, match="none of the new classes; set validation_share above 0"):
-        run_experiment(replace(DIGITS, validation_share=0.0), results=tmp_path, progress=False)
+    with pytest.raises(InputError, match="The bic method looks at validation samples; set validation_share above 0"):
+        replace(DIGITS, validation_share=0.0)
 
 
 @pytest.mark.parametrize(
