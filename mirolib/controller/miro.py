@@ -159,7 +159,7 @@ class MiroController(Controller):
 
     def _scores(self, request: ProfileRequest, reached: float) -> np.ndarray:
         """Scores of the candidates, NaN where the profiler is blind; calibrated by what the last task reached."""
-        if not np.isnan(self.table.chosen_score) and not np.isnan(reached):
+        if not np.isnan(self.table.chosen_score):
             self.calibration.observe(self.table.chosen_score, reached)
         if (self.profiler.needs_past and request.task.index == 0) or not len(request.validation_ids):
             return np.full(len(request.candidates), np.nan)
@@ -251,4 +251,4 @@ class MiroController(Controller):
 def _blind_spot(request: ProfileRequest) -> str:
     """What scores leave out, in a sentence; empty where every class has a validation sample."""
     count = request.unjudged
-    return f"Scores say nothing of {count} classes, which have no validation sample." if count else ""
+    return f"Scores say nothing of classes without a validation sample, {count} so far." if count else ""

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,8 @@ class _Facts:
 
     def spec(self) -> DatasetSpec:
         """What preprocessing and checks of samples need; the preset, which a spec must have, says nothing."""
-        facts = asdict(self)
-        for other in ("format", "model", "method", "class_names"):
-            del facts[other]
+        known = {one.name for one in fields(DatasetSpec)}
+        facts = {name: value for name, value in asdict(self).items() if name in known}
         return DatasetSpec(**facts, presets={"none": Preset(self.model, 1, 1, 1, 1.0, 1, 1, 0.0)})
 
 
@@ -185,13 +184,9 @@ class TrainedModel:
 class _Normalised(nn.Module):
     """Preprocessing as a part of a model."""
 
-    gain: Tensor
-    offset: Tensor
-
     def __init__(self, transform: Transform) -> None:
         super().__init__()
-        self.register_buffer("gain", transform.gain)
-        self.register_buffer("offset", transform.offset)
+        self.gain, self.offset = transform.gain, transform.offset
 
     def forward(self, samples: Tensor) -> Tensor:
         return samples.to(torch.float32) * self.gain + self.offset
