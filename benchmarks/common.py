@@ -83,7 +83,7 @@ def second_task(dataset: Dataset | str, **settings: object) -> Iterator[Experime
         with experiment.memory as memory:
             for task in (experiment.stream[0], experiment.stream[1]):
                 memory.receive(task)
-                experiment.learner.grow(task.classes)
+                experiment.learner.grow(task.classes, task.dataset_labels)
                 if task.index == 0:
                     memory.retain(task)
             yield experiment

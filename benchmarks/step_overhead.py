@@ -63,7 +63,7 @@ def _measure(experiment: Experiment, batch_size: int, block: int, groups: int) -
     learner, memory = experiment.learner, experiment.memory
     batches = _endless(experiment, batch_size)
     first = next(batches)
-    layout = learner._layout
+    layout = learner.layout
     inputs = learner._transform.train(first.samples).contiguous(memory_format=layout)
     labels, total = torch.from_numpy(first.labels), torch.zeros(())
     used = len(labels)

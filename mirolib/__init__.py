@@ -28,6 +28,7 @@ from mirolib.experiment.summary import summarise
 from mirolib.learning.bic import BiC
 from mirolib.learning.learner import ExperienceReplay, Finetuning, Learner, Method
 from mirolib.learning.metrics import AccuracyMatrix
+from mirolib.learning.trained import TrainedModel
 from mirolib.memory.budget import BudgetSchedule, LiveBudget, MemoryBudget, SystemBudget, parse_budget
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.storage import Storage
@@ -43,7 +44,7 @@ from mirolib.workbench.compare import SETTINGS, over_seeds, pareto, select, unre
 from mirolib.workbench.folder import RunFolder
 from mirolib.workbench.launch import launch
 from mirolib.workbench.recording import RecordedRun, run_experiment
-from mirolib.workbench.run import Run, Run as RunResult, Run as SavedRun, load_runs, open_run
+from mirolib.workbench.run import Run, Run as RunResult, Run as SavedRun, load_model, load_runs, open_run
 from mirolib.workbench.sweep import Sweep, load_sweep, sweep, sweep_file
 
 # said once more for type checkers, which take an import without a word of it for private
@@ -54,11 +55,11 @@ __all__ = [
     "Method", "MiroController", "MiroError", "NullSource", "Preset", "ProbeProfiler", "RaplSource", "RecordedRun",
     "ResourceMonitor", "Resources", "Run", "RunError", "RunFolder", "RunResult", "RunSettings", "SavedRun", "Storage",
     "StorageError", "SwapPolicy", "Swapper", "Sweep", "SystemBudget", "Task", "TaskRecord", "TaskStream",
-    "TieredMemory", "TraceSource", "TrialProfiler", "UniformSwap", "available_datasets", "check_study", "cite",
-    "compare", "comparison_plots", "doctor", "energy", "exchanges", "injectors", "launch", "load_dataset", "load_runs",
-    "load_sweep", "open_run", "over_seeds", "paper", "pareto", "parse_budget", "plots", "run", "run_all",
-    "run_experiment", "select", "setup", "summarise", "swapping_cost", "sweep", "sweep_file", "unread",
-    "unreadable_runs", "write_report",
+    "TieredMemory", "TraceSource", "TrainedModel", "TrialProfiler", "UniformSwap", "available_datasets", "check_study",
+    "cite", "compare", "comparison_plots", "doctor", "energy", "exchanges", "injectors", "launch", "load_dataset",
+    "load_model", "load_runs", "load_sweep", "open_run", "over_seeds", "paper", "pareto", "parse_budget", "plots",
+    "run", "run_all", "run_experiment", "select", "setup", "summarise", "swapping_cost", "sweep", "sweep_file",
+    "unread", "unreadable_runs", "write_report",
 ]  # fmt: skip
 
 sys.meta_path.insert(0, _MovedFinder())

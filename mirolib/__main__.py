@@ -24,6 +24,7 @@ from mirolib.viz.report import write_report
 from mirolib.workbench import launch, load_runs, load_sweep, select, sweep_file, unreadable_runs
 from mirolib.workbench.fleet import connection
 from mirolib.workbench.launch import check_parameters
+from mirolib.workbench.run import load_model, run_folder
 
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]
 _RESULTS = ["final_accuracy", "average_incremental_accuracy", "forgetting", "train_visits", "train_s", "energy_kind"]
@@ -54,7 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("filters", nargs="*", metavar="name=value", help="only runs with this, such as dataset=digits")
     report.add_argument("--sweep", default="", help="only the runs of this sweep")
     report.add_argument("--places", action="store_true", help="leave folders and the machine's name in it")
-    for one in (launching, many, figures, runs, report):
+    exporting = command("export", _export, "write what a run has learnt as ONNX")
+    exporting.add_argument("run", help="its id, or its folder")
+    exporting.add_argument("--to", help="what to write (default: model.onnx in the run's folder)")
+    for one in (launching, many, figures, runs, report, exporting):
         one.add_argument("--results", help="folder of all results (default: the repository's, or MIRO_RESULTS)")
     check = command("verify", _verify, "check every record of a store")
     check.add_argument("store", help="its folder")
@@ -147,6 +151,11 @@ def _report(options: argparse.Namespace) -> None:
     runs = load_sweep(options.sweep, results).runs if options.sweep else load_runs(results)
     chosen, unread = select(runs, _pairs(options.filters)), unreadable_runs(runs, results)
     _say(str(write_report(options.file, chosen, unread, places=options.places)))
+
+
+def _export(options: argparse.Namespace) -> None:
+    folder = run_folder(options.run, _results(options))
+    _say(str(load_model(folder).export(options.to or folder / "model.onnx")))
 
 
 def _verify(options: argparse.Namespace) -> bool:

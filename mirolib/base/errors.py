@@ -25,3 +25,8 @@ class RunError(MiroError, RuntimeError):
 
 class CorruptRecordError(StorageError):
     """A stored sample does not match its checksum (torn or flipped bytes)."""
+
+
+def brief(error: BaseException) -> str:
+    """What an error says, on one line and without its full stop, to be told within another sentence."""
+    return f"{' '.join(str(error).split()).rstrip('.') or repr(error):.300}"

@@ -107,8 +107,7 @@ class MiroController(Controller):
         """Profiles the grid and picks a row (P1, P2).
 
         Raises:
-            InputError: If the memory budget holds no candidate, there are no validation samples, or epochs are the
-                task's.
+            InputError: If the memory budget holds no candidate, or epochs are the task's.
         """
         if learner.settings.epoch_of == "task":
             raise InputError(
@@ -123,7 +122,7 @@ class MiroController(Controller):
         # 5: a stream of draws of its own among those that come from the run's seed
         seed = int(np.random.SeedSequence([self._seed, 5, task.index]).generate_state(1)[0])
         request = self.profiler.request(task, learner, memory, candidates, seed)
-        if not len(request.validation_ids):
+        if not len(request.validation_ids) and len(task.train) > len(task.classes):  # not for want of samples
             raise InputError("The controller scores on validation samples; set validation_share above 0.")
         reached, accuracy_now = request.accuracies()
         scores = self._scores(request, reached)
@@ -140,7 +139,7 @@ class MiroController(Controller):
         self.table = CandidateTable(ranked.assign(rank=ranked.index + 1), context, memory.slot_bytes)
         row = self.table.best(self.selector, budget)
         self.table = self.table.marked(row)
-        reason = " ".join(sentence for sentence in (self._reason(row), capped) if sentence)
+        reason = " ".join(sentence for sentence in (self._reason(row), _blind_spot(request), capped) if sentence)
         return Decision(self._config(row), reason, self.trials)
 
     def _candidates(self, task: Task, learner: Learner, memory: TieredMemory, budget: int | None) -> list[MemoryConfig]:
@@ -162,7 +161,7 @@ class MiroController(Controller):
         """Scores of the candidates, NaN where the profiler is blind; calibrated by what the last task reached."""
         if not np.isnan(self.table.chosen_score):
             self.calibration.observe(self.table.chosen_score, reached)
-        if self.profiler.needs_past and request.task.index == 0:
+        if (self.profiler.needs_past and request.task.index == 0) or not len(request.validation_ids):
             return np.full(len(request.candidates), np.nan)
         scores = self.profiler.scores(request)
         if not np.isnan(reached):
@@ -178,7 +177,8 @@ class MiroController(Controller):
         visits = learner.epochs * np.minimum(stream_size, samples) + replayed
         swapped = self.swap_governor.ratio * replayed * memory.storage.fingerprint.sample_bytes if self.swaps else 0.0
         if np.isnan(scores).all():
-            accuracy = stream_size / samples  # without scores a candidate is as good as what it holds of the task
+            # without scores a candidate is as good as what it holds of all there is
+            accuracy = (np.minimum(stream_size, samples) + np.minimum(episodic_size, old)) / (samples + old)
         else:
             accuracy = scores if self.profiler.exact else self.calibration.predict(scores)
         sizes = {"task": request.task.index, "rank": 0, "stream_size": stream_size, "episodic_size": episodic_size}
@@ -195,7 +195,7 @@ class MiroController(Controller):
 
     def _reason(self, row: pd.Series) -> str:
         if np.isnan(row["score"]):
-            expected = "nothing has been learnt yet, so that candidates are ranked by their share of the task"
+            expected = "nothing can be scored yet, so that candidates are ranked by their share of the samples"
         else:
             expected = f"predicted accuracy {row['accuracy']:.1%}"
         cost = f"{row['cost']:,.0f}" if row["cost"] >= 1000 else f"{row['cost']:.4g}"
@@ -246,3 +246,9 @@ class MiroController(Controller):
             raise InputError(f"The run has measured {units}; go on with the energy source it began with.")
         for name, part in kept.items():
             setattr(self, name, part)
+
+
+def _blind_spot(request: ProfileRequest) -> str:
+    """What scores leave out, in a sentence; empty where every class has a validation sample."""
+    count = request.unjudged
+    return f"Scores say nothing of classes without a validation sample, {count} so far." if count else ""

@@ -57,13 +57,18 @@ class ProfileRequest:
         """Their features by the live model, on its device."""
         return self.features(self.validation_ids, "validation")
 
+    @property
+    def unjudged(self) -> int:
+        """Classes so far of which there is no validation sample."""
+        return self.learner.num_classes - len(np.unique(labels_of(self.memory.validation_ids())))
+
     def features(self, ids: np.ndarray, part: str = "train") -> Tensor:
         """Features by the live model of samples from storage."""
         return torch.cat([self.learner.features(samples) for samples in self._read(ids, part)])
 
     def accuracy(self, learner: Learner) -> float:
         """Share of the validation samples that a learner, a clone of the live one say, gets right."""
-        predicted = [learner.predict(samples) for samples in self._read(self.validation_ids, "validation")]
+        predicted = [learner.stream_labels(samples) for samples in self._read(self.validation_ids, "validation")]
         return float((np.concatenate(predicted) == self.validation_labels).mean())
 
     def accuracies(self) -> tuple[float, float]:
@@ -71,13 +76,16 @@ class ProfileRequest:
 
         Returns:
             Accuracy on the old classes among the old classes, which is what the last task's training reached (NaN
-            at the first task), and accuracy on all classes among all of them: where the new task starts from.
+            at the first task, and where they have no validation sample), and accuracy on all classes among all of them:
+            where the new task starts from.
         """
+        if not len(self.validation_ids):
+            return float("nan"), 0.0
         old = self.task.classes[0]
         logits = self.learner.classify(self.validation_features).cpu().numpy()
         labels = self.validation_labels
         past = labels < old
-        reached = float((logits[past, :old].argmax(axis=1) == labels[past]).mean()) if old else float("nan")
+        reached = float((logits[past, :old].argmax(axis=1) == labels[past]).mean()) if past.any() else float("nan")
         return reached, float((logits.argmax(axis=1) == labels).mean())
 
     def _read(self, ids: np.ndarray, part: str) -> Iterator[np.ndarray]:

@@ -51,6 +51,7 @@ class Task:
         train_ids: Id of each training sample, `(n,) int64`.
         validation: Samples held out of training, on which configurations are judged.
         validation_ids: Id of each validation sample (numbered apart from the training samples).
+        dataset_labels: The data set's label of each of its classes; empty where they are the same.
     """
 
     index: int
@@ -59,6 +60,7 @@ class Task:
     train_ids: np.ndarray
     validation: Samples
     validation_ids: np.ndarray
+    dataset_labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -151,7 +153,8 @@ class TaskStream:
         classes = self.task_classes[index]
         train, validation = self._split(classes)
         train_ids, validation_ids = (make_ids(p.labels, rank_in_class(p.labels)) for p in (train, validation))
-        return Task(index, classes, train, train_ids, validation, validation_ids)
+        its = tuple(self.class_order[label] for label in classes)
+        return Task(index, classes, train, train_ids, validation, validation_ids, its)
 
     def tests(self, up_to: int) -> list[Samples]:
         """Test samples of each task from the first to task `up_to`, that one included."""

@@ -175,7 +175,7 @@ class Loop:
         with self.meter.window("receive", task.index):
             memory.receive(task)
             # the head before the method and the choice, which look at logits of the new classes
-            learner.grow(task.classes)
+            learner.grow(task.classes, task.dataset_labels)
             learner.method.begin(learner, task, memory)
         with self.meter.window("profile", task.index):
             resources = self._resources.probe(self.epochs_done)

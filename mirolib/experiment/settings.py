@@ -178,8 +178,9 @@ class RunSettings:
                 _check_choice(one.name, value, choices)
             if check:
                 check(one.name, value)
-        if self.controller == "miro" and not self.validation_share > 0:
-            raise InputError("The miro controller scores on validation samples; set validation_share above 0.")
+        for name, value in (("controller", self.controller), ("method", self.method)):
+            if value in ("miro", "bic") and not self.validation_share > 0:
+                raise InputError(f"The {value} {name} looks at validation samples; set validation_share above 0.")
         if self.controller != "fixed" and (self.stream_size is not None or self.episodic_size is not None):
             raise InputError(
                 f"stream_size and episodic_size are for the fixed controller; the {self.controller} controller chooses "

@@ -113,11 +113,11 @@ def swapping_cost(
             learner, config = experiment.learner, memory.config
             first, second = list(experiment.stream)[:2]
             memory.receive(first)
-            learner.grow(first.classes)
+            learner.grow(first.classes, first.dataset_labels)
             train_epoch(learner, memory)
             memory.retain(first)
             memory.receive(second)
-            learner.grow(second.classes)
+            learner.grow(second.classes, second.dataset_labels)
 
             def run(swap_ratio: float) -> None:
                 memory.resize(replace(config, swap_ratio=swap_ratio))

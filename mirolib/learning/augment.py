@@ -27,7 +27,7 @@ class Transform:
         shape[spec.channel_axis] = -1
         mean = torch.tensor(spec.mean, device=device).reshape(shape)
         std = torch.tensor(spec.std, device=device).reshape(shape)
-        self._gain, self._offset = 1 / (spec.scale * std), -mean / std
+        self.gain, self.offset = 1 / (spec.scale * std), -mean / std
 
     def with_seed(self, seed: int) -> Transform:
         """The same transform with draws of its own."""
@@ -63,4 +63,4 @@ class Transform:
         # a view of stored bytes is read-only, of which PyTorch would warn
         samples = torch.from_numpy(np.require(raw, requirements="W")).to(self._device)
         # a copy, since what follows writes to it, and samples that are float32 may be the memory's own
-        return samples.to(torch.float32, copy=True).mul_(self._gain).add_(self._offset)
+        return samples.to(torch.float32, copy=True).mul_(self.gain).add_(self.offset)

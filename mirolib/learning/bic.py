@@ -14,6 +14,7 @@ equations are named below. Own choices, where the paper leaves it open or this l
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,10 +26,13 @@ from mirolib.base.errors import InputError
 from mirolib.base.state import State, dumped, loaded
 from mirolib.data.stream import ORDINAL_MASK, Task, labels_of
 from mirolib.learning.learner import Learner, Method
+from mirolib.learning.models import ExpandingHead
 from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
 
 _CHUNK = 512  # validation samples read and passed at once, so that any number of them fits memory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,14 @@ class BiasLayer:
         """Corrected logits `(n, classes)` of logits `(n, classes)`, `classes >= last`."""
         new = self.alpha * logits[:, self.first : self.last] + self.beta
         return torch.cat([logits[:, : self.first], new, logits[:, self.last :]], dim=1)
+
+    def folded(self, head: ExpandingHead) -> ExpandingHead:
+        """A head whose logits are those that this layer makes of the head's."""
+        other, new = copy.deepcopy(head), slice(self.first, self.last)
+        with torch.no_grad():
+            other.weight[new] *= self.alpha
+            other.bias[new] = self.alpha * other.bias[new] + self.beta
+        return other
 
 
 _Layers = tuple[BiasLayer, ...]
@@ -119,8 +131,10 @@ class _Frozen:
     @classmethod
     def restored(cls, state: State, learner: Learner) -> _Frozen:
         """The model that `state` was taken of; the learner's has the same shape."""
-        layer = state["layer"] and loaded(BiasLayer, state["layer"])
-        frozen = cls(learner.backbone, learner.head, state["classes"], layer)
+        layer = loaded(BiasLayer | None, state["layer"])
+        if not 0 < (classes := loaded(int, state["classes"])) <= learner.num_classes:
+            raise InputError(f"it has kept a model of {classes} classes")
+        frozen = cls(learner.backbone, learner.head, classes, layer)
         frozen._backbone.load_state_dict(state["backbone"])
         frozen._head.load_state_dict(state["head"])
         return frozen
@@ -197,18 +211,14 @@ class BiC(Method):
         return functional.cross_entropy(logits, labels)
 
     def begin(self, learner: Learner, task: Task, memory: TieredMemory) -> None:
-        """Keeps the model as the last task left it.
-
-        Raises:
-            InputError: If there are no validation samples of the new or of the old classes.
-        """
-        first, labels = task.classes[0], labels_of(memory.validation_ids())
-        for which, those in (("old", labels < first), ("new", labels >= first)):
-            if (first or which == "new") and not those.any():
-                raise InputError(
-                    f"BiC fits its bias layer on validation samples, but there are none of the {which} classes; "
-                    "set validation_share above 0."
-                )
+        """Keeps the model as the last task left it, and says so where the bias layer can't be fitted."""
+        first = task.classes[0]
+        if first and (lacking := self._lacking(memory, first)):
+            logger.warning(
+                "BiC fits its bias layer on validation samples, of which the %s classes at task %d have none: it stays "
+                "the identity there. Raise validation_share, or give each class two samples or more.",
+                lacking, task.index,
+            )  # fmt: skip
         self._old = _Frozen(learner.backbone, learner.head, first, self._layer) if first else None
 
     def begin_epoch(self, learner: Learner, memory: TieredMemory) -> None:
@@ -234,6 +244,10 @@ class BiC(Method):
         first, self._old = task.classes[0], None  # a checkpoint would hold it, and nothing asks for it any more
         if not first:
             return
+        if self._lacking(memory, first):
+            self._layer = BiasLayer(first, learner.num_classes)
+            self.layers = (*self.layers, self._layer)
+            return
         ids = self._balanced(memory.validation_ids(), learner.num_classes)
         parts = []
         for start in range(0, len(ids), _CHUNK):
@@ -244,6 +258,12 @@ class BiC(Method):
         joined, labels = (torch.cat(column) for column in zip(*parts, strict=True))
         self._layer = replace(fit_bias_layer(joined, labels, 1, self.pull), first=first, last=learner.num_classes)
         self.layers = (*self.layers, self._layer)
+
+    @staticmethod
+    def _lacking(memory: TieredMemory, first: int) -> str:
+        """Which classes, `old` or `new`, have no validation sample; empty where both have some."""
+        labels = labels_of(memory.validation_ids())
+        return "new" if not (labels >= first).any() else "old" if not (labels < first).any() else ""
 
     def _balanced(self, ids: np.ndarray, classes: int) -> np.ndarray:
         """The first validation samples of each class seen, as many of each as of any that has some."""
@@ -261,12 +281,19 @@ class BiC(Method):
         }
 
     def restore(self, state: State, learner: Learner) -> None:
-        """Takes back what `state` gave."""
-        self.layers = loaded(_Layers, state["layers"])
-        self._layer = state["layer"] and loaded(BiasLayer, state["layer"])
-        self._reach = state["reach"]
-        self._old = state["old"] and _Frozen.restored(state["old"], learner)
+        """Takes back what `state` gave.
 
-    def correct(self, logits: Tensor) -> Tensor:
-        """Logits `(n, classes)` with the bias layer in force, if there is one."""
-        return logits if self._layer is None else self._layer(logits)
+        Raises:
+            InputError: If it is that of other classes.
+        """
+        self.layers = loaded(_Layers, state["layers"])
+        self._layer = loaded(BiasLayer | None, state["layer"])
+        self._reach = loaded(float, state["reach"])
+        self._old = None if state["old"] is None else _Frozen.restored(state["old"], learner)
+        layers = [*self.layers, *([self._layer] if self._layer else [])]
+        if any(not 0 <= layer.first <= layer.last <= learner.num_classes for layer in layers):
+            raise InputError("its bias layers are those of other classes")
+
+    def classifier(self, head: ExpandingHead) -> nn.Module:
+        """The head with the bias layer in force, if there is one, folded into its weights."""
+        return head if self._layer is None else self._layer.folded(head)

@@ -8,26 +8,33 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
-from torch.nn import functional
 
-from mirolib.base.errors import InputError
-from mirolib.base.state import State
+from mirolib.base.errors import InputError, brief
+from mirolib.base.state import State, loaded
 from mirolib.data import DatasetSpec, Preset, Samples
 from mirolib.data.stream import Task
 from mirolib.learning.augment import Transform
-from mirolib.learning.models import ExpandingHead, build_model, evaluating, feature_dim, features_of
+from mirolib.learning.inputs import (
+    EVALUATION_BATCH,
+    Tally as Tally,
+    features_in_batches,
+    layout_of,
+    taken,
+    usable_device,
+)
+from mirolib.learning.losses import LOSSES as LOSSES, binary_cross_entropy as binary_cross_entropy
+from mirolib.learning.models import ExpandingHead, build_model, feature_dim, features_of, norms_held, norms_of
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.tiered import Batch, TieredMemory
 
 ROUND_STEPS = 1000
 """Most training steps from one round to the next, unless told otherwise."""
-
-_EVALUATION_BATCH = 512  # bounds the memory of a forward pass, however many samples are given
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +75,9 @@ class Method(ABC):
     def finish(self, learner: Learner, task: Task, memory: TieredMemory) -> None:  # noqa: B027
         """Called after a task's last epoch, before the stream buffer is flushed."""
 
-    def correct(self, logits: Tensor) -> Tensor:
-        """Logits `(n, classes)` as predictions use them."""
-        return logits
+    def classifier(self, head: ExpandingHead) -> nn.Module:
+        """What predictions use: features `(n, d)` to scores `(n, classes)`, the head itself by default."""
+        return head
 
     def state(self) -> State:
         """What the method remembers between epochs, for a checkpoint: plain values, arrays and tensors."""
@@ -78,20 +85,6 @@ class Method(ABC):
 
     def restore(self, state: State, learner: Learner) -> None:  # noqa: B027
         """Takes back what `state` gave; `learner` is restored already."""
-
-
-def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy on one-hot targets, mean over samples and classes (the paper's loss)."""
-    targets = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
-    return functional.binary_cross_entropy_with_logits(logits, targets)
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "bce": binary_cross_entropy,
-    # summed over classes: what one class teaches does not shrink as others are added
-    "bce-sum": lambda logits, labels: binary_cross_entropy(logits, labels) * logits.shape[1],
-    "ce": functional.cross_entropy,
-}
 
 
 @dataclass(frozen=True)
@@ -120,21 +113,13 @@ class Finetuning(ExperienceReplay):
     replays: ClassVar[bool] = False
 
 
-@dataclass
-class Tally:
-    """Samples that went through a model so far; a learner and its clones count together.
+class Learner:
+    """Trains and evaluates a model whose head grows with each task, on one device.
 
     Attributes:
-        visits: Through a training step.
-        forward_visits: Through a forward pass alone.
+        dataset_labels: The data set's label at each output of the head.
+        model_name: The model's name in `MODELS`; empty for one of the user's own.
     """
-
-    visits: int = 0
-    forward_visits: int = 0
-
-
-class Learner:
-    """Trains and evaluates a model whose head grows with each task, on one device."""
 
     def __init__(
         self,
@@ -161,29 +146,28 @@ class Learner:
         Raises:
             InputError: If the device can't be used, the model is unknown or its output is no feature vector.
         """
-        self.settings = settings
+        self.spec, self.settings = spec, settings
         if method is not None and not isinstance(method, Method):
             raise InputError(f"method is {method!r}; give an object such as ExperienceReplay() or BiC().")
         self.method = method or ExperienceReplay(settings.loss)
-        self.device = _usable(device)
+        self.device = usable_device(device)
         self.epochs, self.batch_size, self.round_steps = settings.epochs, settings.batch_size, round_steps
         children = np.random.SeedSequence([seed, 3]).generate_state(3).tolist()
-        # Channels last trains convolutions faster; a model of the user's own may count on the other layout.
-        self._layout = torch.contiguous_format
+        self.model_name = "" if model is not None else settings.model
+        self.layout = torch.contiguous_format  # on which a model of the user's own may count
         if model is None:
             model = build_model(settings.model, spec.sample_shape, children[0])
-            if any(isinstance(module, nn.Conv2d) for module in model.modules()):
-                self._layout = torch.channels_last
+            self.layout = layout_of(model)
         self.head = ExpandingHead(feature_dim(model, spec.sample_shape)).to(self.device)
-        self.backbone = model.to(self.device).to(memory_format=self._layout)
+        self.backbone = model.to(self.device).to(memory_format=self.layout)
         self._first = [weight.detach().clone() for weight in self.backbone.parameters() if settings.warm_start < 1]
         self.tally = Tally()
+        self.dataset_labels: tuple[int, ...] = ()
         self._transform = Transform(spec, self.device, children[1])
         # its own, so that a head is the same above any model
         self._head_generator = torch.Generator().manual_seed(children[2])
         self._restart()
-        norm = nn.modules.batchnorm._BatchNorm
-        if self.batch_size == 1 and any(isinstance(m, norm) and m.training for m in self.backbone.modules()):
+        if self.batch_size == 1 and norms_of(self.backbone):
             raise InputError("The model normalises over batches, and batch_size is 1; choose 2 or more.")
 
     def replayed(self, memory: TieredMemory) -> float:
@@ -208,13 +192,19 @@ class Learner:
         """Classes the head knows."""
         return len(self.head.bias)
 
-    def grow(self, classes: tuple[int, ...]) -> None:
+    def grow(self, classes: tuple[int, ...], dataset_labels: tuple[int, ...] = ()) -> None:
         """Adds the classes of a task to the head and starts optimiser and schedule anew (as the paper's code does).
 
         From the second task on, the backbone goes back towards its first weights as far as `warm_start` says.
+
+        Args:
+            classes: Their labels in the stream.
+            dataset_labels: Their labels in the data set, in which `predict` answers; by default the same.
         """
         # since output j of the head stands for label j
         assert classes[0] == self.num_classes, "classes must arrive in the order of their labels"
+        assert len(dataset_labels) in (0, len(classes)), "one label of the data set for each class"
+        self.dataset_labels += tuple(dataset_labels or classes)
         with torch.no_grad():
             for weight, first in zip(self.backbone.parameters(), self._first, strict=False):  # none where it is 1
                 weight.lerp_(first, 1 - self.settings.warm_start if self.num_classes else 0)
@@ -234,9 +224,9 @@ class Learner:
         self.epochs_done = 0.0
 
     def state(self) -> State:
-        """Weights, optimiser, schedule, generators and what the method remembers, for a checkpoint."""
-        return {
-            "classes": self.num_classes,
+        """Weights, optimiser, schedule, generators and what the method remembers: a copy, for a checkpoint."""
+        return copy.deepcopy({
+            "dataset_labels": list(self.dataset_labels),
             "backbone": self.backbone.state_dict(),
             "head": self.head.state_dict(),
             "first": self._first,
@@ -244,30 +234,50 @@ class Learner:
             "epochs_done": self.epochs_done,
             "augmentation": self._transform.generator.get_state(),
             "head_generator": self._head_generator.get_state(),
-            "method": self.method.state(),
-        }
+            "method": [type(self.method).__name__, self.method.state()],
+        })  # fmt: skip
 
     def restore(self, state: State) -> None:
-        """Brings a new learner to a state that `state` gave.
+        """Brings the learner, new or trained, to a state that `state` gave; one that is refused changes nothing.
 
         Raises:
-            InputError: If the state is that of another model.
+            InputError: If the state is that of another model or method, or damaged.
         """
         try:
-            self.head.grow(state["classes"], self._head_generator)
-            self.backbone.load_state_dict(state["backbone"])
-            self.head.load_state_dict(state["head"])
-            self._first = [first.to(self.device) for first in state["first"]]
-            self._restart()  # for parameters that have just been replaced
-            optimizer = state["optimizer"]
-            numbered = {int(number): values for number, values in optimizer["state"].items()}  # JSON has text for keys
-            self._optimizer.load_state_dict({**optimizer, "state": numbered})
-            self.epochs_done = state["epochs_done"]
-            self._transform.generator.set_state(state["augmentation"])
-            self._head_generator.set_state(state["head_generator"])
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise InputError(f"The state is that of another model: {str(error).splitlines()[0]}.") from error
-        self.method.restore(state["method"], self)
+            trial = self.clone(0)
+            trial._take(copy.deepcopy(state))
+            # an optimiser finds out only in stepping what it can't go on with
+            for weight in [*trial.backbone.parameters(), *trial.head.parameters()]:
+                weight.grad = torch.zeros_like(weight)
+            trial._optimizer.step()
+            trial.set_rate(trial.epochs_done)
+            self._take(copy.deepcopy(state))
+        except Exception as error:  # of any kind: model and method may be the user's own
+            raise InputError(f"The state is that of another model: {brief(error)}.") from error
+
+    def _take(self, state: State) -> None:
+        """Takes over a state; where it doesn't fit, what came before has been taken."""
+        if (name := state["method"][0]) != type(self.method).__name__:
+            raise InputError(f"its method is {name!r:.99}, not {type(self.method).__name__}")
+        self.dataset_labels = tuple(loaded(list[int], state["dataset_labels"]))
+        if [first.shape for first in state["first"]] != [first.shape for first in self._first]:
+            raise InputError("its first weights have other shapes")
+        self._first = [first.to(self.device) for first in state["first"]]
+        self.backbone.load_state_dict(state["backbone"])
+        head, classes = ExpandingHead(self.head.feature_dim).to(self.device), len(self.dataset_labels)
+        if state["head"]["weight"].shape != (classes, head.feature_dim):
+            raise InputError(f"its head has not {classes} rows of {head.feature_dim}")
+        head.grow(classes, torch.Generator())
+        head.load_state_dict(state["head"])
+        self.head = head
+        self._restart()  # for parameters that have just been replaced
+        optimizer = state["optimizer"]
+        numbered = {int(number): values for number, values in optimizer["state"].items()}  # JSON has text for keys
+        self._optimizer.load_state_dict({**optimizer, "state": numbered})
+        self.epochs_done = loaded(NonNegativeFloat, state["epochs_done"])
+        self._transform.generator.set_state(state["augmentation"])
+        self._head_generator.set_state(state["head_generator"])
+        self.method.restore(state["method"][1], self)
 
     def clone(self, seed: int) -> Learner:
         """A copy with weights, optimiser and draws of its own, to try something on; its work counts as this one's.
@@ -283,7 +293,7 @@ class Learner:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits `(n, num_classes)`, not corrected, of normalised inputs `(n, *sample_shape)`."""
-        return self.head(features_of(self.backbone, inputs.contiguous(memory_format=self._layout)))
+        return self.head(features_of(self.backbone, inputs.contiguous(memory_format=self.layout)))
 
     def step(self, batch: Batch) -> Tensor:
         """One training step on a batch.
@@ -292,8 +302,9 @@ class Learner:
             The loss, a scalar tensor on the device (left there so that a GPU need not be waited for).
         """
         labels = torch.from_numpy(batch.labels).to(self.device)
-        inputs = self._transform.train(batch.samples).contiguous(memory_format=self._layout)
-        loss = self.method.step_loss(self, inputs, self.logits(inputs), labels)
+        inputs = self._transform.train(batch.samples).contiguous(memory_format=self.layout)
+        with norms_held(self.backbone, len(labels) == 1):  # a lone sample has no deviation
+            loss = self.method.step_loss(self, inputs, self.logits(inputs), labels)
         self._optimizer.zero_grad(set_to_none=True)  # frees them, where zeros would be written and added to
         loss.backward()
         self._optimizer.step()
@@ -314,30 +325,36 @@ class Learner:
             group["lr"] = group["initial_lr"] * factor
 
     def features(self, samples: np.ndarray) -> Tensor:
-        """Features `(n, d) float32` on the device of raw samples `(n, *sample_shape)`, without augmentation.
-
-        The model is left as it was, the statistics of its normalisation layers included.
-        """
-        with evaluating(self.backbone):
-            parts = np.array_split(samples, max(1, -(-len(samples) // _EVALUATION_BATCH)))
-            inputs = (self._transform.evaluate(part).contiguous(memory_format=self._layout) for part in parts)
-            features = [features_of(self.backbone, part) for part in inputs]
+        """Features `(n, d)` on the device of raw samples `(n, *sample_shape)`, without augmentation."""
         self.tally.forward_visits += len(samples)
-        return torch.cat(features)
+        return features_in_batches(self.backbone, self._transform, self.layout, samples)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits `(n, num_classes)`, corrected by the method, of features `(n, d)`."""
+        """Scores `(n, num_classes)` by the method's classifier of features `(n, d)`."""
         with torch.no_grad():
-            return self.method.correct(self.head(features))
+            return self.method.classifier(self.head)(features)
 
-    def predict(self, samples: np.ndarray) -> np.ndarray:
-        """Predicted label of raw samples `(n, *sample_shape)`, `(n,) int64`; the model is left as it was."""
+    def stream_labels(self, samples: np.ndarray) -> np.ndarray:
+        """Predicted label in the stream, `(n,) int64`, of raw samples `(n, *sample_shape)`, which are not checked."""
         return self.classify(self.features(samples)).argmax(dim=1).cpu().numpy()
 
+    def predict(self, samples: Any) -> np.ndarray:
+        """Predicted label in the data set, `(n,) int64`; the model is left as it was.
+
+        Args:
+            samples: Raw ones of the data set's shape and type, or laid out as the user's own are; see `taken`.
+
+        Raises:
+            InputError: If they are others, or the learner knows no class yet.
+        """
+        if not self.num_classes:
+            raise InputError("The learner knows no class yet; train it before it predicts.")
+        return np.array(self.dataset_labels)[self.stream_labels(taken(samples, self.spec))]
+
     def accuracy(self, samples: Samples) -> float:
-        """Share of samples, in [0, 1], whose label is predicted among all classes seen so far."""
-        chunks = samples.chunks(8 * _EVALUATION_BATCH)  # what is read at once: a test set need not fit RAM
-        right = sum(int((self.predict(samples.read(chunk)) == samples.labels[chunk]).sum()) for chunk in chunks)
+        """Share of samples of a stream, in [0, 1], whose label is predicted among all classes seen so far."""
+        chunks = samples.chunks(8 * EVALUATION_BATCH)  # what is read at once: a test set need not fit RAM
+        right = sum(int((self.stream_labels(samples.read(part)) == samples.labels[part]).sum()) for part in chunks)
         return right / len(samples)
 
 
@@ -381,15 +398,3 @@ def train_epoch(
     if not math.isfinite(loss):
         logger.warning("The training loss is %s: training has diverged; choose a lower learning rate.", loss)
     return loss
-
-
-def _usable(device: str) -> torch.device:
-    """A device on which a tensor can be made, or a sentence on why not."""
-    try:
-        chosen = torch.device(device)
-        if chosen.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError(f"no training on {chosen.type}")
-        torch.zeros(1, device=chosen)  # only now a driver that is missing or out of memory is noticed
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"Device {device!r} can't be used here ({str(error).splitlines()[0]}); use cpu.") from error
-    return chosen

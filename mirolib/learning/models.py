@@ -189,6 +189,24 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def norms_of(model: nn.Module) -> list[nn.Module]:
+    """The layers that normalise over a batch in training."""
+    return [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training]
+
+
+@contextmanager
+def norms_held(model: nn.Module, held: bool) -> Iterator[None]:
+    """Holds normalisation layers for a while to the statistics they have, where that is asked for."""
+    norms = norms_of(model) if held else []
+    for one in norms:
+        one.eval()
+    try:
+        yield
+    finally:
+        for one in norms:
+            one.train()
+
+
 def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
     """Length of the feature vectors of a backbone.
 

@@ -128,7 +128,7 @@ class Rotation:
         # the parts of a pass add up to it
         new, old = (round(end * many) - round(begin * many) for many in (samples, replays * samples))
         old = old if len(self._episodic) else 0
-        if new + old < min(2, batch_size):
+        if new + old < min(2, batch_size, samples):
             raise InputError(f"{end - begin:g} of an epoch is {new} of {samples} samples; raise epochs.")
         count = max(1, min(-(-(new + old) // batch_size), (new + old) // min(2, batch_size)))
         ends = np.linspace(0, new + old, count + 1).round().astype(int)

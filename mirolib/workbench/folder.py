@@ -28,7 +28,7 @@ from mirolib.energy import EnergyMeter
 from mirolib.experiment.summary import summarise
 from mirolib.memory.wear import WriteMeter
 from mirolib.records import TaskRecord, tables_of
-from mirolib.workbench.run_file import RUN_FORMAT, SUMS, doubt, read_run
+from mirolib.workbench.run_file import MODEL, RUN_FORMAT, SUMS, doubt, read_run
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
@@ -218,7 +218,8 @@ class RunFolder:
         }
         self._write()
         # last: a run that is killed before it says that it goes on has its checksums still
-        clear(self.path, [*self.path.glob(f"{TEMPORARY}*"), self.path / SUMS])  # litter of a process killed at it
+        # and the litter of a process that was killed while it ended
+        clear(self.path, [*self.path.glob(f"{TEMPORARY}*"), self.path / SUMS, self.path / MODEL])
 
     def _content(self) -> bytes:
         self._run["duration_s"] = round(time.monotonic() - self._start, 3)
@@ -234,6 +235,10 @@ class RunFolder:
         self._tables.add(name)
         self.writes.add(result_bytes=write_atomic(path, table.to_csv(index=False, lineterminator="\n")))
         return path
+
+    def write_model(self, content: bytes) -> None:
+        """Writes the file of what the run has learnt."""
+        self.writes.add(result_bytes=write_atomic(self.path / MODEL, content))
 
     def append_rows(self, name: str, rows: pd.DataFrame) -> None:
         """Adds rows to `<name>.csv`; the first of this process begin it anew, the rows of an earlier one included.
@@ -342,7 +347,8 @@ class RunFolder:
         """Writes how the run ended, and lets its folder go."""
         with self._owned:
             self._run |= {"status": status, "ended": _now(), "error": error}
-            names = sorted(f"{name}.csv" for name in self._tables if (self.path / f"{name}.csv").exists())
+            own = [MODEL, *(f"{name}.csv" for name in self._tables)]
+            names = sorted(name for name in own if (self.path / name).exists())
             files = {name: (self.path / name).read_bytes() for name in names} | {"run.json": self._content()}
             lines = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()]
             # the checksums first: a run that says that it has ended has them, wherever it is killed

@@ -19,10 +19,12 @@ from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.experiment.experiment import Disturbance, Experiment, located, prepared
 from mirolib.experiment.settings import RunSettings
 from mirolib.experiment.summary import concerns, summarise
+from mirolib.learning.trained import TrainedModel
 from mirolib.memory.store_check import delete_store
 from mirolib.records import EpochRecord, TaskRecord, tables_of
 from mirolib.workbench.folder import RunFolder, refuse_changes
 from mirolib.workbench.run import Run, read_trace
+from mirolib.workbench.run_file import MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +135,7 @@ class RecordedRun:
                 with log_storage_errors():
                     self._close()
                 raise
+            self._keep_model()
             self._close()
         for concern in concerns(list(loop.records)):
             logger.warning("Run %s: %s", self.folder.run_id, concern)
@@ -140,6 +143,14 @@ class RecordedRun:
         if not self._keep_store:
             delete_store(self._store)
             self._checkpoints.delete()
+
+    def _keep_model(self) -> None:
+        """Writes what was learnt; a classifier that no file holds does not fail the run."""
+        try:
+            names = self.experiment.stream.dataset.class_names
+            self.folder.write_model(TrainedModel.of(self.experiment.learner, names).content())
+        except InputError as error:
+            logger.warning("Run %s keeps no %s: %s", self.folder.run_id, MODEL, error)
 
     def _close(self) -> None:
         """Writes the ledger as far as it goes; a store without a checkpoint is of no use to anyone."""
@@ -160,7 +171,8 @@ class RecordedRun:
         row = {"notebook": path.parent.name, "run_id": path.name, "status": self.folder.status}
         energy = pd.DataFrame([reading.row() for reading in loop.meter.readings])
         row |= asdict(settings) | summarise(list(loop.records))
-        return Run(path, row, tables_of(loop.records) | {"energy": energy}, tuple(loop.records))
+        tables = tables_of(loop.records) | {"energy": energy}
+        return Run(path, row, tables, tuple(loop.records), trained=self.experiment.learner)
 
 
 def run_experiment(

@@ -6,20 +6,25 @@ import io
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from mirolib.base.display import facts
+from mirolib.base.errors import InputError, brief
+from mirolib.base.files import read_bounded
 from mirolib.data.own import is_code
 from mirolib.experiment.settings import RunSettings
+from mirolib.learning.learner import Learner
+from mirolib.learning.trained import TrainedModel
 from mirolib.records import TaskRecord
-from mirolib.workbench.folder import is_owned, results_folder
-from mirolib.workbench.run_file import SUMS, checked_bytes, doubt, read_run
+from mirolib.workbench.folder import is_owned, plain_name, results_folder
+from mirolib.workbench.run_file import MODEL, SUMS, checked_bytes, doubt, read_run
 
 _NUMBERS = {
     "tasks": ("task", "stream_size", "episodic_size", "swap_ratio", "memory_bytes", "average_accuracy"),
@@ -29,6 +34,7 @@ _NUMBERS = {
     "trials": ("task", "stream_size", "episodic_size", "accuracy", "cost"),
 }
 _TEXTS = {"energy": ("window", "kind", "scope"), "events": ("reason",), "tasks": ("classes",)}
+_MOST_BYTES = 1 << 34  # of a model's file: four thousand million weights
 _OPTIONAL = ("events", "trials")  # a fixed controller has none
 
 logger = logging.getLogger(__name__)
@@ -44,6 +50,7 @@ class Run:
         tables: `tasks`, `swaps`, `energy`, `events`, `trials` as far as they can be read; empty tables otherwise.
         records: A record a task; empty where the run was read from disk.
         problems: A sentence for each table that can't be read.
+        trained: What `learner` gives.
     """
 
     path: Path
@@ -51,6 +58,7 @@ class Run:
     tables: Mapping[str, pd.DataFrame]
     records: tuple[TaskRecord, ...] = ()
     problems: tuple[str, ...] = ()
+    trained: Learner | None = None
 
     def __repr__(self) -> str:
         return f"Run({', '.join(f'{name}: {value}' for name, value in self.facts().items())})"
@@ -99,6 +107,22 @@ class Run:
         """The values by which runs are compared."""
         asked = {"notebook", "run_id", "status", "path", *(one.name for one in fields(RunSettings))}
         return {name: value for name, value in self.row.items() if name not in asked}
+
+    @property
+    def learner(self) -> Learner:
+        """The learner of a run that was made in this process.
+
+        Raises:
+            InputError: If it was read from disk.
+        """
+        if self.trained is None:
+            raise InputError(f"Run {self.path.name} was read from disk; what it learnt, to predict with, is run.model.")
+        return self.trained
+
+    @property
+    def model(self) -> TrainedModel:
+        """What a finished run has learnt, read from its folder; see `load_model`."""
+        return load_model(self.path)
 
     @property
     def tasks(self) -> pd.DataFrame:
@@ -155,6 +179,46 @@ def load_runs(results: str | os.PathLike[str] | None = None, notebook: str = "*"
     files = sorted(results_folder(results).glob(f"{notebook}/*/run.json"))
     table = pd.DataFrame([load_run(file) for file in files])
     return table.sort_values("started", kind="stable", ignore_index=True) if len(table) else table
+
+
+def load_model(
+    path: str | os.PathLike[str], model: nn.Module | Callable[..., nn.Module] | str | None = None
+) -> TrainedModel:
+    """The model that a finished run has left.
+
+    Args:
+        path: A run's folder, or a `model.safetensors`.
+        model: The backbone where it is none of `MODELS`: a module, what makes one of a sample's shape, or a name.
+
+    Raises:
+        InputError: If there is none, it was damaged or changed, or is of another model.
+    """
+    file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
+    try:
+        # beside another file of checksums, one that has another name is none of a run's
+        content = (checked_bytes if file.name == MODEL else read_bounded)(file, _MOST_BYTES)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"There is no {file}; a run has its model once it has finished, unless it was deleted or none can be kept."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} can't be used: {brief(error)}.") from error
+    return TrainedModel.read(content, model)
+
+
+def run_folder(run: str, results: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of a run that its id, or the folder itself, names.
+
+    Raises:
+        InputError: If there is none, or several have that id.
+    """
+    if (Path(run) / "run.json").is_file():
+        return Path(run)
+    found = sorted(file.parent for file in results_folder(results).glob(f"*/{plain_name(Path(run).name)}/run.json"))
+    if len(found) != 1:
+        where = ", ".join(map(str, found)) or f"none in {results_folder(results)}"
+        raise InputError(f"{len(found)} runs are called {run!r:.200} ({where}); name one run's folder.")
+    return found[0]
 
 
 def load_run(file: Path) -> dict[str, Any]:

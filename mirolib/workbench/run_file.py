@@ -13,6 +13,9 @@ RUN_FORMAT = 1
 SUMS = "SHA256SUMS"
 """Checksums of an ended run's files, as `sha256sum --check` reads them."""
 
+MODEL = "model.safetensors"
+"""What a finished run has learnt; it may be deleted to save space."""
+
 _UNDER_WAY = ("running", "died")  # what has not ended has no checksums yet, or those of which it was about to say so
 
 
@@ -48,7 +51,7 @@ def doubt(file: Path, run: dict[str, Any]) -> str:
     if not (sums := folder / SUMS).exists():
         return f"{SUMS} is gone, without which nothing tells whether it was changed; put it back"
     names = [line[66:] for line in read_bounded(sums).decode("utf-8", "replace").splitlines()]
-    gone = [name for name in names if not (folder / name).exists()]
+    gone = [name for name in names if name != MODEL and not (folder / name).exists()]
     return f"{gone[0]:.99} is gone, which {SUMS} names; put it back" if gone else ""
 
 
@@ -58,14 +61,14 @@ def _bounded(digits: str) -> int:
     return number
 
 
-def checked_bytes(file: Path) -> bytes:
+def checked_bytes(file: Path, most_bytes: int = 64 << 20) -> bytes:
     """The content of a file of a run, compared with the run's list of checksums where it has ended.
 
     Raises:
         OSError: If it can't be read.
         ValueError: If it is not what the list says, no plain file, or too large.
     """
-    content = read_bounded(file)
+    content = read_bounded(file, most_bytes)
     _check(file, content)
     return content
 

@@ -25,7 +25,7 @@ def test_a_trial_is_the_training_that_would_follow(make_memory, method):
     clone.method.finish(clone, task, fork)
     fork.close()
     ids = memory.validation_ids()
-    assert score == np.mean(clone.predict(memory.storage.read(ids, "validation")) == labels_of(ids))
+    assert score == np.mean(clone.stream_labels(memory.storage.read(ids, "validation")) == labels_of(ids))
 
 
 def test_a_small_share_leaves_no_class_without_a_sample(make_memory):

@@ -25,7 +25,7 @@ from mirolib.controller.profiler import ProfileRequest
 from mirolib.data.stream import labels_of
 from mirolib.learning.bic import BiasLayer, BiC, _condensed, distillation_loss, fit_bias_layer
 from mirolib.learning.learner import train_epoch
-from mirolib.learning.models import evaluating
+from mirolib.learning.models import ExpandingHead, evaluating
 
 
 def with_bic(make_memory, task=1, config=CONFIG):
@@ -154,14 +154,22 @@ def test_predictions_use_corrected_logits_until_the_next_training_begins(make_me
     task, one, memory = with_bic(make_memory, task=2)
     one.method._layer = BiasLayer(2, 4, 1.0, 1e3)
     samples = STREAM.dataset.test.data
-    assert set(one.predict(samples)) <= {2, 3}
+    assert set(one.stream_labels(samples)) <= {2, 3}
     reached, now = ProfileRequest(task, one, memory, [CONFIG], 0).accuracies()
     assert reached <= 0.5 and now <= 1 / 3, "only two classes are ever predicted"
     with evaluating(one.backbone):
         raw = one.logits(one._transform.evaluate(samples[:4]))
-    torch.testing.assert_close(one.classify(one.features(samples[:4])), one.method.correct(raw.detach()))
+    torch.testing.assert_close(one.classify(one.features(samples[:4])), one.method._layer(raw.detach()))
     train_epoch(one, memory)
-    assert torch.equal(one.method.correct(raw), raw)
+    assert one.method.classifier(one.head) is one.head
+
+
+def test_a_folded_head_gives_the_corrected_logits_and_leaves_the_head_alone():
+    head, features = ExpandingHead(7), torch.randn(5, 7)
+    head.grow(6, torch.Generator().manual_seed(0))
+    layer, before = BiasLayer(2, 4, 0.7, -1.5), head.weight.detach().clone()
+    torch.testing.assert_close(layer.folded(head)(features), layer(head(features)))
+    assert torch.equal(head.weight, before)
 
 
 # --- the books, clones and hooks
@@ -257,8 +265,8 @@ def test_the_miro_controller_works_with_it(tmp_path):
 
 
 def test_without_validation_samples_it_says_so(tmp_path):
-    with pytest.raises(InputError, match="none of the new classes; set validation_share above 0"):
-        run_experiment(replace(DIGITS, validation_share=0.0), results=tmp_path, progress=False)
+    with pytest.raises(InputError, match="The bic method looks at validation samples; set validation_share above 0"):
+        replace(DIGITS, validation_share=0.0)
 
 
 @pytest.mark.parametrize(

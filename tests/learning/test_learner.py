@@ -1,13 +1,28 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings, strategies as st
 from samples import make_dataset
 from sklearn.metrics import accuracy_score
 from torch import nn
 
-from mirolib import Batch, ExperienceReplay, InputError, Learner, TaskStream
+from mirolib import (
+    Batch,
+    BiC,
+    Dataset,
+    ExperienceReplay,
+    FixedController,
+    InputError,
+    Learner,
+    MemoryConfig,
+    TaskStream,
+    run,
+)
+from mirolib.experiment.checkpoint import decoded, encoded
+from mirolib.learning.bic import BiasLayer, _Frozen
 from mirolib.learning.learner import LOSSES
 from mirolib.learning.schedules import SCHEDULES
 
@@ -55,13 +70,13 @@ def test_training_equals_a_plain_loop(loss_name):
     assert learner.tally.visits == 2 * 4 * 40
 
 
-def test_accuracy_is_scikit_learns():
+def test_accuracy_is_scikit_learns_in_labels_of_the_stream():
     learner = Learner(DATASET.spec, PRESET, seed=0)
-    learner.grow(STREAM[0].classes)
+    learner.grow(STREAM[0].classes, STREAM[0].dataset_labels)
     for batch in next(batches(STREAM[0])):
         learner.step(batch)
     test = STREAM.tests(0)[0]
-    assert learner.accuracy(test) == accuracy_score(test.labels, learner.predict(test.read(slice(None))))
+    assert learner.accuracy(test) == accuracy_score(test.labels, learner.stream_labels(test.read(slice(None))))
 
 
 def test_predicting_leaves_the_model_as_it_was():
@@ -193,3 +208,187 @@ def test_a_gpu_learns_what_the_cpu_learns():
 def test_bad_parts_are_refused(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+# --- what predictions are given and say
+
+
+def test_predictions_are_labels_of_the_data_set(make_memory):
+    """By the class order of seed 0, labels of the stream are others: read as such, few would be right."""
+    assert STREAM.class_order != (0, 1, 2, 3)
+    config = MemoryConfig(40, 40, 0.0)
+    learner = Learner(DATASET.spec, replace(PRESET, lr=0.05, epochs=8), model=nn.Flatten())
+    done = list(run(STREAM, learner, make_memory(STREAM, config), FixedController(config), progress=False))
+    predicted = learner.predict(DATASET.test.data)
+    assert (predicted == DATASET.test.labels).mean() == pytest.approx(done[-1].average_accuracy)
+    in_stream = (learner.stream_labels(DATASET.test.data) == DATASET.test.labels).mean()
+    assert done[-1].average_accuracy > 0.6 > 0.4 > in_stream
+    assert learner.dataset_labels == STREAM.class_order
+
+
+def grown(spec, model=None):
+    learner = Learner(spec, replace(spec.preset(), model="linear"), model=model)
+    learner.grow((0, 1, 2), (2, 0, 1))
+    return learner
+
+
+def arrays(shape, layout="", dtype=np.float32):
+    rng = np.random.default_rng(0)
+    samples = (rng.random((12, *shape)) * 200).astype(dtype)
+    labels = np.arange(12) % 3
+    return Dataset.from_arrays(samples, labels, samples, labels, layout=layout), samples
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "dtype"),
+    [
+        ((6, 5), "images", np.uint8),
+        ((3, 6, 5), "images", np.float32),
+        ((6, 5, 3), "channels-last", np.uint8),
+        ((4, 4, 3), "channels-last", np.float32),
+        ((9, 2), "windows", np.float32),
+        ((2, 9), "channels-first", np.float32),
+        ((7,), "table", np.float32),
+    ],
+)
+def test_samples_are_taken_as_the_user_has_them_and_as_the_spec_says(shape, layout, dtype):
+    dataset, own = arrays(shape, layout, dtype)
+    learner = grown(dataset.spec)
+    expected = learner.stream_labels(dataset.train.data)
+    for samples in (own, dataset.train.data, own.tolist() if dtype == np.float32 else own[:, ...]):
+        np.testing.assert_array_equal(learner.predict(samples), np.array([2, 0, 1])[expected])
+    if dtype == np.float32:
+        np.testing.assert_array_equal(learner.predict(own.astype(np.float64)), np.array([2, 0, 1])[expected])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda x: x / np.float32(255), r"are \(6, 5\) float32, but this model takes \(1, 6, 5\) uint8"),
+        (lambda x: x.astype(int), "float32, but this model takes .* uint8"),
+        (lambda x: x.repeat(2, 1).repeat(2, 2), r"are \(12, 10\) uint8, but this model takes \(1, 6, 5\) uint8"),
+        (lambda x: x[0], "are \\(5,\\) uint8, but|are no images"),
+        (lambda x: x[:0], "with n > 0"),
+        (lambda x: np.uint8(3), "give an array"),
+        (lambda x: "a.png", "give an array"),
+        (lambda x: None, "give an array"),
+        (lambda x: [[1, 2], [3]], "ragged"),
+    ],
+)
+def test_other_samples_are_refused(spoil, sentence):
+    dataset, own = arrays((6, 5), "images", np.uint8)
+    with pytest.raises(InputError, match=sentence):
+        grown(dataset.spec).predict(spoil(own))
+
+
+def test_numbers_must_be_finite_and_bytes_are_no_numbers():
+    dataset, own = arrays((7,), "table")
+    learner = grown(dataset.spec)
+    spoilt = own.copy()
+    spoilt[3, 0] = np.nan
+    with pytest.raises(InputError, match="1 given samples hold NaN or infinite values, first at row 3"):
+        learner.predict(spoilt)
+    with pytest.raises(InputError, match=r"are \(7,\) uint8, but this model takes \(7,\) float32"):
+        learner.predict(own.astype(np.uint8))
+    with pytest.raises(InputError, match="knows no class yet"):
+        Learner(dataset.spec, dataset.spec.preset()).predict(own)
+
+
+# --- state
+
+
+def trained(method=None, steps=3, seed=0, **changes):
+    """A learner in the middle of its second task, with momentum."""
+    method = method or ExperienceReplay()
+    learner = Learner(DATASET.spec, replace(PRESET, model="cnn", warm_start=0.5, **changes), method=method, seed=seed)
+    for task in STREAM:
+        learner.grow(task.classes, task.dataset_labels)
+        for batch in next(batches(task))[:steps]:
+            learner.step(batch)
+    if isinstance(method, BiC):
+        method.layers, method._layer = (BiasLayer(2, 4, 0.5, 0.1),), BiasLayer(2, 4, 0.5, 0.1)
+        method._old = _Frozen(learner.backbone, learner.head, 2, None)
+    learner.epochs_done = 1.0
+    return learner
+
+
+def same(one, other):
+    return encoded(one) == encoded(other)
+
+
+@pytest.mark.parametrize("method", [ExperienceReplay, BiC])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_trained_learner_restores_its_own_state_and_any_other(method, optimizer):
+    one, other = (trained(method(), steps, optimizer=optimizer) for steps in (3, 5))
+    state = one.state()
+    assert not same(state, other.state())
+    for each in (one, other, Learner(DATASET.spec, one.settings, method=method(), seed=3)):
+        each.restore(decoded(encoded(state)))
+        assert same(each.state(), state)
+        np.testing.assert_array_equal(each.predict(DATASET.train.data), one.predict(DATASET.train.data))
+    losses = [each.step(next(batches(STREAM[1]))[4]).item() for each in (one, other)]
+    assert losses[0] == losses[1] and same(one.state(), other.state())
+
+
+def test_a_state_stays_as_it_was():
+    one = trained()
+    state = one.state()
+    before = encoded(state)
+    one.step(next(batches(STREAM[1]))[4])
+    assert encoded(state) == before and encoded(one.state()) != before
+    other = trained()
+    other.restore(state)
+    other.step(next(batches(STREAM[1]))[4])
+    assert encoded(state) == before
+
+
+def places(value, at=()):
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [*([at] if at else []), *(place for key, entry in inside for place in places(entry, (*at, key)))]
+
+
+STATES = [decoded(encoded(trained(method()).state())) for method in (ExperienceReplay, BiC)]
+JUNK = (
+    st.none() | st.integers() | st.floats() | st.text(max_size=5) | st.just([]) | st.just({})
+    | st.just(torch.zeros(2, 2)) | st.just(np.zeros(3)) | st.just("gone") | st.lists(st.integers(), max_size=4)
+)  # fmt: skip
+
+
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from([(k, place) for k, state in enumerate(STATES) for place in places(state)]), JUNK)
+def test_a_spoilt_state_is_restored_or_refused_and_changes_nothing_then(at, junk):
+    which, place = at
+    spoilt = copy.deepcopy(STATES[which])
+    target = spoilt
+    for key in place[:-1]:
+        target = target[key]
+    if isinstance(junk, str) and junk == "gone":
+        del target[place[-1]]
+    else:
+        target[place[-1]] = junk
+    learner = trained((ExperienceReplay, BiC)[which](), steps=2, seed=1)
+    before = encoded(learner.state())
+    parts = learner.backbone, learner.head, learner.method, learner._optimizer
+    try:
+        learner.restore(spoilt)
+    except InputError as error:
+        assert "\n" not in str(error) and str(error).endswith(".")
+        assert encoded(learner.state()) == before
+        assert parts == (learner.backbone, learner.head, learner.method, learner._optimizer)
+    learner.step(next(batches(STREAM[1]))[0])
+    learner.predict(DATASET.test.data)
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (lambda: trained(BiC()), "its method is 'BiC', not ExperienceReplay"),
+        (lambda: Learner(DATASET.spec, PRESET, model=nn.Flatten()), "shapes|of another model"),
+    ],
+)
+def test_the_state_of_another_learner_is_refused(other, sentence):
+    one = trained()
+    before = encoded(one.state())
+    with pytest.raises(InputError, match=sentence):
+        one.restore(other().state())
+    assert encoded(one.state()) == before

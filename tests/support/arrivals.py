@@ -27,7 +27,7 @@ def arrived(make_memory, task=1, config=CONFIG, method=None, epochs=1, **options
     one, memory = learner(method=method), make_memory(STREAM, config, **options)
     for index in range(task + 1):
         memory.receive(STREAM[index])
-        one.grow(STREAM[index].classes)
+        one.grow(STREAM[index].classes, STREAM[index].dataset_labels)
         one.method.begin(one, STREAM[index], memory)
         if index < task:
             for _ in range(epochs):

@@ -191,7 +191,7 @@ def test_a_report_is_one_page_that_fetches_nothing_and_escapes_names(results, tm
     source = load_runs(results)["path"].map(Path).iloc[0]
     evil = "<img src=http://x onerror=alert(1)></script>"
     sums = ""  # or they would tell
-    for file in source.glob("*[!S]"):
+    for file in source.glob("*.[cj]s*"):
         text = file.read_text().replace('"small-cnn"', json.dumps(evil)).replace("train", evil)
         (copy / file.name).write_text(text := text.replace(source.name, "evil"))
         sums += f"{hashlib.sha256(text.encode()).hexdigest()}  {file.name}\n"

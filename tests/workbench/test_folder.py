@@ -24,7 +24,7 @@ QUICK = RunSettings(epochs=1)
 def test_a_run_leaves_its_tables(tmp_path):
     result = run_experiment(QUICK, results=tmp_path, progress=False)
     tables = [f"{name}.csv" for name in ("energy", "events", "swaps", "tasks", "trials")]
-    assert sorted(os.listdir(result.path)) == sorted(["SHA256SUMS", "run.json", *tables])
+    assert sorted(os.listdir(result.path)) == sorted(["SHA256SUMS", "model.safetensors", "run.json", *tables])
     tasks, energy = pd.read_csv(result.path / "tasks.csv"), pd.read_csv(result.path / "energy.csv")
     assert len(tasks) == 5 and len(energy) == 30 and len(pd.read_csv(result.path / "swaps.csv")) == 5
     assert set(energy["kind"]) <= {"none", "measured-partial"}

@@ -1,0 +1,109 @@
+"""What a model is given: the user's samples checked against the spec, and features taken from them in batches."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mirolib.base.errors import InputError
+from mirolib.base.files import read_bounded
+from mirolib.data import DatasetSpec
+from mirolib.data.arrays import arranged, checked
+from mirolib.learning.augment import Transform
+from mirolib.learning.models import evaluating, features_of
+
+EVALUATION_BATCH = 512
+"""Samples in a forward pass without training, which bounds its memory, however many are given."""
+
+
+@dataclass
+class Tally:
+    """Samples that went through a model so far; a learner and its clones count together.
+
+    Attributes:
+        visits: Through a training step.
+        forward_visits: Through a forward pass alone.
+    """
+
+    visits: int = 0
+    forward_visits: int = 0
+
+
+def taken(samples: Any, spec: DatasetSpec) -> np.ndarray:
+    """The user's samples as a model of the spec takes them, `(n, *sample_shape)` in its type.
+
+    They may have the spec's own shape (which goes first), the layout that the user's arrays had, or lack the first axis
+    where it has length 1, as grey images do. Numbers become float32 where the spec says so; nothing else is converted.
+    Encoded images, `(n,)`, are bytes, or paths of their files.
+
+    Raises:
+        InputError: If they have another shape or type, or hold NaN or infinite values.
+    """
+    many = hasattr(samples, "__len__") and not isinstance(samples, str | bytes)
+    if not many or not getattr(samples, "ndim", 1) or not len(samples):
+        raise InputError(f"The given samples are {samples!r:.40}; give an array (n, ...) with n > 0.")
+    if spec.encoded:
+        found = np.empty(len(samples), dtype=object)
+        found[:] = [_encoded(number, one) for number, one in enumerate(samples)]
+        return found
+    found, _ = checked(samples, np.zeros(len(samples), dtype=int), "given")
+    given = f"{found.shape[1:]} {found.dtype}"
+    if spec.layout and found.shape[1:] != spec.sample_shape:
+        found = arranged(found, spec.layout)
+    elif (1, *found.shape[1:]) == spec.sample_shape:
+        found = found[:, None]
+    if (found.shape[1:], str(found.dtype)) != (spec.sample_shape, spec.sample_dtype):
+        layout = f", or laid out as {spec.layout}" if spec.layout else ""
+        raise InputError(
+            f"The given samples are {given}, but this model takes {spec.sample_shape} {spec.sample_dtype} as those of "
+            f"{spec.name:.99} are{layout}; give such ones, of the same size and scale."
+        )
+    return np.ascontiguousarray(found)
+
+
+def _encoded(number: int, one: object) -> bytes:
+    """An encoded image, read from its file where it is a path."""
+    if isinstance(one, str | os.PathLike):
+        try:
+            return read_bounded(one)
+        except (OSError, ValueError) as error:
+            raise InputError(f"The image {one} can't be read: {getattr(error, 'strerror', error)}.") from error
+    if not isinstance(one, bytes):
+        raise InputError(f"Sample {number} is {type(one).__name__}; give encoded images as bytes, or their paths.")
+    return one
+
+
+def features_in_batches(
+    backbone: nn.Module, transform: Transform, layout: torch.memory_format, samples: np.ndarray
+) -> Tensor:
+    """Features `(n, d) float32` on the device of raw samples `(n, *sample_shape)`, without augmentation.
+
+    The model is left as it was, the statistics of its normalisation layers included.
+    """
+    with evaluating(backbone):
+        parts = np.array_split(samples, max(1, -(-len(samples) // EVALUATION_BATCH)))
+        inputs = (transform.evaluate(part).contiguous(memory_format=layout) for part in parts)
+        return torch.cat([features_of(backbone, part) for part in inputs])
+
+
+def layout_of(model: nn.Module) -> torch.memory_format:
+    """The memory layout of a model of the library's: channels last, which trains convolutions faster, if it has any."""
+    convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    return torch.channels_last if convolves else torch.contiguous_format
+
+
+def usable_device(device: str) -> torch.device:
+    """A device on which a tensor can be made, or a sentence on why not."""
+    try:
+        chosen = torch.device(device)
+        if chosen.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError(f"no training on {chosen.type}")
+        torch.zeros(1, device=chosen)  # only now a driver that is missing or out of memory is noticed
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"Device {device!r} can't be used here ({str(error).splitlines()[0]}); use cpu.") from error
+    return chosen

@@ -1,0 +1,206 @@
+"""The model that a run leaves: backbone, classifier, preprocessing and class names, in a file of numbers and names.
+
+The file is a safetensors file: weights, and the rest as JSON in its header. Nothing in it is executed when it is read.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from mirolib.base.errors import InputError, brief
+from mirolib.base.files import write_atomic
+from mirolib.base.state import dumped, loaded
+from mirolib.data import DatasetSpec, Preset
+from mirolib.learning.augment import Transform
+from mirolib.learning.inputs import features_in_batches, layout_of, taken
+from mirolib.learning.learner import Learner
+from mirolib.learning.models import MODELS, ExpandingHead, build_model, feature_dim
+
+MODEL_FORMAT = 1
+_MOST_VALUES = 1 << 26  # of a sample: a file that is forged must not make its reader run out of memory
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """The header of a model's file: what weights alone don't say. `model` is empty for a module of the user's own."""
+
+    format: int
+    model: str
+    method: str
+    class_names: tuple[str, ...]
+    name: str
+    sample_shape: tuple[int, ...]
+    sample_dtype: str
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channel_axis: int
+    layout: str
+
+    def spec(self) -> DatasetSpec:
+        """What preprocessing and checks of samples need; the preset, which a spec must have, says nothing."""
+        known = {one.name for one in fields(DatasetSpec)}
+        facts = {name: value for name, value in asdict(self).items() if name in known}
+        return DatasetSpec(**facts, presets={"none": Preset(self.model, 1, 1, 1, 1.0, 1, 1, 0.0)})
+
+
+class TrainedModel:
+    """What a learner has learnt, to predict with: on the processor, apart from the learner.
+
+    Attributes:
+        class_names: Name of each class in the order of the outputs.
+        backbone: Normalised samples `(n, *sample_shape)` to features `(n, d)`.
+        classifier: Features to scores `(n, classes)`, the method's own corrections included.
+    """
+
+    def __init__(self, facts: _Facts, backbone: nn.Module, classifier: nn.Module) -> None:
+        """Of its parts; see `of` and `load_model`."""
+        self._facts, self.spec, self.class_names = facts, facts.spec(), facts.class_names
+        self._layout = layout_of(backbone) if facts.model else torch.contiguous_format
+        self.backbone = backbone.to(_CPU).to(memory_format=self._layout).eval()
+        self.classifier = classifier.to(_CPU).eval()
+        self._transform = Transform(self.spec, _CPU, 0)
+
+    def __repr__(self) -> str:
+        what = self._facts.model or type(self.backbone).__name__
+        return f"TrainedModel({what} on {self.spec.name}, {self._facts.method}: {len(self.class_names)} classes)"
+
+    @classmethod
+    def of(cls, learner: Learner, class_names: Sequence[str]) -> TrainedModel:
+        """A copy of what a learner has learnt; `class_names` are those of the data set in its own order."""
+        names = tuple(str(class_names[label]) for label in learner.dataset_labels)
+        spec, method = learner.spec, type(learner.method).__name__
+        facts = _Facts(MODEL_FORMAT, learner.model_name, method, names, spec.name, spec.sample_shape, spec.sample_dtype,
+                       spec.scale, spec.mean, spec.std, spec.channel_axis, spec.layout)  # fmt: skip
+        return cls(facts, *copy.deepcopy((learner.backbone, learner.method.classifier(learner.head))))
+
+    def content(self) -> bytes:
+        """What its file holds.
+
+        Raises:
+            InputError: If the classifier is no linear layer, or the backbone keeps what is no tensor.
+        """
+        if type(self.classifier) not in (ExpandingHead, nn.Linear):
+            raise InputError(f"A model's file holds linear classifiers; this is a {type(self.classifier).__name__}.")
+        parts = {"backbone": self.backbone, "classifier": self.classifier}
+        named = {f"{part}.{name}": v for part, one in parts.items() for name, v in one.state_dict().items()}
+        if other := [name for name, value in named.items() if not isinstance(value, Tensor)]:
+            raise InputError(f"A model's file holds tensors; {other[0]} is none.")
+        tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in named.items()}
+        return save(tensors, {"miro": json.dumps(dumped(_Facts, self._facts))})
+
+    @classmethod
+    def read(cls, content: bytes, model: nn.Module | Callable[..., nn.Module] | str | None = None) -> TrainedModel:
+        """The inverse of `content`; for `model` see `mirolib.workbench.run.load_model`.
+
+        Raises:
+            InputError: If it is damaged, something else, or of another model.
+        """
+        try:
+            size = int.from_bytes(content[:8], "little")
+            header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["miro"])
+            if (written := header["format"]) != MODEL_FORMAT:
+                raise InputError(f"It has format {written!r:.20}; this version reads {MODEL_FORMAT}")
+            facts = loaded(_Facts, header)
+            facts.spec()
+            if math.prod(facts.sample_shape) > _MOST_VALUES:
+                raise InputError(f"It is for samples {facts.sample_shape}, which are too large")
+            backbone = _backbone(facts, model)
+            head = ExpandingHead(feature_dim(backbone, facts.sample_shape))
+            tensors = load(content)
+            head.weight, head.bias = (
+                nn.Parameter(tensors.pop(f"classifier.{name}").float()) for name in ("weight", "bias")
+            )
+            if (head.weight.shape, head.bias.shape) != ((n := len(facts.class_names), head.feature_dim), (n,)):
+                raise InputError(f"Its classifier does not lead from {head.feature_dim} features to {n} classes")
+            weights = {name.removeprefix("backbone."): value for name, value in tensors.items()}
+            backbone.load_state_dict(weights, assign=model is None)
+            if any(value.is_meta for value in (*backbone.parameters(), *backbone.buffers())):
+                raise InputError("Its model keeps what its weights don't say; give the model as model=")
+            return cls(facts, backbone, head)
+        except Exception as error:  # of any kind: the model may be the user's own
+            raise InputError(f"This is no model that can be used here: {brief(error)}.") from error
+
+    def scores(self, samples: Any) -> np.ndarray:
+        """Scores `(n, classes) float32` of samples as the data set has them; see `Learner.predict`.
+
+        Raises:
+            InputError: If they have another shape or type.
+        """
+        features = features_in_batches(self.backbone, self._transform, self._layout, taken(samples, self.spec))
+        with torch.no_grad():
+            return self.classifier(features).numpy()
+
+    def predict(self, samples: Any) -> np.ndarray:
+        """Name of the class of each sample, `(n,)` texts; otherwise as `scores`."""
+        return np.array(self.class_names)[self.scores(samples).argmax(axis=1)]
+
+    def probabilities(self, samples: Any) -> pd.DataFrame:
+        """Softmax of the scores, a column a class by its name; otherwise as `scores`."""
+        return pd.DataFrame(torch.from_numpy(self.scores(samples)).softmax(dim=1).numpy(), columns=self.class_names)
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Writes it as ONNX: `samples` as the data set has them (of encoded images the pixels) to `scores`.
+
+        Any number of samples may be given at once; the file's metadata hold `class_names`, a list in JSON.
+
+        Raises:
+            InputError: If the packages for it are missing, or PyTorch can't export the model.
+            StorageError: If the file can't be written.
+        """
+        if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
+            raise InputError(f'Export needs {" and ".join(missing)}: pip install "mirolib[onnx]".')
+        dtype = torch.float32 if self.spec.sample_dtype == "float32" else torch.uint8
+        example = torch.zeros(2, *self.spec.sample_shape, dtype=dtype)
+        whole = nn.Sequential(_Normalised(self._transform), *copy.deepcopy((self.backbone, self.classifier))).eval()
+        try:
+            program = torch.onnx.export(
+                whole.to(memory_format=torch.contiguous_format), (example,), input_names=["samples"],
+                output_names=["scores"], dynamic_shapes=({0: torch.export.Dim("n")},), dynamo=True, verbose=False,
+            )  # fmt: skip
+        except Exception as error:  # of any kind: the model may be the user's own
+            raise InputError(f"PyTorch can't export this model: {brief(error)}.") from error
+        assert program is not None, "given for dynamo"
+        program.model.metadata_props["class_names"] = json.dumps(self.class_names)
+        write_atomic(Path(path), program.model_proto.SerializeToString())
+        return Path(path)
+
+
+class _Normalised(nn.Module):
+    """Preprocessing as a part of a model."""
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.gain, self.offset = transform.gain, transform.offset
+
+    def forward(self, samples: Tensor) -> Tensor:
+        return samples.to(torch.float32) * self.gain + self.offset
+
+
+def _backbone(facts: _Facts, model: nn.Module | Callable[..., nn.Module] | str | None) -> nn.Module:
+    """The backbone whose weights are to be filled in: by its name, or a copy of the user's own."""
+    if model is None and facts.model not in MODELS:
+        what = f"The model {facts.model!r:.99} is none of the library's" if facts.model else "The model was one's own"
+        raise InputError(f"{what}; give it as model=")
+    if isinstance(model, nn.Module):
+        return copy.deepcopy(model)
+    if callable(model):
+        return model(facts.sample_shape)
+    # made without memory, which only the weights in the file get
+    with torch.device("meta" if model is None else "cpu"):
+        return build_model(model or facts.model, facts.sample_shape, 0)
