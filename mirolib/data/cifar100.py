@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import pickletools
@@ -44,7 +45,8 @@ _ARCHIVE = ARCHIVES["cifar100"]
 _RESTORE = "unpack the archive anew."
 _MOST_BYTES = 1 << 29  # the original train has 155 MB
 _MOST_STEPS = 1_000_000  # the original train has 200,000; each takes a few hundred bytes at most, texts aside
-_MOST_TUPLES = 1_000  # hashing a key of many tuples in each other would exhaust the stack; an array takes six
+_SMALL_STEP = 1 / 5  # of a small number, or something once more: no more than its place
+_MOST_TUPLES = 1_000  # hashing a key of many tuples in each other would exhaust the stack; an array takes three
 
 
 def load(root: Path) -> Dataset:
@@ -59,6 +61,8 @@ def load(root: Path) -> Dataset:
     """
     folder = _ARCHIVE.find(root)
     names = _content(folder / "meta").get("fine_label_names")
+    if isinstance(names, list | tuple):
+        names = [name.decode("latin-1") if isinstance(name, bytes) else name for name in names]
     if not isinstance(names, list) or len(names) != _CLASSES or not all(type(name) is str for name in names):
         raise InputError(f"{folder / 'meta'} does not hold {_CLASSES} fine_label_names; {_RESTORE}")
     train, train_labels = _images(folder / "train")
@@ -73,10 +77,15 @@ def _images(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images `(n, 3, 32, 32) uint8` and fine labels `(n,) int64` of a part."""
     content = _content(path)
     data, labels = content.get("data"), content.get("fine_labels")
+    # one row may be named over and over, each time in a few bytes
+    if isinstance(data, list | tuple) and len(data) * 3072 <= path.stat().st_size:
+        with contextlib.suppress(TypeError, ValueError):  # where they hold anything but small numbers
+            rows = [bytes(row) for row in data if isinstance(row, list | tuple) and len(row) == 3072]
+            data = np.frombuffer(b"".join(rows), np.uint8).reshape(len(data), 3072)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,) or len(data) == 0:
         raise InputError(f"{path} does not hold data as rows of 3072 uint8; {_RESTORE}")
     labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
-    if not isinstance(labels, list) or len(labels) != len(data):
+    if not isinstance(labels, list | tuple) or len(labels) != len(data):
         raise InputError(f"{path} does not hold one of fine_labels for each of its {len(data)} images; {_RESTORE}")
     for position, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < _CLASSES:  # the type itself, since a truth value is an int too
@@ -111,11 +120,15 @@ def read_pickle(pickled: bytes) -> Any:
     Raises:
         pickle.UnpicklingError: If the pickle holds anything else; where it is damaged, also many another error.
     """
-    tuples = 0
+    steps, tuples, made = 0.0, 0, False
     # walked through first: pickle makes room for what a pickle claims to hold, pickletools reads what is there
-    for steps, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
-        tuples += opcode.name.startswith("TUPLE")
-        if steps > _MOST_STEPS or tuples > _MOST_TUPLES or ("PUT" in opcode.name and int(argument or 0) > steps):
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
+        name, value = opcode.name, int(argument) if isinstance(argument, int) else 0
+        steps += _SMALL_STEP if "GET" in name or (name in ("BININT1", "INT") and value < 257) else 1
+        # those that a part of an array is made of are no more, since it takes none in each other
+        tuples += name.startswith("TUPLE") - (made and name == "REDUCE")
+        made = name.startswith("TUPLE") or (made and ("PUT" in name or name == "MEMOIZE"))
+        if steps > _MOST_STEPS or tuples > _MOST_TUPLES or ("PUT" in name and value > number):
             raise pickle.UnpicklingError("it would take far more room than its data")
     return _Unpickler(pickled).load()
 
@@ -128,22 +141,38 @@ class _Unpickler(pickle.Unpickler):
         self._left = len(pickled)
 
     def find_class(self, module: str, name: str) -> Any:
-        wanted = f"{module} {name}"[:80]
-        if wanted == "_codecs encode":  # how Python 3 writes bytes for Python 2
-            return self._encode
-        if (found := _STAND_INS.get(wanted.replace("._core.", ".core."))) is None:
+        wanted = f"{module} {name}"[:80].replace("._core.", ".core.")
+        # how Python 3 writes bytes for Python 2, and NumPy a number
+        own = {
+            "_codecs encode": self._encode,
+            "__builtin__ bytes": self._encode,
+            "numpy.core.multiarray scalar": self._number,
+        }
+        if (found := _STAND_INS.get(wanted) or own.get(wanted)) is None:
             raise pickle.UnpicklingError(f"it wants to call {wanted!r}, which is no array")
         return found
 
-    def _encode(self, text: str, encoding: str) -> bytes:
+    def _encode(self, text: str = "", encoding: str = "latin-1") -> bytes:
         # one text may be named over and over, each time in a few bytes
         self._left -= len(text)
         if self._left < 0:
             raise pickle.UnpicklingError("it would take far more room than its data")
         return text.encode(encoding)  # which knows encodings of text alone, and so can't unpack anything
 
+    def _number(self, kind: _Type, raw: str | bytes) -> int:
+        return int(_Buffer(raw, kind, (), "C").array)
 
-class _Type:
+
+class _Part:
+    """A part of an array."""
+
+    def __new__(cls, *given: object) -> Any:
+        if any(isinstance(inner, tuple) for one in given if isinstance(one, tuple) for inner in one):
+            raise pickle.UnpicklingError("it holds tuples in each other")
+        return super().__new__(cls)
+
+
+class _Type(_Part):
     """An array's element type: NumPy's own would take any state that a pickle gives it, and trust it."""
 
     def __init__(self, code: object, *_: object) -> None:
@@ -155,7 +184,7 @@ class _Type:
         self.dtype = self.dtype.newbyteorder(">" if state[1] == ">" else "<")
 
 
-class _Array:
+class _Array(_Part):
     """An array, which is empty until its state comes: NumPy's own would make room for any shape."""
 
     def __init__(self, *_: object) -> None:

@@ -76,7 +76,7 @@ def load(root: Path) -> Dataset:
     test = np.array([rank % 5 == 2 for _, _, rank, *_ in segments])
     needs = ", which takes three segments of a person at least"
     check_classes(folder, present, len(ACTIVITIES), labels[~test], labels[test], needs)
-    raw = cached_samples(root, DSADS, stamp_of(segments), [folder / path for path, *_ in segments], _segment)
+    raw, _ = cached_samples(root, DSADS, stamp_of(segments), [folder / path for path, *_ in segments], _segment)
     train_samples, test_samples = raw[~test], raw[test]
     mean = train_samples.mean(axis=(0, 1, 2), dtype=np.float64)
     # a sensor that stood still would divide by zero

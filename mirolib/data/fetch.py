@@ -6,9 +6,13 @@ those that their sources and other libraries state.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import re
 import shutil
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -23,6 +27,8 @@ from mirolib.base.files import locked
 from mirolib.data.unpack import UNPACKING, cannot_write, unpack
 
 TIMEOUT_S = (10.0, 60.0)  # for a connection, and for the next bytes
+_PARTS = re.compile(r"(\..*|train|val|test|audio|cache|n[0-9]{8})$")
+_MOST_FOLDERS, _MOST_SETS = 1000, 100  # that are looked at, and looked into: where there are more, they are classes
 _SENTENCES = {  # in place of requests' own, which quote objects; a certificate first, since its error is of both kinds
     requests.exceptions.SSLError: "the host's certificate is not trusted here",
     requests.ReadTimeout: "the host does not answer",
@@ -41,8 +47,8 @@ class Archive:
         size_bytes: Most bytes the archive may have.
         unpacked_bytes: Most bytes it may have unpacked.
         folder: Name of the folder it unpacks to.
-        other_folders: Names under which its folder may be there as well.
-        holding: Pattern of a name that occurs in the folder if it is there.
+        holds: Whether a folder has the content of this set's.
+        inside: Where the content lies below a folder that is found.
         layout: Files that are there once it is unpacked.
         instructions: For a set that a person must fetch: how.
     """
@@ -53,8 +59,8 @@ class Archive:
     size_bytes: int
     unpacked_bytes: int
     folder: str
-    other_folders: tuple[str, ...] = ()
-    holding: str = "*"
+    holds: Callable[[Path], bool] = lambda folder: False
+    inside: tuple[str, ...] = ("",)
     layout: str = ""
     instructions: str = ""
 
@@ -64,7 +70,7 @@ class Archive:
         return self.instructions or f"Get {self.url} and unpack it to {self.layout}."
 
     def find(self, root: Path) -> Path:
-        """The data set's folder: the root itself if it bears one of the names, else one below it.
+        """The data set's folder, of any name: the root, or one up to two folders below it.
 
         Raises:
             InputError: If it is not there.
@@ -72,48 +78,75 @@ class Archive:
         if (found := self.found(root)) is not None:
             return found
         raise InputError(
-            f"There is no folder {self.folder} in {root}. {self.advice} Another folder of data sets is named with "
-            "root=, the parameter data, or MIRO_DATA."
+            f"There is no folder {self.folder} in {root}, nor another one with its content. {self.advice} Another "
+            "folder of data sets is named with root=, the parameter data, or MIRO_DATA."
         )
 
     def found(self, root: Path) -> Path | None:
-        """The data set's folder if it is there."""
-        names = (self.folder, *self.other_folders)
-        last = {Path(name).name for name in names}
-        folders = (folder for folder in (root, *(root / name for name in names)) if folder.name in last)
-        return next((folder for folder in folders if folder.is_dir() and any(folder.glob(self.holding))), None)
+        """The data set's folder if it is there, the one of its name first."""
+        named = root if root.name == self.folder else root / self.folder
+        folders = itertools.islice(itertools.chain((named,), _folders(root)), _MOST_FOLDERS)
+        for place in (folder / name for folder in folders for name in self.inside):
+            if self.holds(place):
+                return place
+        # the loader says what is missing in it
+        others = any(archive.holds(named) for archive in ARCHIVES.values())
+        return named if any(named.glob("*")) and not others else None
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """A folder, its folders and theirs, but for hidden ones and parts of sets."""
+
+    def below(folder: Path) -> list[Path]:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            some = itertools.islice(entries, _MOST_FOLDERS)
+            return sorted(folder / entry.name for entry in some if not _PARTS.match(entry.name) and entry.is_dir())
+        return []
+
+    yield from (root, *(children := below(root)))
+    if len(children) < _MOST_SETS:
+        yield from itertools.chain.from_iterable(map(below, children))
+
+
+def _has_dsads(folder: Path) -> bool:
+    return any(any((folder / f"a{activity:02d}").glob("p[1-8]")) for activity in range(1, 20))
+
+
+def _has_imagenet1k(folder: Path) -> bool:
+    wnid = next(folder.glob(f"train/n{'[0-9]' * 8}"), None)
+    # with either, it is Tiny-ImageNet
+    return wnid is not None and not (wnid / "images").exists() and not (folder / "wnids.txt").exists()
 
 
 ARCHIVES: dict[str, Archive] = {
     "cifar100": Archive(
         "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "cifar-100-python.tar.gz",
         "md5:eb9058c3a382ffc7106e4002c42a8d85", size_bytes=200_000_000, unpacked_bytes=400_000_000,
-        folder="cifar-100-python",
+        folder="cifar-100-python", holds=lambda at: all((at / name).is_file() for name in ("meta", "train", "test")),
         layout="cifar-100-python/train, cifar-100-python/test and cifar-100-python/meta",
     ),
     "tiny-imagenet": Archive(
         "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "tiny-imagenet-200.zip",
         "md5:90528d7ca1a48142e341f4ef8d21d0de", size_bytes=300_000_000, unpacked_bytes=1_000_000_000,
-        folder="tiny-imagenet-200", other_folders=("tiny-imagenet",),
+        folder="tiny-imagenet-200", holds=lambda at: (at / "wnids.txt").is_file() and (at / "train").is_dir(),
         layout="tiny-imagenet-200/wnids.txt, tiny-imagenet-200/train/<wnid>/images/*.JPEG and tiny-imagenet-200/val/",
     ),
     "dsads": Archive(
         "https://archive.ics.uci.edu/static/public/256/daily+and+sports+activities.zip",
         "daily-and-sports-activities.zip", None, size_bytes=400_000_000, unpacked_bytes=2_000_000_000,
-        folder="dsads",
-        other_folders=("data", "dsads/data", "daily+and+sports+activities/data", "daily+and+sports+activities"),
-        holding="a[0-9][0-9]",  # since a folder called data may be of anything
+        folder="dsads", holds=_has_dsads,
         layout="dsads/a01/p1/s01.txt and so on",
     ),
     "urbansound8k": Archive(
         "https://zenodo.org/records/1203745/files/UrbanSound8K.tar.gz", "UrbanSound8K.tar.gz",
         "md5:9aa69802bbf37fb986f71ec1483a196e", size_bytes=7_000_000_000, unpacked_bytes=12_000_000_000,
         folder="UrbanSound8K",
+        holds=lambda at: any((at / name / "UrbanSound8K.csv").is_file() for name in ("metadata", "")),
         layout="UrbanSound8K/audio/fold1/*.wav to fold10 and UrbanSound8K/metadata/UrbanSound8K.csv",
     ),
     "imagenet1k": Archive(
         "https://image-net.org/challenges/LSVRC/2012/", "", None, size_bytes=0, unpacked_bytes=0,
-        folder="imagenet", other_folders=("ILSVRC2012", "ilsvrc", "imagenet1k"),
+        folder="imagenet", holds=_has_imagenet1k, inside=("", "CLS-LOC", "Data/CLS-LOC"),
         instructions="ImageNet can't be fetched for you, since its terms must be accepted: sign in at "
         "https://image-net.org, get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, and unpack them to "
         "imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG.",

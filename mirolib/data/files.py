@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import glob
+import io
 import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import xxhash
@@ -19,6 +24,8 @@ from mirolib.data.dataset import DatasetSpec
 
 logger = logging.getLogger(__name__)
 
+_Reader = Callable[[Path], np.ndarray]
+
 _PROJECT = Path(__file__).resolve().parents[2]
 _THREADS = 2  # Pillow and SciPy let go of the interpreter's lock while they work
 _BATCH = 64  # files read before they are written: Tiny-ImageNet's take 0.8 MB
@@ -27,6 +34,13 @@ _BATCH = 64  # files read before they are written: Tiny-ImageNet's take 0.8 MB
 def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
     """The folder that holds the data sets: the one given, what `MIRO_DATA` names, or `data` in the repository."""
     return Path(root or os.environ.get("MIRO_DATA") or _PROJECT / "data").expanduser().absolute()
+
+
+def cache_folder(root: Path) -> Path:
+    """The folder for what is computed from files below a root: in the one that `MIRO_CACHE` names, or `cache` there."""
+    named = os.environ.get("MIRO_CACHE")
+    # of its own for each root, since sets of two roots may bear one name
+    return Path(named).expanduser().absolute() / stamp_of(str(root)) if named else root / "cache"
 
 
 def read_file(path: Path, most_bytes: int, what: str) -> bytes:
@@ -43,6 +57,21 @@ def read_file(path: Path, most_bytes: int, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}); make it readable.") from error
+
+
+def read_table(path: Path, columns: Sequence[str], most_bytes: int, what: str) -> Iterator[tuple[int, list[str]]]:
+    """Number of the line and the values of some columns, "" where one is missing, for each row of a csv with a header.
+
+    Raises:
+        InputError: If it is missing, too large or no table, with the sentence `what` on what to do.
+    """
+    try:
+        text = read_file(path, most_bytes, what).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        for row in reader:
+            yield reader.line_num, [row.get(column) or "" for column in columns]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} can't be read as a table ({error}). {what}") from error
 
 
 def list_files(folder: Path, pattern: str) -> list[tuple[str, int, int]]:
@@ -62,6 +91,11 @@ def list_files(folder: Path, pattern: str) -> list[tuple[str, int, int]]:
     except OSError as error:
         raise InputError(f"The folder {folder} can't be read ({error.strerror}); repair it.") from error
     return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+
+
+def list_folders(folder: Path) -> list[str]:
+    """Names of a folder's folders, in order; hidden ones and those such as __MACOSX are left out."""
+    return sorted(path.name for path in folder.glob("[!.]*") if not path.name.startswith("__") and path.is_dir())
 
 
 def check_classes(
@@ -87,12 +121,12 @@ def stamp_of(*facts: object) -> str:
 
 
 def cached_samples(
-    root: Path, spec: DatasetSpec, stamp: str, paths: Sequence[Path], read: Callable[[Path], np.ndarray]
-) -> np.ndarray:
+    root: Path, spec: DatasetSpec, stamp: str, paths: Sequence[Path], read: _Reader, name: str = "", skip: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """The samples in some files, read once and kept in the cache of a root.
 
     They are written part by part, so they need not fit RAM, and take their place when all are there; those of the same
-    data set and another stamp are then removed.
+    name and another stamp are then removed.
 
     Args:
         root: The folder of the data sets.
@@ -100,50 +134,77 @@ def cached_samples(
         stamp: What they were computed from; see `stamp_of`.
         paths: The files, in order.
         read: Reads the sample in one; called from several threads.
+        name: Which no other set has, in place of the spec's.
+        skip: Whether files that `read` refuses are left out, and named in the log.
 
     Returns:
-        The samples, read-only and mapped: what is read of them takes RAM, the rest none.
+        The samples, read-only and mapped: what is read of them takes RAM, the rest none; and for each of the files
+        whether its sample is there, `(len(paths),) bool`.
 
     Raises:
         InputError: If the cache can't be written; and what `read` raises.
     """
-    folder, shape = root / "cache", (len(paths), *spec.sample_shape)
-    path = folder / f"{spec.name}-{stamp}.npy"
-    if (found := _mapped(path, shape, spec.sample_dtype)) is not None:
-        return found
-    kind = np.dtype(spec.sample_dtype)
-    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for part in _parts(spec.name, paths, read):
-                file.write(np.ascontiguousarray(part, dtype=kind).data)
-    except OSError as error:
-        raise InputError(
-            f"The cache {folder} can't be written ({error.strerror}); make it writable and see to free space."
-        ) from error
-    clear(folder, {*folder.glob(f"{spec.name}-{'[0-9a-f]' * len(stamp)}.npy")} - {path})
-    if (found := _mapped(path, shape, spec.sample_dtype)) is None:
-        raise InputError(f"The cache {path} can't be read back; remove it and look after the disk.")
+    name, kind = name or spec.name, np.dtype(spec.sample_dtype)
+    folder, shape = cache_folder(root), (len(paths), *spec.sample_shape)
+    path = folder / f"{name}-{stamp}.npy"
+    if (found := _mapped(path, shape, kind, skip)) is None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                _write(file, shape, kind, name, paths, read, skip)
+        except OSError as error:
+            raise InputError(
+                f"The cache {folder} can't be written ({error.strerror}); make it writable and see to free space, or "
+                "name another folder with MIRO_CACHE."
+            ) from error
+        clear(folder, {*folder.glob(f"{glob.escape(name)}-{'[0-9a-f]' * len(stamp)}.npy")} - {path})
+        if (found := _mapped(path, shape, kind, skip)) is None:
+            raise InputError(f"The cache {path} can't be read back; remove it and look after the disk.")
+    if left_out := [str(path) for path, kept in zip(paths, found[1], strict=True) if not kept]:
+        some = ", ".join(left_out[:10]) + ", ..." * (len(left_out) > 10)
+        logger.warning("%s: %d of %d files can't be read and are left out: %s", name, len(left_out), len(paths), some)
     return found
 
 
-def _parts(name: str, paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> Iterator[np.ndarray]:
+def _write(
+    file: IO[bytes], shape: tuple[int, ...], kind: np.dtype, name: str, paths: Sequence[Path], read: _Reader, skip: bool
+) -> None:
+    """The samples that can be read and, if those are not all, a byte for each file that says whether it can."""
+
+    def tried(path: Path) -> np.ndarray | None:
+        with contextlib.suppress(*[InputError] * skip):
+            return read(path)
+        return None
+
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    kept: list[bool] = []
     # what takes less than two seconds needs no bar
     with ThreadPoolExecutor(_THREADS) as pool, tqdm(total=len(paths), desc=name, unit="file", delay=2) as bar:
         for start in range(0, len(paths), _BATCH):
-            yield np.stack(list(pool.map(read, paths[start : start + _BATCH])))
-            bar.update(min(_BATCH, len(paths) - start))
+            part = list(pool.map(tried, paths[start : start + _BATCH]))
+            file.writelines(np.ascontiguousarray(sample, dtype=kind).data for sample in part if sample is not None)
+            kept += [sample is not None for sample in part]
+            bar.update(len(part))
+    if not any(kept):
+        read(paths[0])  # which says why
+    if not all(kept):
+        file.write(bytes(kept))
+        file.seek(0)  # NumPy leaves room in a header for any number of rows
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (sum(kept), *shape[1:])})
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray | None:
-    """The array in a file, if there is one of that shape and type."""
+def _mapped(path: Path, shape: tuple[int, ...], kind: np.dtype, skip: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """The array in a file, if there is one of that shape and type, and which files its samples are from."""
     if not path.is_file():
         return None
     try:
         array = np.lib.format.open_memmap(path, mode="r")
+        kept = np.ones(shape[0], dtype=bool)
+        if skip and len(array) < shape[0]:
+            kept = np.fromfile(path, np.uint8, offset=array.offset + array.nbytes) == 1
     except Exception:  # whatever is wrong with it, it is written anew
         logger.warning("The cache %s is damaged and is made anew", path)
         return None
-    return np.asarray(array) if (array.shape, array.dtype) == (shape, np.dtype(dtype)) else None
+    fits = (kept.sum(), *array.shape[1:], array.dtype, len(kept)) == (len(array), *shape[1:], kind, shape[0])
+    return (np.asarray(array), kept) if fits else None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from pathlib import Path
 
 import numpy as np
 import xxhash
-from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError
 from mirolib.data.dataset import Dataset, DatasetSpec, Preset, Samples
 from mirolib.data.fetch import ARCHIVES
-from mirolib.data.files import check_classes, list_files
+from mirolib.data.files import check_classes, list_folders, read_table
+from mirolib.data.images import listed
+
+logger = logging.getLogger(__name__)
 
 IMAGENET1K = DatasetSpec(
     name="imagenet1k",
@@ -36,69 +38,52 @@ IMAGENET1K = DatasetSpec(
 )  # fmt: skip
 
 _ARCHIVE = ARCHIVES["imagenet1k"]
-
-
-class ImageFiles:
-    """Encoded images in files, read when they are asked for; an index of some 30 bytes an image.
-
-    Attributes:
-        names: Path of each file below the folder, `(n,)` byte strings.
-        size_bytes: Length of each file, `(n,) int32`.
-    """
-
-    def __init__(self, folder: Path, names: np.ndarray, size_bytes: np.ndarray) -> None:
-        self._folder, self.names, self.size_bytes = folder, names, size_bytes
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """The bytes of some images, `(k,)` objects.
-
-        Raises:
-            InputError: If a file is gone or can't be read.
-        """
-        found = np.empty(len(rows), dtype=object)
-        for position, name in enumerate(self.names[rows]):
-            path = self._folder / os.fsdecode(name)
-            try:
-                found[position] = path.read_bytes()
-            except OSError as error:
-                raise InputError(f"The image {path} can't be read ({error.strerror}); restore it.") from error
-        return found
+_TABLE, _COLUMNS = "LOC_val_solution.csv", ("ImageId", "PredictionString")
+_MOST_TABLE_BYTES = 1 << 26
 
 
 def load(root: Path) -> Dataset:
     """The classes found in `train`, with the images of `val` as the test set; any part of the set will do.
 
-    Class folders bear the WordNet ids. Where there is no `val`, every tenth image of each class is the test set.
+    Class folders bear the WordNet ids. The images of `val` lie in such folders too, or all in one, and then
+    LOC_val_solution.csv, there or up to three folders above, says their classes. Where there is no `val`, or nothing
+    says its classes, every tenth image of each class is the test set.
 
     Raises:
-        InputError: If there is no folder, no class or a class without images.
+        InputError: If there is no folder, no class or a class without images, or a list or an image is damaged.
     """
     folder = _ARCHIVE.find(root)
-    if not (folder / "train").is_dir():
-        raise InputError(f"{folder} has no folder train. {_ARCHIVE.advice}")
-    wnids = sorted(entry.name for entry in os.scandir(folder / "train") if entry.is_dir())
-    train = _listed(folder, "train", wnids)
-    if (folder / "val").is_dir():
-        test = _listed(folder, "val", wnids)
+    if not (wnids := list_folders(folder / "train")):
+        raise InputError(f"{folder} has no folder train with one for each class. {_ARCHIVE.advice}")
+    train = listed(folder, "train", wnids)
+    digest = xxhash.xxh3_128()  # of names and lengths, which stand for the 144 GB of content
+    if any((folder / "val" / wnid).is_dir() for wnid in wnids):
+        test = listed(folder, "val", wnids)
+    elif (flat := _flat(folder, wnids)) is not None:
+        test = flat
+        digest.update(test.labels.tobytes())  # which the names don't say
     else:
         tenth = np.concatenate([np.arange(count) % 10 == 9 for count in np.bincount(train.labels)])
         train, test = (train.select(rows, train.labels[rows]) for rows in map(np.flatnonzero, (~tenth, tenth)))
     check_classes(folder, dict(enumerate(wnids)), 1000, train.labels, test.labels)
-    digest = xxhash.xxh3_128()  # of names and lengths, which stand for the 144 GB of content
     for part in (train, test):
         digest.update(part.data.names.tobytes() + part.data.size_bytes.tobytes() + part.rows.tobytes())
     return Dataset(IMAGENET1K, train, test, tuple(wnids), digest.hexdigest())
 
 
-def _listed(folder: Path, part: str, wnids: list[str]) -> Samples:
-    names, sizes, labels = [], [], []
-    for label, wnid in enumerate(tqdm(wnids, desc=f"listing {part}", unit="class", disable=len(wnids) < 100)):
-        found = list_files(folder / part / wnid, r".*\.jpe?g")
-        # as bytes, since a character of NumPy's texts takes four
-        names += [os.fsencode(f"{part}/{wnid}/{name}") for name, *_ in found]
-        sizes += [size_bytes for _, size_bytes, _ in found]
-        labels += [label] * len(found)
-    if not names:
-        raise InputError(f"There are no images in {folder / part}. {_ARCHIVE.advice}")
-    files = ImageFiles(folder, np.array(names), np.array(sizes, dtype=np.int32))
-    return Samples(files, np.array(labels, dtype=np.int64), np.arange(len(names)))
+def _flat(folder: Path, wnids: list[str]) -> Samples | None:
+    """The images in `val` itself, if there is a list of their classes."""
+    val = folder / "val"
+    tables = [table for place in (val, folder, *folder.parents[:3]) if (table := place / _TABLE).is_file()]
+    if not val.is_dir() or not tables:
+        if val.is_dir():
+            logger.warning("No %s says the classes in %s: every tenth training image is for the test.", _TABLE, val)
+        return None
+    label_of, label_of_image = {wnid: label for label, wnid in enumerate(wnids)}, {}
+    for line, (image, prediction) in read_table(tables[0], _COLUMNS, _MOST_TABLE_BYTES, "Restore it."):
+        if not image or not prediction.split():
+            raise InputError(f"Line {line} of {tables[0]} has no {' and '.join(_COLUMNS)}; restore the file.")
+        label_of_image[image] = label_of.get(prediction.split()[0], -1)
+    files = listed(folder, "", ["val"])
+    labels = np.array([label_of_image.get(path.stem, -1) for path in files.data.paths()])
+    return files.select(np.flatnonzero(labels >= 0), labels[labels >= 0])

@@ -1,35 +1,100 @@
-"""Encoded images: decoded and cut to size on the processor, an image a thread.
+"""Encoded images: listed in their folders, and decoded and cut to size on the processor, an image a thread.
 
 Pillow decodes, since torchvision's decoder is to be removed; `benchmarks/jpeg_path.py` compares the two.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError
+from mirolib.data.dataset import Samples
+from mirolib.data.files import list_files
+
+IMAGE = r"[^.].*\.(jpe?g|png|webp|bmp)"
+"""What image files are called; macOS leaves a file ._name beside each on foreign disks."""
 
 _THREADS = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="miro-decoder")
 _LEAST_AREA, _WIDEST = 0.08, 4 / 3  # torchvision's
+_LIVING: WeakSet[ImageFiles] = WeakSet()
 
 
-def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -> np.ndarray:
+class ImageFiles:
+    """Encoded images in files, read when they are asked for; an index of some 30 bytes an image.
+
+    Attributes:
+        names: Path of each file below the folder, `(n,)` byte strings.
+        size_bytes: Length of each file, `(n,) int32`.
+    """
+
+    def __init__(self, folder: Path, names: np.ndarray, size_bytes: np.ndarray) -> None:
+        self._folder, self.names, self.size_bytes = folder, names, size_bytes
+        _LIVING.add(self)
+
+    def paths(self, rows: np.ndarray | slice = slice(None)) -> list[Path]:
+        """Where some images lie."""
+        return [self._folder / os.fsdecode(name) for name in self.names[rows]]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The bytes of some images, `(k,)` objects.
+
+        Raises:
+            InputError: If a file is gone or can't be read.
+        """
+        found = np.empty(len(rows), dtype=object)
+        for position, path in enumerate(self.paths(rows)):
+            try:
+                found[position] = path.read_bytes()
+            except OSError as error:
+                raise InputError(f"The image {path} can't be read ({error.strerror}); restore it.") from error
+        return found
+
+
+def listed(folder: Path, part: str, classes: Sequence[str], pattern: str = IMAGE) -> Samples:
+    """The images of some classes, by class and name: those in `folder/part/<class>` whose names match.
+
+    Raises:
+        InputError: If there is none, one is empty (or has 2 GiB), or a folder can't be read.
+    """
+    names, sizes, labels = [], [], []
+    for label, name in enumerate(tqdm(classes, desc=f"listing {part}", unit="class", disable=len(classes) < 100)):
+        for file, size_bytes, _ in list_files(folder / part / name, pattern):
+            path = os.path.join(part, name, file)
+            if not 0 < size_bytes < 1 << 31:
+                raise InputError(f"The image {folder / path} has {size_bytes:,} bytes; replace or remove it.")
+            names.append(os.fsencode(path))  # as bytes, since a character of NumPy's texts takes four
+            sizes.append(size_bytes)
+            labels.append(label)
+    if not names:
+        raise InputError(f"There are no images in the folders of classes in {folder / part}; put them there.")
+    files = ImageFiles(folder, np.array(names), np.array(sizes, dtype=np.int32))
+    return Samples(files, np.array(labels, dtype=np.int64), np.arange(len(names)))
+
+
+def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None, path: Path | None = None) -> np.ndarray:
     """An encoded image decoded and brought to a size.
 
     A random window takes 8 to 100 % of the area, at an aspect ratio of 3/4 to 4/3, as in torchvision's
     `RandomResizedCrop`; four numbers in [0, 1) choose it. The middle, without them, is seven eighths of the shorter
-    side, which is resizing to 256 and cropping 224.
+    side, which is resizing to 256 and cropping 224. A path is for the sentence on an image that can't be decoded.
 
     Returns:
         `(height, width, 3) uint8`, where `size` is height and width.
+
+    Raises:
+        InputError: If it is no image, or cut short.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -41,10 +106,22 @@ def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -
             scale = drafted[1][2] / width if drafted else 1.0
             image.load()
             image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy one that is RGB
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"An image of {len(data)} bytes can't be decoded ({error}); replace its file.") from error
+    except Exception as error:  # a decoder meets damage in many ways
+        why = "it is none" if isinstance(error, UnidentifiedImageError) else error
+        which = f"The image {path}" if (path := path or _origin(data)) else f"An image of {len(data)} bytes"
+        raise InputError(f"{which} can't be decoded ({why}); replace its file.") from error
     left, top, right, bottom = (scale * edge for edge in window)
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
+
+
+def _origin(data: bytes) -> Path | None:
+    """Where an image lies, which may have been through a store since it was read."""
+    for files in list(_LIVING):
+        for path in files.paths(np.flatnonzero(files.size_bytes == len(data))):
+            with contextlib.suppress(OSError):
+                if path.read_bytes() == data:
+                    return path
+    return None
 
 
 def _window(

@@ -52,7 +52,8 @@ def load(root: Path) -> Dataset:
     """The images of `train`, with those of `val` as the test set; fewer images or classes will do.
 
     Classes come in the order of `wnids.txt`; one without a folder in `train` is left out, and so are lines of
-    `val_annotations.txt` of other classes or of images that are not there. Decoded images are kept in the cache
+    `val_annotations.txt` of other classes or of images that are not there. Test images may also lie in a folder of
+    their class each, and those of a class in a folder `images` or not. Decoded images are kept in the cache
     under a stamp of names, sizes and times of change.
 
     Returns:
@@ -67,17 +68,13 @@ def load(root: Path) -> Dataset:
     wnids = [wnid for wnid in listed if (folder / "train" / wnid).is_dir()]
     if not wnids:
         raise InputError(f"{folder / 'train'} has no folder of a class in wnids.txt. {_ARCHIVE.advice}")
-    train = [
-        (f"train/{wnid}/images/{name}", label, size_bytes, changed)
-        for label, wnid in enumerate(wnids)
-        for name, size_bytes, changed in list_files(folder / "train" / wnid / "images", _IMAGE)
-    ]
-    test = _test_files(folder, wnids)
+    train = _of_classes(folder, "train", wnids)
+    test = _of_classes(folder, "val", wnids) or _annotated(folder, wnids)
     train_labels, test_labels = (np.array([label for _, label, *_ in part], np.int64) for part in (train, test))
     check_classes(folder, dict(enumerate(wnids)), len(listed), train_labels, test_labels)
     names = _class_names(folder / "words.txt", wnids)
     paths = [folder / path for path, *_ in (*train, *test)]
-    images = cached_samples(root, TINY_IMAGENET, stamp_of(train, test), paths, _image)
+    images, _ = cached_samples(root, TINY_IMAGENET, stamp_of(train, test), paths, _image)
     parts = images[: len(train)], train_labels, images[len(train) :], test_labels
     return Dataset.from_arrays(*parts, spec=TINY_IMAGENET, class_names=names)
 
@@ -95,10 +92,22 @@ def _wnids(path: Path) -> list[str]:
     return list(dict.fromkeys(wnids))
 
 
-def _test_files(folder: Path, wnids: list[str]) -> list[tuple[str, int, int, int]]:
-    """Path, label, size and time of change of each test image of these classes, in the order of the annotations."""
+def _of_classes(folder: Path, part: str, wnids: list[str]) -> list[tuple[str, int, int, int]]:
+    """Path, label, size and time of change of the images in a part's folders of classes, or in `images` in those."""
+    found = []
+    for label, wnid in enumerate(wnids):
+        place = f"{part}/{wnid}/images" if (folder / part / wnid / "images").is_dir() else f"{part}/{wnid}"
+        found += [
+            (f"{place}/{name}", label, size, changed) for name, size, changed in list_files(folder / place, _IMAGE)
+        ]
+    return found
+
+
+def _annotated(folder: Path, wnids: list[str]) -> list[tuple[str, int, int, int]]:
+    """The same of the test images of these classes in a single folder, in the order of the annotations."""
     path = folder / "val" / "val_annotations.txt"
-    present = {entry[0]: entry[1:] for entry in list_files(folder / "val" / "images", _IMAGE)}
+    place = "val/images" if (folder / "val" / "images").is_dir() else "val"
+    present = {entry[0]: entry[1:] for entry in list_files(folder / place, _IMAGE)}
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     label_of_image: dict[str, int] = {}
     for number, line in enumerate(_lines(path), start=1):
@@ -107,7 +116,7 @@ def _test_files(folder: Path, wnids: list[str]) -> list[tuple[str, int, int, int
             raise InputError(f"{path} has no image and WordNet id in entry {number}; restore the file.")
         if fields[1] in label_of:
             label_of_image[fields[0]] = label_of[fields[1]]
-    found = [(f"val/images/{name}", label, *present[name]) for name, label in label_of_image.items() if name in present]
+    found = [(f"{place}/{name}", label, *present[name]) for name, label in label_of_image.items() if name in present]
     if absent := len(label_of_image) - len(found):
         logger.info("tiny-imagenet: %d images of %s are not there and left out", absent, path)
     return found

@@ -1,27 +1,18 @@
-"""UrbanSound8K: clips of ten street sounds of at most 4 s, each kept as a log-mel image.
-
-soundfile (libsndfile) reads the wavs, SciPy resamples and transforms them: SciPy is there anyway, while librosa brings
-a compiler of 200 MB and a release of torchaudio loads beside few builds of torch.
-"""
+"""UrbanSound8K: clips of ten street sounds of at most 4 s, each kept as a log-mel image."""
 
 from __future__ import annotations
 
-import csv
-import importlib
-import io
 import logging
-import math
-import os
-import struct
-from functools import cache
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mirolib.base.errors import InputError
+from mirolib.data.audio import facts, log_mel
 from mirolib.data.dataset import Dataset, DatasetSpec, Preset
 from mirolib.data.fetch import ARCHIVES
-from mirolib.data.files import cached_samples, list_files, read_file, stamp_of
+from mirolib.data.files import cached_samples, list_files, read_table, stamp_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,21 +42,11 @@ URBANSOUND8K = DatasetSpec(
 )  # fmt: skip
 
 
-# How a clip becomes an image: one row a mel band, lowest first, one column a frame.
-RATE = 22_050  # Hz that clips are brought to; bands reach from 0 to half of it
-SECONDS = 4  # that clips are cut or padded with zeros to
-WINDOW = 2048  # samples of the Hann window and of the Fourier transform
-BANDS = 100  # triangular, of peak 1, evenly spaced in mel = 2595 log10(1 + Hz / 700)
-FRAMES = 100  # evenly spaced over the clip, the first centred on its first sample
-RANGE_DB = 80  # kept below the loudest point, which is 255; a pixel is a step of RANGE_DB / 255 (0.31 dB)
-
 _ARCHIVE = ARCHIVES["urbansound8k"]
 _REPAIR = "unpack it again from the original archive"
 _COLUMNS = ("slice_file_name", "fold", "classID")
 _FOLDS, _LABELS = ({str(number): number for number in numbers} for numbers in (range(1, 11), range(10)))
 _MOST_TABLE_BYTES = 1 << 24
-_RATES = range(1_000, 192_001)  # for the 2 GHz that a header may claim, the resampling filter would fill memory
-_MOST_CHUNKS = 1_000  # else a file of empty chunks would be read to its end, eight bytes at a time
 
 
 def load(root: Path) -> Dataset:
@@ -80,8 +61,9 @@ def load(root: Path) -> Dataset:
             in both parts, if the cache can't be written, or if the library soundfile is missing.
     """
     folder = _ARCHIVE.find(root)
-    audio = folder / "audio"
-    rows = _rows(folder / "metadata" / "UrbanSound8K.csv")
+    # some copies have the folds and the csv side by side
+    audio, metadata = (place if (place := folder / name).is_dir() else folder for name in ("audio", "metadata"))
+    rows = _rows(metadata / "UrbanSound8K.csv")
     clips = _clips(audio, rows)
     folds = np.array([fold for fold, *_ in clips])
     labels = np.array([rows[fold, name] for fold, name, _ in clips])
@@ -95,8 +77,7 @@ def load(root: Path) -> Dataset:
     if left_out := [CLASS_NAMES[label] for label in np.setdiff1d(labels, both)]:
         logger.warning("Left out, for want of a clip to train or to test: %s.", ", ".join(left_out))
     wavs = [audio / f"fold{fold}" / name for fold, name, _ in clips]
-    stamp = stamp_of((RATE, SECONDS, WINDOW, BANDS, FRAMES, RANGE_DB), clips)
-    images = cached_samples(root, URBANSOUND8K, stamp, wavs, log_mel)
+    images, _ = cached_samples(root, URBANSOUND8K, stamp_of(facts(), clips), wavs, partial(log_mel, repair=_REPAIR))
     train, test = (np.flatnonzero(part & np.isin(labels, both)) for part in (~tests, tests))
     parts = images[train], labels[train], images[test], labels[test]
     return Dataset.from_arrays(*parts, spec=URBANSOUND8K, class_names=[CLASS_NAMES[label] for label in both])
@@ -116,112 +97,14 @@ def _clips(audio: Path, rows: dict[tuple[int, str], int]) -> list[tuple[int, str
 
 def _rows(table: Path) -> dict[tuple[int, str], int]:
     """The class of each `(fold, name)` that the csv lists."""
-    content = read_file(table, _MOST_TABLE_BYTES, _ARCHIVE.advice)
     rows: dict[tuple[int, str], int] = {}
-    try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        for row in reader:
-            name, fold, label = (row.get(column) or "" for column in _COLUMNS)
-            if not name or fold not in _FOLDS or label not in _LABELS or (_FOLDS[fold], name) in rows:
-                raise InputError(
-                    f"Line {reader.line_num} of {table} is no clip of its own with the columns "
-                    f"{', '.join(_COLUMNS)} (fold 1 to 10, classID 0 to 9); {_REPAIR}."
-                )
-            rows[_FOLDS[fold], name] = _LABELS[label]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} can't be read as a table ({error}); {_REPAIR}.") from error
+    for line, (name, fold, label) in read_table(table, _COLUMNS, _MOST_TABLE_BYTES, _ARCHIVE.advice):
+        if not name or fold not in _FOLDS or label not in _LABELS or (_FOLDS[fold], name) in rows:
+            raise InputError(
+                f"Line {line} of {table} is no clip of its own with the columns {', '.join(_COLUMNS)} (fold 1 to 10, "
+                f"classID 0 to 9); {_REPAIR}."
+            )
+        rows[_FOLDS[fold], name] = _LABELS[label]
     if not rows:
         raise InputError(f"{table} lists no clips; {_REPAIR}.")
     return rows
-
-
-def log_mel(path: Path) -> np.ndarray:
-    """A wav as a log-mel image as the settings above say.
-
-    Args:
-        path: PCM, float or ADPCM, mono or stereo (averaged), any rate from 1 to 192 kHz. What exceeds `SECONDS` is
-            cut off, what is missing is silence.
-
-    Returns:
-        `(1, BANDS, FRAMES) uint8`; zeros for silence.
-
-    Raises:
-        InputError: If the file is no wav, is truncated or empty, or holds NaN or infinite samples.
-    """
-    from scipy import signal
-
-    sound, rate = _read(path)
-    divisor = math.gcd(RATE, rate)
-    sound = signal.resample_poly(sound, RATE // divisor, rate // divisor) if rate != RATE else sound
-    length = RATE * SECONDS
-    sound = np.pad(sound[:length], (0, max(0, length - len(sound))))
-    hann = signal.get_window("hann", WINDOW)
-    transform = signal.ShortTimeFFT(hann, length // FRAMES, RATE)
-    power = mel_bands() @ transform.spectrogram(sound, p0=0, p1=FRAMES)
-    loudest = power.max()
-    if loudest <= 0:
-        return np.zeros((1, *power.shape), np.uint8)
-    decibels = 10 * np.log10(np.maximum(power / loudest, 10 ** (-RANGE_DB / 10)))
-    return np.rint(255 * (1 + decibels / RANGE_DB)).astype(np.uint8)[None]
-
-
-@cache
-def mel_bands() -> np.ndarray:
-    """Weight of each frequency of the Fourier transform in each mel band, `(BANDS, WINDOW // 2 + 1)`."""
-    highest = 2595 * np.log10(1 + RATE / 2 / 700)
-    edges = 700 * (10 ** (np.linspace(0, highest, BANDS + 2) / 2595) - 1)
-    low, middle, high = (edges[shift : shift + BANDS, None] for shift in range(3))
-    hertz = np.fft.rfftfreq(WINDOW, 1 / RATE)
-    return np.clip(np.minimum((hertz - low) / (middle - low), (high - hertz) / (high - middle)), 0, None)
-
-
-def _read(path: Path) -> tuple[np.ndarray, int]:
-    """The first seconds of a wav, channels averaged, `(n,) float64`, and its sampling rate in Hz."""
-    try:
-        soundfile = importlib.import_module("soundfile")
-    except (ImportError, OSError) as error:  # OSError where the package is there and libsndfile is not
-        raise InputError(
-            f"UrbanSound8K needs the library soundfile ({error}); install it by pip install 'mirolib[audio]'."
-        ) from error
-    try:
-        _check_whole(path)
-        with soundfile.SoundFile(path) as file:
-            rate, channels = file.samplerate, file.channels
-            if rate not in _RATES or channels not in (1, 2):
-                raise InputError(
-                    f"{path} claims {channels} channels at {rate} Hz, but clips have one or two at {_RATES[0]:,} to "
-                    f"{_RATES[-1]:,} Hz; {_REPAIR}."
-                )
-            wanted = min(file.frames, rate * SECONDS)
-            sound = file.read(wanted, dtype="float64", always_2d=True).mean(axis=1)
-    except InputError:
-        raise
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(".")
-        raise InputError(f"{path} can't be read as a wav file ({reason}); {_REPAIR}.") from error
-    if len(sound) < max(wanted, 1):
-        raise InputError(f"{path} is empty or truncated: {len(sound):,} of {wanted:,} samples are there; {_REPAIR}.")
-    if not np.isfinite(sound).all() or np.abs(sound).max() > 1e100:  # whose square is still a finite number
-        raise InputError(f"{path} holds samples that are NaN, infinite or beyond any sound; {_REPAIR}.")
-    return sound, rate
-
-
-def _check_whole(path: Path) -> None:
-    """Refuses a file that is no wav, or shorter than its header says (libsndfile reads those without a word)."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            raise InputError(f"{path} is no wav file (no RIFF header); {_REPAIR}.")
-        for _ in range(_MOST_CHUNKS):
-            chunk = file.read(8)
-            if len(chunk) < 8:
-                break
-            name, length = struct.unpack("<4sI", chunk)
-            if name == b"data":
-                there = size - file.tell()
-                if length > there:
-                    raise InputError(f"{path} is truncated: {there:,} of {length:,} bytes of sound; {_REPAIR}.")
-                return
-            file.seek(length + length % 2, os.SEEK_CUR)
-    raise InputError(f"{path} is a wav file without sound, truncated or damaged; {_REPAIR}.")

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import pytest
 from media import full_disk
 
-from mirolib import InputError, load_dataset
+from mirolib import InputError, available_datasets, load_dataset
 from mirolib.data import ARCHIVES, LOADERS, unpack as unpack_module
 from mirolib.data.fetch import Archive, fetch
 from mirolib.data.unpack import unpack
@@ -531,3 +531,82 @@ def test_a_set_with_terms_is_explained(tmp_path):
     assert ARCHIVES["dsads"].found(tmp_path) is None
     (tmp_path / "dsads" / "a01").mkdir()
     assert ARCHIVES["dsads"].found(tmp_path) == tmp_path / "dsads"
+
+
+# Where a set lies
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+CONTENTS = {
+    "cifar100": ("meta", "train", "test"),
+    "tiny-imagenet": ("wnids.txt", "train/n00000001/images/a.JPEG"),
+    "dsads": ("a02/p8/s01.txt",),
+    "imagenet1k": ("train/n00000001/a.JPEG",),
+    "urbansound8k": ("audio/fold1/a.wav", "metadata/UrbanSound8K.csv"),
+}
+OTHERS = {
+    "cifar100": ("train/rose/a.jpg", "test/rose/a.jpg", "meta/a.csv"),
+    "tiny-imagenet": ("wnids.txt", "val/a.JPEG"),
+    "dsads": ("a02/notes.txt", "a20/p1/s01.txt"),
+    "imagenet1k": ("train/rose/a.jpg", "train/n0000001/a.jpg"),
+    "urbansound8k": ("audio/fold1/a.wav", "metadata/esc50.csv"),
+}
+
+
+@pytest.mark.parametrize("place", [".", "any name", "archives/one of them"])
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_set_is_found_by_its_content(tmp_path, name, place):
+    touch(tmp_path / place, *CONTENTS[name])
+    assert available_datasets(tmp_path) == ["digits", name] and ARCHIVES[name].find(tmp_path) == tmp_path / place
+    named = touch(tmp_path / ARCHIVES[name].folder, *CONTENTS[name])
+    assert ARCHIVES[name].find(tmp_path) == named, "the name goes first"
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_what_only_looks_like_a_set_is_none(tmp_path, name):
+    touch(tmp_path / "own", *OTHERS[name])
+    for hidden in (".trash/set", "cache/set", "mine/train/set", "mine/val/set", "a/b/c", "mine/n00000001/set"):
+        touch(tmp_path / hidden, *CONTENTS["dsads"])
+    assert available_datasets(tmp_path) == ["digits"]
+
+
+@pytest.mark.parametrize("archive", ARCHIVES.values())
+def test_a_folder_of_one_set_is_not_taken_for_anothers(tmp_path, archive):
+    for name, names in CONTENTS.items():
+        touch(tmp_path / name / archive.folder, *names)
+        assert available_datasets(tmp_path / name) == ["digits", name]
+    tiny = tmp_path / "lost" / "tiny"
+    touch(tiny, "train/n00000001/images/a.JPEG", "val/val_annotations.txt")
+    assert available_datasets(tmp_path / "lost") == ["digits"], "Tiny-ImageNet without its list is not ImageNet"
+
+
+@pytest.mark.parametrize("root", [".", "kaggle", "kaggle/ILSVRC", "kaggle/ILSVRC/Data", "kaggle/ILSVRC/Data/CLS-LOC"])
+def test_imagenet_is_found_as_deep_as_kaggle_has_it(tmp_path, root):
+    folder = touch(tmp_path / "kaggle" / "ILSVRC" / "Data" / "CLS-LOC", *CONTENTS["imagenet1k"])
+    touch(tmp_path / "kaggle" / "ILSVRC", "Annotations/CLS-LOC/train/n00000001/a.xml", "ImageSets/CLS-LOC/val.txt")
+    assert ARCHIVES["imagenet1k"].find(tmp_path / root) == folder
+
+
+def test_the_search_ends_in_large_folders_and_those_that_are_closed(tmp_path, monkeypatch):
+    for number in range(120):
+        (tmp_path / "flowers" / f"rose {number}" / "more").mkdir(parents=True)
+    touch(tmp_path / "flowers" / "rose 7" / "set", *CONTENTS["dsads"])
+    assert available_datasets(tmp_path / "flowers") == ["digits"], "that many are classes"
+    scanned, scandir = [], os.scandir
+
+    def noted(folder):
+        scanned.append(str(folder))
+        if str(folder).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scandir(folder)
+
+    (tmp_path / "closed").mkdir()
+    touch(tmp_path / "zz", *CONTENTS["dsads"])
+    monkeypatch.setattr(os, "scandir", noted)
+    assert ARCHIVES["dsads"].find(tmp_path) == tmp_path / "zz" and len(scanned) < 10

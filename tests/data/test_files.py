@@ -15,9 +15,10 @@ from pictures import encoded
 from PIL import Image
 from subsets import MUTANTS, fuzz, real
 
-from mirolib import InputError, TaskStream, load_dataset
+from mirolib import DatasetSpec, InputError, TaskStream, load_dataset
 from mirolib.data import LOADERS, cifar100, dsads, tiny_imagenet
 from mirolib.data.cifar100 import read_pickle
+from mirolib.data.files import cached_samples, stamp_of
 from mirolib.learning.models import MODELS
 
 NAMES = ("cifar100", "tiny-imagenet", "dsads")
@@ -210,12 +211,44 @@ def test_some_classes_of_cifar100_will_do(cifar, caplog):
 def test_cifar100_pickled_by_python_3_is_read_as_well(cifar):
     before = load_dataset("cifar100", root=cifar.parent)
     content = pickle.loads((cifar / "test").read_bytes(), encoding="bytes")
-    for protocol in (2, 3, 4):
-        (cifar / "test").write_bytes(pickle.dumps(content, protocol=protocol))
-        assert load_dataset("cifar100", root=cifar.parent).fingerprint == before.fingerprint
-    content[b"fine_labels"] = np.array(content[b"fine_labels"])
-    (cifar / "test").write_bytes(pickle.dumps(content, protocol=4))
-    assert load_dataset("cifar100", root=cifar.parent).fingerprint == before.fingerprint
+    data, labels = content[b"data"], content[b"fine_labels"]
+    readonly = data.copy()
+    readonly.flags.writeable = False
+    rows = data.tolist()
+    meta = pickle.loads((cifar / "meta").read_bytes())
+    for protocol in range(6):
+        for pixels in (data, readonly, np.asfortranarray(data), rows, tuple(map(tuple, rows))):
+            (cifar / "test").write_bytes(pickle.dumps({**content, b"data": pixels}, protocol=protocol))
+            assert load_dataset("cifar100", root=cifar.parent).fingerprint == before.fingerprint
+        for numbers in (np.array(labels), list(np.array(labels)), tuple(labels), tuple(np.array(labels, np.uint8))):
+            (cifar / "test").write_bytes(pickle.dumps({"data": data, "fine_labels": numbers}, protocol=protocol))
+            assert load_dataset("cifar100", root=cifar.parent).fingerprint == before.fingerprint
+        names = [name.encode() for name in meta["fine_label_names"]]
+        (cifar / "meta").write_bytes(pickle.dumps({b"fine_label_names": names}, protocol=protocol))
+        assert load_dataset("cifar100", root=cifar.parent).class_names == before.class_names
+
+
+def test_modules_of_numpy_1_and_2_are_the_same(cifar):
+    content = pickle.loads((cifar / "test").read_bytes(), encoding="bytes")
+    content[b"data"] = rows(3)  # in which no byte looks like the begin of a frame
+    (cifar / "test").write_bytes(pickle.dumps(content, protocol=2))
+    before = load_dataset("cifar100", root=cifar.parent).fingerprint
+    content[b"fine_labels"] = list(np.array(content[b"fine_labels"]))
+    for protocol in (0, 2):  # which have no lengths of names or frames
+        pickled = pickle.dumps(content, protocol=protocol).replace(b"numpy._core.", b"numpy.core.")
+        for core in (b"numpy.core.", b"numpy._core."):
+            (cifar / "test").write_bytes(pickled.replace(b"numpy.core.", core))
+            assert load_dataset("cifar100", root=cifar.parent).fingerprint == before
+    by_1 = pickle.dumps(content, protocol=5).replace(b"\x8c\x13numpy._core.numeric", b"\x8c\x12numpy.core.numeric")
+    by_1 = by_1.replace(b"\x8c\x16numpy._core.multiarray", b"\x8c\x15numpy.core.multiarray")
+    (cifar / "test").write_bytes(re.sub(rb"\x95.{8}", b"", by_1, flags=re.S))
+    assert load_dataset("cifar100", root=cifar.parent).fingerprint == before
+
+
+def test_labels_of_numpy_may_be_as_many_as_in_the_full_set():
+    for protocol in (2, 5):
+        labels = list(np.arange(60_000) % 100)
+        assert read_pickle(pickle.dumps(labels, protocol=protocol)) == labels
 
 
 def test_some_classes_of_tiny_imagenet_will_do(tiny, caplog):
@@ -228,6 +261,54 @@ def test_some_classes_of_tiny_imagenet_will_do(tiny, caplog):
         dataset = load_dataset("tiny-imagenet", root=tiny.parent, preset="paper")
     assert dataset.class_names == ("cat",) and (len(dataset.train), len(dataset.test)) == (2, 1)
     assert "1 of 2 classes, 2 training and 1 test samples" in caplog.text and "1 images of" in caplog.text
+
+
+def sort_val(tiny, inner):
+    """Puts the images of val into folders of their classes; the annotations go."""
+    for line in (tiny / "val" / "val_annotations.txt").read_text().splitlines():
+        name, wnid = line.split()[:2]
+        (tiny / "val" / wnid / inner).mkdir(parents=True)
+        (tiny / "val" / "images" / name).rename(tiny / "val" / wnid / inner / name)
+    (tiny / "val" / "images").rmdir()
+    (tiny / "val" / "val_annotations.txt").unlink()
+
+
+def flatten_val(tiny):
+    for path in (tiny / "val" / "images").iterdir():
+        path.rename(tiny / "val" / path.name)
+    (tiny / "val" / "images").rmdir()
+
+
+def flatten_train(tiny):
+    for path in tiny.glob("train/*/images/*"):
+        path.rename(path.parents[1] / path.name)
+    for path in tiny.glob("train/*"):
+        (path / "images").rmdir()
+        (path / f"{path.name}_boxes.txt").touch()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: sort_val(t, "images"), lambda t: sort_val(t, ""), flatten_val, flatten_train, lambda t: None]
+)
+def test_tiny_imagenet_is_read_as_others_sort_it(tiny, change):
+    before = load_dataset("tiny-imagenet", root=tiny.parent)
+    change(tiny)
+    for folder in (
+        *tiny.glob("train/*/images"),
+        *tiny.glob("train/*"),
+        *tiny.glob("val/*/images"),
+        *tiny.glob("val/*/"),
+    ):
+        if folder.is_dir():
+            (folder / ".ipynb_checkpoints").mkdir()
+            (folder / ".ipynb_checkpoints" / "a.JPEG").touch()
+            (folder / "._a.JPEG").touch()
+    (tiny / "train" / ".ipynb_checkpoints").mkdir()
+    after = load_dataset("tiny-imagenet", root=tiny.parent)
+    np.testing.assert_array_equal(after.train.data, before.train.data)
+    order, expected = (np.argsort(found.test.labels) for found in (after, before))
+    np.testing.assert_array_equal(after.test.data[order], before.test.data[expected])
+    assert after.test.labels[order].tolist() == before.test.labels[expected].tolist() == [0, 1]
 
 
 def test_grey_and_cmyk_images_become_rgb(tiny):
@@ -294,6 +375,76 @@ def test_a_cache_that_cannot_be_written_is_named(tiny, sports, monkeypatch):
     assert not any(cache.iterdir())
 
 
+def test_the_cache_may_lie_elsewhere(tiny, sports, tmp_path, monkeypatch):
+    before = load_dataset("tiny-imagenet", root=tiny.parent).fingerprint
+    shutil.rmtree(tiny.parent / "cache")
+    shutil.copytree(tiny, tmp_path / "other" / "tiny", symlinks=True)
+    shutil.rmtree(tmp_path / "other" / "tiny" / "train" / "n00000002")
+    monkeypatch.setenv("MIRO_CACHE", str(tmp_path / "fast"))
+    for root in (tiny.parent, tmp_path / "other"):
+        load_dataset("tiny-imagenet", root=root)
+        assert not (root / "cache").exists()
+    assert len(list((tmp_path / "fast").rglob("*.npy"))) == 2, "sets of two roots don't make room for each other"
+    monkeypatch.setattr(tiny_imagenet, "_image", lambda path: pytest.fail("decoded again"))
+    assert load_dataset("tiny-imagenet", root=tiny.parent).fingerprint == before
+    (tmp_path / "closed").touch()
+    monkeypatch.setenv("MIRO_CACHE", str(tmp_path / "closed"))
+    with pytest.raises(InputError, match=f"The cache {tmp_path / 'closed'}.* or name another folder with MIRO_CACHE"):
+        load_dataset("dsads", root=tiny.parent)
+
+
+SPEC = DatasetSpec("own [a-z]*", (2,), "float32", presets=LOADERS["dsads"][0].presets)
+
+
+def read_number(path):
+    if path.stem in ("3", "70", "100"):
+        raise InputError(f"{path} is broken.")
+    return np.array([int(path.stem), 0.5])
+
+
+def test_files_that_are_broken_are_left_out_if_asked_for(tmp_path, caplog):
+    paths = [tmp_path / f"{number}.txt" for number in range(101)]
+    kept = [number for number in range(101) if number not in (3, 70, 100)]
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"3\.txt is broken"):
+            cached_samples(tmp_path, SPEC, stamp_of(1), paths, read_number)
+        for read in (read_number, lambda path: pytest.fail("read again")):
+            caplog.clear()
+            samples, there = cached_samples(tmp_path, SPEC, stamp_of(1), paths, read, skip=True)
+            assert np.flatnonzero(there).tolist() == kept == samples[:, 0].tolist() and (samples[:, 1] == 0.5).all()
+            assert "3 of 101 files can't be read and are left out" in caplog.text
+            assert all(str(paths[number]) in caplog.text for number in (3, 70, 100))
+    with pytest.raises(InputError, match=r"3\.txt is broken"):
+        cached_samples(tmp_path, SPEC, stamp_of(2), [paths[3], paths[70]], read_number, skip=True)
+    samples, there = cached_samples(tmp_path, SPEC, stamp_of(3), paths[4:70], read_number, skip=True)
+    assert there.all() and len(samples) == 66
+    assert len(cached_samples(tmp_path, SPEC, stamp_of(3), paths[4:70], lambda path: pytest.fail("again"))[0]) == 66
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b[:-101], lambda b: b[:-1] + b"\1", lambda b: b[:-4] + bytes(4)]
+)
+def test_a_damaged_note_of_what_was_left_out_is_made_anew(tmp_path, damage):
+    paths = [tmp_path / f"{number}.txt" for number in range(101)]
+    cached_samples(tmp_path, SPEC, stamp_of(1), paths, read_number, skip=True)
+    (kept,) = (tmp_path / "cache").iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    cached_samples(tmp_path, SPEC, stamp_of(1), paths, read_number, skip=True)
+    assert kept.read_bytes() == whole
+
+
+def test_a_cache_makes_room_for_its_own_name_alone(tmp_path):
+    def made(name, stamp):
+        cached_samples(tmp_path, SPEC, stamp_of(stamp), [tmp_path / "1.txt"], read_number, name=name)
+        return sorted(path.name[:-21] for path in (tmp_path / "cache").iterdir())
+
+    names = ["", "a", "a*", "a[b]", "ab"]
+    assert [len(made(name, 1)) for name in names] == [1, 2, 3, 4, 5]
+    for name in names:
+        assert made(name, 2) == sorted({SPEC.name, *names} - {""})
+
+
 # Bad input
 
 
@@ -324,6 +475,9 @@ def rows(count):
     return np.zeros((count, 3072), np.uint8)
 
 
+ROW = [[[0] * 3072] * 1_000_000] * 2  # the same one again and again
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -333,6 +487,11 @@ def rows(count):
         ({"data": rows(2), "fine_labels": [4, 1 << 900]}, "image 1 the label int"),
         ({"data": rows(2), "fine_labels": [4]}, "one of fine_labels for each of its 2 images"),
         ({"data": rows(2), "fine_labels": {}}, "one of fine_labels"),
+        ({"data": rows(2), "fine_labels": [np.int64(4), np.float64(4)]}, "other than integers"),
+        ({"data": [[0] * 3072, [0] * 3071], "fine_labels": [4, 4]}, "rows of 3072 uint8"),
+        ({"data": [[0] * 3071 + [256]], "fine_labels": [4]}, "rows of 3072 uint8"),
+        ({"data": [3072], "fine_labels": [4]}, "rows of 3072 uint8"),
+        ({"data": ROW, "fine_labels": [4]}, "rows of 3072 uint8"),
         ({"data": rows(0), "fine_labels": []}, "rows of 3072 uint8"),
         ({"data": rows(2)[:, :-1], "fine_labels": [4, 4]}, "rows of 3072 uint8"),
         ({"data": rows(2).astype(np.int16), "fine_labels": [4, 4]}, "rows of 3072 uint8"),
@@ -389,6 +548,12 @@ def test_a_pickle_that_wants_to_run_code_runs_none(cifar, tmp_path, protocol):
         assert not marker.exists()
 
 
+# each tuple of the one before, noted, and then handed to a part of an array
+NESTED = b"\x80\x04cnumpy.core.multiarray\n_reconstruct\nq\x00N\x85q\x01" + b"".join(
+    b"0h\x00h\x01\x85q\x01R" for _ in range(200_000)
+) + b"}(h\x01h\x01u."  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "hostile",
     [
@@ -397,6 +562,9 @@ def test_a_pickle_that_wants_to_run_code_runs_none(cifar, tmp_path, protocol):
         b"\x80\x02N" + b"r\xff\xff\xff\x7f" * 9 + b"0.",  # the two thousand millionth note
         b"\x80\x02" + b"}" * 1_100_000 + b".",  # many dictionaries
         b"\x80\x02N" + b"\x85" * 300_000 + b"}q\x01" + b"(h\x00h\x00u.",
+        # tuples that parts of arrays were to be made of
+        NESTED,
+        b"\x80\x04](" + b"K\x01" * 40_000_000 + b"e.",
         b"\x80\x02}(N" + b"\x85" * 300_000 + b"Nu.",  # a key of many shells
         b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ftR.",  # an array of an exabyte
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nU\x01bR.",
@@ -442,7 +610,7 @@ def test_data_come_out_of_a_pickle_as_they_went_in():
     }
     shared = [0]
     content["twice"] = [shared, shared]
-    for protocol in (2, 3, 4):
+    for protocol in range(6):
         assert read_pickle(pickle.dumps(content, protocol=protocol)) == content
         for dtype in ("u1", "<i4", ">u2", "i8"):
             for order in "CF":

@@ -28,7 +28,7 @@ from mirolib import (
     run_experiment,
 )
 from mirolib.data.imagenet1k import IMAGENET1K
-from mirolib.data.images import cut, decoded
+from mirolib.data.images import cut, decoded, listed
 from mirolib.data.stream import make_ids
 from mirolib.learning.augment import Transform
 from mirolib.memory.buffers import OBJECT_BYTES, SampleArray
@@ -94,6 +94,120 @@ def test_without_val_every_tenth_image_is_the_test_set(images):
     dataset = load_dataset("imagenet1k", root=images)
     assert (len(dataset.train), len(dataset.test)) == (44, 4)
     assert not set(dataset.train.rows) & set(dataset.test.rows)
+
+
+LEFT_BEHIND = ("{}/.ipynb_checkpoints/x.JPEG", "{}/__MACOSX/x.JPEG", "{}/__pycache__/x.JPEG", "{}/n00000001/._x.JPEG",
+               "{}/n00000001/.ipynb_checkpoints/x.JPEG", "{}/.DS_Store", "{}/n00000001/Thumbs.db")  # fmt: skip
+
+
+def test_what_systems_leave_behind_is_no_class_and_no_image(images):
+    before = load_dataset("imagenet1k", root=images)
+    for name in (name.format(part) for part in ("train", "val") for name in LEFT_BEHIND):
+        path = images / "imagenet" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    after = load_dataset("imagenet1k", root=images)
+    assert after.fingerprint == before.fingerprint and after.class_names == before.class_names
+
+
+def flattened(folder: Path) -> dict[str, str]:
+    """Puts the images of val into val itself, as Kaggle has them; gives the class of each."""
+    class_of = {}
+    for number, path in enumerate(sorted((folder / "val").glob("*/*"), key=lambda path: path.name[::-1]), start=1):
+        class_of[f"ILSVRC2012_val_{number:08d}"] = path.parent.name
+        path.rename(folder / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    return class_of
+
+
+def of_class(dataset, label):
+    return sorted(dataset.test.read(np.flatnonzero(dataset.test.labels == label)))
+
+
+@pytest.mark.parametrize("above", [-1, 0, 3])
+def test_kaggles_flat_val_gets_its_classes_from_the_table(images, above):
+    before, folder = load_dataset("imagenet1k", root=images), images / "ILSVRC" / "Data" / "CLS-LOC"
+    expected = [of_class(before, label) for label in range(4)]
+    folder.parent.mkdir(parents=True)
+    (images / "imagenet").rename(folder)
+    class_of = flattened(folder)
+    place = folder / "val" if above < 0 else [folder, *folder.parents][above]
+    rows = [f"{name},{wnid} 1 2 3 4 n00000003 5 6 7 8" for name, wnid in class_of.items()]
+    table = place / "LOC_val_solution.csv"
+    table.write_text("\n".join(["ImageId,PredictionString", "ILSVRC2012_val_00000099,n00000001 1 2 3 4", *rows[::-1]]))
+    (folder / "val" / "ILSVRC2012_val_00000098.JPEG").write_bytes(encoded())  # in no row
+    dataset = load_dataset("imagenet1k", root=images)
+    assert dataset.class_names == before.class_names and (len(dataset.train), len(dataset.test)) == (48, 12)
+    assert [of_class(dataset, label) for label in range(4)] == expected
+    table.write_text(table.read_text().replace("n00000000 1 2", "n00000002 1 2", 1))
+    assert load_dataset("imagenet1k", root=images).fingerprint != dataset.fingerprint, "another class"
+    for text, sentence in (
+        (b"ImageId\nILSVRC2012_val_00000001\n", "Line 2 of .* has no ImageId and Pred"),
+        (b"\xff", "table"),
+    ):
+        table.write_bytes(text)
+        with pytest.raises(InputError, match=sentence) as refused:
+            load_dataset("imagenet1k", root=images)
+        assert str(table) in str(refused.value)
+
+
+def test_a_flat_val_without_its_table_is_said_and_not_used(images, caplog):
+    flattened(images / "imagenet")
+    dataset = load_dataset("imagenet1k", root=images)
+    assert (len(dataset.train), len(dataset.test)) == (44, 4)
+    assert "No LOC_val_solution.csv says the classes in" in caplog.text
+    caplog.clear()
+    shutil.rmtree(images / "imagenet" / "val")
+    assert load_dataset("imagenet1k", root=images).fingerprint == dataset.fingerprint and not caplog.text
+
+
+def test_an_empty_image_is_named(images):
+    path = images / "imagenet" / "train" / "n00000002" / "n00000002_1.JPEG"
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=f"{path} has 0 bytes"):
+        load_dataset("imagenet1k", root=images)
+
+
+def test_an_image_that_cannot_be_decoded_is_named_wherever_it_has_been(images, tmp_path):
+    path = images / "imagenet" / "train" / "n00000001" / "n00000001_3.JPEG"
+    whole = encoded(300, 300)
+    path.write_bytes(whole[:2000])
+    path.with_name("n00000001_2.JPEG").write_bytes(whole[:1999] + b"x")  # of the same length
+    stream = TaskStream(load_dataset("imagenet1k", root=images), num_tasks=2)
+    files = stream.dataset.train.data
+    row = files.paths().index(path)
+    data = files[np.array([row])]
+    store, ids = (
+        Storage(tmp_path / "store", Fingerprint.of(stream)),
+        make_ids(np.zeros(1, dtype=int), np.zeros(1, dtype=int)),
+    )
+    store.put(ids, data)
+    kept = store.read(ids)
+    store.close()
+    with pytest.raises(InputError, match=f"The image {path} can't be decoded .*; replace its file"):
+        Transform(IMAGENET1K, torch.device("cpu"), 0).train(kept)
+    path.unlink()
+    with pytest.raises(InputError, match="An image of 2000 bytes can't be decoded"):
+        decoded(kept, (32, 32))
+    with pytest.raises(InputError, match=r"The image own\.png can't be decoded \(it is none\)"):
+        cut(b"no image", (32, 32), path=Path("own.png"))
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_images_of_own_folders_are_listed(tmp_path, part):
+    kinds = {"a.png": "PNG", "b.JPG": "JPEG", "c.webp": "WEBP", "d.bmp": "BMP", "e.jpeg": "JPEG"}
+    for name in ("roses", "lilies"):
+        (tmp_path / part / name).mkdir(parents=True)
+        for file, kind in kinds.items():
+            (tmp_path / part / name / file).write_bytes(encoded(40, 30, kind=kind))
+        (tmp_path / part / name / "notes.txt").touch()
+    found = listed(tmp_path, part, ["roses", "lilies"])
+    assert found.labels.tolist() == [0] * 5 + [1] * 5 and found.data.paths()[6] == tmp_path / part / "lilies" / "b.JPG"
+    assert decoded(found.read(slice(None)), (16, 16)).shape == (10, 3, 16, 16)
+    assert len(listed(tmp_path, part, ["roses"], r".*\.png")) == 1
+    with pytest.raises(InputError, match="no images in the folders of classes"):
+        listed(tmp_path, part, ["roses"], r".*\.tiff")
 
 
 def test_encoded_samples_survive_storage_and_their_damage_is_found(images, tmp_path):

@@ -10,8 +10,9 @@ import pytest
 from subsets import fuzz, real
 
 from mirolib import InputError, load_dataset
-from mirolib.data import urbansound8k
-from mirolib.data.urbansound8k import CLASS_NAMES, load, log_mel
+from mirolib.data import audio, urbansound8k
+from mirolib.data.audio import log_mel
+from mirolib.data.urbansound8k import CLASS_NAMES, load
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -208,10 +209,10 @@ def test_images_are_computed_once_for_the_same_settings_and_files(tmp_path, monk
     folder = four_clips(tmp_path)
     first = load(tmp_path).fingerprint
     with monkeypatch.context() as patch:
-        patch.setattr(urbansound8k, "log_mel", lambda path: pytest.fail("computed again"))
+        patch.setattr(urbansound8k, "log_mel", lambda path, **_: pytest.fail("computed again"))
         assert load(tmp_path).fingerprint == first
     with monkeypatch.context() as patch:
-        patch.setattr(urbansound8k, "RANGE_DB", 40)
+        patch.setattr(audio, "RANGE_DB", 40)
         assert load(tmp_path).fingerprint != first
     assert load(tmp_path).fingerprint == first
     wav(folder / "audio" / "fold3" / "3-0.wav", tone(3000.0, seconds=0.3))
@@ -240,6 +241,18 @@ def test_absent_wavs_and_lonely_classes_are_left_out_and_counted(tmp_path, caplo
 def test_the_folder_itself_is_a_root_too(tmp_path):
     folder = four_clips(tmp_path)
     assert load(folder).fingerprint == load(tmp_path).fingerprint
+
+
+def test_folds_and_csv_side_by_side_will_do(tmp_path):
+    folder = four_clips(tmp_path)
+    expected = load(tmp_path).fingerprint
+    for part in ("audio", "metadata"):
+        for path in (folder / part).iterdir():
+            path.rename(folder / path.name)
+        (folder / part).rmdir()
+    assert load(tmp_path).fingerprint == expected
+    folder.rename(tmp_path / "another name")
+    assert load(tmp_path).fingerprint == expected
 
 
 def test_wrong_layouts_are_refused(tmp_path):
@@ -298,15 +311,15 @@ NAN = np.full(50, np.nan, "<f4").tobytes()
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "is no wav file"),
+        (b"", "can't be read as sound .*original archive"),
         (riff(b""), "is empty or truncated: 0 of 0 samples"),
         (riff()[:-100], "is truncated: 700 of 800 bytes"),
         (riff()[:38], "without sound, truncated or damaged"),
         (riff(claimed=2**32 - 2), "is truncated"),
-        (b"ID3\x04" + b"\x00" * 500, "is no wav file"),
-        (b"<html>not found</html>", "is no wav file"),
+        (b"ID3\x04" + b"\x00" * 500, "can't be read as sound"),
+        (b"<html>not found</html>", "can't be read as sound"),
         (b"RIFF\x00\x00\x00\x00WAVE" + b"\x00" * 100_000, "without sound"),
-        (riff(kind=85), "can't be read as a wav file"),
+        (riff(kind=85), "can't be read as sound"),
         (riff(rate=2**31 - 1), "claims 1 channels at 2147483647 Hz"),
         (riff(rate=10), "at 10 Hz"),
         (riff(channels=6), "claims 6 channels"),
@@ -328,6 +341,37 @@ def test_a_bad_wav_is_refused_with_a_sentence_that_names_it(tmp_path, content, s
 def test_a_valid_handmade_wav_is_read(tmp_path):
     (tmp_path / "a.wav").write_bytes(riff())
     assert log_mel(tmp_path / "a.wav").max() == 255
+
+
+# --- other files ---
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("AIFF", "PCM_16")])
+def test_other_lossless_files_give_the_same_image(tmp_path, kind, subtype):
+    sound = np.round(32767 * (noise() * 0.2 + tone(700.0))) / 32768
+    expected = log_mel(wav(tmp_path / "a.wav", sound))
+    np.testing.assert_array_equal(log_mel(wav(tmp_path / "b", sound, subtype=subtype, kind=kind)), expected)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "AIFF"])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.99])
+def test_a_file_cut_short_is_refused_also_where_the_cut_is_beyond_what_is_read(tmp_path, kind, share):
+    path = wav(tmp_path / f"own.{kind.lower()}", noise(10.0), kind=kind)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(InputError, match=rf"own\.{kind.lower()} .*; replace the file\.$"):
+        log_mel(path)
+
+
+def test_other_lengths_are_cut_to(tmp_path):
+    sound = np.concatenate([tone(500.0, 0.5), tone(4000.0, 0.5)])
+    image = log_mel(wav(tmp_path / "a.wav", sound), seconds=1.0)[0]
+    low, high = image[:, 10:40].argmax(axis=0), image[:, 60:90].argmax(axis=0)
+    assert image.shape == (100, 100) and (low < 25).all() and (high > 60).all()
+    assert log_mel(tmp_path / "a.wav", seconds=60)[0, :, 5:].max() == 0, "more than a window between frames"
+    for seconds in (0, 1e9, float("nan")):
+        with pytest.raises(InputError, match="give 0.1 to 600"):
+            log_mel(tmp_path / "a.wav", seconds)
 
 
 def test_a_missing_library_is_named(tmp_path, monkeypatch):
