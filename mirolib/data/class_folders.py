@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mirolib.base.errors import InputError
-from mirolib.data.audio import BANDS, FRAMES, log_mel
-from mirolib.data.dataset import Dataset
+from mirolib.data.arrays import derived_preset
+from mirolib.data.audio import BANDS, FRAMES, facts, log_mel
+from mirolib.data.dataset import Dataset, DatasetSpec
 from mirolib.data.files import cached_samples, data_folder, stamp_of
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -47,28 +49,31 @@ def files_of(folder: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def opened(source: Path | bytes, where: str = "") -> Image.Image:
-    """An image whose head is read.
-
-    Raises:
-        InputError: If it is none; the sentence names its path.
-    """
+@contextmanager
+def opened(source: Path | bytes, where: str = "An image") -> Iterator[Image.Image]:
+    """An image whose head is read; what goes wrong with it is an `InputError` that says where it is."""
     try:
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{where or source} is no image ({error}); replace it, or leave it out.") from error
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            yield image
+    except Exception as error:  # a decoder meets damage in many ways
+        where = str(source) if isinstance(source, Path) else where
+        raise InputError(f"{where} can't be decoded ({error}); replace it, or leave it out.") from error
 
 
-def common_shape(sources: Iterable[Path | bytes], size: int = 0) -> tuple[int, int, int]:
+def common_shape(sources: Iterable[Path | bytes], size: int = 0, skip: bool = False) -> tuple[int, int, int]:
     """The shape `(channels, height, width)` that images are brought to.
 
-    It is their own where all have one size of at most 96 pixels a side, else a square; grey where all are grey.
+    It is their own where all have one size of at most 96 pixels a side, else a square; grey where all are grey. With
+    `skip` it is that of those that are images.
     """
     looks = set()
     for source in sources:
-        with opened(source) as image:
-            width, height = image.size[:: -1 if image.getexif().get(274) in _TURNED else 1]
+        with suppress(*[InputError] * skip), opened(source) as image:
+            # not PNG's own, which decodes all of it
+            width, height = image.size[:: -1 if Image.Image.getexif(image).get(274) in _TURNED else 1]
             looks.add((image.mode in ("1", "L", "I", "I;16", "I;16B"), height, width))
+    if not looks:
+        raise InputError("None of the files is an image that can be read; replace them.")
     channels = 1 if all(grey for grey, *_ in looks) else 3
     shapes = {(height, width) for _, height, width in looks}
     if size or len(shapes) > 1 or max(next(iter(shapes))) > _LARGE:
@@ -76,26 +81,22 @@ def common_shape(sources: Iterable[Path | bytes], size: int = 0) -> tuple[int, i
     return channels, *shapes.pop()
 
 
-def picture(source: Path | bytes, shape: Sequence[int], where: str = "") -> np.ndarray:
+def picture(source: Path | bytes, shape: Sequence[int], where: str = "An image") -> np.ndarray:
     """An image `(channels, height, width) uint8`: upright, the middle of it in that proportion, scaled.
 
     Raises:
         InputError: If it can't be decoded; the sentence names its path.
     """
     channels, height, width = shape
-    try:
-        with opened(source, where) as image:
-            image.draft("RGB" if channels == 3 else "L", (width, height))  # a JPEG decodes faster at a part of its size
-            if image.mode[0] == "I":  # 16 bits a pixel, which Pillow would cut off at 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
-            if image.size != (width, height):
-                image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-            return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
-    except InputError:
-        raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{where or source} can't be decoded ({error}); replace it, or leave it out.") from error
+    mode = "RGB" if channels == 3 else "L"
+    with opened(source, where) as image:
+        image.draft(mode, (width, height))  # a JPEG decodes faster at a part of its size
+        if image.mode[0] == "I":  # 16 bits a pixel, which Pillow would cut off at 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        upright = ImageOps.exif_transpose(image).convert(mode)
+        if upright.size != (width, height):
+            upright = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
+        return np.asarray(upright).reshape(height, width, channels).transpose(2, 0, 1)
 
 
 def read_class_folders(
@@ -125,10 +126,14 @@ def read_class_folders(
     if kinds == {True}:
         shape, read = (1, BANDS, FRAMES), partial(log_mel, seconds=seconds)
     else:
-        shape = common_shape(files, size)
+        shape = common_shape(files, size, skip)
         read = partial(picture, shape=shape)
-    stamp = stamp_of(about, shape, seconds)
-    samples, kept = cached_samples(data_folder(), name, shape, stamp, files, read, skip=skip)
-    taken = {part: np.flatnonzero(kept & (which == part)) for part in ("train", "test", "validation")}
-    given = {part: (samples[rows], labels[rows]) for part, rows in taken.items() if len(rows)}
+    spec = DatasetSpec(name, shape, "uint8", {"small": derived_preset("cnn", 1, 1, 1)}, 255.0)
+    own = f"{name}-{stamp_of(*parts.values())}"  # two folders of one name take turns else
+    stamp = stamp_of(about, shape, facts(seconds))
+    samples, kept = cached_samples(data_folder(), spec, stamp, files, read, own, skip)
+    labels, which = labels[kept], which[kept]
+    ends = [0, *np.cumsum([np.sum(which == part) for part in listed])]  # slices of the map, not copies
+    rows = {part: slice(*ends[number : number + 2]) for number, part in enumerate(listed)}
+    given = {part: (samples[those], labels[those]) for part, those in rows.items()}
     return Dataset.from_parts(given, name=name, layout="images", test_share=test_share)
