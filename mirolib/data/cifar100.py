@@ -123,12 +123,12 @@ def read_pickle(pickled: bytes) -> Any:
     steps, tuples, made = 0.0, 0, False
     # walked through first: pickle makes room for what a pickle claims to hold, pickletools reads what is there
     for number, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
-        name, value = opcode.name, int(argument) if isinstance(argument, int) else 0
-        steps += _SMALL_STEP if "GET" in name or (name in ("BININT1", "INT") and value < 257) else 1
+        name = opcode.name
+        steps += _SMALL_STEP if name == "BININT1" or "GET" in name else 1
         # those that a part of an array is made of are no more, since it takes none in each other
         tuples += name.startswith("TUPLE") - (made and name == "REDUCE")
         made = name.startswith("TUPLE") or (made and ("PUT" in name or name == "MEMOIZE"))
-        if steps > _MOST_STEPS or tuples > _MOST_TUPLES or ("PUT" in name and value > number):
+        if steps > _MOST_STEPS or tuples > _MOST_TUPLES or ("PUT" in name and int(argument or 0) > number):
             raise pickle.UnpicklingError("it would take far more room than its data")
     return _Unpickler(pickled).load()
 

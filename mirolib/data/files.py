@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import glob
-import io
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -57,21 +55,6 @@ def read_file(path: Path, most_bytes: int, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}); make it readable.") from error
-
-
-def read_table(path: Path, columns: Sequence[str], most_bytes: int, what: str) -> Iterator[tuple[int, list[str]]]:
-    """Number of the line and the values of some columns, "" where one is missing, for each row of a csv with a header.
-
-    Raises:
-        InputError: If it is missing, too large or no table, with the sentence `what` on what to do.
-    """
-    try:
-        text = read_file(path, most_bytes, what).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        for row in reader:
-            yield reader.line_num, [row.get(column) or "" for column in columns]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} can't be read as a table ({error}). {what}") from error
 
 
 def list_files(folder: Path, pattern: str) -> list[tuple[str, int, int]]:
@@ -160,7 +143,7 @@ def cached_samples(
         clear(folder, {*folder.glob(f"{glob.escape(name)}-{'[0-9a-f]' * len(stamp)}.npy")} - {path})
         if (found := _mapped(path, shape, kind, skip)) is None:
             raise InputError(f"The cache {path} can't be read back; remove it and look after the disk.")
-    if left_out := [str(path) for path, kept in zip(paths, found[1], strict=True) if not kept]:
+    if left_out := [str(paths[row]) for row in np.flatnonzero(~found[1]).tolist()]:
         some = ", ".join(left_out[:10]) + ", ..." * (len(left_out) > 10)
         logger.warning("%s: %d of %d files can't be read and are left out: %s", name, len(left_out), len(paths), some)
     return found
@@ -183,8 +166,9 @@ def _write(
     with ThreadPoolExecutor(_THREADS) as pool, tqdm(total=len(paths), desc=name, unit="file", delay=2) as bar:
         for start in range(0, len(paths), _BATCH):
             part = list(pool.map(tried, paths[start : start + _BATCH]))
-            file.writelines(np.ascontiguousarray(sample, dtype=kind).data for sample in part if sample is not None)
             kept += [sample is not None for sample in part]
+            if samples := [sample for sample in part if sample is not None]:
+                file.write(np.ascontiguousarray(np.stack(samples), dtype=kind).data)
             bar.update(len(part))
     if not any(kept):
         read(paths[0])  # which says why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import xxhash
 from mirolib.base.errors import InputError
 from mirolib.data.dataset import Dataset, DatasetSpec, Preset, Samples
 from mirolib.data.fetch import ARCHIVES
-from mirolib.data.files import check_classes, list_folders, read_table
+from mirolib.data.files import check_classes, list_folders, read_file
 from mirolib.data.images import listed
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,7 @@ IMAGENET1K = DatasetSpec(
 )  # fmt: skip
 
 _ARCHIVE = ARCHIVES["imagenet1k"]
-_TABLE, _COLUMNS = "LOC_val_solution.csv", ("ImageId", "PredictionString")
-_MOST_TABLE_BYTES = 1 << 26
+_ROW = re.compile(r'(?:^|,)"?([^,"\n]+)"?,"?(n[0-9]{8})\b', re.MULTILINE)  # an image's name and its class
 
 
 def load(root: Path) -> Dataset:
@@ -50,7 +50,7 @@ def load(root: Path) -> Dataset:
     says its classes, every tenth image of each class is the test set.
 
     Raises:
-        InputError: If there is no folder, no class or a class without images, or a list or an image is damaged.
+        InputError: If there is no folder, no class or a class without images, or an image is empty.
     """
     folder = _ARCHIVE.find(root)
     if not (wnids := list_folders(folder / "train")):
@@ -74,16 +74,16 @@ def load(root: Path) -> Dataset:
 def _flat(folder: Path, wnids: list[str]) -> Samples | None:
     """The images in `val` itself, if there is a list of their classes."""
     val = folder / "val"
-    tables = [table for place in (val, folder, *folder.parents[:3]) if (table := place / _TABLE).is_file()]
-    if not val.is_dir() or not tables:
+    tables = (place / "LOC_val_solution.csv" for place in (val, folder, *folder.parents[:3]))
+    table = next(filter(Path.is_file, tables), None)
+    if not val.is_dir() or table is None:
         if val.is_dir():
-            logger.warning("No %s says the classes in %s: every tenth training image is for the test.", _TABLE, val)
+            logger.warning("No LOC_val_solution.csv is there for %s: every tenth training image is for the test.", val)
         return None
-    label_of, label_of_image = {wnid: label for label, wnid in enumerate(wnids)}, {}
-    for line, (image, prediction) in read_table(tables[0], _COLUMNS, _MOST_TABLE_BYTES, "Restore it."):
-        if not image or not prediction.split():
-            raise InputError(f"Line {line} of {tables[0]} has no {' and '.join(_COLUMNS)}; restore the file.")
-        label_of_image[image] = label_of.get(prediction.split()[0], -1)
+    # behind the class, a row has the boxes around what is shown
+    rows = _ROW.findall(read_file(table, 1 << 26, "Restore it.").decode("utf-8", "replace"))
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+    label_of_image = {image: label_of.get(wnid, -1) for image, wnid in rows}
     files = listed(folder, "", ["val"])
     labels = np.array([label_of_image.get(path.stem, -1) for path in files.data.paths()])
     return files.select(np.flatnonzero(labels >= 0), labels[labels >= 0])

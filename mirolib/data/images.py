@@ -66,20 +66,20 @@ def listed(folder: Path, part: str, classes: Sequence[str], pattern: str = IMAGE
     """The images of some classes, by class and name: those in `folder/part/<class>` whose names match.
 
     Raises:
-        InputError: If there is none, one is empty (or has 2 GiB), or a folder can't be read.
+        InputError: If there is none, one is empty, or a folder can't be read.
     """
     names, sizes, labels = [], [], []
     for label, name in enumerate(tqdm(classes, desc=f"listing {part}", unit="class", disable=len(classes) < 100)):
-        for file, size_bytes, _ in list_files(folder / part / name, pattern):
-            path = os.path.join(part, name, file)
-            if not 0 < size_bytes < 1 << 31:
-                raise InputError(f"The image {folder / path} has {size_bytes:,} bytes; replace or remove it.")
-            names.append(os.fsencode(path))  # as bytes, since a character of NumPy's texts takes four
-            sizes.append(size_bytes)
-            labels.append(label)
+        found, place = list_files(folder / part / name, pattern), os.path.join(part, name, "")
+        # as bytes, since a character of NumPy's texts takes four
+        names += [os.fsencode(place + file) for file, *_ in found]
+        sizes += [size_bytes for _, size_bytes, _ in found]
+        labels += [label] * len(found)
     if not names:
         raise InputError(f"There are no images in the folders of classes in {folder / part}; put them there.")
     files = ImageFiles(folder, np.array(names), np.array(sizes, dtype=np.int32))
+    if not files.size_bytes.all():
+        raise InputError(f"The image {files.paths(files.size_bytes == 0)[0]} is empty; replace or remove it.")
     return Samples(files, np.array(labels, dtype=np.int64), np.arange(len(names)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ from mirolib.base.errors import InputError
 from mirolib.data.audio import facts, log_mel
 from mirolib.data.dataset import Dataset, DatasetSpec, Preset
 from mirolib.data.fetch import ARCHIVES
-from mirolib.data.files import cached_samples, list_files, read_table, stamp_of
+from mirolib.data.files import cached_samples, list_files, read_file, stamp_of
 
 logger = logging.getLogger(__name__)
 
@@ -97,14 +99,20 @@ def _clips(audio: Path, rows: dict[tuple[int, str], int]) -> list[tuple[int, str
 
 def _rows(table: Path) -> dict[tuple[int, str], int]:
     """The class of each `(fold, name)` that the csv lists."""
+    content = read_file(table, _MOST_TABLE_BYTES, _ARCHIVE.advice)
     rows: dict[tuple[int, str], int] = {}
-    for line, (name, fold, label) in read_table(table, _COLUMNS, _MOST_TABLE_BYTES, _ARCHIVE.advice):
-        if not name or fold not in _FOLDS or label not in _LABELS or (_FOLDS[fold], name) in rows:
-            raise InputError(
-                f"Line {line} of {table} is no clip of its own with the columns {', '.join(_COLUMNS)} (fold 1 to 10, "
-                f"classID 0 to 9); {_REPAIR}."
-            )
-        rows[_FOLDS[fold], name] = _LABELS[label]
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        for row in reader:
+            name, fold, label = (row.get(column) or "" for column in _COLUMNS)
+            if not name or fold not in _FOLDS or label not in _LABELS or (_FOLDS[fold], name) in rows:
+                raise InputError(
+                    f"Line {reader.line_num} of {table} is no clip of its own with the columns "
+                    f"{', '.join(_COLUMNS)} (fold 1 to 10, classID 0 to 9); {_REPAIR}."
+                )
+            rows[_FOLDS[fold], name] = _LABELS[label]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table} can't be read as a table ({error}); {_REPAIR}.") from error
     if not rows:
         raise InputError(f"{table} lists no clips; {_REPAIR}.")
     return rows

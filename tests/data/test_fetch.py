@@ -581,6 +581,8 @@ def test_a_folder_of_one_set_is_not_taken_for_anothers(tmp_path, archive):
     for name, names in CONTENTS.items():
         touch(tmp_path / name / archive.folder, *names)
         assert available_datasets(tmp_path / name) == ["digits", name]
+    touch(tmp_path / "flat" / "tiny", "wnids.txt", "train/n00000001/a.JPEG")
+    assert available_datasets(tmp_path / "flat") == ["digits", "tiny-imagenet"]
     tiny = tmp_path / "lost" / "tiny"
     touch(tiny, "train/n00000001/images/a.JPEG", "val/val_annotations.txt")
     assert available_datasets(tmp_path / "lost") == ["digits"], "Tiny-ImageNet without its list is not ImageNet"

@@ -604,7 +604,7 @@ def test_hostile_pickles_cost_neither_time_nor_memory(hostile, tmp_path):
 
 def test_data_come_out_of_a_pickle_as_they_went_in():
     content = {
-        "a": [1, -2, 1 << 80, None, True, "ü", b"\xff"],
+        "a": [1, -2, 1 << 80, None, True, "ü", b"\xff", b""],
         b"b": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)),
         3: {},
     }

@@ -142,21 +142,16 @@ def test_kaggles_flat_val_gets_its_classes_from_the_table(images, above):
     assert [of_class(dataset, label) for label in range(4)] == expected
     table.write_text(table.read_text().replace("n00000000 1 2", "n00000002 1 2", 1))
     assert load_dataset("imagenet1k", root=images).fingerprint != dataset.fingerprint, "another class"
-    for text, sentence in (
-        (b"ImageId\nILSVRC2012_val_00000001\n", "Line 2 of .* has no ImageId and Pred"),
-        (b"\xff", "table"),
-    ):
-        table.write_bytes(text)
-        with pytest.raises(InputError, match=sentence) as refused:
-            load_dataset("imagenet1k", root=images)
-        assert str(table) in str(refused.value)
+    table.write_bytes(b"ImageId,PredictionString\n\xff\n")
+    with pytest.raises(InputError, match="no test sample"):
+        load_dataset("imagenet1k", root=images)
 
 
 def test_a_flat_val_without_its_table_is_said_and_not_used(images, caplog):
     flattened(images / "imagenet")
     dataset = load_dataset("imagenet1k", root=images)
     assert (len(dataset.train), len(dataset.test)) == (44, 4)
-    assert "No LOC_val_solution.csv says the classes in" in caplog.text
+    assert "No LOC_val_solution.csv is there for" in caplog.text
     caplog.clear()
     shutil.rmtree(images / "imagenet" / "val")
     assert load_dataset("imagenet1k", root=images).fingerprint == dataset.fingerprint and not caplog.text
@@ -165,7 +160,7 @@ def test_a_flat_val_without_its_table_is_said_and_not_used(images, caplog):
 def test_an_empty_image_is_named(images):
     path = images / "imagenet" / "train" / "n00000002" / "n00000002_1.JPEG"
     path.write_bytes(b"")
-    with pytest.raises(InputError, match=f"{path} has 0 bytes"):
+    with pytest.raises(InputError, match=f"The image {path} is empty; replace or remove it"):
         load_dataset("imagenet1k", root=images)
 
 
