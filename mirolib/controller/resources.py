@@ -71,12 +71,7 @@ class ResourceMonitor:
         self._next_look, self.short = clock(), False
 
     def probe(self, epochs_done: float = 0.0, last: EpochRecord | None = None) -> Resources:
-        """The state now.
-
-        Args:
-            epochs_done: Epochs trained since the run began, parts of one included.
-            last: The epoch of training that has just ended, if one has.
-        """
+        """The state after so many epochs of the run, parts included; `last` is the one that has just ended, if any."""
         for inject in self._injectors:
             inject(epochs_done)
         stall_s, elapsed_s = (last.swaps.stall_s, last.duration_s) if last else (0.0, 0.0)

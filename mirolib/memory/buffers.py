@@ -24,11 +24,7 @@ def in_chunks(array: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def balanced_quotas(capacity: int, available: np.ndarray) -> np.ndarray:
-    """Splits a capacity among classes as evenly as their availability allows (max-min fair).
-
-    Args:
-        capacity: Places to give away.
-        available: Samples each class could fill, `(classes,) int64`.
+    """Splits a capacity among classes as evenly as what each has available, `(classes,) int64`, allows (max-min fair).
 
     Returns:
         Places of each class, `(classes,) int64`: no more than available, in sum no more than the capacity, and
@@ -274,13 +270,7 @@ class EpisodicMemory:
         return np.bincount(self.array.labels, minlength=num_labels)[:num_labels]
 
     def rebalance(self, capacity: int, quotas: np.ndarray, rng: np.random.Generator) -> None:
-        """Drops random samples of each class down to its quota and changes the capacity.
-
-        Args:
-            capacity: New number of slots.
-            quotas: Most samples to keep of each label, `(labels,) int64`, in sum at most `capacity`.
-            rng: Draws which ones stay.
-        """
+        """Changes the capacity; drops random samples down to each label's quota, `(labels,) int64`, which it holds."""
         labels = self.array.labels
         order = rng.permutation(len(labels))
         surplus = order[rank_in_class(labels[order]) >= quotas[labels[order]]]
@@ -316,14 +306,9 @@ class EpisodicMemory:
         self.array.write(slots, samples, ids)
 
     def draw_absent(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draws distinct samples from storage that are not held, uniformly within each class.
+        """Draws distinct samples from storage that are not held, one for each of `(n,) int64` labels, uniformly.
 
-        Args:
-            labels: Label wanted for each draw, `(n,) int64`.
-            rng: Draws the ordinals.
-
-        Returns:
-            `(n,) int64` ids; -1 where storage has no further sample of the class.
+        They are `(n,) int64` ids, -1 where storage has no further sample of the class.
         """
         drawn = np.full(len(labels), -1, dtype=np.int64)
         stored = self._stored

@@ -26,16 +26,10 @@ RATIOS = ("sqrt", "classes")
 
 
 def replays(name: str, ratio: float | str, old: int = 1, new: int = 1) -> float:
-    """Replayed samples for each new one.
-
-    Args:
-        name: What the parameter is called.
-        ratio: A number from 0 up, or a name from `RATIOS`.
-        old: Old classes.
-        new: Those of the task.
+    """Replayed samples for each new one, of a number from 0 up, or of a name from `RATIOS` and old and new classes.
 
     Raises:
-        InputError: If it is neither.
+        InputError: If the parameter, called `name`, is neither.
     """
     if isinstance(ratio, str) and ratio in RATIOS:
         return math.sqrt(old / new) if ratio == "sqrt" else old / new

@@ -300,13 +300,9 @@ class Storage:
 
         What is missing or damaged is left out: it is named in the log and kept in `damaged`.
 
-        Args:
-            ids: `(n,) int64`.
-            part: `train` or `validation`.
-
         Returns:
             The sound samples, `(k, *sample_shape)` or, where they are encoded, `(k,)` bytes objects, and which of the
-            ids they are, `(n,) bool`.
+            `(n,) int64` ids they are, `(n,) bool`.
 
         Raises:
             StorageError: If the store is closed.

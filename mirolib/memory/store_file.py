@@ -110,17 +110,11 @@ def encode(samples: np.ndarray, keys: np.ndarray) -> np.ndarray:
 def read_records(
     data: int, offsets: np.ndarray, lengths: np.ndarray, *, encoded: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reads records.
-
-    Args:
-        data: The descriptor of `data.bin`.
-        offsets: Where each begins, `(n,) int64`.
-        lengths: Bytes of each, header included, `(n,) int64`.
-        encoded: Whether they may differ in length.
+    """Reads records by the descriptor of `data.bin`, their beginnings and lengths, header included, `(n,) int64` each.
 
     Returns:
-        Their samples, `(n, sample_bytes) uint8` or `(n,)` bytes objects, their keys, `(n,) uint64`, and which are whole
-        and match their checksums, `(n,) bool`.
+        Their samples, `(n, sample_bytes) uint8` or, if `encoded`, `(n,)` bytes objects of any length, their keys,
+        `(n,) uint64`, and which are whole and match their checksums, `(n,) bool`.
     """
     size, out, starts = HEADER.itemsize, np.empty(lengths.sum(), dtype=np.uint8), np.cumsum(lengths) - lengths
     whole = _read_pieces(data, out, offsets, lengths)
@@ -149,10 +143,7 @@ def row_checks(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 def read_rows(index: int, data: int, numbers: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, which stand for a record that lies within the data, and which for none though not free, `(n,) bool` each.
 
-    Args:
-        index: The descriptor of `index.bin`.
-        data: That of `data.bin`.
-        numbers: Theirs, `(n,) int64`; all by default.
+    `index` and `data` are descriptors of the files, `numbers` the rows', `(n,) int64`; all by default.
     """
     if numbers is None:
         numbers = np.arange(os.fstat(index).st_size // ROW.itemsize)

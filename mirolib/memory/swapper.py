@@ -145,21 +145,14 @@ class Swapper:
     """Exchanges a share of the samples trained on for others that storage holds.
 
     Attributes:
-        policy: Which replayed samples make room.
+        policy: Which replayed samples make room; uniform by default.
         counts: Swapping so far.
     """
 
     def __init__(
         self, storage: Storage, lag: int, policy: SwapPolicy | None = None, rng: np.random.Generator | None = None
     ) -> None:
-        """Nothing exchanged yet.
-
-        Args:
-            storage: Where samples come from; those that go are there already.
-            lag: Steps between asking storage for a sample and taking it in, at least 1.
-            policy: Which replayed samples make room; uniform by default.
-            rng: Draws slots and samples.
-        """
+        """Nothing exchanged yet: samples will be taken in `lag` steps, 1 or more, after storage was asked for them."""
         self.policy = policy or UniformSwap()
         self.counts = SwapCounts()
         self._storage, self._lag = storage, lag
@@ -171,15 +164,9 @@ class Swapper:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="miro-swapper")
 
     def swap(self, memory: Tier, trained: np.ndarray, ratio: float) -> np.ndarray:
-        """Commits the exchanges that are due, then asks for those of a batch.
+        """Commits the exchanges that are due, then asks for those of a batch, made of the buffer's slots `trained`.
 
-        Args:
-            memory: The buffer.
-            trained: Its slots that the batch was made of.
-            ratio: Share of the samples trained on that is exchanged over time.
-
-        Returns:
-            The slots that wait for other samples.
+        Over time, `ratio` of these are exchanged. Returned are the slots that wait for other samples.
 
         Raises:
             StorageError: If storage can't be read.

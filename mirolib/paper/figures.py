@@ -25,10 +25,7 @@ _LOG = {"type": "log", "tickformat": "~s", "tickvals": [m * 10**k for k in range
 
 
 def paper_numbers(*figures: str) -> pd.DataFrame:
-    """The paper's numbers that ours are compared with.
-
-    Args:
-        figures: Only those of these figures, such as `5a`; all by default.
+    """The paper's numbers that ours are compared with, of these figures, such as `5a`, or of all.
 
     Returns:
         One row a point: `figure`, `dataset`, `method`, `series`, `x` in `x_unit`, `accuracy_percent`, `how` it is known

@@ -53,13 +53,10 @@ class Load:
 
 
 class LoadMeter:
-    """Reads the running totals of Linux, and adds up the load of a Jetson's graphics unit between two calls.
-
-    Attributes:
-        gpu_load: File with the graphics unit's load in tenths of a percent; None if there is none.
-    """
+    """Reads the running totals of Linux, and adds up the load of a Jetson's graphics unit between two calls."""
 
     def __init__(self) -> None:
+        # with the graphics unit's load in tenths of a percent; None if there is none
         files = [Path("/sys/devices/gpu.0/load"), *Path("/sys/devices/platform").glob("*gpu*/load")]
         self.gpu_load = next((file for file in files if file.exists()), None)
         self._gpu_s, self._last_s = 0.0, time.monotonic()
