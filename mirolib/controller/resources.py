@@ -57,13 +57,9 @@ class ResourceMonitor:
         clock: Callable[[], float] = time.monotonic,
         injectors: Sequence[Callable[[float], None]] = (),
     ) -> None:
-        """A monitor of one memory.
+        """A monitor of one memory; without a budget there is no limit.
 
-        Args:
-            memory: The memory whose swapper is watched.
-            budget: Where the memory budget comes from; by default there is no limit.
-            clock: Seconds of a monotonic clock.
-            injectors: Called before each probe with the number of epochs trained since the run began.
+        Before each probe it calls the injectors with the number of epochs trained since the run began.
         """
         self.budget = budget or BudgetSchedule({})
         self.swap_ratio_cap = 1.0

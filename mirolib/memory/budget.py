@@ -24,7 +24,7 @@ class MemoryBudget(ABC):
 
     @abstractmethod
     def read(self, epochs_done: float, used_bytes: int) -> int | None:
-        """Bytes, None for no limit, so many epochs after the run began; full buffers take `used_bytes`."""
+        """Bytes, None for no limit, so many epochs (or parts) after the run began; full buffers take `used_bytes`."""
 
     def is_short(self) -> bool:
         """Whether memory is so short that the next epoch is too late."""
@@ -160,7 +160,7 @@ def store_budget(text: str, stream: TaskStream) -> int | None:
 
 
 def parse_size(size: int | str | None, slot_bytes: int) -> int | None:
-    """A buffer's size in samples, of a number or None as they are, or an amount such as `64 MB` or `2000 samples`.
+    """A buffer's size in samples: numbers and None as they are, or an amount such as `64 MB` or `2000 samples`.
 
     A sample takes `slot_bytes` of RAM, on average where samples are encoded.
 

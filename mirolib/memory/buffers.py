@@ -173,7 +173,6 @@ class StreamBuffer:
     """
 
     def __init__(self, array: SampleArray) -> None:
-        """An empty stream buffer over `array`."""
         self.array = array
         self.order = np.empty(0, dtype=np.int64)
 
@@ -190,10 +189,6 @@ class StreamBuffer:
         other = StreamBuffer(self.array.copy())
         other.order = self.order
         return other
-
-    def first(self, count: int) -> np.ndarray:
-        """Ids that a buffer of `count` samples holds, `(count,) int64`."""
-        return self.order[:count]
 
     def begin(self, ids: np.ndarray, rng: np.random.Generator) -> None:
         """Empties the buffer for a task whose training samples have these ids."""
@@ -229,7 +224,6 @@ class EpisodicMemory:
     """
 
     def __init__(self, array: SampleArray) -> None:
-        """An empty episodic memory over `array`."""
         self.array = array
         self.damaged = np.zeros(0, dtype=np.int64)
         self.classes = np.zeros(0, dtype=np.int64)
@@ -270,7 +264,7 @@ class EpisodicMemory:
         return np.bincount(self.array.labels, minlength=num_labels)[:num_labels]
 
     def rebalance(self, capacity: int, quotas: np.ndarray, rng: np.random.Generator) -> None:
-        """Changes the capacity; drops random samples down to each label's quota, `(labels,) int64`, which it holds."""
+        """Changes the capacity, and drops random samples of each label down to its quota, `(labels,) int64`."""
         labels = self.array.labels
         order = rng.permutation(len(labels))
         surplus = order[rank_in_class(labels[order]) >= quotas[labels[order]]]

@@ -108,7 +108,7 @@ class Rotation:
         append_sound(self._storage, stream, stream.missing())
         ids = stream.array.ids
         places = dict(zip(ids.tolist(), range(len(ids)), strict=True))  # a sample may have moved into a hole
-        queue = [places[id_] for id_ in stream.first(capacity).tolist() if id_ in places]
+        queue = [places[id_] for id_ in stream.order[:capacity].tolist() if id_ in places]
         self.position = Position(np.array(queue, dtype=np.int64), min(capacity, len(stream.order)), now.pack[:0])
 
     @property

@@ -63,7 +63,7 @@ def verify(path: str | os.PathLike[str], *, progress: bool = True) -> StoreRepor
 
 
 def repair(path: str | os.PathLike[str]) -> int:
-    """Drops what is damaged from a store, of which it returns how many records are left; a run writes the rest anew.
+    """Drops what is damaged from a store and says how many records are left; a run writes anew what it finds missing.
 
     Raises:
         StorageError: If there is no store, it is in use, or can't be written.

@@ -178,15 +178,9 @@ def _runs(starts: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, int, i
 
 
 def _read_pieces(file: int, out: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Reads pieces of a file into `out`, one behind the other, neighbours in one go.
-
-    What is not in RAM is announced before any of it is waited for, so that the medium has all of it in hand.
-
-    Returns:
-        Which could be read whole, `(n,) bool`; the others lie behind the end, or the medium refused them.
-    """
+    """Reads pieces of a file into `out`, one behind the other, neighbours in one go; which are whole, `(n,) bool`."""
     ends, whole, view = np.cumsum(lengths), np.ones(len(lengths), dtype=bool), out.data
-    waiting = []
+    waiting = []  # not in RAM, announced before any of it is waited for: the medium then has all of it in hand
     for start, at, stop in _runs(starts, lengths):
         try:
             got = os.preadv(file, (view[at:stop],), start, _NOWAIT) if _NOWAIT else 0
@@ -201,7 +195,7 @@ def _read_pieces(file: int, out: np.ndarray, starts: np.ndarray, lengths: np.nda
                 got = os.preadv(file, (view[at:stop],), at + ahead)
             except OSError:
                 got = 0
-            if not got:  # go on behind the piece that lies here
+            if not got:  # behind the end, or refused by the medium: go on behind the piece that lies here
                 piece = int(np.searchsorted(ends, at, side="right"))
                 whole[piece], got = False, int(ends[piece]) - at
             at += got

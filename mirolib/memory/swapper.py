@@ -172,19 +172,20 @@ class Swapper:
             StorageError: If storage can't be read.
         """
         step = self.counts.steps
-        self._commit(memory, self.due(step))
+        self.settle(memory, step)
         # drawn after the commit: what has just come in is no longer absent, what has just gone is
         slots, unavailable = self._request(memory, step, trained, ratio)
         self.counts += SwapCounts(1, len(trained), len(slots), unavailable)
         return slots
 
-    def settle(self, memory: Tier) -> None:
-        """Commits every exchange under way.
+    def settle(self, memory: Tier, step: float = math.inf) -> None:
+        """Commits the exchanges that are due up to `step`, by default every one under way.
 
         Raises:
             StorageError: If storage can't be read.
         """
-        self._commit(memory, self.due(math.inf))
+        for exchange in self.due(step):
+            memory.take_in(exchange.slots, exchange.ids, *exchange.fetch.result())
 
     @property
     def under_way(self) -> int:
@@ -219,11 +220,6 @@ class Swapper:
             memory.reserve(ids[found])
             self.request(step, slots[found], ids[found])
         return slots[found], int((~found).sum())
-
-    def _commit(self, memory: Tier, exchanges: Iterator[Exchange]) -> None:
-        """Puts fetched samples into their slots."""
-        for exchange in exchanges:
-            memory.take_in(exchange.slots, exchange.ids, *exchange.fetch.result())
 
     def state(self) -> State:
         """What is owed and under way, the counts, and the generator."""

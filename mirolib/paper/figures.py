@@ -37,14 +37,9 @@ def paper_numbers(*figures: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes.
+    """One set of axes, whose titles have their units, the horizontal one logarithmic if `log`; `line` makes its lines.
 
-    Attributes:
-        title: Whose results these are, on what data.
-        x_title: Title of the horizontal axis, with its unit.
-        lines: What is drawn; `line` makes them.
-        y_title: Title of the vertical axis, with its unit.
-        log: Whether the horizontal axis is logarithmic.
+    Its title says whose results these are, on what data.
     """
 
     title: str
