@@ -252,11 +252,7 @@ class Swapper:
 
 
 def exchanges(ids: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
-    """What was exchanged, read off a history of the episodic memory.
-
-    Args:
-        ids: `(steps, slots) int64`, the id in each slot after each training step.
-        class_names: Class name at each label.
+    """What was exchanged, read off the ids in the episodic memory after each training step, `(steps, slots) int64`.
 
     Returns:
         One row an exchange: `step`, `slot`, `class`, and the ordinals within the class of the sample that went
