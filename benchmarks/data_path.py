@@ -87,7 +87,7 @@ def _breakdown(experiment: Experiment) -> dict[str, float]:
     timed(learner._transform, "train", "transform")
     timed(learner, "step", "step")
     timed(memory._swapper, "_request", "swap: request")
-    timed(memory._swapper, "_commit", "swap: commit")
+    timed(memory._swapper, "settle", "swap: commit")
     epochs = []
     for _ in range(EPOCHS * ROUNDS // 2):
         spent.clear()

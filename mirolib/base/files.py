@@ -35,10 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_atomic(path: Path, content: str | bytes) -> int:
-    """Writes text (as UTF-8) or bytes whole or not at all: to a new file, synced, then renamed over the old one.
-
-    Returns:
-        Bytes written.
+    """Writes text (as UTF-8) or bytes, and says how many, whole or not at all; see `replacing`.
 
     Raises:
         StorageError: If the folder can't be written or the disk is full; the old file is then still there.
@@ -72,10 +69,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def append(path: Path, lines: str) -> int:
-    """Adds whole lines to the end of a file that is there, synced; none of them where that fails.
-
-    Returns:
-        Bytes written.
+    """Adds whole lines to the end of a file that is there, synced, and says how many bytes; none where that fails.
 
     Raises:
         StorageError: If the disk is full or can't be written.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -55,9 +54,7 @@ def place_now(name: str) -> str | None:
 class MovedFinder(MetaPathFinder, Loader):
     """Imports a module by the path it had, with a `DeprecationWarning`; it is the same module, not a copy."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """A spec for a path of version 0.1; None for any other."""
         return spec_from_loader(name, self) if place_now(name) else None
 

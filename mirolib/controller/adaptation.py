@@ -65,7 +65,6 @@ class SwapGovernor:
     failed_at: float = float("inf")
 
     def __post_init__(self) -> None:
-        """Begins with the policy's patience."""
         self.patience = self.patience or self.policy.clean_epochs
 
     @property
@@ -83,11 +82,7 @@ class SwapGovernor:
         return cap_sentence(most, before, self.ratio) if self.ratio != before else ""
 
     def step(self, stall_share: float, stall_s: float = float("inf")) -> str:
-        """Takes in how long training waited for storage in an epoch, as a share in [0, 1] and in seconds.
-
-        Returns:
-            Why `ratio` changed for the next epoch; empty if it did not.
-        """
+        """Takes in an epoch's wait for storage, a share in [0, 1] and seconds; says why `ratio` changed, if it did."""
         policy, before = self.policy, self.ratio
         if stall_share > policy.threshold and stall_s >= policy.least_wait_s:
             return self._halve(stall_share)

@@ -74,11 +74,7 @@ class Controller(ABC):
 
 @dataclass(frozen=True)
 class FixedController(Controller):
-    """The same configuration for every task, whatever the resources.
-
-    Attributes:
-        config: The configuration.
-    """
+    """The same configuration, `config`, for every task, whatever the resources."""
 
     config: MemoryConfig
 

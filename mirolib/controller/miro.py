@@ -139,8 +139,9 @@ class MiroController(Controller):
         self.table = CandidateTable(ranked.assign(rank=ranked.index + 1), context, memory.slot_bytes)
         row = self.table.best(self.selector, budget)
         self.table = self.table.marked(row)
-        reason = " ".join(sentence for sentence in (self._reason(row), _blind_spot(request), capped) if sentence)
-        return Decision(self._config(row), reason, self.trials)
+        count = request.unjudged
+        blind = f"Scores say nothing of classes without a validation sample, {count} so far." if count else ""
+        return Decision(self._config(row), " ".join(filter(None, [self._reason(row), blind, capped])), self.trials)
 
     def _candidates(self, task: Task, learner: Learner, memory: TieredMemory, budget: int | None) -> list[MemoryConfig]:
         """The grid within the budget, and beside it that within the highest budget so far, should that come back."""
@@ -202,10 +203,7 @@ class MiroController(Controller):
         return f"{self.selector.caption.format(self._options)} Here: {expected}, cost {cost} {row['cost_unit']}."
 
     def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
-        """Moves along the table: rows over the memory budget are blacklisted, the swap ratio follows congestion (P4).
-
-        When the sizes change, and when not yet, is `BudgetGovernor`'s to say.
-        """
+        """Takes another row of the table where `BudgetGovernor` says so; the swap ratio follows congestion (P4)."""
         chosen, reasons, self.pending = config, [self.pending], ""
         if self.swaps:
             reasons.append(self.swap_governor.cap(resources.swap_ratio_cap))
@@ -246,9 +244,3 @@ class MiroController(Controller):
             raise InputError(f"The run has measured {units}; go on with the energy source it began with.")
         for name, part in kept.items():
             setattr(self, name, part)
-
-
-def _blind_spot(request: ProfileRequest) -> str:
-    """What scores leave out, in a sentence; empty where every class has a validation sample."""
-    count = request.unjudged
-    return f"Scores say nothing of classes without a validation sample, {count} so far." if count else ""

@@ -94,7 +94,7 @@ class ProbeProfiler(Profiler):
         what = f"Probing {len(sizes)} candidates on {width - 1} features"
         check_available(6 * len(sizes) * width**2 * 8, what, "a model with fewer features, or profiler='trial'")
         streamed, replayed = zip(*sizes, strict=True)
-        gram, moment = _sums(request, memory.stream_buffer.first(max(streamed)), streamed)
+        gram, moment = _sums(request, memory.stream_buffer.order[: max(streamed)], streamed)
         if seen.any():
             ids = old_ids(memory, max(replayed), np.random.default_rng(request.seed))
             old_gram, old_moment = _sums(request, ids, replayed)
@@ -108,12 +108,10 @@ class ProbeProfiler(Profiler):
 
 
 def _scaled(request: ProfileRequest, features: Tensor) -> Tensor:
-    """Features `(n, d)` without mean and deviation of the validation samples, a constant beside: `(n, d + 1) float64`.
-
-    What does not vary over the validation samples, as a unit that never fires, is left out of account.
-    """
+    """Features `(n, d)` without mean and deviation of the validation samples, with a constant: `(n, d + 1) float64`."""
     reference = request.validation_features.cpu().double()
     deviation = reference.std(dim=0, correction=0)
+    # what does not vary over the validation samples, as a unit that never fires, is left out of account
     scale = torch.where(deviation > 1e-6 * deviation.max(), 1 / deviation.clamp_min(1e-30), 0.0)
     scaled = (features.cpu().double() - reference.mean(dim=0)) * scale
     return torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1)

@@ -57,13 +57,9 @@ class ResourceMonitor:
         clock: Callable[[], float] = time.monotonic,
         injectors: Sequence[Callable[[float], None]] = (),
     ) -> None:
-        """A monitor of one memory.
+        """A monitor of one memory; without a budget there is no limit.
 
-        Args:
-            memory: The memory whose swapper is watched.
-            budget: Where the memory budget comes from; by default there is no limit.
-            clock: Seconds of a monotonic clock.
-            injectors: Called before each probe with the number of epochs trained since the run began.
+        Before each probe it calls the injectors with the number of epochs trained since the run began.
         """
         self.budget = budget or BudgetSchedule({})
         self.swap_ratio_cap = 1.0
@@ -71,12 +67,7 @@ class ResourceMonitor:
         self._next_look, self.short = clock(), False
 
     def probe(self, epochs_done: float = 0.0, last: EpochRecord | None = None) -> Resources:
-        """The state now.
-
-        Args:
-            epochs_done: Epochs trained since the run began, parts of one included.
-            last: The epoch of training that has just ended, if one has.
-        """
+        """The state after so many epochs of the run, parts included; `last` is the one that has just ended, if any."""
         for inject in self._injectors:
             inject(epochs_done)
         stall_s, elapsed_s = (last.swaps.stall_s, last.duration_s) if last else (0.0, 0.0)

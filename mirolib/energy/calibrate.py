@@ -29,10 +29,7 @@ _BLOCK = 4 << 20
 
 
 def fit(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Non-negative least squares of relative errors.
-
-    Args:
-        points: A row a run with what it took, `energy_j`, and the columns of its `Load`.
+    """Non-negative least squares of relative errors, of a row a run with its `energy_j` and the columns of its `Load`.
 
     Returns:
         The coefficients in the order of `PowerModel`, and the relative error of each point.

@@ -135,11 +135,9 @@ def readable(names: Iterable[str]) -> list[str]:
 
 
 def doctor() -> pd.DataFrame:
-    """What this machine can measure.
+    """What this machine can measure: a row a source, the preferred ones first.
 
-    Returns:
-        A row a source, in the order in which they are preferred: `available`, `kind`, `scope`, what was found, and how
-        to make it available.
+    It says `available`, `kind`, `scope`, what was found, and how to make it available.
     """
     rows = []
     for source in candidates():

@@ -159,11 +159,9 @@ class EnergyMeter:
         count_work: Callable[[], Work] = lambda: Work(cpu_s=time.process_time()),
         synchronise: Callable[[], None] = lambda: None,
     ) -> None:
-        """Sets where the meter reads the work done so far.
+        """Sets what counts the work done so far, by default this process's processor time.
 
-        Args:
-            count_work: The work since the start of the run; by default the processor time of this process.
-            synchronise: Waits until what an accelerator was given is done; called at every edge of a window.
+        At every edge of a window `synchronise` waits until what an accelerator was given is done.
         """
         self._count_work, self._synchronise = count_work, synchronise
 

@@ -24,15 +24,7 @@ class MemoryBudget(ABC):
 
     @abstractmethod
     def read(self, epochs_done: float, used_bytes: int) -> int | None:
-        """The budget now.
-
-        Args:
-            epochs_done: Epochs trained since the run began, parts of one included.
-            used_bytes: Bytes that the buffers take when full.
-
-        Returns:
-            Bytes; None for no limit.
-        """
+        """Bytes, None for no limit, so many epochs (or parts) after the run began; full buffers take `used_bytes`."""
 
     def is_short(self) -> bool:
         """Whether memory is so short that the next epoch is too late."""
@@ -43,10 +35,7 @@ class BudgetSchedule(MemoryBudget):
     """A budget that changes at given epochs; with one entry, a fixed one."""
 
     def __init__(self, steps: Mapping[int, int | None]) -> None:
-        """A schedule.
-
-        Args:
-            steps: Bytes (None for no limit) from so many epochs done on; no limit before the first.
+        """A schedule of bytes (None for no limit) from so many epochs done on; no limit before the first.
 
         Raises:
             InputError: If an epoch is negative or a budget not positive.
@@ -66,14 +55,9 @@ class BudgetSchedule(MemoryBudget):
 
 
 class LiveBudget(MemoryBudget):
-    """A budget that a person or a program sets while a run goes on.
-
-    Attributes:
-        size_bytes: Bytes; None for no limit.
-    """
+    """A budget, `size_bytes` or None for no limit, that a person or a program sets while a run goes on."""
 
     def __init__(self, size_bytes: int | None = None) -> None:
-        """Begins with `size_bytes`."""
         self.size_bytes = size_bytes
 
     def read(self, epochs_done: float, used_bytes: int) -> int | None:
@@ -176,11 +160,9 @@ def store_budget(text: str, stream: TaskStream) -> int | None:
 
 
 def parse_size(size: int | str | None, slot_bytes: int) -> int | None:
-    """A buffer's size in samples.
+    """A buffer's size in samples: numbers and None as they are, or an amount such as `64 MB` or `2000 samples`.
 
-    Args:
-        size: Samples or None, which come back as they are, or an amount such as `64 MB` or `2000 samples`.
-        slot_bytes: Bytes of RAM that a sample takes; the mean, where samples are encoded.
+    A sample takes `slot_bytes` of RAM, on average where samples are encoded.
 
     Raises:
         InputError: If a text is no amount, or less than one sample.

@@ -24,11 +24,7 @@ def in_chunks(array: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def balanced_quotas(capacity: int, available: np.ndarray) -> np.ndarray:
-    """Splits a capacity among classes as evenly as their availability allows (max-min fair).
-
-    Args:
-        capacity: Places to give away.
-        available: Samples each class could fill, `(classes,) int64`.
+    """Splits a capacity among classes as evenly as what each has available, `(classes,) int64`, allows (max-min fair).
 
     Returns:
         Places of each class, `(classes,) int64`: no more than available, in sum no more than the capacity, and
@@ -177,7 +173,6 @@ class StreamBuffer:
     """
 
     def __init__(self, array: SampleArray) -> None:
-        """An empty stream buffer over `array`."""
         self.array = array
         self.order = np.empty(0, dtype=np.int64)
 
@@ -194,10 +189,6 @@ class StreamBuffer:
         other = StreamBuffer(self.array.copy())
         other.order = self.order
         return other
-
-    def first(self, count: int) -> np.ndarray:
-        """Ids that a buffer of `count` samples holds, `(count,) int64`."""
-        return self.order[:count]
 
     def begin(self, ids: np.ndarray, rng: np.random.Generator) -> None:
         """Empties the buffer for a task whose training samples have these ids."""
@@ -233,7 +224,6 @@ class EpisodicMemory:
     """
 
     def __init__(self, array: SampleArray) -> None:
-        """An empty episodic memory over `array`."""
         self.array = array
         self.damaged = np.zeros(0, dtype=np.int64)
         self.classes = np.zeros(0, dtype=np.int64)
@@ -274,13 +264,7 @@ class EpisodicMemory:
         return np.bincount(self.array.labels, minlength=num_labels)[:num_labels]
 
     def rebalance(self, capacity: int, quotas: np.ndarray, rng: np.random.Generator) -> None:
-        """Drops random samples of each class down to its quota and changes the capacity.
-
-        Args:
-            capacity: New number of slots.
-            quotas: Most samples to keep of each label, `(labels,) int64`, in sum at most `capacity`.
-            rng: Draws which ones stay.
-        """
+        """Changes the capacity, and drops random samples of each label down to its quota, `(labels,) int64`."""
         labels = self.array.labels
         order = rng.permutation(len(labels))
         surplus = order[rank_in_class(labels[order]) >= quotas[labels[order]]]
@@ -316,14 +300,9 @@ class EpisodicMemory:
         self.array.write(slots, samples, ids)
 
     def draw_absent(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draws distinct samples from storage that are not held, uniformly within each class.
+        """Draws distinct samples from storage that are not held, one for each of `(n,) int64` labels, uniformly.
 
-        Args:
-            labels: Label wanted for each draw, `(n,) int64`.
-            rng: Draws the ordinals.
-
-        Returns:
-            `(n,) int64` ids; -1 where storage has no further sample of the class.
+        They are `(n,) int64` ids, -1 where storage has no further sample of the class.
         """
         drawn = np.full(len(labels), -1, dtype=np.int64)
         stored = self._stored

@@ -27,7 +27,6 @@ class MemoryConfig:
     swap_ratio: float = 0.0
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
         for name in ("stream_size", "episodic_size"):
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:

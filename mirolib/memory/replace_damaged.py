@@ -15,23 +15,13 @@ from mirolib.memory.storage import Storage
 
 
 def read_all(storage: Storage, ids: np.ndarray, part: str = "train") -> np.ndarray:
-    """Reads samples; in the place of one that is damaged stands the next sound one of its class.
-
-    Args:
-        storage: The store.
-        ids: `(n,) int64`.
-        part: `train` or `validation`.
-
-    Returns:
-        `(n, *sample_shape)`.
+    """Samples `(n, *sample_shape)` by `(n,) int64` ids; for one that is damaged, the next sound one of its class.
 
     Raises:
         StorageError: If a class has no sound sample left.
     """
     samples, sound = storage.read_sound(ids, part)
-    if sound.all():
-        return samples
-    complete = _spread(samples, sound)
+    complete = samples if sound.all() else _spread(samples, sound)
     for place in np.flatnonzero(~sound):
         complete[place] = _next_sound(storage, int(ids[place]), part)
     return complete
@@ -68,15 +58,9 @@ def replaced(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Puts other samples of their classes, drawn at random, in the place of those that could not be read.
 
-    Args:
-        storage: The store.
-        memory: The episodic memory they are reserved in; what is damaged is never drawn for it again.
-        ids: `(n,) int64` ids that were asked for.
-        samples: `(k, *sample_shape)` the sound ones.
-        sound: `(n,) bool` which ones they are.
-
-    Returns:
-        `(m, *sample_shape)` samples and `(n,) int64` ids, of which `m` are not -1: there is no other of the class.
+    Of `(n,) int64` ids reserved in the memory, `(k, *sample_shape)` samples are the `(n,) bool` sound ones; what is
+    damaged is never drawn again. Returned are `(m, *sample_shape)` samples and `(n,) int64` ids, of which `m` are not
+    -1: there is no other of the class.
     """
     if sound.all():
         return samples, ids

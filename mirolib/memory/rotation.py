@@ -26,16 +26,10 @@ RATIOS = ("sqrt", "classes")
 
 
 def replays(name: str, ratio: float | str, old: int = 1, new: int = 1) -> float:
-    """Replayed samples for each new one.
-
-    Args:
-        name: What the parameter is called.
-        ratio: A number from 0 up, or a name from `RATIOS`.
-        old: Old classes.
-        new: Those of the task.
+    """Replayed samples for each new one, of a number from 0 up, or of a name from `RATIOS` and old and new classes.
 
     Raises:
-        InputError: If it is neither.
+        InputError: If the parameter, called `name`, is neither.
     """
     if isinstance(ratio, str) and ratio in RATIOS:
         return math.sqrt(old / new) if ratio == "sqrt" else old / new
@@ -114,7 +108,7 @@ class Rotation:
         append_sound(self._storage, stream, stream.missing())
         ids = stream.array.ids
         places = dict(zip(ids.tolist(), range(len(ids)), strict=True))  # a sample may have moved into a hole
-        queue = [places[id_] for id_ in stream.first(capacity).tolist() if id_ in places]
+        queue = [places[id_] for id_ in stream.order[:capacity].tolist() if id_ in places]
         self.position = Position(np.array(queue, dtype=np.int64), min(capacity, len(stream.order)), now.pack[:0])
 
     @property

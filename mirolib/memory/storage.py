@@ -300,22 +300,27 @@ class Storage:
 
         What is missing or damaged is left out: it is named in the log and kept in `damaged`.
 
-        Args:
-            ids: `(n,) int64`.
-            part: `train` or `validation`.
-
         Returns:
             The sound samples, `(k, *sample_shape)` or, where they are encoded, `(k,)` bytes objects, and which of the
-            ids they are, `(n,) bool`.
+            `(n,) int64` ids they are, `(n,) bool`.
 
         Raises:
             StorageError: If the store is closed.
         """
-        keys = files.keys_of(ids, part)
+        keys, kind = files.keys_of(ids, part), self.fingerprint
         with self._lock:
             rows = self._locate(keys)
-        sound = rows >= 0
-        samples, found, right = self._read(rows[sound])
+            sound = rows >= 0
+            offsets, lengths = self._extents(rows[sound])
+        if (before_read := self.before_read) is not None:  # another thread may take it away
+            before_read(int(lengths.sum()))
+        try:
+            samples, found, right = files.read_records(self._data.fileno(), offsets, lengths, encoded=kind.encoded)
+        except ValueError as error:  # of a file that is closed
+            raise StorageError(f"The store {self.path} can't be read: it is closed; open it anew.") from error
+        self.bytes_read += int(lengths.sum())
+        if not kind.encoded:
+            samples = samples.view(kind.sample_dtype).reshape(len(found), *kind.sample_shape)
         right &= found == keys[sound]
         sound[sound] = right
         for id_ in ids[~sound].tolist():
@@ -341,23 +346,6 @@ class Storage:
                 "missing or damaged. Delete the folder and run again from the data set."
             )
         return samples
-
-    def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The samples of rows, their keys, and which are sound."""
-        with self._lock:
-            offsets, lengths = self._extents(rows)
-        if (before_read := self.before_read) is not None:  # another thread may take it away
-            before_read(int(lengths.sum()))
-        try:
-            samples, keys, sound = files.read_records(
-                self._data.fileno(), offsets, lengths, encoded=self.fingerprint.encoded
-            )
-        except ValueError as error:  # of a file that is closed
-            raise StorageError(f"The store {self.path} can't be read: it is closed; open it anew.") from error
-        self.bytes_read += int(lengths.sum())
-        if not self.fingerprint.encoded:
-            samples = samples.view(self.fingerprint.sample_dtype).reshape(len(rows), *self.fingerprint.sample_shape)
-        return samples, keys, sound
 
     @property
     def size_bytes(self) -> int:

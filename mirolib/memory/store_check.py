@@ -45,11 +45,7 @@ class StoreReport:
 
 
 def verify(path: str | os.PathLike[str], *, progress: bool = True) -> StoreReport:
-    """Checks every row and every record of a store, without changing it.
-
-    Args:
-        path: Folder of the store.
-        progress: Whether to show a progress bar.
+    """Checks every row and every record of the store in a folder, without changing it.
 
     Raises:
         StorageError: If there is no store, it can't be read at all, or a process has it open.
@@ -67,10 +63,7 @@ def verify(path: str | os.PathLike[str], *, progress: bool = True) -> StoreRepor
 
 
 def repair(path: str | os.PathLike[str]) -> int:
-    """Drops what is damaged from a store that no process has open; a run writes anew what it finds missing.
-
-    Returns:
-        How many records are left.
+    """Drops what is damaged from a store and says how many records are left; a run writes anew what it finds missing.
 
     Raises:
         StorageError: If there is no store, it is in use, or can't be written.
@@ -87,11 +80,7 @@ def delete_store(path: Path) -> None:
 
 
 def _examined(data: int, index: int, *, progress: bool) -> tuple[pd.DataFrame, np.ndarray]:
-    """Each record by its row: `part`, `id`, `label`, `ordinal`, whether it is `sound`, and the bytes `kept` if so.
-
-    Returns:
-        That table, and the numbers of the rows that stand for none though they are not free.
-    """
+    """A table of records by row, `kept` being a sound one's bytes; and rows that stand for none, though not free."""
     rows, usable, lost = read_rows(index, data)
     offsets, lengths = rows["offset"].astype(np.int64), rows["length"].astype(np.int64)
     order, sound = np.flatnonzero(usable), np.zeros(len(rows), dtype=bool)
@@ -108,11 +97,7 @@ def _examined(data: int, index: int, *, progress: bool) -> tuple[pd.DataFrame, n
 
 @contextmanager
 def _alone(path: Path, *, may_write: bool = True) -> Iterator[tuple[int, int]]:
-    """Holds a store for this process, with descriptors of its data and its index; where there is none, makes nothing.
-
-    Raises:
-        StorageError: If there is none, or a process has it.
-    """
+    """Holds a store for this process, with descriptors of its data and index; where there is none, makes nothing."""
     with ExitStack() as held:
         try:
             if not (path / FINGERPRINT).is_file():

@@ -110,17 +110,11 @@ def encode(samples: np.ndarray, keys: np.ndarray) -> np.ndarray:
 def read_records(
     data: int, offsets: np.ndarray, lengths: np.ndarray, *, encoded: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reads records.
-
-    Args:
-        data: The descriptor of `data.bin`.
-        offsets: Where each begins, `(n,) int64`.
-        lengths: Bytes of each, header included, `(n,) int64`.
-        encoded: Whether they may differ in length.
+    """Reads records by the descriptor of `data.bin`, their beginnings and lengths, header included, `(n,) int64` each.
 
     Returns:
-        Their samples, `(n, sample_bytes) uint8` or `(n,)` bytes objects, their keys, `(n,) uint64`, and which are whole
-        and match their checksums, `(n,) bool`.
+        Their samples, `(n, sample_bytes) uint8` or, if `encoded`, `(n,)` bytes objects of any length, their keys,
+        `(n,) uint64`, and which are whole and match their checksums, `(n,) bool`.
     """
     size, out, starts = HEADER.itemsize, np.empty(lengths.sum(), dtype=np.uint8), np.cumsum(lengths) - lengths
     whole = _read_pieces(data, out, offsets, lengths)
@@ -149,10 +143,7 @@ def row_checks(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 def read_rows(index: int, data: int, numbers: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, which stand for a record that lies within the data, and which for none though not free, `(n,) bool` each.
 
-    Args:
-        index: The descriptor of `index.bin`.
-        data: That of `data.bin`.
-        numbers: Theirs, `(n,) int64`; all by default.
+    `index` and `data` are descriptors of the files, `numbers` the rows', `(n,) int64`; all by default.
     """
     if numbers is None:
         numbers = np.arange(os.fstat(index).st_size // ROW.itemsize)
@@ -187,15 +178,9 @@ def _runs(starts: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, int, i
 
 
 def _read_pieces(file: int, out: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Reads pieces of a file into `out`, one behind the other, neighbours in one go.
-
-    What is not in RAM is announced before any of it is waited for, so that the medium has all of it in hand.
-
-    Returns:
-        Which could be read whole, `(n,) bool`; the others lie behind the end, or the medium refused them.
-    """
+    """Reads pieces of a file into `out`, one behind the other, neighbours in one go; which are whole, `(n,) bool`."""
     ends, whole, view = np.cumsum(lengths), np.ones(len(lengths), dtype=bool), out.data
-    waiting = []
+    waiting = []  # not in RAM, announced before any of it is waited for: the medium then has all of it in hand
     for start, at, stop in _runs(starts, lengths):
         try:
             got = os.preadv(file, (view[at:stop],), start, _NOWAIT) if _NOWAIT else 0
@@ -210,7 +195,7 @@ def _read_pieces(file: int, out: np.ndarray, starts: np.ndarray, lengths: np.nda
                 got = os.preadv(file, (view[at:stop],), at + ahead)
             except OSError:
                 got = 0
-            if not got:  # go on behind the piece that lies here
+            if not got:  # behind the end, or refused by the medium: go on behind the piece that lies here
                 piece = int(np.searchsorted(ends, at, side="right"))
                 whole[piece], got = False, int(ends[piece]) - at
             at += got

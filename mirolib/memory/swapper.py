@@ -145,21 +145,14 @@ class Swapper:
     """Exchanges a share of the samples trained on for others that storage holds.
 
     Attributes:
-        policy: Which replayed samples make room.
+        policy: Which replayed samples make room; uniform by default.
         counts: Swapping so far.
     """
 
     def __init__(
         self, storage: Storage, lag: int, policy: SwapPolicy | None = None, rng: np.random.Generator | None = None
     ) -> None:
-        """Nothing exchanged yet.
-
-        Args:
-            storage: Where samples come from; those that go are there already.
-            lag: Steps between asking storage for a sample and taking it in, at least 1.
-            policy: Which replayed samples make room; uniform by default.
-            rng: Draws slots and samples.
-        """
+        """Nothing exchanged yet: samples will be taken in `lag` steps, 1 or more, after storage was asked for them."""
         self.policy = policy or UniformSwap()
         self.counts = SwapCounts()
         self._storage, self._lag = storage, lag
@@ -171,33 +164,28 @@ class Swapper:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="miro-swapper")
 
     def swap(self, memory: Tier, trained: np.ndarray, ratio: float) -> np.ndarray:
-        """Commits the exchanges that are due, then asks for those of a batch.
+        """Commits the exchanges that are due, then asks for those of a batch, made of the buffer's slots `trained`.
 
-        Args:
-            memory: The buffer.
-            trained: Its slots that the batch was made of.
-            ratio: Share of the samples trained on that is exchanged over time.
-
-        Returns:
-            The slots that wait for other samples.
+        Over time, `ratio` of these are exchanged. Returned are the slots that wait for other samples.
 
         Raises:
             StorageError: If storage can't be read.
         """
         step = self.counts.steps
-        self._commit(memory, self.due(step))
+        self.settle(memory, step)
         # drawn after the commit: what has just come in is no longer absent, what has just gone is
         slots, unavailable = self._request(memory, step, trained, ratio)
         self.counts += SwapCounts(1, len(trained), len(slots), unavailable)
         return slots
 
-    def settle(self, memory: Tier) -> None:
-        """Commits every exchange under way.
+    def settle(self, memory: Tier, step: float = math.inf) -> None:
+        """Commits the exchanges that are due up to `step`, by default every one under way.
 
         Raises:
             StorageError: If storage can't be read.
         """
-        self._commit(memory, self.due(math.inf))
+        for exchange in self.due(step):
+            memory.take_in(exchange.slots, exchange.ids, *exchange.fetch.result())
 
     @property
     def under_way(self) -> int:
@@ -233,11 +221,6 @@ class Swapper:
             self.request(step, slots[found], ids[found])
         return slots[found], int((~found).sum())
 
-    def _commit(self, memory: Tier, exchanges: Iterator[Exchange]) -> None:
-        """Puts fetched samples into their slots."""
-        for exchange in exchanges:
-            memory.take_in(exchange.slots, exchange.ids, *exchange.fetch.result())
-
     def state(self) -> State:
         """What is owed and under way, the counts, and the generator."""
         return {
@@ -269,11 +252,7 @@ class Swapper:
 
 
 def exchanges(ids: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
-    """What was exchanged, read off a history of the episodic memory.
-
-    Args:
-        ids: `(steps, slots) int64`, the id in each slot after each training step.
-        class_names: Class name at each label.
+    """What was exchanged, read off the ids in the episodic memory after each training step, `(steps, slots) int64`.
 
     Returns:
         One row an exchange: `step`, `slot`, `class`, and the ordinals within the class of the sample that went

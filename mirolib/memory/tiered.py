@@ -116,11 +116,8 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
     def batches(self, batch_size: int, *, replay: bool = True) -> Iterator[Batch]:
         """One epoch over stream buffer and episodic memory, shuffled together.
 
-        The samples are spread evenly over the batches, so that none is much smaller than the others.
-
-        Args:
-            batch_size: Most samples in a batch.
-            replay: False leaves the episodic memory out.
+        The samples are spread evenly over the batches, of `batch_size` at most, so that none is much smaller than the
+        others. Without `replay` the episodic memory is left out.
 
         Raises:
             InputError: If the buffers are resized or flushed before the epoch is over.
@@ -142,13 +139,9 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
     ) -> Iterator[Batch]:
         """One pass over all samples of the task, however few the stream buffer holds, with old ones beside them.
 
-        `swap` must be called with each batch before the next.
-
-        Args:
-            batch_size: Most samples in a batch.
-            replay_ratio: Replayed samples for each new one: a number, or a name from `RATIOS`; 0 leaves them out.
-            begin: Passes done so far, where it goes on within one.
-            end: Where it ends.
+        `swap` must be called with each batch, of `batch_size` at most, before the next. `replay_ratio` is how many
+        samples are replayed for each new one: a number, 0 for none, or a name from `RATIOS`. A part of a pass goes from
+        `begin`, the passes done so far, to `end`.
 
         Raises:
             InputError: If the stream buffer is too small for such batches, or the ratio is none.
@@ -165,10 +158,7 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
     def loader(self, batch_size: int, replay_ratio: float | str = "sqrt", device: str = "cpu") -> Iterator[tuple]:
         """One pass over the task for a training loop of your own, swapping on the way; see `passes`.
 
-        Args:
-            batch_size: Most samples in a batch.
-            replay_ratio: Replayed samples for each new one: a number, or a name from `RATIOS`.
-            device: A PyTorch device; to a GPU, batches go from pinned memory while the processor goes on.
+        `device` is PyTorch's; to a GPU, batches go from pinned memory while the processor goes on.
 
         Yields:
             Raw samples `(n, *sample_shape)` and their labels `(n,) int64`, new and old ones mixed, as tensors.

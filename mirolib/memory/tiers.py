@@ -26,7 +26,6 @@ class Tiers(ABC):
     def __init__(
         self, storage: Storage, config: MemoryConfig, num_classes: int, seed: int, hierarchical: bool, block: int
     ) -> None:
-        """Empty tiers; see `TieredMemory`."""
         self.storage, self.config, self.hierarchical = storage, config, hierarchical
         self._check(config, config.stream_size + config.episodic_size)
         kind = storage.fingerprint.sample_shape, storage.fingerprint.sample_dtype
@@ -120,17 +119,14 @@ class Tiers(ABC):
         self.config = config
 
     def _balance_episodic(self, capacity: int) -> None:
-        """Brings the episodic memory to a capacity, class-balanced over the old classes.
-
-        Classes that have too few samples are filled from the stream buffer (when its task has just ended) and then,
-        in a hierarchical memory, from storage.
-        """
+        """Brings the episodic memory to a capacity, class-balanced over the old classes."""
         memory, buffer = self.episodic_memory, self.stream_buffer.array
         num_labels = len(self._stored)
         flushed = np.where(self._old_classes, np.bincount(buffer.labels, minlength=num_labels), 0)
         quotas = balanced_quotas(capacity, self.reachable(flushed))
         memory.rebalance(capacity, quotas, self._select_rng)
         lacking = quotas - memory.class_counts(num_labels)
+        # classes that have too few are filled from the stream buffer, when its task has just ended, then from storage
         slots = self._select_rng.permutation(np.flatnonzero(flushed[buffer.labels]))
         slots = slots[rank_in_class(buffer.labels[slots]) < lacking[buffer.labels[slots]]]
         for chunk in in_chunks(slots):
@@ -154,12 +150,10 @@ class Tiers(ABC):
             self._balance_episodic(self.config.episodic_size)
 
     def _check(self, config: MemoryConfig, added: int) -> None:
-        """Refuses to swap without a hierarchy, and what both buffers, `added` samples fuller, would not find room for.
-
-        Each may fit alone, and the system gives memory only as slots are filled: too late for a sentence.
-        """
+        """Refuses to swap without a hierarchy, and what both buffers, `added` samples fuller, have no room for."""
         if config.swap_ratio > 0 and not self.hierarchical:
             raise InputError("A single-level memory can't swap; set swap_ratio to 0 or make the memory hierarchical.")
+        # each may fit alone, and the system gives memory only as slots are filled: too late for a sentence
         check_available(added * self.slot_bytes, f"A memory of {config.stream_size} + {config.episodic_size} samples")
 
     @property

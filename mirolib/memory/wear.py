@@ -94,10 +94,7 @@ class WriteMeter:
         return Writes(store_bytes, self._checkpoint_bytes, self._result_bytes, *sent)
 
     def charge(self, medium: str, written: Writes) -> None:
-        """Books what `read` told to a medium, less what was booked before; nothing where its name is empty.
-
-        A ledger that can't be written is only warned of.
-        """
+        """Books what `read` told, less what was booked before, to a medium, if named; only warns where it can't."""
         if not medium:
             return
         try:
@@ -119,13 +116,9 @@ def ledger_path() -> Path:
 
 
 def charge(medium: str, written_bytes: int, capacity_bytes: int, *, begun: bool = False) -> None:
-    """Adds to what a medium has been written, safe beside other processes.
+    """Adds to what a medium has been written, safe beside other processes; `begun` where a run has just begun to write.
 
-    Args:
-        medium: The user's name for it.
-        written_bytes: Bytes to add.
-        capacity_bytes: Its capacity, where none is known yet.
-        begun: Whether a run has just begun to write.
+    The capacity counts where none is known yet.
 
     Raises:
         StorageError: If the ledger can't be written, or is damaged.
@@ -169,10 +162,7 @@ def forget(medium: str) -> None:
 
 
 def wear(medium: str | None = None) -> pd.DataFrame:
-    """What each medium has been written.
-
-    Args:
-        medium: Only this one.
+    """What each medium has been written, or only this one.
 
     Returns:
         A row a medium: `medium`, `capacity_bytes`, `cycles`, `written_bytes`, `runs`, `last`, and `worn`, the share

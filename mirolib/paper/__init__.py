@@ -41,11 +41,8 @@ def usable(state: State) -> bool:
 def fill(preset: str, results: str | os.PathLike[str] | None = None) -> list[State]:
     """Runs the studies of a preset that are not finished, or left a table that can't be read, one after another.
 
-    One that fails doesn't stop the others; what is returned says how far each got.
-
-    Args:
-        preset: See `studies`.
-        results: The folder of all results; see `mirolib.workbench.folder.results_folder`.
+    One that fails doesn't stop the others; what is returned says how far each got. For `preset` see `studies`, for
+    `results` see `mirolib.workbench.folder.results_folder`.
 
     Raises:
         InputError: If there is no such preset.

@@ -25,10 +25,7 @@ _LOG = {"type": "log", "tickformat": "~s", "tickvals": [m * 10**k for k in range
 
 
 def paper_numbers(*figures: str) -> pd.DataFrame:
-    """The paper's numbers that ours are compared with.
-
-    Args:
-        figures: Only those of these figures, such as `5a`; all by default.
+    """The paper's numbers that ours are compared with, of these figures, such as `5a`, or of all.
 
     Returns:
         One row a point: `figure`, `dataset`, `method`, `series`, `x` in `x_unit`, `accuracy_percent`, `how` it is known
@@ -40,14 +37,9 @@ def paper_numbers(*figures: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes.
+    """One set of axes, whose titles have their units, the horizontal one logarithmic if `log`; `line` makes its lines.
 
-    Attributes:
-        title: Whose results these are, on what data.
-        x_title: Title of the horizontal axis, with its unit.
-        lines: What is drawn; `line` makes them.
-        y_title: Title of the vertical axis, with its unit.
-        log: Whether the horizontal axis is logarithmic.
+    Its title says whose results these are, on what data.
     """
 
     title: str

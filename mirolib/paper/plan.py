@@ -98,11 +98,7 @@ class State:
     next_run_id: str
 
     def table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
-        """A table of the finished run.
-
-        Args:
-            name: Its name, such as `runs` for `runs.csv`.
-            columns: Columns it must have; all but names must hold numbers.
+        """A table of the finished run, such as `runs` for `runs.csv`, with columns of which all but names hold numbers.
 
         Raises:
             InputError: If it can't be read, or lacks a column.

@@ -58,10 +58,7 @@ def accuracy_over_energy(runs: pd.DataFrame, by: list[str] | None = None) -> go.
 
 
 def configurations(runs: Mapping[str, Run]) -> go.Figure:
-    """Buffer sizes and swap ratio by task, a line a run.
-
-    Args:
-        runs: Runs by the name they get in the legend, at most six.
+    """Buffer sizes and swap ratio by task, a line a run, of at most six by the name they get in the legend.
 
     Raises:
         InputError: If there are none or too many.

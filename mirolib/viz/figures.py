@@ -35,11 +35,8 @@ _MOST_RUNS, _LONGEST_NAME = 6, 40  # narrower panels have no room for their numb
 def set_theme(name: str) -> None:
     """Sets how plots look from now on, the user's own included: it is plotly's default template.
 
-    Args:
-        name: One of `THEMES`.
-
     Raises:
-        InputError: If there is no such theme.
+        InputError: If it is none of `THEMES`.
     """
     if name not in THEMES:
         raise InputError(f"theme is {name!r}; choose one of {', '.join(THEMES)}.")
@@ -60,13 +57,7 @@ _register("auto")  # not as plotly's default: importing the library leaves the u
 
 
 def figure(title: str, x: str = "", y: str = "") -> go.Figure:
-    """An empty figure in the house style.
-
-    Args:
-        title: What it shows.
-        x: Title of the horizontal axis, with its unit.
-        y: Title of the vertical axis, with its unit.
-    """
+    """An empty figure in the house style; `x` and `y` are the titles of its axes, with their units."""
     return go.Figure(layout={"template": _TEMPLATE, "title": title, "xaxis": {"title": x}, "yaxis": {"title": y}})
 
 
@@ -93,8 +84,7 @@ def panels(names: Sequence[object], title: str) -> go.Figure:
 def accuracy_matrix(runs: Run | Mapping[str, Run]) -> go.Figure:
     """Test accuracy on each task after each task, in percent; a column that pales downwards is forgotten.
 
-    Args:
-        runs: A run, or at most six by the name of their panel.
+    It shows a run, or at most six by the name of their panel.
 
     Raises:
         InputError: If there are none or too many.
@@ -115,11 +105,7 @@ def accuracy_matrix(runs: Run | Mapping[str, Run]) -> go.Figure:
 
 
 def accuracy_by_task(results: Mapping[str, Run]) -> go.Figure:
-    """Average test accuracy over the tasks so far, a line a run.
-
-    Args:
-        results: Runs by the name they get in the legend.
-    """
+    """Average test accuracy over the tasks so far, a line a run, by the name it gets in the legend."""
     plot = figure("Accuracy on everything learnt so far", "tasks learnt", "average test accuracy, %")
     for name, run in results.items():
         x, y = run.tasks["task"] + 1, 100 * run.tasks["average_accuracy"]
@@ -162,12 +148,7 @@ def memory_fill(memory: TieredMemory, class_names: Sequence[str]) -> go.Figure:
 
 
 def slot_history(ids: np.ndarray, buffer: str = "episodic memory") -> go.Figure:
-    """How often each slot of a buffer has got another sample from storage, step by step.
-
-    Args:
-        ids: `(steps, slots) int64`, the id in each slot after each training step.
-        buffer: Which one it is.
-    """
+    """How often each slot of a buffer has got another sample, by its id after each step, `(steps, slots) int64`."""
     exchanged = np.cumsum(np.diff(ids, axis=0, prepend=ids[:1]) != 0, axis=0)
     plot = figure(f"Exchanges with storage so far, by slot of the {buffer}", "slot", "training step")
     plot.add_heatmap(z=exchanged, colorscale="Viridis", colorbar={"title": "exchanges"})
@@ -198,11 +179,7 @@ def accuracy_against(table: pd.DataFrame, x: str, x_title: str, line: str, *, lo
 
 
 def trials(table: pd.DataFrame) -> go.Figure:
-    """Ranked candidates, a panel a task: accuracy against cost, the cutline, what was chosen.
-
-    Args:
-        table: `Run.trials` or `trials.csv`, or some tasks of it.
-    """
+    """Candidates of `Run.trials`, or of some tasks of it, a panel each: accuracy and cost, cutline, what was chosen."""
     # a profiler that needs a past gives the first task's candidates no accuracy
     tasks = {int(rows["task"].iloc[0]): rows for _, rows in table.groupby("task") if rows["accuracy"].notna().any()}
     columns = min(3, len(tasks))

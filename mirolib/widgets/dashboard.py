@@ -92,13 +92,9 @@ class Dashboard:
             self._view.say(str(error), error=True)
 
     def run(self, *, run_id: str = "") -> Run:
-        """Trains in the cell, the dashboard drawn meanwhile.
+        """Trains in the cell, the dashboard drawn meanwhile; the run has the name `run_id`, by default a new one.
 
-        Args:
-            run_id: Name of the run; by default a new one.
-
-        Returns:
-            The run; after an interrupt what its finished tasks left, if any had finished.
+        It is returned, after an interrupt what its finished tasks left, if any had finished.
 
         Raises:
             InputError: If a setting can't be.

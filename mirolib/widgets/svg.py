@@ -21,17 +21,10 @@ _Place = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart.
+    """A line of a chart: `(n,)` values over rising positions, NaN leaving a gap; without a name it has no legend.
 
-    Attributes:
-        name: Its name in the legend; empty for none.
-        x: `(n,)` positions, rising.
-        y: `(n,)` values; NaN leaves a gap.
-        colour: As CSS writes it.
-        step: Whether a value holds until the next.
-        dash: Lengths of dashes and gaps, as SVG writes them; empty for a solid line.
-        width: In pixels.
-        markers: Whether each point gets a dot.
+    In a `step` a value holds until the next, `dash` is lengths of dashes and gaps as SVG writes them, the width is in
+    pixels, and with `markers` each point gets a dot.
     """
 
     name: str

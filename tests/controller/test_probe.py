@@ -27,7 +27,7 @@ def test_the_probe_is_ridge_regression_on_the_samples_that_training_sees(make_me
     expected = []
     for c in candidates:
         replayed = old[: round(seen[c.episodic_size])]
-        ids = np.concatenate([memory.stream_buffer.first(c.stream_size), replayed])
+        ids = np.concatenate([memory.stream_buffer.order[: c.stream_size], replayed])
         weights = np.repeat([1.0, c.episodic_size / seen[c.episodic_size]], [c.stream_size, len(replayed)])
         features = (one.features(memory.storage.read(ids)).double().numpy() - mean)[:, used] / deviation[used]
         features = np.column_stack([features, np.ones(len(ids))])

@@ -75,7 +75,7 @@ def test_larger_buffers_pass_over_damage(make_memory):
     check(memory)
     for array in arrays:
         assert len(array) == 20 and not (set(array.ids.tolist()) - held) & gone and is_even(array.ids)
-    assert set(memory.stream_buffer.first(20).tolist()) == set(memory.stream_buffer.array.ids.tolist())
+    assert set(memory.stream_buffer.order[:20].tolist()) == set(memory.stream_buffer.array.ids.tolist())
 
 
 def test_a_class_without_a_sound_sample_is_named(make_memory):

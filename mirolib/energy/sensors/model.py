@@ -7,7 +7,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from mirolib.base.errors import InputError
 from mirolib.base.files import read_bounded, write_atomic
 from mirolib.base.state import loaded
 from mirolib.energy.counter import CounterSource
-from mirolib.energy.sensors.boards import model_name
+from mirolib.energy.sensors.boards import file_text, model_name
 from mirolib.energy.source import Availability, Measurement
 
 FORMAT = 1
@@ -53,13 +52,10 @@ class Load:
 
 
 class LoadMeter:
-    """Reads the running totals of Linux, and adds up the load of a Jetson's graphics unit between two calls.
-
-    Attributes:
-        gpu_load: File with the graphics unit's load in tenths of a percent; None if there is none.
-    """
+    """Reads the running totals of Linux, and adds up the load of a Jetson's graphics unit between two calls."""
 
     def __init__(self) -> None:
+        # with the graphics unit's load in tenths of a percent; None if there is none
         files = [Path("/sys/devices/gpu.0/load"), *Path("/sys/devices/platform").glob("*gpu*/load")]
         self.gpu_load = next((file for file in files if file.exists()), None)
         self._gpu_s, self._last_s = 0.0, time.monotonic()
@@ -84,19 +80,15 @@ def machine_name() -> str:
     """What machine this is: a board's model, or the processor's name and number of cores."""
     if model := model_name():
         return model
-    name = platform.processor() or platform.machine()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} cores"
+    lines = file_text(Path("/proc/cpuinfo")).splitlines()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return f"{next(names, platform.processor() or platform.machine())}, {os.cpu_count()} cores"
 
 
 def power_mode() -> str:
     """The power mode in force: that of a Jetson's nvpmodel, or the processor's frequency governor; may be unknown."""
-    for file in ("/var/lib/nvpmodel/status", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"):
-        with suppress(OSError):
-            return Path(file).read_text().strip()
-    return "unknown"
+    files = Path("/var/lib/nvpmodel/status"), Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return next(filter(None, map(file_text, files)), "unknown")
 
 
 # Memory traffic has no counter that anyone may read; work that is bound by memory is among the calibration's points, so

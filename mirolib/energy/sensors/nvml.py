@@ -38,11 +38,9 @@ class NvmlSource(CounterSource):
     update_s, unit_j = 0.1, 1e-3  # the slowest cards' step
 
     def __init__(self, devices: Sequence[int] | None = None) -> None:
-        """Looks for cards; whatever goes wrong is told by `probe`.
+        """Looks for cards by their indices, as `nvidia-smi` shows them; whatever goes wrong is told by `probe`.
 
-        Args:
-            devices: Indices of cards as `nvidia-smi` shows them; by default those that CUDA_VISIBLE_DEVICES names, or
-                all if it is not set.
+        By default they are those that CUDA_VISIBLE_DEVICES names, or all if it is not set.
         """
         super().__init__()
         self.answers = False
