@@ -17,7 +17,7 @@ from mirolib.data.arrays import arranged, checked
 from mirolib.learning.augment import Transform
 from mirolib.learning.models import evaluating, features_of
 
-EVALUATION_BATCH = 512
+FORWARD_BATCH = 512
 """Samples in a forward pass without training, which bounds its memory, however many are given."""
 
 
@@ -86,14 +86,15 @@ def features_in_batches(
     The model is left as it was, the statistics of its normalisation layers included.
     """
     with evaluating(backbone):
-        parts = np.array_split(samples, max(1, -(-len(samples) // EVALUATION_BATCH)))
+        parts = np.array_split(samples, max(1, -(-len(samples) // FORWARD_BATCH)))
         inputs = (transform.evaluate(part).contiguous(memory_format=layout) for part in parts)
         return torch.cat([features_of(backbone, part) for part in inputs])
 
 
-def layout_of(model: nn.Module) -> torch.memory_format:
-    """The memory layout of a model of the library's: channels last, which trains convolutions faster, if it has any."""
-    convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+def layout_of(model: nn.Module, name: str) -> torch.memory_format:
+    """The memory layout for a model: channels last, which trains convolutions faster, if it has any."""
+    # one of the user's own, which has no name, may count on what PyTorch does by itself
+    convolves = name and any(isinstance(module, nn.Conv2d) for module in model.modules())
     return torch.channels_last if convolves else torch.contiguous_format
 
 

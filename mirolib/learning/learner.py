@@ -20,16 +20,9 @@ from mirolib.base.state import State, loaded
 from mirolib.data import DatasetSpec, Preset, Samples
 from mirolib.data.stream import Task
 from mirolib.learning.augment import Transform
-from mirolib.learning.inputs import (
-    EVALUATION_BATCH,
-    Tally as Tally,
-    features_in_batches,
-    layout_of,
-    taken,
-    usable_device,
-)
+from mirolib.learning.inputs import FORWARD_BATCH, Tally as Tally, features_in_batches, layout_of, taken, usable_device
 from mirolib.learning.losses import LOSSES as LOSSES, binary_cross_entropy as binary_cross_entropy
-from mirolib.learning.models import ExpandingHead, build_model, feature_dim, features_of, norms_held, norms_of
+from mirolib.learning.models import ExpandingHead, build_model, feature_dim, features_of, held, norms_of
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.tiered import Batch, TieredMemory
 
@@ -153,11 +146,10 @@ class Learner:
         self.device = usable_device(device)
         self.epochs, self.batch_size, self.round_steps = settings.epochs, settings.batch_size, round_steps
         children = np.random.SeedSequence([seed, 3]).generate_state(3).tolist()
-        self.model_name = "" if model is not None else settings.model
-        self.layout = torch.contiguous_format  # on which a model of the user's own may count
+        self.model_name = settings.model if model is None else ""
         if model is None:
             model = build_model(settings.model, spec.sample_shape, children[0])
-            self.layout = layout_of(model)
+        self.layout = layout_of(model, self.model_name)
         self.head = ExpandingHead(feature_dim(model, spec.sample_shape)).to(self.device)
         self.backbone = model.to(self.device).to(memory_format=self.layout)
         self._first = [weight.detach().clone() for weight in self.backbone.parameters() if settings.warm_start < 1]
@@ -196,10 +188,7 @@ class Learner:
         """Adds the classes of a task to the head and starts optimiser and schedule anew (as the paper's code does).
 
         From the second task on, the backbone goes back towards its first weights as far as `warm_start` says.
-
-        Args:
-            classes: Their labels in the stream.
-            dataset_labels: Their labels in the data set, in which `predict` answers; by default the same.
+        `dataset_labels` are the classes in the data set, in which `predict` answers; by default the same.
         """
         # since output j of the head stands for label j
         assert classes[0] == self.num_classes, "classes must arrive in the order of their labels"
@@ -296,14 +285,10 @@ class Learner:
         return self.head(features_of(self.backbone, inputs.contiguous(memory_format=self.layout)))
 
     def step(self, batch: Batch) -> Tensor:
-        """One training step on a batch.
-
-        Returns:
-            The loss, a scalar tensor on the device (left there so that a GPU need not be waited for).
-        """
+        """One training step on a batch; its loss, a scalar left on the device, so that a GPU need not be waited for."""
         labels = torch.from_numpy(batch.labels).to(self.device)
         inputs = self._transform.train(batch.samples).contiguous(memory_format=self.layout)
-        with norms_held(self.backbone, len(labels) == 1):  # a lone sample has no deviation
+        with held(*(norms_of(self.backbone) if len(labels) == 1 else [])):  # a lone sample has no deviation
             loss = self.method.step_loss(self, inputs, self.logits(inputs), labels)
         self._optimizer.zero_grad(set_to_none=True)  # frees them, where zeros would be written and added to
         loss.backward()
@@ -339,10 +324,7 @@ class Learner:
         return self.classify(self.features(samples)).argmax(dim=1).cpu().numpy()
 
     def predict(self, samples: Any) -> np.ndarray:
-        """Predicted label in the data set, `(n,) int64`; the model is left as it was.
-
-        Args:
-            samples: Raw ones of the data set's shape and type, or laid out as the user's own are; see `taken`.
+        """Predicted label in the data set, `(n,) int64`, of raw samples as `taken` has them.
 
         Raises:
             InputError: If they are others, or the learner knows no class yet.
@@ -353,7 +335,7 @@ class Learner:
 
     def accuracy(self, samples: Samples) -> float:
         """Share of samples of a stream, in [0, 1], whose label is predicted among all classes seen so far."""
-        chunks = samples.chunks(8 * EVALUATION_BATCH)  # what is read at once: a test set need not fit RAM
+        chunks = samples.chunks(8 * FORWARD_BATCH)  # what is read at once: a test set need not fit RAM
         right = sum(int((self.stream_labels(samples.read(part)) == samples.labels[part]).sum()) for part in chunks)
         return right / len(samples)
 
@@ -363,18 +345,14 @@ def train_epoch(
 ) -> float:
     """One pass over the task, or over stream buffer and episodic memory, exchanging samples with storage on the way.
 
-    Args:
-        learner: What is trained.
-        memory: What it is trained on.
-        stop: Asked after each step; true ends it there.
-        end: Epochs of the task that are done then; one more by default.
+    It ends where `stop`, asked after each step, says so, or `end` epochs of the task are done, by default one more.
 
     Returns:
         The mean training loss over its samples.
     """
-    learner.method.begin_epoch(learner, memory)
-    total, samples, done = torch.zeros((), device=learner.device), 0, 0
     method, settings = learner.method, learner.settings
+    method.begin_epoch(learner, memory)
+    total, samples, done = torch.zeros((), device=learner.device), 0, 0
     end = learner.epochs_done + 1 if end is None else end
     if settings.epoch_of == "task":
         whole = len(memory.stream_buffer.order)

@@ -26,13 +26,10 @@ class ExpandingHead(nn.Module):
         self.bias = nn.Parameter(torch.empty(0))
 
     def grow(self, classes: int, generator: torch.Generator) -> None:
-        """Adds classes; the weights of those already there stay as they are.
+        """Adds so many classes; the weights of those already there stay as they are.
 
-        New rows are drawn like those of `torch.nn.Linear`, uniform within ±1/√d.
-
-        Args:
-            classes: How many to add.
-            generator: Draws the new weights (on the CPU, so that they are the same on every device).
+        New rows are drawn like those of `torch.nn.Linear`, uniform within ±1/√d, on the CPU, so that they are the same
+        on every device.
         """
         rows = (torch.rand(classes, self.feature_dim + 1, generator=generator) * 2 - 1) * self.feature_dim**-0.5
         rows = rows.to(self.weight)  # its device and type
@@ -152,13 +149,9 @@ _FOR_IMAGES = frozenset(MODELS) - {"linear", "mlp", "mlp-bn"}
 
 
 def build_model(name: str, sample_shape: tuple[int, ...], seed: int) -> nn.Module:
-    """Builds a backbone with weights drawn from `seed`; PyTorch's global generator is left as it was.
+    """Builds a backbone of `MODELS` with weights drawn from `seed`; PyTorch's global generator is left as it was.
 
-    Args:
-        name: A name from `MODELS`.
-        sample_shape: Shape of one sample, `(channels, height, width)` for the convolutional ones, `(1, time, sensors)`
-            for `cnn1d`.
-        seed: Seed of the weights.
+    A sample is `(channels, height, width)` for the convolutional ones, `(1, time, sensors)` for `cnn1d`.
 
     Raises:
         InputError: If no model has that name, or the model needs images or sensor windows and the samples are none.
@@ -177,34 +170,28 @@ def build_model(name: str, sample_shape: tuple[int, ...], seed: int) -> nn.Modul
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients for a while; the model is left as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+def held(*parts: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; the parts of a model are left as they were."""
+    modes = [(module, module.training) for part in parts for module in part.modules()]
+    for part in parts:
+        part.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for module, training in modes:  # one by one, since a user's own model may keep some parts frozen
             module.training = training
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients for a while; the model is left as it was."""
+    with held(model), torch.no_grad():
+        yield
+
+
 def norms_of(model: nn.Module) -> list[nn.Module]:
     """The layers that normalise over a batch in training."""
     return [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training]
-
-
-@contextmanager
-def norms_held(model: nn.Module, held: bool) -> Iterator[None]:
-    """Holds normalisation layers for a while to the statistics they have, where that is asked for."""
-    norms = norms_of(model) if held else []
-    for one in norms:
-        one.eval()
-    try:
-        yield
-    finally:
-        for one in norms:
-            one.train()
 
 
 def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:

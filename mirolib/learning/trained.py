@@ -71,7 +71,7 @@ class TrainedModel:
     def __init__(self, facts: _Facts, backbone: nn.Module, classifier: nn.Module) -> None:
         """Of its parts; see `of` and `load_model`."""
         self._facts, self.spec, self.class_names = facts, facts.spec(), facts.class_names
-        self._layout = layout_of(backbone) if facts.model else torch.contiguous_format
+        self._layout = layout_of(backbone, facts.model)
         self.backbone = backbone.to(_CPU).to(memory_format=self._layout).eval()
         self.classifier = classifier.to(_CPU).eval()
         self._transform = Transform(self.spec, _CPU, 0)

@@ -32,8 +32,9 @@ _NUMBERS = {
     "energy": ("task", "start_s", "duration_s", "energy_j", "coverage", "visits", "forward_visits"),
     "events": ("task", "epoch", "stream_size", "episodic_size", "swap_ratio"),
     "trials": ("task", "stream_size", "episodic_size", "accuracy", "cost"),
+    "trace": ("time_s", "power_w"),
 }
-_TEXTS = {"energy": ("window", "kind", "scope"), "events": ("reason",), "tasks": ("classes",)}
+_TEXTS = {"energy": ("window", "kind", "scope"), "events": ("reason",), "tasks": ("classes",), "trace": ("rail",)}
 _MOST_BYTES = 1 << 34  # of a model's file: four thousand million weights
 _OPTIONAL = ("events", "trials")  # a fixed controller has none
 
@@ -133,9 +134,8 @@ class Run:
     def epochs(self) -> pd.DataFrame:
         """One row an epoch, or a round of a long one: sizes, loss, swaps and stall time."""
         table = self.tables["swaps"]
-        return (
-            table if "epochs_done" in table else table.assign(epochs_done=table["epoch"] + 1.0)
-        )  # of a former version
+        # a former version did not say
+        return table if "epochs_done" in table else table.assign(epochs_done=table["epoch"] + 1.0)
 
     @property
     def energy(self) -> pd.DataFrame:
@@ -164,11 +164,7 @@ class Run:
 
 
 def load_runs(results: str | os.PathLike[str] | None = None, notebook: str = "*") -> pd.DataFrame:
-    """All runs under the results folder, oldest first.
-
-    Args:
-        results: The folder of all results; see `results_folder`.
-        notebook: Only runs of this notebook or study.
+    """All runs under the results folder (see `results_folder`), or those of one notebook or study, oldest first.
 
     Returns:
         One row a run: `notebook`, `run_id`, `status`, `path`, its parameters and its summary. The status is
