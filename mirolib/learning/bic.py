@@ -39,11 +39,7 @@ logger = logging.getLogger(__name__)
 class BiasLayer:
     """The bias correction layer (Eq. 4): `alpha * o + beta` for the newest classes, the other logits as they are.
 
-    Attributes:
-        first: The first of those classes.
-        last: One past the last of them.
-        alpha: Factor.
-        beta: Offset.
+    Those classes go from `first` to one before `last`.
     """
 
     first: int
@@ -71,10 +67,8 @@ _Layers = tuple[BiasLayer, ...]
 def distillation_loss(logits: Tensor, old_logits: Tensor, temperature: float = 2.0) -> Tensor:
     """Cross-entropy between the softened softmaxes of two models over the old classes, mean over samples (Eq. 1).
 
-    Args:
-        logits: Of the model in training, `(n, classes)`; those of new classes play no part.
-        old_logits: Of the old model, bias-corrected, `(n, old_classes)`.
-        temperature: What both are divided by.
+    Of the logits `(n, classes)` in training those of new classes play no part; the old model's, `(n, old_classes)`, are
+    bias-corrected.
     """
     targets = functional.softmax(old_logits / temperature, dim=1)
     found = functional.log_softmax(logits[:, : old_logits.shape[1]] / temperature, dim=1)

@@ -23,12 +23,7 @@ FORWARD_BATCH = 512
 
 @dataclass
 class Tally:
-    """Samples that went through a model so far; a learner and its clones count together.
-
-    Attributes:
-        visits: Through a training step.
-        forward_visits: Through a forward pass alone.
-    """
+    """Samples that went through a training step, or a forward pass alone, so far; a learner's clones count with it."""
 
     visits: int = 0
     forward_visits: int = 0
@@ -85,7 +80,7 @@ def features_in_batches(
 
     The model is left as it was, the statistics of its normalisation layers included.
     """
-    with evaluating(backbone):
+    with evaluating(backbone), torch.no_grad():
         parts = np.array_split(samples, max(1, -(-len(samples) // FORWARD_BATCH)))
         inputs = (transform.evaluate(part).contiguous(memory_format=layout) for part in parts)
         return torch.cat([features_of(backbone, part) for part in inputs])

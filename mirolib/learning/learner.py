@@ -22,7 +22,7 @@ from mirolib.data.stream import Task
 from mirolib.learning.augment import Transform
 from mirolib.learning.inputs import FORWARD_BATCH, Tally as Tally, features_in_batches, layout_of, taken, usable_device
 from mirolib.learning.losses import LOSSES as LOSSES, binary_cross_entropy as binary_cross_entropy
-from mirolib.learning.models import ExpandingHead, build_model, feature_dim, features_of, held, norms_of
+from mirolib.learning.models import ExpandingHead, build_model, evaluating, feature_dim, features_of, norms_of
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.tiered import Batch, TieredMemory
 
@@ -55,13 +55,8 @@ class Method(ABC):
     def step_loss(self, learner: Learner, inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of a training step, for a method that looks at more than logits and labels.
 
-        What it sends through a model of its own it adds to `learner.tally`.
-
-        Args:
-            learner: What is trained.
-            inputs: Augmented, normalised samples `(n, *sample_shape)` on the device.
-            logits: Theirs, `(n, classes)`, not corrected.
-            labels: Theirs, `(n,) int64`.
+        Inputs are augmented, normalised samples `(n, *sample_shape)` on the device, with their logits `(n, classes)`,
+        not corrected, and labels `(n,) int64`. What it sends through a model of its own it adds to `learner.tally`.
         """
         return self.loss(logits, labels)
 
@@ -109,9 +104,7 @@ class Finetuning(ExperienceReplay):
 class Learner:
     """Trains and evaluates a model whose head grows with each task, on one device.
 
-    Attributes:
-        dataset_labels: The data set's label at each output of the head.
-        model_name: The model's name in `MODELS`; empty for one of the user's own.
+    `dataset_labels` has the data set's label at each output of the head; `model_name` is that in `MODELS`, or empty.
     """
 
     def __init__(
@@ -127,14 +120,9 @@ class Learner:
     ) -> None:
         """A learner that knows no class yet.
 
-        Args:
-            spec: The data set: shape, normalisation, augmentation.
-            settings: Epochs, batch size and optimiser; its model is built unless `model` is given.
-            model: A backbone of the user's own, `(n, *sample_shape) float32` to features `(n, d)`.
-            method: The continual-learning method; experience replay by default.
-            device: A PyTorch device, such as `cpu` or `cuda:0`.
-            seed: Seed of the weights and of the augmentation.
-            round_steps: Most steps of a round: a longer epoch of the task is parted.
+        The preset's model is built unless a backbone of the user's own is given, `(n, *sample_shape) float32` to
+        features `(n, d)`; the method is experience replay by default, the device one of PyTorch's, such as `cuda:0`.
+        Weights and augmentation are drawn from `seed`. An epoch of the task of more than `round_steps` is parted.
 
         Raises:
             InputError: If the device can't be used, the model is unknown or its output is no feature vector.
@@ -253,12 +241,9 @@ class Learner:
             raise InputError("its first weights have other shapes")
         self._first = [first.to(self.device) for first in state["first"]]
         self.backbone.load_state_dict(state["backbone"])
-        head, classes = ExpandingHead(self.head.feature_dim).to(self.device), len(self.dataset_labels)
-        if state["head"]["weight"].shape != (classes, head.feature_dim):
-            raise InputError(f"its head has not {classes} rows of {head.feature_dim}")
-        head.grow(classes, torch.Generator())
-        head.load_state_dict(state["head"])
-        self.head = head
+        self.head = ExpandingHead(self.head.feature_dim).to(self.device)
+        self.head.grow(len(self.dataset_labels), torch.Generator())
+        self.head.load_state_dict(state["head"])
         self._restart()  # for parameters that have just been replaced
         optimizer = state["optimizer"]
         numbered = {int(number): values for number, values in optimizer["state"].items()}  # JSON has text for keys
@@ -275,7 +260,7 @@ class Learner:
         """
         other = copy.copy(self)
         other.backbone, other.head, other.method = copy.deepcopy((self.backbone, self.head, self.method))
-        other._transform = self._transform.with_seed(seed)
+        other._transform = Transform(self.spec, self.device, seed)
         other._head_generator = torch.Generator().manual_seed(seed)
         other._restart()  # the old optimiser moves this one's weights
         return other
@@ -288,7 +273,7 @@ class Learner:
         """One training step on a batch; its loss, a scalar left on the device, so that a GPU need not be waited for."""
         labels = torch.from_numpy(batch.labels).to(self.device)
         inputs = self._transform.train(batch.samples).contiguous(memory_format=self.layout)
-        with held(*(norms_of(self.backbone) if len(labels) == 1 else [])):  # a lone sample has no deviation
+        with evaluating(*(norms_of(self.backbone) if len(labels) == 1 else [])):  # a lone sample has no deviation
             loss = self.method.step_loss(self, inputs, self.logits(inputs), labels)
         self._optimizer.zero_grad(set_to_none=True)  # frees them, where zeros would be written and added to
         loss.backward()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mirolib.base.errors import InputError
+from mirolib.base.errors import InputError, brief
 
 
 class ExpandingHead(nn.Module):
@@ -170,8 +170,8 @@ def build_model(name: str, sample_shape: tuple[int, ...], seed: int) -> nn.Modul
 
 
 @contextmanager
-def held(*parts: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; the parts of a model are left as they were."""
+def evaluating(*parts: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; a model, or parts of one, are left as they were."""
     modes = [(module, module.training) for part in parts for module in part.modules()]
     for part in parts:
         part.eval()
@@ -180,13 +180,6 @@ def held(*parts: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:  # one by one, since a user's own model may keep some parts frozen
             module.training = training
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients for a while; the model is left as it was."""
-    with held(model), torch.no_grad():
-        yield
 
 
 def norms_of(model: nn.Module) -> list[nn.Module]:
@@ -203,7 +196,7 @@ def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
     if not isinstance(backbone, nn.Module):
         raise InputError(f"The model is {backbone!r:.99}; give a torch.nn.Module, whose weights can be trained.")
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    with evaluating(backbone):
+    with evaluating(backbone), torch.no_grad():
         return features_of(backbone, torch.zeros(2, *sample_shape, device=device)).shape[1]
 
 
@@ -216,13 +209,11 @@ def features_of(backbone: nn.Module, inputs: Tensor) -> Tensor:
     shape = tuple(inputs.shape)
     try:
         features = backbone(inputs)
-    except MemoryError:
-        raise
     except Exception as error:  # of any kind: the model may be the user's own
-        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+        if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
             raise
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"The model can't take inputs of shape {shape}: {said:.300}") from error
+        said = f"{type(error).__name__}: {brief(error)}"
+        raise InputError(f"The model can't take inputs of shape {shape}: {said}") from error
     if not isinstance(features, Tensor):
         raise InputError(f"The model must return a tensor of features (n, d) but returns {type(features).__name__}.")
     if features.ndim != 2 or len(features) != len(inputs):

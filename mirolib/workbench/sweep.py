@@ -48,12 +48,9 @@ _RESULT = ("final_accuracy", "average_incremental_accuracy", "learning_work", "l
 
 @dataclass(frozen=True, repr=False)
 class Sweep:
-    """A sweep as its runs stand now.
+    """A sweep as its runs stand now: its plan, its folder, and a row a run in the plan's order.
 
-    Attributes:
-        plan: What it runs.
-        path: Its folder.
-        runs: One row a run, as `load_runs` gives it, in the order of the plan; what has not begun is `not started`.
+    Rows are those of `load_runs`; what has not begun is `not started`.
     """
 
     plan: SweepPlan
