@@ -78,11 +78,8 @@ def distillation_loss(logits: Tensor, old_logits: Tensor, temperature: float = 2
 def fit_bias_layer(logits: Tensor, labels: Tensor, first: int, pull: float = 1.0) -> BiasLayer:
     """The bias layer of least mean softmax cross-entropy on held-out samples (Eq. 5).
 
-    Args:
-        logits: Uncorrected, `(n, classes)`.
-        labels: `(n,) int64`.
-        first: The first new class; the new ones are the last of all.
-        pull: Weight of `((alpha - 1)² + beta²) / 2` beside the samples, each of weight 1; 0 for none.
+    They are given by uncorrected logits `(n, classes)`, the new classes from `first` on, and labels `(n,) int64`; each
+    weighs 1, and `((alpha - 1)² + beta²) / 2` beside them `pull`.
     """
     identity = torch.tensor([1.0, 0.0], dtype=torch.float64)
     # doubles on the processor: the tolerances below are out of reach of float32, and MPS has no doubles

@@ -62,10 +62,8 @@ class _Facts:
 class TrainedModel:
     """What a learner has learnt, to predict with: on the processor, apart from the learner.
 
-    Attributes:
-        class_names: Name of each class in the order of the outputs.
-        backbone: Normalised samples `(n, *sample_shape)` to features `(n, d)`.
-        classifier: Features to scores `(n, classes)`, the method's own corrections included.
+    The backbone leads from normalised samples `(n, *sample_shape)` to features `(n, d)`, the classifier from these to
+    scores `(n, classes)` in the order of the class names, the method's own corrections included.
     """
 
     def __init__(self, facts: _Facts, backbone: nn.Module, classifier: nn.Module) -> None:

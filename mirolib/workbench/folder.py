@@ -83,10 +83,7 @@ def new_run_id(seed: int = 0) -> str:
 
 
 def claim(path: Path, *, resume: bool) -> dict[str, Any]:
-    """Sees to it that a folder, which the caller owns, holds no run, or one that was stopped and can be taken up again.
-
-    Returns:
-        What the `run.json` of the stopped run says; nothing for a new one.
+    """What the `run.json` in a folder, which the caller owns, says of a run that can be taken up again; {} if it's new.
 
     Raises:
         InputError: If a run lies there and is not to be resumed, or can't be: damaged, of another format, or finished.
