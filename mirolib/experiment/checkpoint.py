@@ -11,6 +11,7 @@ import json
 import logging
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,11 @@ _NAME = re.compile(r"(\d{6,})-([0-9a-f]{32})\.safetensors")
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of a run in a folder, of which the last two are kept."""
+    """The checkpoints of a run in a folder, which need not exist yet; the last two are kept."""
 
-    def __init__(self, folder: Path) -> None:
-        """Those in `folder`, which need not exist yet."""
-        self.folder = folder
+    folder: Path
 
     def files(self) -> list[Path]:
         """The checkpoints there are, the newest first."""
@@ -110,13 +110,18 @@ def decoded(content: bytes) -> State:
     Raises:
         InputError: If the content is no such file, or of another format.
     """
+
+    def with_tensors(value: State) -> Any:
+        if value.keys() == {"tensor"}:
+            return tensors[value["tensor"]]
+        return tensors[value["array"]].numpy() if value.keys() == {"array"} else value
+
     try:
-        tensors = load(content)
-        size = int.from_bytes(content[:8], "little")
-        plain = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])
-        if (written := plain["format"]) == CHECKPOINT_FORMAT:
-            return _with_tensors(plain, tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        tensors, size = load(content), int.from_bytes(content[:8], "little")
+        state = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"], object_hook=with_tensors)
+        if (written := state["format"]) == CHECKPOINT_FORMAT:
+            return state
+    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(f"This is no checkpoint of a run: {type(error).__name__}: {error}.") from error
     raise InputError(
         f"The checkpoint has format {written}; this version reads {CHECKPOINT_FORMAT}. Go on with the version that "
@@ -139,16 +144,4 @@ def _without_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return {str(key): _without_tensors(entry, tensors) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_without_tensors(entry, tensors) for entry in value]
-    return value
-
-
-def _with_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    if isinstance(value, dict):
-        if value.keys() == {"tensor"}:
-            return tensors[value["tensor"]]
-        if value.keys() == {"array"}:
-            return tensors[value["array"]].numpy()
-        return {key: _with_tensors(entry, tensors) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_with_tensors(entry, tensors) for entry in value]
     return value

@@ -11,15 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mirolib.controller import (
-    SELECTORS,
-    Controller,
-    FixedController,
-    MiroController,
-    RandomController,
-    WholeBudgetController,
-)
+from mirolib.controller import Controller, FixedController, MiroController, RandomController, WholeBudgetController
 from mirolib.controller.resources import ResourceMonitor
+from mirolib.controller.selectors import SELECTORS
 from mirolib.data import Dataset, Preset, load_dataset, locate
 from mirolib.data.stream import TaskStream
 from mirolib.energy import EnergyMeter, Kind, TraceSource, choose, named
@@ -50,15 +44,7 @@ _IDLE_S = 2.0  # long enough for a sensor that averages over half a second
 class Experiment:
     """The parts of a run, ready to go: `run` them, or close the memory.
 
-    Attributes:
-        settings: The settings with every None filled in.
-        stream: The tasks.
-        learner: The learner.
-        memory: The tiered memory on its store.
-        controller: The controller.
-        meter: The energy meter.
-        resources: The resource monitor.
-        disturbance: What the resource monitor injects; it ends with the run.
+    In the settings every None is filled in; the disturbance, which the resource monitor injects, ends with the run.
     """
 
     settings: RunSettings
@@ -83,13 +69,10 @@ class Experiment:
         dataset: Dataset | None = None,
         disturb: Disturbance | None = None,
     ) -> Experiment:
-        """Builds the parts.
+        """Builds the parts, with the data set itself where it is the user's own or already loaded.
 
-        Args:
-            settings: The run's parameters.
-            store: Folder for the store, new or of the same data set, class order and seed.
-            dataset: The data set itself, where it is the user's own or already loaded.
-            disturb: Makes the store's life hard during some epochs, such as `mirolib.experiment.injectors.throttling`.
+        The store's folder is new or of the same data set, class order and seed; `disturb` makes its life hard during
+        some epochs, as `mirolib.experiment.injectors.throttling` does.
 
         Raises:
             InputError: If a parameter is unknown, out of range, or exceeds what the data set holds.
@@ -162,11 +145,10 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
     largest, total = stream.most_samples()
     fixed, slot_bytes = settings.controller == "fixed", Fingerprint.of(stream).slot_bytes
     sizes = (parse_size(size, slot_bytes) for size in (settings.stream_size, settings.episodic_size))
+    # the other controllers price sizes by epochs of the buffers
+    epoch_of = default(settings.epoch_of, preset.epoch_of if fixed else "buffers")
     own = {name: getattr(preset, name) for name in _FROM_PRESET}
-    if settings.controller != "fixed":  # the others price sizes by epochs of the buffers
-        own["epoch_of"] = "buffers"
-    epoch_of = default(settings.epoch_of, own["epoch_of"])
-    own["epochs"] = _epochs(preset, epoch_of, total)
+    own |= {"epoch_of": epoch_of, "epochs": _epochs(preset, epoch_of, total)}
     if epoch_of == "buffers":  # whose slots are replayed once each
         own["replay_ratio"] = None
     # as high as possible where a controller may lower it (P3); one level alone has nothing to swap with

@@ -1,9 +1,7 @@
-"""Injectors: what makes storage slow or memory scarce in an experiment.
+"""Injectors: what makes storage slow in an experiment; `BudgetSchedule` (memory/budget.py) makes memory scarce.
 
-`BudgetSchedule` (memory/budget.py) is the one for memory. For I/O there is a throttle, which slows the real store in a
-known way, and a real competitor: a process that writes and reads the same disk. A store that lies in the system's page
-cache feels no disk; `cold_cache` keeps it out, as on a device whose memory is needed for other things. `During` lets
-one of them act for some epochs of a run.
+A store that lies in the system's page cache feels no disk; `cold_cache` keeps it out, as on a device whose memory is
+needed for other things.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from mirolib.base.errors import InputError, StorageError
+from mirolib.base.errors import InputError, StorageError, brief
 from mirolib.base.state import State, Table, dumped, loaded
 from mirolib.controller import Controller, Decision
 from mirolib.controller.resources import ResourceMonitor, Resources
@@ -44,15 +44,9 @@ def run(
 ) -> Iterator[TaskRecord]:
     """Learns the tasks of a stream one after another (paper: Fig. 1 and Fig. 8).
 
-    Args:
-        stream: The tasks.
-        learner: A learner that knows no class yet.
-        memory: A tiered memory that has received nothing, on the stream's store; closing it is the caller's.
-        controller: Chooses sizes and swap ratio at each task, adapts them at each epoch.
-        meter: Books energy and work; by default the first source found on this machine.
-        resources: Reads memory budget and stall time; by default without a budget.
-        progress: Whether to show a progress bar.
-        resume_from: A checkpoint file to go on from, with parts made as they were for the run that wrote it.
+    The learner knows no class yet; the memory, on the stream's store, has received nothing, and is closed by the
+    caller. The meter is by default the first source found on this machine; without `resources` there is no memory
+    budget. `resume_from` is a checkpoint to go on from, with parts made as they were for the run that wrote it.
 
     Yields:
         A record after each task; after a resume those of the tasks that were done are not yielded again.
@@ -70,10 +64,7 @@ def run(
 
 @dataclass
 class TaskProgress:
-    """A task under way, as far as it goes into a checkpoint.
-
-    `before` is the swapping before its training, `trials` are the controller's ranked candidates.
-    """
+    """A task under way: `before` is the swapping before its training, `trials` are the controller's candidates."""
 
     index: int
     before: SwapCounts
@@ -83,12 +74,7 @@ class TaskProgress:
 
 
 class Loop:
-    """A run step by step: its parts and how far it has come.
-
-    Attributes:
-        records: A record of each finished task.
-        meter: The energy meter.
-    """
+    """A run step by step: its parts and how far it has come, with a record of each finished task in `records`."""
 
     def __init__(
         self,
@@ -115,11 +101,9 @@ class Loop:
         self._matrix = AccuracyMatrix(len(stream))
         self._now: TaskProgress | None = None
         self._choice: tuple[Decision, Resources] | None = None
-        tally, storage = learner.tally, memory.storage
+        tally, storage, clock = learner.tally, memory.storage, time.process_time
         self.meter.watch(
-            lambda: Work(
-                tally.visits, tally.forward_visits, time.process_time(), storage.bytes_read, storage.bytes_written
-            ),
+            lambda: Work(tally.visits, tally.forward_visits, clock(), storage.bytes_read, storage.bytes_written),
             learner.synchronise,
         )
 
@@ -143,9 +127,6 @@ class Loop:
 
         At each step all parts agree with each other, so that `state` may be taken; the window `train` is open after an
         epoch (`EnergyMeter.interlude` keeps out of it what is not training).
-
-        Args:
-            progress: Whether to show a progress bar.
 
         Yields:
             A record after each epoch of training, before the controller adapts to it, and one after each task.
@@ -295,8 +276,7 @@ class Loop:
         except (InputError, StorageError):
             raise
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError, MemoryError) as error:
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"This is no checkpoint of such a run: {what}.") from error
+            raise InputError(f"This is no checkpoint of such a run: {type(error).__name__}: {brief(error)}.") from error
 
 
 def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:

@@ -34,24 +34,22 @@ Check = Callable[[str, Any], object]
 """Refuses a value that is out of range, given the parameter's name and the value, which is not None."""
 
 
-def _bounded(*bounds: tuple[Callable[[Any], bool], str]) -> Check:
-    """A check of one bound after another, each with what to choose where it does not hold."""
+def _within(holds: Callable[[Any], bool], choice: str) -> Check:
+    """A check of a range, with what to choose where it does not hold."""
 
     def check(name: str, value: Any) -> None:
-        for holds, choice in bounds:
-            if not holds(value):
-                raise InputError(f"{name} is {value}; choose {choice}.")
+        if not holds(value):
+            raise InputError(f"{name} is {value}; choose {choice}.")
 
     return check
 
 
-_ABOVE_0: tuple[Callable[[Any], bool], str] = (lambda value: value > 0, "a value above 0")
-_above_0 = _bounded(_ABOVE_0)
+_above_0 = _within(lambda value: value > 0, "a value above 0")
 # far beyond any rate that learns, and the square of its step is still a number in float32
-_rate = _bounded(_ABOVE_0, (lambda value: value <= 1e6, "at most 1e+06"))
-_share = _bounded((lambda value: 0 <= value < 1, "a share from 0 to below 1"))
-_top_share = _bounded(_ABOVE_0, (lambda value: value <= 1, "a share from 0 to 1"))
-_seed = _bounded((lambda value: value >= 0, "0 or more"))
+_rate = _within(lambda value: 0 < value <= 1e6, "at most 1e+06, and above 0")
+_share = _within(lambda value: 0 <= value < 1, "a share from 0 to below 1")
+_top_share = _within(lambda value: 0 < value <= 1, "a share from 0 to 1, and above 0")
+_seed = _within(lambda value: value >= 0, "0 or more")
 
 
 def _device(name: str, value: str) -> None:
@@ -63,11 +61,12 @@ def _check_choice(name: str, value: object, choices: Collection[str]) -> None:
         raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
 
 
-def _setting(default: Any, means: str, check: Check | None = None, choices: Collection[str] = ()) -> Any:
-    """A parameter: its default, what it means in one line, what refuses a value out of range, the names it may have.
+def _setting(default: Any, means: str, allowed: Check | Collection[str] = ()) -> Any:
+    """A parameter: its default, what it means in one line, and the names it may have, or what refuses other values.
 
-    Choices are looked up when a value is checked: a registry may have grown by then.
+    Names are looked up when a value is checked: a registry may have grown by then.
     """
+    check, choices = (allowed, ()) if callable(allowed) else (None, allowed)
     return field(default=default, metadata={"means": means, "check": check, "choices": choices})
 
 
@@ -82,29 +81,23 @@ class RunSettings:
     data: str = _setting("", 'folder of the data sets, or one of your own; "" for the repository\'s, or MIRO_DATA')
     tasks: int | None = _setting(None, "tasks the classes are split into; None: the preset's", _above_0)
     model: str | None = _setting(
-        None, "cnn, cnn-wide, cnn1d, mlp-bn, preact-resnet32, resnet18, ...; None: the preset's", choices=MODELS
+        None, "cnn, cnn-wide, cnn1d, mlp-bn, preact-resnet32, resnet18, ...; None: the preset's", MODELS
     )
-    method: str = _setting(
-        "er", "er (experience replay), bic (bias correction) or finetuning (no replay)", choices=METHODS
-    )
+    method: str = _setting("er", "er (experience replay), bic (bias correction) or finetuning (no replay)", METHODS)
     loss: str | None = _setting(
-        None, "ce (cross-entropy), bce (the paper's) or bce-sum; None: the preset's; bic has its own", choices=LOSSES
+        None, "ce (cross-entropy), bce (the paper's) or bce-sum; None: the preset's; bic has its own", LOSSES
     )
-    memory: str = _setting(
-        "tiered", "tiered, or single-level: an episodic memory without storage below it", choices=MEMORIES
-    )
+    memory: str = _setting("tiered", "tiered, or single-level: an episodic memory without storage below it", MEMORIES)
     controller: str = _setting(
-        "miro", "who chooses sizes and swap ratio: miro, fixed, whole-budget, random", choices=CONTROLLERS
+        "miro", "who chooses sizes and swap ratio: miro, fixed, whole-budget, random", CONTROLLERS
     )
     profiler: str = _setting(
         "probe",
         "how Miro scores candidates: probe, trial (the paper's short trainings), oracle (trains each)",
-        choices=PROFILERS,
+        PROFILERS,
     )
     selector: str = _setting(
-        "gain-per-joule",
-        "what Miro picks: also accuracy-per-joule, cheapest-within, highest-accuracy, ...",
-        choices=SELECTORS,
+        "gain-per-joule", "what Miro picks: also accuracy-per-joule, cheapest-within, highest-accuracy, ...", SELECTORS
     )
     cutline: float = _setting(0.5, "top share of the candidates by accuracy, for selectors that use it", _top_share)
     points: float = _setting(
@@ -121,9 +114,7 @@ class RunSettings:
         lambda name, value: parse_budget(value, 1),
     )
     store_budget: str = _setting(
-        "",
-        'most space for stored samples: 2 GB, 20000 samples; "" for no limit',
-        lambda name, value: parse_amount(value, 1),
+        "", 'most space for stored samples: 2 GB, 20000 samples; "" for no limit', lambda _, v: parse_amount(v, 1)
     )
     medium: str = _setting(
         "",
@@ -141,7 +132,7 @@ class RunSettings:
         1, "neighbours on storage that are exchanged together; 4 for cards that read few at random", _above_0
     )
     epoch_of: str | None = _setting(
-        None, "what an epoch passes over: buffers (the paper's way) or task; None: the preset's", choices=EPOCHS
+        None, "what an epoch passes over: buffers (the paper's way) or task; None: the preset's", EPOCHS
     )
     replay_ratio: float | str | None = _setting(
         None, "old samples for a new one: a number, sqrt or classes; None: the preset's", replays
@@ -151,9 +142,9 @@ class RunSettings:
         ROUND_STEPS, "steps after which an epoch of the task is looked at, kept in a checkpoint, paused", _above_0
     )
     batch_size: int | None = _setting(None, "samples in a training step; None: the preset's", _above_0)
-    optimizer: str | None = _setting(None, "sgd or adamw; None: the preset's", choices=OPTIMIZERS)
+    optimizer: str | None = _setting(None, "sgd or adamw; None: the preset's", OPTIMIZERS)
     schedule: str | None = _setting(
-        None, "of the learning rate: falling, constant or milestones; None: the preset's", choices=SCHEDULES
+        None, "of the learning rate: falling, constant or milestones; None: the preset's", SCHEDULES
     )
     lr: float | None = _setting(None, "learning rate; None: the preset's, or one that suits another optimizer", _rate)
     validation_share: float = _setting(0.1, "share of the training samples held out, 0 up to 1", _share)
@@ -171,7 +162,10 @@ class RunSettings:
         """
         for one in fields(self):
             value, check, choices = getattr(self, one.name), one.metadata["check"], one.metadata["choices"]
-            _check_type(one.name, value, str(one.type))
+            kinds = tuple(_TYPES[kind] for kind in str(one.type).split(" | "))
+            finite = not isinstance(value, float) or math.isfinite(value)
+            if not isinstance(value, kinds) or isinstance(value, bool) or not finite:  # a bool is no number here
+                raise InputError(f"{one.name} is {value!r}; give a value of type {one.type}.")
             if value is None:
                 continue
             if choices:
@@ -215,10 +209,11 @@ class RunSettings:
     @classmethod
     def cell(cls) -> str:
         """The lines of a notebook's parameters cell: each parameter with its type, default and meaning."""
-        return "\n".join(
-            f"{one.name}: {_cell_type(str(one.type))} = {_literal(one.default)}  # {one.metadata['means']}"
-            for one in fields(cls)
-        )
+        lines = []
+        for one in fields(cls):
+            value = f'"{one.default}"' if isinstance(one.default, str) else repr(one.default)
+            lines.append(f"{one.name}: {_cell_type(str(one.type))} = {value}  # {one.metadata['means']}")
+        return "\n".join(lines)
 
 
 _MEANINGS = [f"        {one.name}: {one.metadata['means']}" for one in fields(RunSettings)]
@@ -230,20 +225,8 @@ def default(value: Any, otherwise: Any) -> Any:
     return otherwise if value is None else value
 
 
-def _literal(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else repr(value)
-
-
 def _cell_type(declared: str) -> str:
     """A type as papermill reads it: it knows no `int | None`."""
     if declared.count("|") > 1:
         return f"Union[{declared.replace(' |', ',')}]"
     return re.sub(r"(.+) \| None", r"Optional[\1]", declared)
-
-
-def _check_type(name: str, value: object, declared: str) -> None:
-    """Refuses a value that is not of its declared type, such as `int | None`; a bool is no number here."""
-    kinds = tuple(_TYPES[kind] for kind in declared.split(" | "))
-    finite = not isinstance(value, float) or math.isfinite(value)
-    if not isinstance(value, kinds) or isinstance(value, bool) or not finite:
-        raise InputError(f"{name} is {value!r}; give a value of type {declared}.")

@@ -30,12 +30,9 @@ _STUDIED: dict[type, tuple[str, Callable[[Any], bool]]] = {
 
 
 def check_study(kind: type, *, least: int = 1, **values: object) -> None:
-    """Checks what a study is to compare, before anything is trained.
+    """Checks what a study is to compare, values or lists of at least so many different ones, before it is trained.
 
-    Args:
-        kind: What each value is: `int` (1 or more), `float` (0 to 1), `str` (a name) or `tuple` (a pair of sizes).
-        least: How many different values a list must have.
-        values: A value, or a list of values, by parameter.
+    Each is of its kind: `int` (1 or more), `float` (0 to 1), `str` (a name) or `tuple` (a pair of sizes).
 
     Raises:
         InputError: If a value is of another kind, or a list too short.
@@ -59,15 +56,10 @@ def run_all(
 ) -> pd.DataFrame:
     """Runs settings one after another in this process, each on a store of its own that is deleted afterwards.
 
-    Args:
-        settings: One entry a run.
-        dataset: The data set itself, where it is the user's own.
-        save: Called after each run with the rows so far, so that an error in one does not lose the others.
-        by_task: Whether to give a row a task instead: what `summarise` says of the run up to it.
-        progress: Whether to show a progress bar over the runs.
+    `save` is called after each run with the rows so far, so that an error in one does not lose the others.
 
     Returns:
-        One row a run: its settings, then `summarise`.
+        One row a run, or, `by_task`, a row a task: its settings, then what `summarise` says of the run up to there.
     """
     rows = []
     for one in tqdm(list(settings), unit="run", disable=not progress):
@@ -92,13 +84,8 @@ def swapping_cost(
 ) -> Difference:
     """What swapping costs in the second task: epochs with all exchanged that can be, against epochs with nothing.
 
-    Args:
-        settings: The experiment; sizes come from it, or from its preset. Its controller and swap ratio play no part.
-        meter: Measures; by default what the settings' `energy` says.
-        dataset: The data set itself, where it is the user's own.
-        epochs: Epochs of one metered run, enough of them for the sensor (seconds).
-        pairs: Pairs of metered runs.
-        progress: Whether to show a progress bar.
+    Sizes come from the settings, or from their preset; their controller and swap ratio play no part. Without a meter,
+    what their `energy` says measures. A metered run has so many epochs, enough of them for the sensor (seconds).
 
     Raises:
         InputError: See `compare` and `Experiment.build`.

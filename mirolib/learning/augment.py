@@ -29,10 +29,6 @@ class Transform:
         std = torch.tensor(spec.std, device=device).reshape(shape)
         self.gain, self.offset = 1 / (spec.scale * std), -mean / std
 
-    def with_seed(self, seed: int) -> Transform:
-        """The same transform with draws of its own."""
-        return Transform(self._spec, self._device, seed)
-
     def train(self, samples: np.ndarray) -> Tensor:
         """Raw samples `(n, *sample_shape)` to augmented, normalised float32 on the device."""
         raw = self._cut(samples, torch.rand(len(samples), 4, generator=self.generator) if self._spec.encoded else None)

@@ -39,11 +39,7 @@ logger = logging.getLogger(__name__)
 class BiasLayer:
     """The bias correction layer (Eq. 4): `alpha * o + beta` for the newest classes, the other logits as they are.
 
-    Attributes:
-        first: The first of those classes.
-        last: One past the last of them.
-        alpha: Factor.
-        beta: Offset.
+    Those classes go from `first` to one before `last`.
     """
 
     first: int
@@ -71,10 +67,8 @@ _Layers = tuple[BiasLayer, ...]
 def distillation_loss(logits: Tensor, old_logits: Tensor, temperature: float = 2.0) -> Tensor:
     """Cross-entropy between the softened softmaxes of two models over the old classes, mean over samples (Eq. 1).
 
-    Args:
-        logits: Of the model in training, `(n, classes)`; those of new classes play no part.
-        old_logits: Of the old model, bias-corrected, `(n, old_classes)`.
-        temperature: What both are divided by.
+    Of the logits `(n, classes)` in training those of new classes play no part; the old model's, `(n, old_classes)`, are
+    bias-corrected.
     """
     targets = functional.softmax(old_logits / temperature, dim=1)
     found = functional.log_softmax(logits[:, : old_logits.shape[1]] / temperature, dim=1)
@@ -84,11 +78,8 @@ def distillation_loss(logits: Tensor, old_logits: Tensor, temperature: float = 2
 def fit_bias_layer(logits: Tensor, labels: Tensor, first: int, pull: float = 1.0) -> BiasLayer:
     """The bias layer of least mean softmax cross-entropy on held-out samples (Eq. 5).
 
-    Args:
-        logits: Uncorrected, `(n, classes)`.
-        labels: `(n,) int64`.
-        first: The first new class; the new ones are the last of all.
-        pull: Weight of `((alpha - 1)² + beta²) / 2` beside the samples, each of weight 1; 0 for none.
+    They are given by uncorrected logits `(n, classes)`, the new classes from `first` on, and labels `(n,) int64`; each
+    weighs 1, and `((alpha - 1)² + beta²) / 2` beside them `pull`.
     """
     identity = torch.tensor([1.0, 0.0], dtype=torch.float64)
     # doubles on the processor: the tolerances below are out of reach of float32, and MPS has no doubles
@@ -143,7 +134,7 @@ class _Frozen:
         """What it is, for a checkpoint."""
         return {
             "classes": self.classes,
-            "layer": self._layer and dumped(BiasLayer, self._layer),
+            "layer": dumped(BiasLayer | None, self._layer),
             "backbone": self._backbone.state_dict(),
             "head": self._head.state_dict(),
         }
@@ -199,10 +190,7 @@ class BiC(Method):
     def distillation_weight(self, old: int, classes: int, reach: float = 0.0) -> float:
         """Weight of the distillation loss beside the cross-entropy, in [0, 1) (the paper's lambda at a reach of 0).
 
-        Args:
-            old: Old classes.
-            classes: All classes.
-            reach: Share of the stored old samples that training can reach, in [0, 1].
+        `reach` is the share of the stored old samples that training can reach, in [0, 1].
         """
         return old / classes * (1 - (1 - self.swap_factor) * reach)
 
@@ -244,20 +232,16 @@ class BiC(Method):
         first, self._old = task.classes[0], None  # a checkpoint would hold it, and nothing asks for it any more
         if not first:
             return
-        if self._lacking(memory, first):
-            self._layer = BiasLayer(first, learner.num_classes)
-            self.layers = (*self.layers, self._layer)
-            return
-        ids = self._balanced(memory.validation_ids(), learner.num_classes)
-        parts = []
-        for start in range(0, len(ids), _CHUNK):
-            piece = ids[start : start + _CHUNK]
-            with torch.no_grad():
-                logits = learner.head(learner.features(read_all(memory.storage, piece, "validation"))).cpu().double()
-            parts.append(_condensed(logits, torch.from_numpy(labels_of(piece)), first))
-        joined, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-        self._layer = replace(fit_bias_layer(joined, labels, 1, self.pull), first=first, last=learner.num_classes)
-        self.layers = (*self.layers, self._layer)
+        layer = BiasLayer(first, learner.num_classes)
+        if not self._lacking(memory, first):
+            ids, parts = self._balanced(memory.validation_ids(), learner.num_classes), []
+            for piece in (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)):
+                with torch.no_grad():
+                    raw = learner.head(learner.features(read_all(memory.storage, piece, "validation"))).cpu().double()
+                parts.append(_condensed(raw, torch.from_numpy(labels_of(piece)), first))
+            joined, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+            layer = replace(fit_bias_layer(joined, labels, 1, self.pull), first=first, last=learner.num_classes)
+        self._layer, self.layers = layer, (*self.layers, layer)
 
     @staticmethod
     def _lacking(memory: TieredMemory, first: int) -> str:
@@ -275,7 +259,7 @@ class BiC(Method):
         """The bias layers and the model of the last task's end."""
         return {
             "layers": dumped(_Layers, self.layers),
-            "layer": self._layer and dumped(BiasLayer, self._layer),
+            "layer": dumped(BiasLayer | None, self._layer),
             "reach": self._reach,
             "old": self._old and self._old.state(),
         }
@@ -290,7 +274,7 @@ class BiC(Method):
         self._layer = loaded(BiasLayer | None, state["layer"])
         self._reach = loaded(float, state["reach"])
         self._old = None if state["old"] is None else _Frozen.restored(state["old"], learner)
-        layers = [*self.layers, *([self._layer] if self._layer else [])]
+        layers = filter(None, (*self.layers, self._layer))
         if any(not 0 <= layer.first <= layer.last <= learner.num_classes for layer in layers):
             raise InputError("its bias layers are those of other classes")
 

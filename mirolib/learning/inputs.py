@@ -17,18 +17,13 @@ from mirolib.data.arrays import arranged, checked
 from mirolib.learning.augment import Transform
 from mirolib.learning.models import evaluating, features_of
 
-EVALUATION_BATCH = 512
+FORWARD_BATCH = 512
 """Samples in a forward pass without training, which bounds its memory, however many are given."""
 
 
 @dataclass
 class Tally:
-    """Samples that went through a model so far; a learner and its clones count together.
-
-    Attributes:
-        visits: Through a training step.
-        forward_visits: Through a forward pass alone.
-    """
+    """Samples that went through a training step, or a forward pass alone, so far; a learner's clones count with it."""
 
     visits: int = 0
     forward_visits: int = 0
@@ -85,15 +80,16 @@ def features_in_batches(
 
     The model is left as it was, the statistics of its normalisation layers included.
     """
-    with evaluating(backbone):
-        parts = np.array_split(samples, max(1, -(-len(samples) // EVALUATION_BATCH)))
+    with evaluating(backbone), torch.no_grad():
+        parts = np.array_split(samples, max(1, -(-len(samples) // FORWARD_BATCH)))
         inputs = (transform.evaluate(part).contiguous(memory_format=layout) for part in parts)
         return torch.cat([features_of(backbone, part) for part in inputs])
 
 
-def layout_of(model: nn.Module) -> torch.memory_format:
-    """The memory layout of a model of the library's: channels last, which trains convolutions faster, if it has any."""
-    convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+def layout_of(model: nn.Module, name: str) -> torch.memory_format:
+    """The memory layout for a model: channels last, which trains convolutions faster, if it has any."""
+    # one of the user's own, which has no name, may count on what PyTorch does by itself
+    convolves = name and any(isinstance(module, nn.Conv2d) for module in model.modules())
     return torch.channels_last if convolves else torch.contiguous_format
 
 

@@ -20,16 +20,9 @@ from mirolib.base.state import State, loaded
 from mirolib.data import DatasetSpec, Preset, Samples
 from mirolib.data.stream import Task
 from mirolib.learning.augment import Transform
-from mirolib.learning.inputs import (
-    EVALUATION_BATCH,
-    Tally as Tally,
-    features_in_batches,
-    layout_of,
-    taken,
-    usable_device,
-)
+from mirolib.learning.inputs import FORWARD_BATCH, Tally as Tally, features_in_batches, layout_of, taken, usable_device
 from mirolib.learning.losses import LOSSES as LOSSES, binary_cross_entropy as binary_cross_entropy
-from mirolib.learning.models import ExpandingHead, build_model, feature_dim, features_of, norms_held, norms_of
+from mirolib.learning.models import ExpandingHead, build_model, evaluating, feature_dim, features_of, norms_of
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.tiered import Batch, TieredMemory
 
@@ -62,13 +55,8 @@ class Method(ABC):
     def step_loss(self, learner: Learner, inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of a training step, for a method that looks at more than logits and labels.
 
-        What it sends through a model of its own it adds to `learner.tally`.
-
-        Args:
-            learner: What is trained.
-            inputs: Augmented, normalised samples `(n, *sample_shape)` on the device.
-            logits: Theirs, `(n, classes)`, not corrected.
-            labels: Theirs, `(n,) int64`.
+        Inputs are augmented, normalised samples `(n, *sample_shape)` on the device, with their logits `(n, classes)`,
+        not corrected, and labels `(n,) int64`. What it sends through a model of its own it adds to `learner.tally`.
         """
         return self.loss(logits, labels)
 
@@ -116,9 +104,7 @@ class Finetuning(ExperienceReplay):
 class Learner:
     """Trains and evaluates a model whose head grows with each task, on one device.
 
-    Attributes:
-        dataset_labels: The data set's label at each output of the head.
-        model_name: The model's name in `MODELS`; empty for one of the user's own.
+    `dataset_labels` has the data set's label at each output of the head; `model_name` is that in `MODELS`, or empty.
     """
 
     def __init__(
@@ -134,14 +120,9 @@ class Learner:
     ) -> None:
         """A learner that knows no class yet.
 
-        Args:
-            spec: The data set: shape, normalisation, augmentation.
-            settings: Epochs, batch size and optimiser; its model is built unless `model` is given.
-            model: A backbone of the user's own, `(n, *sample_shape) float32` to features `(n, d)`.
-            method: The continual-learning method; experience replay by default.
-            device: A PyTorch device, such as `cpu` or `cuda:0`.
-            seed: Seed of the weights and of the augmentation.
-            round_steps: Most steps of a round: a longer epoch of the task is parted.
+        The preset's model is built unless a backbone of the user's own is given, `(n, *sample_shape) float32` to
+        features `(n, d)`; the method is experience replay by default, the device one of PyTorch's, such as `cuda:0`.
+        Weights and augmentation are drawn from `seed`. An epoch of the task of more than `round_steps` is parted.
 
         Raises:
             InputError: If the device can't be used, the model is unknown or its output is no feature vector.
@@ -153,11 +134,10 @@ class Learner:
         self.device = usable_device(device)
         self.epochs, self.batch_size, self.round_steps = settings.epochs, settings.batch_size, round_steps
         children = np.random.SeedSequence([seed, 3]).generate_state(3).tolist()
-        self.model_name = "" if model is not None else settings.model
-        self.layout = torch.contiguous_format  # on which a model of the user's own may count
+        self.model_name = settings.model if model is None else ""
         if model is None:
             model = build_model(settings.model, spec.sample_shape, children[0])
-            self.layout = layout_of(model)
+        self.layout = layout_of(model, self.model_name)
         self.head = ExpandingHead(feature_dim(model, spec.sample_shape)).to(self.device)
         self.backbone = model.to(self.device).to(memory_format=self.layout)
         self._first = [weight.detach().clone() for weight in self.backbone.parameters() if settings.warm_start < 1]
@@ -196,10 +176,7 @@ class Learner:
         """Adds the classes of a task to the head and starts optimiser and schedule anew (as the paper's code does).
 
         From the second task on, the backbone goes back towards its first weights as far as `warm_start` says.
-
-        Args:
-            classes: Their labels in the stream.
-            dataset_labels: Their labels in the data set, in which `predict` answers; by default the same.
+        `dataset_labels` are the classes in the data set, in which `predict` answers; by default the same.
         """
         # since output j of the head stands for label j
         assert classes[0] == self.num_classes, "classes must arrive in the order of their labels"
@@ -264,12 +241,9 @@ class Learner:
             raise InputError("its first weights have other shapes")
         self._first = [first.to(self.device) for first in state["first"]]
         self.backbone.load_state_dict(state["backbone"])
-        head, classes = ExpandingHead(self.head.feature_dim).to(self.device), len(self.dataset_labels)
-        if state["head"]["weight"].shape != (classes, head.feature_dim):
-            raise InputError(f"its head has not {classes} rows of {head.feature_dim}")
-        head.grow(classes, torch.Generator())
-        head.load_state_dict(state["head"])
-        self.head = head
+        self.head = ExpandingHead(self.head.feature_dim).to(self.device)
+        self.head.grow(len(self.dataset_labels), torch.Generator())
+        self.head.load_state_dict(state["head"])
         self._restart()  # for parameters that have just been replaced
         optimizer = state["optimizer"]
         numbered = {int(number): values for number, values in optimizer["state"].items()}  # JSON has text for keys
@@ -286,7 +260,7 @@ class Learner:
         """
         other = copy.copy(self)
         other.backbone, other.head, other.method = copy.deepcopy((self.backbone, self.head, self.method))
-        other._transform = self._transform.with_seed(seed)
+        other._transform = Transform(self.spec, self.device, seed)
         other._head_generator = torch.Generator().manual_seed(seed)
         other._restart()  # the old optimiser moves this one's weights
         return other
@@ -296,14 +270,10 @@ class Learner:
         return self.head(features_of(self.backbone, inputs.contiguous(memory_format=self.layout)))
 
     def step(self, batch: Batch) -> Tensor:
-        """One training step on a batch.
-
-        Returns:
-            The loss, a scalar tensor on the device (left there so that a GPU need not be waited for).
-        """
+        """One training step on a batch; its loss, a scalar left on the device, so that a GPU need not be waited for."""
         labels = torch.from_numpy(batch.labels).to(self.device)
         inputs = self._transform.train(batch.samples).contiguous(memory_format=self.layout)
-        with norms_held(self.backbone, len(labels) == 1):  # a lone sample has no deviation
+        with evaluating(*(norms_of(self.backbone) if len(labels) == 1 else [])):  # a lone sample has no deviation
             loss = self.method.step_loss(self, inputs, self.logits(inputs), labels)
         self._optimizer.zero_grad(set_to_none=True)  # frees them, where zeros would be written and added to
         loss.backward()
@@ -339,10 +309,7 @@ class Learner:
         return self.classify(self.features(samples)).argmax(dim=1).cpu().numpy()
 
     def predict(self, samples: Any) -> np.ndarray:
-        """Predicted label in the data set, `(n,) int64`; the model is left as it was.
-
-        Args:
-            samples: Raw ones of the data set's shape and type, or laid out as the user's own are; see `taken`.
+        """Predicted label in the data set, `(n,) int64`, of raw samples as `taken` has them.
 
         Raises:
             InputError: If they are others, or the learner knows no class yet.
@@ -353,7 +320,7 @@ class Learner:
 
     def accuracy(self, samples: Samples) -> float:
         """Share of samples of a stream, in [0, 1], whose label is predicted among all classes seen so far."""
-        chunks = samples.chunks(8 * EVALUATION_BATCH)  # what is read at once: a test set need not fit RAM
+        chunks = samples.chunks(8 * FORWARD_BATCH)  # what is read at once: a test set need not fit RAM
         right = sum(int((self.stream_labels(samples.read(part)) == samples.labels[part]).sum()) for part in chunks)
         return right / len(samples)
 
@@ -363,18 +330,14 @@ def train_epoch(
 ) -> float:
     """One pass over the task, or over stream buffer and episodic memory, exchanging samples with storage on the way.
 
-    Args:
-        learner: What is trained.
-        memory: What it is trained on.
-        stop: Asked after each step; true ends it there.
-        end: Epochs of the task that are done then; one more by default.
+    It ends where `stop`, asked after each step, says so, or `end` epochs of the task are done, by default one more.
 
     Returns:
         The mean training loss over its samples.
     """
-    learner.method.begin_epoch(learner, memory)
-    total, samples, done = torch.zeros((), device=learner.device), 0, 0
     method, settings = learner.method, learner.settings
+    method.begin_epoch(learner, memory)
+    total, samples, done = torch.zeros((), device=learner.device), 0, 0
     end = learner.epochs_done + 1 if end is None else end
     if settings.epoch_of == "task":
         whole = len(memory.stream_buffer.order)

@@ -8,8 +8,7 @@ import numpy as np
 class AccuracyMatrix:
     """R[i, j]: test accuracy on task j after training on task i, for j ≤ i (Lopez-Paz and Ranzato, 2017).
 
-    Attributes:
-        values: `(tasks, tasks)` in [0, 1]; NaN where not measured.
+    Its `values` are `(tasks, tasks)` in [0, 1], and NaN where nothing was measured.
     """
 
     def __init__(self, num_tasks: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mirolib.base.errors import InputError
+from mirolib.base.errors import InputError, brief
 
 
 class ExpandingHead(nn.Module):
@@ -26,13 +26,10 @@ class ExpandingHead(nn.Module):
         self.bias = nn.Parameter(torch.empty(0))
 
     def grow(self, classes: int, generator: torch.Generator) -> None:
-        """Adds classes; the weights of those already there stay as they are.
+        """Adds so many classes; the weights of those already there stay as they are.
 
-        New rows are drawn like those of `torch.nn.Linear`, uniform within ±1/√d.
-
-        Args:
-            classes: How many to add.
-            generator: Draws the new weights (on the CPU, so that they are the same on every device).
+        New rows are drawn like those of `torch.nn.Linear`, uniform within ±1/√d, on the CPU, so that they are the same
+        on every device.
         """
         rows = (torch.rand(classes, self.feature_dim + 1, generator=generator) * 2 - 1) * self.feature_dim**-0.5
         rows = rows.to(self.weight)  # its device and type
@@ -152,13 +149,9 @@ _FOR_IMAGES = frozenset(MODELS) - {"linear", "mlp", "mlp-bn"}
 
 
 def build_model(name: str, sample_shape: tuple[int, ...], seed: int) -> nn.Module:
-    """Builds a backbone with weights drawn from `seed`; PyTorch's global generator is left as it was.
+    """Builds a backbone of `MODELS` with weights drawn from `seed`; PyTorch's global generator is left as it was.
 
-    Args:
-        name: A name from `MODELS`.
-        sample_shape: Shape of one sample, `(channels, height, width)` for the convolutional ones, `(1, time, sensors)`
-            for `cnn1d`.
-        seed: Seed of the weights.
+    A sample is `(channels, height, width)` for the convolutional ones, `(1, time, sensors)` for `cnn1d`.
 
     Raises:
         InputError: If no model has that name, or the model needs images or sensor windows and the samples are none.
@@ -177,13 +170,13 @@ def build_model(name: str, sample_shape: tuple[int, ...], seed: int) -> nn.Modul
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients for a while; the model is left as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+def evaluating(*parts: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; a model, or parts of one, are left as they were."""
+    modes = [(module, module.training) for part in parts for module in part.modules()]
+    for part in parts:
+        part.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for module, training in modes:  # one by one, since a user's own model may keep some parts frozen
             module.training = training
@@ -192,19 +185,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def norms_of(model: nn.Module) -> list[nn.Module]:
     """The layers that normalise over a batch in training."""
     return [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training]
-
-
-@contextmanager
-def norms_held(model: nn.Module, held: bool) -> Iterator[None]:
-    """Holds normalisation layers for a while to the statistics they have, where that is asked for."""
-    norms = norms_of(model) if held else []
-    for one in norms:
-        one.eval()
-    try:
-        yield
-    finally:
-        for one in norms:
-            one.train()
 
 
 def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
@@ -216,7 +196,7 @@ def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
     if not isinstance(backbone, nn.Module):
         raise InputError(f"The model is {backbone!r:.99}; give a torch.nn.Module, whose weights can be trained.")
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    with evaluating(backbone):
+    with evaluating(backbone), torch.no_grad():
         return features_of(backbone, torch.zeros(2, *sample_shape, device=device)).shape[1]
 
 
@@ -229,13 +209,11 @@ def features_of(backbone: nn.Module, inputs: Tensor) -> Tensor:
     shape = tuple(inputs.shape)
     try:
         features = backbone(inputs)
-    except MemoryError:
-        raise
     except Exception as error:  # of any kind: the model may be the user's own
-        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+        if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
             raise
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"The model can't take inputs of shape {shape}: {said:.300}") from error
+        said = f"{type(error).__name__}: {brief(error)}"
+        raise InputError(f"The model can't take inputs of shape {shape}: {said}") from error
     if not isinstance(features, Tensor):
         raise InputError(f"The model must return a tensor of features (n, d) but returns {type(features).__name__}.")
     if features.ndim != 2 or len(features) != len(inputs):

@@ -62,16 +62,14 @@ class _Facts:
 class TrainedModel:
     """What a learner has learnt, to predict with: on the processor, apart from the learner.
 
-    Attributes:
-        class_names: Name of each class in the order of the outputs.
-        backbone: Normalised samples `(n, *sample_shape)` to features `(n, d)`.
-        classifier: Features to scores `(n, classes)`, the method's own corrections included.
+    The backbone leads from normalised samples `(n, *sample_shape)` to features `(n, d)`, the classifier from these to
+    scores `(n, classes)` in the order of the class names, the method's own corrections included.
     """
 
     def __init__(self, facts: _Facts, backbone: nn.Module, classifier: nn.Module) -> None:
         """Of its parts; see `of` and `load_model`."""
         self._facts, self.spec, self.class_names = facts, facts.spec(), facts.class_names
-        self._layout = layout_of(backbone) if facts.model else torch.contiguous_format
+        self._layout = layout_of(backbone, facts.model)
         self.backbone = backbone.to(_CPU).to(memory_format=self._layout).eval()
         self.classifier = classifier.to(_CPU).eval()
         self._transform = Transform(self.spec, _CPU, 0)

@@ -34,11 +34,9 @@ class MixedEnergyWarning(UserWarning):
 
 
 def select(runs: pd.DataFrame, conditions: Mapping[str, object]) -> pd.DataFrame:
-    """The runs for which every condition holds.
+    """The rows of `load_runs` whose columns all have the value, or one of the values, asked for.
 
-    Args:
-        runs: A row a run, as from `load_runs`.
-        conditions: The value, or a list of values, that a column must have; texts stand for numbers too.
+    Texts stand for numbers too.
 
     Raises:
         InputError: If a column is unknown.
@@ -92,9 +90,8 @@ def varied(runs: pd.DataFrame) -> list[str]:
 def over_seeds(runs: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
     """Means and spread over the runs of each setting; joules of different kinds are never averaged together.
 
-    Args:
-        runs: A row a run, as from `load_runs`; those that did not finish are left out.
-        by: Columns that make up a setting; by default those settings that differ.
+    Rows of `load_runs` that did not finish are left out. A setting is made up of columns, by default of those settings
+    that differ.
 
     Returns:
         A row a setting: the columns `by`, `dataset`, `cost_kind`, `setting` (a name for it), `n`, and for each measure
@@ -149,12 +146,7 @@ def warn_of_mixed_energy(table: pd.DataFrame) -> str:
 
 
 def unreadable_runs(runs: pd.DataFrame, results: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """What lies in the results folder and is no run that could be read: `path` and `problem`, a row each.
-
-    Args:
-        runs: `load_runs` of that folder.
-        results: The folder of all results; see `results_folder`.
-    """
+    """What lies in a results folder and is no run that its `load_runs` could read: `path` and `problem`, a row each."""
     folder = results_folder(results)
     # names with a dot are the system's, an editor's or Jupyter's
     files = [path for path in folder.glob("[!.]*") if path.is_file() and path.name != "README.md"]

@@ -83,10 +83,7 @@ def new_run_id(seed: int = 0) -> str:
 
 
 def claim(path: Path, *, resume: bool) -> dict[str, Any]:
-    """Sees to it that a folder, which the caller owns, holds no run, or one that was stopped and can be taken up again.
-
-    Returns:
-        What the `run.json` of the stopped run says; nothing for a new one.
+    """What the `run.json` in a folder, which the caller owns, says of a run that can be taken up again; {} if it's new.
 
     Raises:
         InputError: If a run lies there and is not to be resumed, or can't be: damaged, of another format, or finished.
@@ -116,12 +113,9 @@ def is_owned(path: Path) -> bool:
 
 @contextmanager
 def owned(path: Path, lock: str = _LOCK, busy: str = _BUSY) -> Iterator[None]:
-    """Holds the folder of a run or sweep, before anything in it is read or written.
+    """Holds the folder of a run or sweep, made if need be, before anything in it is read or written.
 
-    Args:
-        path: The folder, which is made if need be.
-        lock: `LAUNCHED` is for who starts another process that will hold the folder itself.
-        busy: What to say where another owner has it; braces stand for the folder's name.
+    The lock `LAUNCHED` is for who starts another process that will hold the folder itself.
 
     Raises:
         InputError: If another owner has it.
@@ -174,14 +168,9 @@ class RunFolder:
         run_id: str = "",
         resume: bool = False,
     ) -> None:
-        """Makes `results/<notebook>/<run_id>/` with the status `running`.
+        """Makes `results/<notebook>/<run_id>/` with the status `running`, or takes up again a run that was stopped.
 
-        Args:
-            notebook: Name of the notebook or study.
-            parameters: What the run was asked to do.
-            results: The folder of all results; see `results_folder`.
-            run_id: Name of the run; by default a new one.
-            resume: Whether a run that has been stopped is taken up again.
+        `notebook` may name a study too, `parameters` are what the run was asked to do; see `results_folder`.
 
         Raises:
             InputError: If `owned` or `claim` refuses it, or its name leads out of the results folder.
@@ -216,7 +205,7 @@ class RunFolder:
             **{name: self._earlier[name] for name in _TAKEN_UP if name in self._earlier},
             "writes": [*self._earlier.get("writes", []), {}],
         }
-        self._write()
+        self.write_file("run.json", self._content())
         # last: a run that is killed before it says that it goes on has its checksums still
         # and the litter of a process that was killed while it ended
         clear(self.path, [*self.path.glob(f"{TEMPORARY}*"), self.path / SUMS, self.path / MODEL])
@@ -226,19 +215,15 @@ class RunFolder:
         # JSON knows no NaN, though Python's would write one: other programs could not read the file
         return (json.dumps(_plain(self._run), indent=1, allow_nan=False) + "\n").encode()
 
-    def _write(self) -> None:
-        self.writes.add(result_bytes=write_atomic(self.path / "run.json", self._content()))
+    def write_file(self, name: str, content: str | bytes) -> Path:
+        """Writes one of the run's files, whole or not at all."""
+        self.writes.add(result_bytes=write_atomic(self.path / name, content))
+        return self.path / name
 
     def write_table(self, name: str, table: pd.DataFrame) -> Path:
         """Writes a table as `<name>.csv`."""
-        path = self.path / f"{name}.csv"
         self._tables.add(name)
-        self.writes.add(result_bytes=write_atomic(path, table.to_csv(index=False, lineterminator="\n")))
-        return path
-
-    def write_model(self, content: bytes) -> None:
-        """Writes the file of what the run has learnt."""
-        self.writes.add(result_bytes=write_atomic(self.path / MODEL, content))
+        return self.write_file(f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
 
     def append_rows(self, name: str, rows: pd.DataFrame) -> None:
         """Adds rows to `<name>.csv`; the first of this process begin it anew, the rows of an earlier one included.
@@ -283,7 +268,7 @@ class RunFolder:
     def set_summary(self, summary: dict[str, object]) -> None:
         """Writes the values by which runs are compared, one flat row, into `run.json`."""
         self._run["summary"] = summary
-        self._write()
+        self.write_file("run.json", self._content())
 
     def check_same(self, asked: dict[str, Any], filled: dict[str, Any], dataset_fingerprint: str) -> None:
         """Compares what a resumed run is asked for now, as given and with defaults filled in, with what it was.
@@ -315,7 +300,7 @@ class RunFolder:
         self._run["parameters"] = parameters
         self._run["dataset_fingerprint"] = dataset_fingerprint
         self._run["environment"] = _environment(str(parameters["device"]))
-        self._write()
+        self.write_file("run.json", self._content())
 
     @contextmanager
     def failing(self) -> Iterator[None]:

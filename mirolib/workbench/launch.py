@@ -73,15 +73,10 @@ def declared_parameters(notebook: str) -> dict[str, str]:
 def check_parameters(
     notebook: str, parameters: dict[str, Any], declared: dict[str, str] | None = None
 ) -> dict[str, Any]:
-    """Checks parameters against the names and annotated types of a notebook's parameters cell.
+    """Checks parameters, or texts that stand for them, against names and annotated types of a notebook's parameters.
 
     A notebook that takes all parameters of `RunSettings`, as `10_run` does, also has its ranges and names checked, as
-    far as they need no data.
-
-    Args:
-        notebook: Name of the notebook.
-        parameters: Values, or texts that stand for them (from a command line).
-        declared: Its `declared_parameters`, where they are known, for many checks in a row.
+    far as they need no data. For many checks in a row, what it has `declared` may be given.
 
     Returns:
         The values in the types the notebook declares; the user's own data by name and absolute place, see
@@ -151,14 +146,9 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     """Runs a notebook of the repository with papermill, from any folder; what it prints is logged as it comes.
 
     The executed notebook lies in the run's folder. The run is done only if its `run.json` says so: a kernel that
-    dies leaves a notebook that looks whole.
-
-    Args:
-        notebook: Its name, such as `10_run`.
-        progress: Whether to show papermill's progress bar.
-        resume: Whether a run that has been stopped goes on from its last checkpoint (one that has finished is handed
-            back as it is); the notebook must have a parameter `resume`, and `run_id` be given.
-        parameters: Values for its parameters cell, among them `results`, the folder of all results, and `run_id`.
+    dies leaves a notebook that looks whole. Among the parameters of its cell are `results`, the folder of all results,
+    and `run_id`. With `resume` a run that has been stopped goes on from its last checkpoint (one that has finished is
+    handed back as it is); the notebook must have such a parameter, and `run_id` be given.
 
     Raises:
         InputError: If the notebook or a parameter is unknown, a value has another type or is out of range, or the run

@@ -52,11 +52,8 @@ class RecordedRun:
     """An experiment with its folder `results/<notebook>/<run_id>/`, which every task brings up to date.
 
     Checkpoints are saved after each task and, within one, every so many minutes. A run that does not reach its end (an
-    error, Ctrl-C, steps no longer asked for) keeps store and checkpoints, and `resume` goes on from them.
-
-    Attributes:
-        folder: The run's folder.
-        experiment: Its parts, to look at while it goes on.
+    error, Ctrl-C, steps no longer asked for) keeps store and checkpoints, and `resume` goes on from them. Its `folder`
+    and the parts of its `experiment` may be looked at while it goes on.
     """
 
     def __init__(
@@ -105,8 +102,7 @@ class RecordedRun:
             self.experiment.loop.restore(state)
             trace = read_trace(self.folder.path)
         except BaseException:
-            # or the store's lock keeps out whoever tries again in this process
-            self.experiment.memory.close()
+            self.experiment.memory.close()  # or the store's lock keeps out whoever tries again in this process
             raise
         # one line of time: the meter of this process counts from its own start
         self._earlier_trace = trace.assign(time_s=trace["time_s"] + self.experiment.meter.shift_s)
@@ -148,7 +144,7 @@ class RecordedRun:
         """Writes what was learnt; a classifier that no file holds does not fail the run."""
         try:
             names = self.experiment.stream.dataset.class_names
-            self.folder.write_model(TrainedModel.of(self.experiment.learner, names).content())
+            self.folder.write_file(MODEL, TrainedModel.of(self.experiment.learner, names).content())
         except InputError as error:
             logger.warning("Run %s keeps no %s: %s", self.folder.run_id, MODEL, error)
 
@@ -190,19 +186,13 @@ def run_experiment(
 ) -> Run:
     """Runs an experiment and leaves it under `results/<notebook>/<run_id>/`, brought up to date after each task.
 
-    Args:
-        settings: The run's parameters.
-        dataset: The data set itself, where it is the user's own.
-        notebook: Folder of the run within the results.
-        run_id: Name of the run; by default a new one.
-        results: The folder of all results; see `results_folder`.
-        keep_store: Whether store and last checkpoints are kept when the run ends; the store holds every training
-            sample. A run that was stopped keeps them in any case.
-        disturb: Makes the store's life hard during some epochs; see `mirolib.experiment.injectors`.
-        checkpoint_minutes: A checkpoint is saved after each task and, within one, after the first epoch that ends so
-            many minutes after the last; 0 saves one after each epoch.
-        resume: Goes on with run `run_id` from its last checkpoint, if it has been stopped; begins it if there is none.
-        progress: Whether to show a progress bar.
+    The data set itself is given where it is the user's own, a `run_id` where its name is not to be a new one; see
+    `results_folder` for where results lie, and `mirolib.experiment.injectors` for what can `disturb` the store.
+
+    With `keep_store` store and last checkpoints are kept when the run ends; the store holds every training sample. A
+    run that was stopped keeps them in any case. A checkpoint is saved after each task and, within one, after the first
+    epoch that ends `checkpoint_minutes` after the last; 0 saves one after each epoch. With `resume` run `run_id` goes
+    on from its last checkpoint, if it has been stopped; it begins if there is none.
 
     Raises:
         InputError: If a parameter is unknown or out of range; the run is then marked failed. If the run exists already

@@ -32,10 +32,11 @@ _NUMBERS = {
     "energy": ("task", "start_s", "duration_s", "energy_j", "coverage", "visits", "forward_visits"),
     "events": ("task", "epoch", "stream_size", "episodic_size", "swap_ratio"),
     "trials": ("task", "stream_size", "episodic_size", "accuracy", "cost"),
+    "trace": ("time_s", "power_w"),
 }
-_TEXTS = {"energy": ("window", "kind", "scope"), "events": ("reason",), "tasks": ("classes",)}
+_TEXTS = {"energy": ("window", "kind", "scope"), "events": ("reason",), "tasks": ("classes",), "trace": ("rail",)}
 _MOST_BYTES = 1 << 34  # of a model's file: four thousand million weights
-_OPTIONAL = ("events", "trials")  # a fixed controller has none
+_OPTIONAL = ("events", "trials", "trace")  # a fixed controller has none, nor has a machine without a sensor
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +46,10 @@ class Run:
     """A run: as far as it has come in this process, or as it lies on disk.
 
     Attributes:
-        path: Its folder.
         row: Its row of `load_runs`: `run_id`, `status`, parameters, summary.
         tables: `tasks`, `swaps`, `energy`, `events`, `trials` as far as they can be read; empty tables otherwise.
         records: A record a task; empty where the run was read from disk.
         problems: A sentence for each table that can't be read.
-        trained: What `learner` gives.
     """
 
     path: Path
@@ -133,9 +132,8 @@ class Run:
     def epochs(self) -> pd.DataFrame:
         """One row an epoch, or a round of a long one: sizes, loss, swaps and stall time."""
         table = self.tables["swaps"]
-        return (
-            table if "epochs_done" in table else table.assign(epochs_done=table["epoch"] + 1.0)
-        )  # of a former version
+        # a former version did not say
+        return table if "epochs_done" in table else table.assign(epochs_done=table["epoch"] + 1.0)
 
     @property
     def energy(self) -> pd.DataFrame:
@@ -164,11 +162,7 @@ class Run:
 
 
 def load_runs(results: str | os.PathLike[str] | None = None, notebook: str = "*") -> pd.DataFrame:
-    """All runs under the results folder, oldest first.
-
-    Args:
-        results: The folder of all results; see `results_folder`.
-        notebook: Only runs of this notebook or study.
+    """All runs under the results folder (see `results_folder`), or those of one notebook or study, oldest first.
 
     Returns:
         One row a run: `notebook`, `run_id`, `status`, `path`, its parameters and its summary. The status is
@@ -184,11 +178,9 @@ def load_runs(results: str | os.PathLike[str] | None = None, notebook: str = "*"
 def load_model(
     path: str | os.PathLike[str], model: nn.Module | Callable[..., nn.Module] | str | None = None
 ) -> TrainedModel:
-    """The model that a finished run has left.
+    """The model that a finished run has left in its folder, or that a `model.safetensors` holds.
 
-    Args:
-        path: A run's folder, or a `model.safetensors`.
-        model: The backbone where it is none of `MODELS`: a module, what makes one of a sample's shape, or a name.
+    Where its backbone is none of `MODELS`, `model` is it: a module, what makes one of a sample's shape, or a name.
 
     Raises:
         InputError: If there is none, it was damaged or changed, or is of another model.
@@ -245,39 +237,35 @@ def load_run(file: Path) -> dict[str, Any]:
 
 def read_trace(path: Path) -> pd.DataFrame:
     """The power trace in a run's folder, as far as it was written; may be empty, as it is where it can't be read."""
-    empty, file = pd.DataFrame({"time_s": [], "rail": [], "power_w": []}), path / "trace.csv"
-    try:
-        table = pd.read_csv(io.BytesIO(checked_bytes(file)))[list(empty)]
-        return table.assign(**{name: pd.to_numeric(table[name]) for name in ("time_s", "power_w")})
-    except FileNotFoundError:
-        return empty
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("%s can't be read: %s", file, error)
-        return empty
+    table, problem = _read_table(path, "trace")
+    if problem:
+        logger.warning("%s", problem)
+    return table[["time_s", "rail", "power_w"]]
 
 
 def open_run(path: str | Path) -> Run:
     """Reads a run's folder, such as column `path` of `load_runs` names, whatever state it is in."""
-    tables, problems, path = {}, [], Path(os.path.abspath(path))
-    for name in _NUMBERS:
-        file = path / f"{name}.csv"
-        try:
-            tables[name] = _read_table(file, name)
-        except (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
-            tables[name] = pd.DataFrame(columns=[*_NUMBERS[name], *_TEXTS.get(name, ())])
-            if file.exists() or name not in _OPTIONAL:
-                problems.append(f"{file} can't be read: {str(error).splitlines()[0] if str(error) else error!r}")
-    return Run(path, load_run(path / "run.json"), tables, problems=tuple(problems))
+    path = Path(os.path.abspath(path))
+    found = {name: _read_table(path, name) for name in _NUMBERS if name != "trace"}
+    tables = {name: table for name, (table, _) in found.items()}
+    problems = tuple(problem for _, problem in found.values() if problem)
+    return Run(path, load_run(path / "run.json"), tables, problems=problems)
 
 
-def _read_table(file: Path, name: str) -> pd.DataFrame:
-    """A table of a run, with its checksum, where the run has ended, and its columns checked."""
-    content = checked_bytes(file)
-    if not (file.parent / SUMS).exists():
-        content = content[: content.rfind(b"\n") + 1]  # a power cut may have left half a row of a run under way
-    table = pd.read_csv(io.BytesIO(content))
-    if missing := [column for column in (*_NUMBERS[name], *_TEXTS.get(name, ())) if column not in table]:
-        raise ValueError(f"it lacks the column {missing[0]}")
-    numbers = [str(c) for c in table if c in _NUMBERS[name] or str(c).startswith("accuracy_")]
-    table[numbers] = table[numbers].apply(pd.to_numeric)
-    return table.astype(dict.fromkeys(_TEXTS.get(name, ()), str))
+def _read_table(path: Path, name: str) -> tuple[pd.DataFrame, str]:
+    """A table of a run, with its checksum, where the run has ended, and its columns checked; or none, and why."""
+    file, texts = path / f"{name}.csv", _TEXTS.get(name, ())
+    columns = [*_NUMBERS[name], *texts]
+    try:
+        content = checked_bytes(file)
+        if not (path / SUMS).exists():
+            content = content[: content.rfind(b"\n") + 1]  # a power cut may have left half a row of a run under way
+        table = pd.read_csv(io.BytesIO(content))
+        if missing := [column for column in columns if column not in table]:
+            raise ValueError(f"it lacks the column {missing[0]}")
+        numbers = [str(c) for c in table if c in _NUMBERS[name] or str(c).startswith("accuracy_")]
+        table[numbers] = table[numbers].apply(pd.to_numeric)
+        return table.astype(dict.fromkeys(texts, str)), ""
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+        is_due = file.exists() or name not in _OPTIONAL
+        return pd.DataFrame(columns=columns), f"{file} can't be read: {brief(error)}" if is_due else ""

@@ -48,12 +48,9 @@ _RESULT = ("final_accuracy", "average_incremental_accuracy", "learning_work", "l
 
 @dataclass(frozen=True, repr=False)
 class Sweep:
-    """A sweep as its runs stand now.
+    """A sweep as its runs stand now: its plan, its folder, and a row a run in the plan's order.
 
-    Attributes:
-        plan: What it runs.
-        path: Its folder.
-        runs: One row a run, as `load_runs` gives it, in the order of the plan; what has not begun is `not started`.
+    Rows are those of `load_runs`; what has not begun is `not started`.
     """
 
     plan: SweepPlan
@@ -97,19 +94,12 @@ def sweep(
 
     Runs that are finished are skipped, those that failed too, unless asked for; what died or was interrupted goes on
     from its last checkpoint where the notebook can do so, and is run again otherwise. A name keeps a sweep together
-    when its grid grows.
+    when its grid grows; by default it is made of the notebook and a digest of all the rest.
 
-    Args:
-        notebook: The notebook to run, such as `10_run`.
-        grid: Values by parameter; every combination is run.
-        seeds: Seeds of every combination, or their number, counted from 0; None leaves the seed to the notebook.
-        parameters: Parameters that all runs share.
-        name: Name of the sweep; by default made of the notebook and a digest of all the rest.
-        results: The folder of all results; see `results_folder`.
-        workers: Runs side by side on this machine.
-        client: A client of `dask.distributed`, whose workers do the runs, one at a time to a device (docs/sweeps.md).
-        rerun: `failed` runs what failed again, from its beginning.
-        progress: Whether to show a progress bar with the time left.
+    The grid has values by parameter, of which every combination is run with each of the seeds, or so many, counted from
+    0 (None leaves the seed to the notebook); all runs share `parameters`. On this machine `workers` runs go side by
+    side; with a client of `dask.distributed` its workers do them, one at a time to a device (docs/sweeps.md).
+    `rerun="failed"` runs what failed again, from its beginning.
 
     Raises:
         InputError: If the grid is not one for this notebook, another process is at this sweep, more than one worker

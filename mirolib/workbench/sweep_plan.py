@@ -31,13 +31,9 @@ Runs = dict[Path, dict[str, Any]]
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """The runs of a sweep, checked.
+    """The runs of a sweep, checked, and which parameters are varied between them.
 
-    Attributes:
-        name: Name of the sweep.
-        notebook: The notebook that is run.
-        varied: Parameters that differ between the runs.
-        members: Each run's values, in the types the notebook declares, by the run id that follows from name and values.
+    Members are each run's values, in the types the notebook declares, by the run id that follows from name and values.
     """
 
     name: str
