@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mirolib.base.errors import InputError
+from mirolib.data.own import is_one
 from mirolib.energy.source import NO_JOULES
 from mirolib.experiment.settings import RunSettings
 from mirolib.workbench.folder import results_folder
@@ -65,7 +66,8 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Their rows; settings are plain values, measures numbers. `cost` is in joules and `cost_kind` says how they were
-        got and what they cover, or it is in sample visits and `cost_kind` is `work`, where there are no joules.
+        got and what they cover, or it is in sample visits and `cost_kind` is `work`, where there are no joules. Users'
+        own data of one name and several contents have the beginning of their fingerprint in `dataset`.
     """
     table = runs.reindex(columns=list(dict.fromkeys(["run_id", "status", *runs.columns, *SETTINGS, *MEASURES])))
     for name in ("energy_kind", "energy_scope"):
@@ -75,6 +77,14 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     for name in MEASURES:
         table[name] = pd.to_numeric(table[name], errors="coerce").replace([np.inf, -np.inf], np.nan)
     table = table[(table["status"] == "finished") & table["final_accuracy"].notna()].copy()
+    if {"data", "dataset_fingerprint"} <= {*table}:
+        rows = list(zip(table["dataset"], table["data"], table["dataset_fingerprint"].map(str), strict=True))
+        contents = {(name, content) for name, place, content in rows if is_one(str(place))}
+        names = [name for name, _ in contents]
+        table["dataset"] = [
+            f"{name} ({content[:6]})" if (name, content) in contents and names.count(name) > 1 else name
+            for name, _, content in rows
+        ]
     # joules only where all of a run was measured; work says the same on every machine
     joules = ~table["energy_kind"].isin(NO_JOULES) & table["learning_energy_j"].notna()
     table["cost"] = table["learning_energy_j"].where(joules, table["learning_work"])

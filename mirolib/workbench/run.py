@@ -227,6 +227,7 @@ def load_run(file: Path) -> dict[str, Any]:
             status, problem = "unvouched", f"{why} (it says {status}{f': {problem}' if problem else ''})"
         # last, so that no parameter of that name can stand in its place
         own = {"status": status, "error": problem, "started": str(run["started"])}
+        own["dataset_fingerprint"] = str(run.get("dataset_fingerprint", ""))
         # before there was a choice, all epochs were of the buffers
         former = {"epoch_of": "buffers"} if "controller" in run["parameters"] else {}
         return row | former | run["parameters"] | run["summary"] | row | own | {"duration_s": float(run["duration_s"])}

@@ -282,3 +282,19 @@ def test_a_run_that_failed_stands_in_the_report_with_its_sentence(tmp_path):
     RunFolder("10_run", {}, results=tmp_path).end("failed", "<b>it broke</b>")
     text = write_report(tmp_path / "out.html", load_runs(tmp_path)).read_text().split("</script>", 1)[1]
     assert "&lt;b&gt;it broke" in text and "<b>it" not in text
+
+
+def test_own_data_of_one_name_and_two_contents_are_not_averaged(tmp_path):
+    def run(place, content, seed):
+        asked = {"data": place, "dataset_fingerprint": content, "dataset": "mine", "seed": seed}
+        return asked | {"status": "finished", "final_accuracy": 0.5, "learning_work": 100.0}
+
+    rows = [run(f"{tmp_path}/{folder}/mine.npz?", content, seed)
+            for folder, content in (("a", "123456789"), ("b", "abcdefghi")) for seed in (0, 1)]  # fmt: skip
+    assert over_seeds(pd.DataFrame(rows))["dataset"].tolist() == ["mine (123456)", "mine (abcdef)"]
+    assert over_seeds(pd.DataFrame(rows[:2]))["dataset"].tolist() == ["mine"]
+    # drawn anew for each seed in Python: one setting, as its user says
+    drawn = [row | {"data": "", "dataset": "arrays"} for row in rows]
+    assert over_seeds(pd.DataFrame(drawn).drop_duplicates("dataset_fingerprint").assign(seed=[0, 1]))["n"].tolist() == [
+        2
+    ]
