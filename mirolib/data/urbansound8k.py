@@ -41,7 +41,6 @@ URBANSOUND8K = DatasetSpec(
     "doi:10.1145/2647868.2655045",
 )  # fmt: skip
 
-
 _ARCHIVE = ARCHIVES["urbansound8k"]
 _REPAIR = "unpack it again from the original archive"
 _COLUMNS = ("slice_file_name", "fold", "classID")
@@ -53,8 +52,7 @@ def load(root: Path) -> Dataset:
     """The clips found under `root`: the highest fold that is there for testing (10 in the full set), the rest to train.
 
     Rows of the csv whose wav is absent are skipped, and so are classes without a clip in either part; what was found
-    is logged. Images are computed once and kept in the cache below `root`, by the settings and the names and lengths
-    of the wavs.
+    is logged. Images are computed once and cached, by the settings and the names and lengths of the wavs.
 
     Raises:
         InputError: If files are missing, damaged or no wavs, if fewer than two folds are there, if no class has clips
@@ -67,8 +65,7 @@ def load(root: Path) -> Dataset:
     clips = _clips(audio, rows)
     folds = np.array([fold for fold, *_ in clips])
     labels = np.array([rows[fold, name] for fold, name, _ in clips])
-    last = folds.max()
-    tests = folds == last
+    tests = folds == (last := folds.max())
     if tests.all():
         raise InputError(f"Only fold {last} has wavs in {audio}; add one more, one is kept for testing.")
     both = np.intersect1d(labels[tests], labels[~tests])
@@ -100,10 +97,8 @@ def _rows(table: Path) -> dict[tuple[int, str], int]:
     rows: dict[tuple[int, str], int] = {}
     for line, (name, fold, label) in read_table(table, _COLUMNS, _MOST_TABLE_BYTES, _ARCHIVE.advice):
         if not name or fold not in _FOLDS or label not in _LABELS or (_FOLDS[fold], name) in rows:
-            raise InputError(
-                f"Line {line} of {table} is no clip of its own with the columns {', '.join(_COLUMNS)} (fold 1 to 10, "
-                f"classID 0 to 9); {_REPAIR}."
-            )
+            what = f"the columns {', '.join(_COLUMNS)} (fold 1 to 10, classID 0 to 9)"
+            raise InputError(f"Line {line} of {table} is no clip of its own with {what}; {_REPAIR}.")
         rows[_FOLDS[fold], name] = _LABELS[label]
     if not rows:
         raise InputError(f"{table} lists no clips; {_REPAIR}.")
