@@ -36,11 +36,7 @@ def available_datasets(root: str | os.PathLike[str] | None = None) -> list[str]:
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """The facts of a data set, which need not be there.
-
-    Raises:
-        InputError: If no data set has that name.
-    """
+    """The facts of a data set, which need not be there; an `InputError` if none has that name."""
     if name in LOADERS:
         return LOADERS[name][0]
     known = ", ".join(LOADERS)

@@ -68,8 +68,8 @@ def _array(given: Any) -> np.ndarray:
     return np.asanyarray(given) if np.ma.isMaskedArray(given) else np.asarray(given)
 
 
-def numbered(labels: Mapping[str, np.ndarray]) -> tuple[list[Any], list[np.ndarray]]:
-    """The classes' values in order, and the labels of each part as their positions, `(n,) int64`.
+def numbered(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
+    """The classes' names, by default their values, in order, and each part's labels as positions, `(n,) int64`.
 
     No part may have classes that that of training lacks, and a test part lacks none.
     """
@@ -81,7 +81,10 @@ def numbered(labels: Mapping[str, np.ndarray]) -> tuple[list[Any], list[np.ndarr
         for where, alone in ((which, np.setdiff1d(some, values)), ("training", missing)):
             if len(alone):
                 raise InputError(f"Labels {alone[:5].tolist()} occur in {where} alone; add samples or leave them out.")
-    return values.tolist(), [np.searchsorted(values, some) for some in labels.values()]
+    found = tuple(str(name) for name in (names if len(names) else values.tolist()))
+    if len(found) != len(values):
+        raise InputError(f"There are {len(values)} classes but {len(found)} class names; give one name a class.")
+    return found, [np.searchsorted(values, some) for some in labels.values()]
 
 
 def held_out(labels: np.ndarray, names: Sequence[str], groups: np.ndarray | None, share: float) -> np.ndarray:
@@ -153,8 +156,7 @@ def recognised(samples: np.ndarray) -> str:
 def arranged(samples: np.ndarray, layout: str) -> np.ndarray:
     """Samples in the shape that models take: `(n, columns)`, `(n, channels, height, width)`, `(n, 1, time, sensors)`.
 
-    Raises:
-        InputError: If there is no such layout, or the samples can't have it.
+    There is an `InputError` if they can't have the layout.
     """
     if layout not in LAYOUTS:
         raise InputError(f"There is no layout {layout!r}; choose one of {', '.join(LAYOUTS)}.")

@@ -53,9 +53,8 @@ def files_of(folder: Path) -> list[tuple[str, Path]]:
             kept = sorted(file for file in files if file[0] != "." and file.lower().endswith(_KINDS))
             found += [(name, Path(place, file)) for file in kept]
         if len(found) == before:
-            raise InputError(
-                f"The class folder {folder / name} holds no file {', '.join(_KINDS)}; add some or remove it."
-            )
+            kinds = ", ".join(_KINDS)
+            raise InputError(f"The class folder {folder / name} holds no file {kinds}; add some or remove it.")
     if not found:
         raise InputError(f"There is no class folder in {folder}; put each class's files into one: {folder}/cat/1.png.")
     return found
@@ -138,5 +137,4 @@ def read_class_folders(
     samples, kept = cached_samples(data_folder(), spec, stamp, files, read, broken == "skip")
     ends = np.cumsum([np.sum(which[kept] == part) for part in parts])[:-1]
     pieces = zip(np.split(samples, ends), np.split(labels[kept], ends), strict=True)  # slices of the map, not copies
-    given = dict(zip(parts, pieces, strict=True))
-    return Dataset.from_parts(given, name=name, layout="images", test_share=test_share)
+    return Dataset.from_parts(dict(zip(parts, pieces, strict=True)), name=name, layout="images", test_share=test_share)

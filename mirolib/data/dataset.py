@@ -125,8 +125,7 @@ class Dataset:
         """A data set of the user's own arrays, tensors or lists.
 
         Args:
-            train_samples: `(n, *sample_shape)`, any numeric type. Kept as uint8 where they are uint8 (not copied: leave
-                them as they are), as float32 otherwise.
+            train_samples: `(n, *sample_shape)` numbers; uint8 is not copied (leave it as it is), others become float32.
             train_labels: `(n,)` integers or texts; any values, one a class.
             test_samples: `(m, *sample_shape)`; without any, a share of the training samples is held out, which is said.
             test_labels: `(m,)`, all of which occur in `train_labels`.
@@ -146,17 +145,14 @@ class Dataset:
         tests = {} if test_samples is None else {"test": (test_samples, test_labels)}
         given = {"training": (train_samples, train_labels)} | tests | ({"validation": validation} if validation else {})
         parts = {which: checked(*pair, which) for which, pair in given.items()}
-        values, labels = numbered({which: labels for which, (_, labels) in parts.items()})
-        names = tuple(str(name) for name in (class_names if len(class_names) else values))
-        if len(names) != len(values):
-            raise InputError(f"There are {len(values)} classes but {len(names)} class names; give one name a class.")
+        names, labels = numbered({which: labels for which, (_, labels) in parts.items()}, class_names)
         held = np.zeros(len(labels[0]), bool)
         if groups is not None and (groups := np.asarray(groups)).shape != held.shape:
             raise InputError(f"There are {len(held)} training samples, groups are {groups.shape}; give one each.")
         if test_samples is None:
             held = held_out(labels[0], names, groups, test_share)
             logger.warning("%s has no test part: %d of its %d samples are held out.", name, held.sum(), len(held))
-        data, spec = described([samples for samples, _ in parts.values()], ~held, len(values), spec, name, layout)
+        data, spec = described([samples for samples, _ in parts.values()], ~held, len(names), spec, name, layout)
         digest = xxhash.xxh3_128(held.tobytes() if held.any() else b"")
         views: list[Samples] = []
         for samples, (_, own), numbers in zip(data, parts.values(), labels, strict=True):
@@ -170,9 +166,7 @@ class Dataset:
     @classmethod
     def from_parts(cls, parts: Mapping[str, tuple[Any, Any]], **options: Any) -> Dataset:
         """As `from_arrays`, of samples and labels by the name of their part: `train`, `test`, `validation`."""
-        (samples, labels), (test, test_labels) = parts["train"], parts.get("test", (None, None))
-        validation = parts.get("validation")
-        return cls.from_arrays(samples, labels, test, test_labels, validation=validation, **options)
+        return cls.from_arrays(*parts["train"], *parts.get("test", ()), validation=parts.get("validation"), **options)
 
     def subset(self, per_class: int = 0, test_per_class: int = 0, classes: int = 0) -> Dataset:
         """A class-balanced part of this data set, the same every time.

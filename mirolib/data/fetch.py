@@ -66,17 +66,11 @@ class Archive:
         return self.instructions or f"Get {self.url} and unpack it to {self.layout}."
 
     def find(self, root: Path) -> Path:
-        """The data set's folder, of any name: the root, or one up to two folders below it.
-
-        Raises:
-            InputError: If it is not there.
-        """
+        """The data set's folder, of any name: the root, or one up to two below it; an `InputError` if there is none."""
         if (found := self.found(root)) is not None:
             return found
-        raise InputError(
-            f"There is no folder {self.folder} in {root}, nor another one with its content. {self.advice} Another "
-            "folder of data sets is named with root=, the parameter data, or MIRO_DATA."
-        )
+        what = f"There is no folder {self.folder} in {root}, nor another one with its content. {self.advice}"
+        raise InputError(f"{what} Another folder of data sets is named with root=, the parameter data, or MIRO_DATA.")
 
     def found(self, root: Path) -> Path | None:
         """The data set's folder if it is there, the one of its name first."""

@@ -36,13 +36,6 @@ def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
     return Path(root or os.environ.get("MIRO_DATA") or project / "data").expanduser().absolute()
 
 
-def cache_folder(root: Path) -> Path:
-    """The folder for what is computed from files below a root: in the one that `MIRO_CACHE` names, or `cache` there."""
-    named = os.environ.get("MIRO_CACHE")
-    # of its own for each root, since sets of two roots may bear one name
-    return Path(named).expanduser().absolute() / stamp_of(str(root)) if named else root / "cache"
-
-
 def read_file(path: Path, most_bytes: int, what: str) -> bytes:
     """The bytes of a file; an `InputError`, with `what` to do, where it is missing or larger than expected."""
     try:
@@ -93,9 +86,8 @@ def check_classes(
     """Logs what was found of the `of` classes; an `InputError` where one lacks a part, with what it `needs`."""
     for part, labels in (("training", train_labels), ("test", test_labels)):
         if len(missing := np.setdiff1d(list(names), labels)):
-            raise InputError(
-                f"Class {names[int(missing[0])]} has no {part} sample in {folder}{needs}; add some or remove the class."
-            )
+            which = f"Class {names[int(missing[0])]} has no {part} sample in {folder}"
+            raise InputError(f"{which}{needs}; add some or remove the class.")
     counts = len(names), of, len(train_labels), len(test_labels)
     logger.info("%s: %d of %d classes, %d training and %d test samples found", folder, *counts)
 
@@ -108,7 +100,7 @@ def stamp_of(*facts: object) -> str:
 def cached_samples(
     root: Path, spec: DatasetSpec, stamp: str, paths: Sequence[Path], read: _Reader, skip: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The samples in some files, read once and kept in the cache of a root.
+    """The samples in some files, read once and kept: in the folder that `MIRO_CACHE` names, or `cache` below the root.
 
     They are written part by part, so they need not fit RAM, and take their place when all are there; those of the same
     name and another stamp are then removed. The spec gives their shape and type, and a name that no other set has; the
@@ -122,7 +114,10 @@ def cached_samples(
     Raises:
         InputError: If the cache can't be written; and what `read` raises.
     """
-    folder, name, count = cache_folder(root), spec.name, len(paths)
+    name, count, folder = spec.name, len(paths), root / "cache"
+    if cache := os.environ.get("MIRO_CACHE"):
+        # of its own for each root, since sets of two roots may bear one name
+        folder = Path(cache).expanduser().absolute() / stamp_of(str(root))
     path = folder / f"{name}-{stamp}.npy"
     if (found := _mapped(path, spec, count, skip)) is None:
         try:
@@ -130,10 +125,8 @@ def cached_samples(
             with replacing(path) as file:
                 _write(file, spec, paths, read, skip)
         except OSError as error:
-            raise InputError(
-                f"The cache {folder} can't be written ({error.strerror}); make it writable and see to free space, or "
-                "name another folder with MIRO_CACHE."
-            ) from error
+            what = "make it writable and see to free space, or name another folder with MIRO_CACHE"
+            raise InputError(f"The cache {folder} can't be written ({error.strerror}); {what}.") from error
         clear(folder, {*folder.glob(f"{glob.escape(name)}-{'[0-9a-f]' * len(stamp)}.npy")} - {path})
         if (found := _mapped(path, spec, count, skip)) is None:
             raise InputError(f"The cache {path} can't be read back; remove it and look after the disk.")

@@ -78,17 +78,11 @@ def listed(folder: Path, part: str, classes: Sequence[str]) -> Samples:
 
 
 def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -> np.ndarray:
-    """An encoded image decoded and brought to a size.
+    """An encoded image decoded and brought to `size`, height and width: `(height, width, 3) uint8`.
 
     A random window takes 8 to 100 % of the area, at an aspect ratio of 3/4 to 4/3, as in torchvision's
     `RandomResizedCrop`; four numbers in [0, 1) choose it. The middle, without them, is seven eighths of the shorter
-    side, which is resizing to 256 and cropping 224.
-
-    Returns:
-        `(height, width, 3) uint8`, where `size` is height and width.
-
-    Raises:
-        InputError: If it is no image, or cut short.
+    side, which is resizing to 256 and cropping 224. There is an `InputError` if it is no image, or cut short.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -135,11 +129,7 @@ def _window(
 
 
 def decoded(samples: np.ndarray, size: Sequence[int], draws: Tensor | None = None) -> Tensor:
-    """Encoded images, `(n,)` bytes objects, each decoded and cut by its row of `draws`, `(n, 4)`; see `cut`.
-
-    Returns:
-        `(n, 3, height, width) uint8`.
-    """
+    """Images `(n, 3, height, width) uint8` of `(n,)` bytes objects, each `cut` by its row of `draws`, `(n, 4)`."""
     windows = [None] * len(samples) if draws is None else draws.tolist()
     images = list(_THREADS.map(lambda data, draw: cut(data, size, draw), samples, windows))
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

@@ -6,13 +6,13 @@ that the user names, `file.py:function` or `module:function`, and only from what
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
 import re
 import runpy
 import zipfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,16 +87,14 @@ def read(place: str, name: str = "", **options: Any) -> Dataset:
     path_text, _, tail = place.partition("?")
     pairs = [option.partition("=")[::2] for option in tail.split(",") if option]
     options |= {key.strip(): value.strip() for key, value in pairs if key != "name"} | {"name": name or name_of(place)}
-    path = Path(path_text)
-    reader = _reader(path)
+    reader = _reader(path := Path(path_text))
     try:
         return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(reader)(path, **options)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         known = ", ".join(key for key in reader.__annotations__ if key not in ("path", "name", "return"))
-        raise InputError(
-            f"The option {first['loc'][0]} of {path.name} can't be used ({first['msg']}); it takes {known}."
-        ) from error
+        what = f"The option {first['loc'][0]} of {path.name} can't be used ({first['msg']})"
+        raise InputError(f"{what}; it takes {known}.") from error
     except (OSError, MemoryError) as error:
         raise InputError(f"{path} can't be read ({error}); repair it, or make it readable.") from error
 
@@ -119,10 +117,7 @@ def _called(place: str) -> Dataset:
     """What the user's own function returns."""
     where, _, function = place.rpartition(":")
     try:
-        if where.endswith(".py"):
-            module: Any = SimpleNamespace(**runpy.run_path(where))
-        else:
-            module = importlib.import_module(where)
+        module: Any = SimpleNamespace(**runpy.run_path(where)) if where.endswith(".py") else import_module(where)
         made = getattr(module, function)()
     except InputError:
         raise
@@ -173,9 +168,8 @@ def _tables(
         raise InputError(f"{path} has no column {unknown[0]!r}; choose among {', '.join(columns)[:300]}.")
     features = whole.drop(columns={label, *dropped, *({group, split} & {*columns})})
     if texts := [column for column in features if not pd.api.types.is_numeric_dtype(features[column])]:
-        raise InputError(
-            f"{path}: column {texts[0]!r} holds no numbers; make numbers of it, or leave it out by ?drop={texts[0]}."
-        )
+        how = f"make numbers of it, or leave it out by ?drop={texts[0]}"
+        raise InputError(f"{path}: column {texts[0]!r} holds no numbers; {how}.")
     if none := int(whole[label].isna().sum()):
         raise InputError(f"{path}: {none} rows have no {label}; fill them in or remove the rows.")
     labels = whole[label] if pd.api.types.is_integer_dtype(whole[label]) else whole[label].astype(str)
@@ -218,7 +212,7 @@ def _hugging_face(
 ) -> Dataset:
     """A folder that `save_to_disk` of the package `datasets` wrote: a column of labels and one of images or arrays."""
     try:
-        datasets = importlib.import_module("datasets")
+        datasets = import_module("datasets")
     except ImportError as error:
         raise InputError(f"{path} needs the package datasets: pip install 'mirolib[huggingface]'.") from error
     content = datasets.load_from_disk(str(path))

@@ -80,12 +80,11 @@ def load(root: Path) -> Dataset:
 
 def _lines(path: Path) -> list[str]:
     text = read_file(path, _MOST_TEXT_BYTES, _ARCHIVE.advice).decode("utf-8", "replace")
-    return [line for line in text.split("\n") if line.strip()]
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _wnids(path: Path) -> list[str]:
-    wnids = [line.strip() for line in _lines(path)]
-    for number, wnid in enumerate(wnids, start=1):
+    for number, wnid in enumerate(wnids := _lines(path), start=1):
         if not re.fullmatch(r"n[0-9]{8}", wnid):
             raise InputError(f"{path} has {wnid[:40]!r} for class {number}, which is no WordNet id; restore the file.")
     return list(dict.fromkeys(wnids))

@@ -63,8 +63,7 @@ def load(root: Path) -> Dataset:
     audio, metadata = (place if (place := folder / name).is_dir() else folder for name in ("audio", "metadata"))
     rows = _rows(metadata / "UrbanSound8K.csv")
     clips = _clips(audio, rows)
-    folds = np.array([fold for fold, *_ in clips])
-    labels = np.array([rows[fold, name] for fold, name, _ in clips])
+    folds, labels = np.array([(fold, rows[fold, name]) for fold, name, _ in clips]).T
     tests = folds == (last := folds.max())
     if tests.all():
         raise InputError(f"Only fold {last} has wavs in {audio}; add one more, one is kept for testing.")
