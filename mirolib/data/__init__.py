@@ -36,29 +36,20 @@ def available_datasets(root: str | os.PathLike[str] | None = None) -> list[str]:
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """The facts of a data set, which need not be there.
-
-    Raises:
-        InputError: If no data set has that name.
-    """
-    if name not in LOADERS:
-        raise InputError(
-            f"There is no data set {name!r}; choose one of {', '.join(LOADERS)}, or give the path of your own."
-        )
-    return LOADERS[name][0]
+    """The facts of a data set, which need not be there; an `InputError` if none has that name."""
+    if name in LOADERS:
+        return LOADERS[name][0]
+    known = ", ".join(LOADERS)
+    raise InputError(f"There is no data set {name!r}; choose one of {known}, or give the path of your own.")
 
 
 def locate(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str, str]:
-    """Name and place of a user's own data set, however it was asked for; those of one known by name stay as they are.
+    """What results call a user's own data, and its absolute place; the arguments as they are where there is nothing.
 
     Args:
-        name: A name from `LOADERS`; else a path, `file.py:function` or `module:function`, or a name for what is at
-            `root`.
+        name: A name from `LOADERS`, which stays as it is; a path, `file.py:function` or `module:function`; or a name
+            for what is at `root`.
         root: The folder of the data sets, or the place of the one.
-
-    Returns:
-        The name that results give it, and an absolute place, both of which `load_dataset` takes; the arguments as they
-        are where nothing is found.
     """
     root = os.fspath(root or "")
     if name not in LOADERS:
@@ -105,7 +96,6 @@ def load_dataset(
     if download and name in ARCHIVES:
         fetch.fetch(ARCHIVES[name], data_folder(root))
     dataset = LOADERS[name][1](data_folder(root)).subset(chosen.per_class, chosen.test_per_class, chosen.classes)
-    if not chosen.image_size:
+    if not (size := chosen.image_size):
         return dataset
-    shape = (spec.sample_shape[0], chosen.image_size, chosen.image_size)
-    return replace(dataset, spec=replace(dataset.spec, sample_shape=shape))
+    return replace(dataset, spec=replace(dataset.spec, sample_shape=(spec.sample_shape[0], size, size)))

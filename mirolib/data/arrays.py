@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,15 +51,14 @@ def checked(samples: Any, labels: Any, which: str) -> tuple[np.ndarray, np.ndarr
         labels = labels.astype(np.int64)
     else:
         raise InputError(f"The {which} labels are {labels.dtype}; give integers or texts, one value a class.")
-    if samples.dtype != np.uint8:
-        if not (np.issubdtype(samples.dtype, np.number) or samples.dtype == bool) or np.iscomplexobj(samples):
-            raise InputError(f"The {which} samples are {samples.dtype}; give uint8 or real numbers.")
-        samples = samples.astype(np.float32)
-        if (bad := ~np.isfinite(samples).reshape(len(samples), -1).all(axis=1)).any():
-            raise InputError(
-                f"{int(bad.sum())} {which} samples hold NaN or infinite values, first at row "
-                f"{int(bad.argmax())}; remove or repair them."
-            )
+    if samples.dtype == np.uint8:
+        return samples, labels
+    if samples.dtype.kind not in "biufm":
+        raise InputError(f"The {which} samples are {samples.dtype}; give uint8 or real numbers.")
+    samples = samples.astype(np.float32)
+    if (bad := ~np.isfinite(samples).reshape(len(samples), -1).all(axis=1)).any():
+        where = f"{bad.sum()} {which} samples hold NaN or infinite values, first at row {bad.argmax()}"
+        raise InputError(f"{where}; remove or repair them.")
     return samples, labels
 
 
@@ -69,29 +68,29 @@ def _array(given: Any) -> np.ndarray:
     return np.asanyarray(given) if np.ma.isMaskedArray(given) else np.asarray(given)
 
 
-def numbered(labels: Sequence[np.ndarray], parts: Sequence[str]) -> tuple[list[Any], list[np.ndarray]]:
-    """The classes' values in order, and the labels of each part as their positions, `(n,) int64`.
+def numbered(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
+    """The classes' names, by default their values, in order, and each part's labels as positions, `(n,) int64`.
 
-    The first part is that of training: no other may have classes that it lacks, and a test part lacks none.
+    No part may have classes that that of training lacks, and a test part lacks none.
     """
-    values = np.unique(labels[0])
-    for which, some in zip(parts[1:], labels[1:], strict=True):
+    values = np.unique(labels["training"])
+    for which, some in labels.items():
         if some.dtype.kind != values.dtype.kind:
             raise InputError(f"Some labels are texts and some integers, in training and {which}; make them alike.")
-        missing = [("training", np.setdiff1d(values, some))] if which == "test" else []
-        for where, alone in ((which, np.setdiff1d(some, values)), *missing):
+        missing = np.setdiff1d(values, some if which == "test" else values)
+        for where, alone in ((which, np.setdiff1d(some, values)), ("training", missing)):
             if len(alone):
                 raise InputError(f"Labels {alone[:5].tolist()} occur in {where} alone; add samples or leave them out.")
-    return values.tolist(), [np.searchsorted(values, some) for some in labels]
+    found = tuple(str(name) for name in (names if len(names) else values.tolist()))
+    if len(found) != len(values):
+        raise InputError(f"There are {len(values)} classes but {len(found)} class names; give one name a class.")
+    return found, [np.searchsorted(values, some) for some in labels.values()]
 
 
 def held_out(labels: np.ndarray, names: Sequence[str], groups: np.ndarray | None, share: float) -> np.ndarray:
     """Which samples `(n,) bool` are held out for a test: a share of each class, or whole groups until there are enough.
 
-    It is the same whatever the seed of a run is.
-
-    Raises:
-        InputError: If the share is none, or a class has too few samples, or groups, to be in both parts.
+    It is the same whatever the seed of a run is; a class needs samples, or groups, in both parts.
     """
     if not 0 < share < 1:
         raise InputError(f"test_share is {share}; choose a share between 0 and 1.")
@@ -103,27 +102,20 @@ def held_out(labels: np.ndarray, names: Sequence[str], groups: np.ndarray | None
     else:
         for group in rng.permutation(np.unique(groups)):
             those = groups == group
-            left = np.bincount(labels[~held & ~those], minlength=len(counts))
-            tested = np.bincount(labels[held], minlength=len(counts))
-            lacks = (tested[labels[those]] == 0).any()
-            if left.all() and (lacks or (held.sum() + those.sum() / 2) < share * len(labels)):
+            leaves_all = len(np.unique(labels[~held & ~those])) == len(counts)
+            adds_class = not np.isin(labels[those], labels[held]).all()
+            if leaves_all and (adds_class or (held.sum() + those.sum() / 2) < share * len(labels)):
                 held |= those
     if (without := np.bincount(labels[held], minlength=len(counts)) == 0).any():
-        unit = "sample" if groups is None else "group"
-        raise InputError(
-            f"Class {names[without.argmax()]} has too few {unit}s to hold one out; add some, or a test part."
-        )
+        few = f"few {'samples' if groups is None else 'groups'}"
+        raise InputError(f"Class {names[without.argmax()]} has too {few} to hold one out; add some, or a test part.")
     return held
 
 
 def described(
-    parts: Sequence[np.ndarray], rows: np.ndarray, num_classes: int, spec: DatasetSpec | None, name: str, layout: str
+    parts: Sequence[np.ndarray], trained: np.ndarray, classes: int, spec: DatasetSpec | None, name: str, layout: str
 ) -> tuple[list[np.ndarray], DatasetSpec]:
-    """Samples in the shape that models take, and their spec, derived from `rows` of the first part where none is given.
-
-    Raises:
-        InputError: If the layout can't be told, or they and the spec don't agree.
-    """
+    """Samples in the shape that models take, and their spec, by default derived from those of the first that train."""
     origin, shape = "the spec says" if spec else "those for training are", parts[0].shape[1:]
     if spec is None or layout:
         layout = layout or recognised(parts[0])
@@ -133,22 +125,16 @@ def described(
     elif len(shape) == 3 and shape != spec.sample_shape == (shape[2], *shape[:2]):
         parts = [arranged(part, "channels-last") for part in parts]
     parts = [np.ascontiguousarray(part) for part in parts]
-    spec = spec or derived_spec(parts[0], rows, num_classes, name, layout)
+    spec = spec or derived_spec(parts[0], np.flatnonzero(trained), classes, name, layout)
     for part in parts:
         if (part.shape[1:], str(part.dtype)) != (spec.sample_shape, spec.sample_dtype):
-            raise InputError(
-                f"Samples are {part.shape[1:]} {part.dtype}, where {origin} {spec.sample_shape} "
-                f"{spec.sample_dtype}; make them agree."
-            )
+            wanted = f"{origin} {spec.sample_shape} {spec.sample_dtype}"
+            raise InputError(f"Samples are {part.shape[1:]} {part.dtype}, where {wanted}; make them agree.")
     return parts, spec
 
 
 def recognised(samples: np.ndarray) -> str:
-    """The layout of samples `(n, ...)`, where their shape and type tell it.
-
-    Raises:
-        InputError: If they don't.
-    """
+    """The layout of samples `(n, ...)`; an `InputError` where their shape and type don't tell it."""
     shape = samples.shape[1:]
     if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4):  # else it may be a few pixels wide
         return "channels-last"
@@ -170,8 +156,7 @@ def recognised(samples: np.ndarray) -> str:
 def arranged(samples: np.ndarray, layout: str) -> np.ndarray:
     """Samples in the shape that models take: `(n, columns)`, `(n, channels, height, width)`, `(n, 1, time, sensors)`.
 
-    Raises:
-        InputError: If there is no such layout, or the samples can't have it.
+    There is an `InputError` if they can't have the layout.
     """
     if layout not in LAYOUTS:
         raise InputError(f"There is no layout {layout!r}; choose one of {', '.join(LAYOUTS)}.")
@@ -186,14 +171,13 @@ def arranged(samples: np.ndarray, layout: str) -> np.ndarray:
     return samples.transpose(0, 1, 3, 2) if layout == "channels-first" else samples
 
 
-def statistics(samples: np.ndarray, axis: int, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation `(channels,) float64` along an axis of the samples, or of some rows, read in chunks.
+def statistics(samples: np.ndarray, axis: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation `(channels,) float64` along an axis of some rows of the samples, read in chunks.
 
     What varies by less than a millionth of its mean is taken for constant, whose standard deviation is given as 1.
     """
     # pairwise, as Chan, Golub and LeVeque 1983 combine them: sums of squares would lose what is far from zero
     axis %= samples.ndim - 1
-    rows = np.arange(len(samples)) if rows is None else rows
     count, mean, square = 0, np.zeros(samples.shape[1 + axis]), np.zeros(samples.shape[1 + axis])
     most = max(1, _CHUNK_BYTES // (8 * math.prod(samples.shape[1:])))
     for start in range(0, len(rows), most):

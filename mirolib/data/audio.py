@@ -7,7 +7,6 @@ compiler of 200 MB and a release of torchaudio loads beside few builds of torch.
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import struct
 from functools import cache
@@ -36,16 +35,13 @@ def facts(seconds: float = SECONDS) -> tuple[float, ...]:
 
 
 def log_mel(path: Path, seconds: float = SECONDS, repair: str = "replace the file") -> np.ndarray:
-    """The sound in a file as a log-mel image as the settings above say.
+    """The sound in a file as a log-mel image `(1, BANDS, FRAMES) uint8` as the settings above say; zeros for silence.
 
     Args:
         path: WAV (PCM, float or ADPCM), FLAC, AIFF or whatever else libsndfile reads (of others, such as Ogg, it
             takes what is there of a truncated file), mono or stereo (averaged), any rate from 1 to 192 kHz.
         seconds: What exceeds them is cut off, what is missing is silence; from 0.1 to 600.
         repair: What to do about a file that can't be read, for the sentence on it.
-
-    Returns:
-        `(1, BANDS, FRAMES) uint8`; zeros for silence.
 
     Raises:
         InputError: If the file is no sound, is truncated or empty, or holds NaN or infinite samples.
@@ -55,15 +51,11 @@ def log_mel(path: Path, seconds: float = SECONDS, repair: str = "replace the fil
     if not 0.1 <= seconds <= 600:
         raise InputError(f"Sounds are cut to {seconds} seconds; give 0.1 to 600.")
     sound, rate = _read(path, seconds, repair)
-    divisor = math.gcd(RATE, rate)
-    sound = signal.resample_poly(sound, RATE // divisor, rate // divisor) if rate != RATE else sound
-    length = round(RATE * seconds)
+    sound, length = signal.resample_poly(sound, RATE, rate), round(RATE * seconds)
     sound = np.pad(sound[:length], (0, max(0, length - len(sound))))
-    hann = signal.get_window("hann", WINDOW)
-    transform = signal.ShortTimeFFT(hann, length // FRAMES, RATE)
+    transform = signal.ShortTimeFFT(signal.get_window("hann", WINDOW), length // FRAMES, RATE)
     power = mel_bands() @ transform.spectrogram(sound, p0=0, p1=FRAMES)
-    loudest = power.max()
-    if loudest <= 0:
+    if (loudest := power.max()) <= 0:
         return np.zeros((1, *power.shape), np.uint8)
     decibels = 10 * np.log10(np.maximum(power / loudest, 10 ** (-RANGE_DB / 10)))
     return np.rint(255 * (1 + decibels / RANGE_DB)).astype(np.uint8)[None]
@@ -84,18 +76,15 @@ def _read(path: Path, seconds: float, repair: str) -> tuple[np.ndarray, int]:
     try:
         soundfile = importlib.import_module("soundfile")
     except (ImportError, OSError) as error:  # OSError where the package is there and libsndfile is not
-        raise InputError(
-            f"Reading sound needs the library soundfile ({error}); install it by pip install 'mirolib[audio]'."
-        ) from error
+        how = "install it by pip install 'mirolib[audio]'"
+        raise InputError(f"Reading sound needs the library soundfile ({error}); {how}.") from error
     try:
         _check_whole(path, repair)
         with soundfile.SoundFile(path) as file:
             rate, channels = file.samplerate, file.channels
             if rate not in _RATES or channels not in (1, 2):
-                raise InputError(
-                    f"{path} claims {channels} channels at {rate} Hz, but clips have one or two at {_RATES[0]:,} to "
-                    f"{_RATES[-1]:,} Hz; {repair}."
-                )
+                may = f"one or two at {_RATES[0]:,} to {_RATES[-1]:,} Hz"
+                raise InputError(f"{path} claims {channels} channels at {rate} Hz, but clips have {may}; {repair}.")
             wanted = min(file.frames, round(rate * seconds))
             sound = file.read(wanted, dtype="float64", always_2d=True).mean(axis=1)
             if wanted < file.frames:
@@ -120,13 +109,11 @@ def _check_whole(path: Path, repair: str) -> None:
         if (kind := _CHUNKS.get(head[:4] + head[8:])) is None:
             return
         for _ in range(_MOST_CHUNKS):
-            chunk = file.read(8)
-            if len(chunk) < 8:
+            if len(chunk := file.read(8)) < 8:
                 break
             name, length = struct.unpack(kind[0], chunk)
             if name == kind[1]:
-                there = size - file.tell()
-                if length > there:
+                if length > (there := size - file.tell()):
                     raise InputError(f"{path} is truncated: {there:,} of {length:,} bytes of sound; {repair}.")
                 return
             file.seek(length + length % 2, os.SEEK_CUR)

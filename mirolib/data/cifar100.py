@@ -50,10 +50,7 @@ _MOST_TUPLES = 1_000  # hashing a key of many tuples in each other would exhaust
 
 
 def load(root: Path) -> Dataset:
-    """The images of `train` and `test` under their fine labels; fewer images or classes will do.
-
-    Returns:
-        Samples `(3, 32, 32) uint8`; classes that have no image at all are left out.
+    """Samples `(3, 32, 32) uint8` of `train` and `test` under their fine labels; fewer images or classes will do.
 
     Raises:
         InputError: If a file is missing, damaged or holds anything but arrays, lists and texts, or a class has
@@ -100,22 +97,20 @@ def _content(path: Path) -> dict[str, Any]:
         content = read_pickle(pickled)
         if not isinstance(content, dict):
             raise pickle.UnpicklingError("it holds no dictionary")
-        found = {}
-        for key, value in content.items():
-            if isinstance(key, str | bytes):  # as text another one, that holds itself often, could take for ever
-                name = key.decode("latin-1") if isinstance(key, bytes) else key
-                found[name] = value.array if isinstance(value, _Array) else value
-        return found
+        return {
+            key.decode("latin-1") if isinstance(key, bytes) else key: value.array
+            if isinstance(value, _Array)
+            else value
+            for key, value in content.items()
+            if isinstance(key, str | bytes)  # as text another one, that holds itself often, could take for ever
+        }
     except Exception as error:  # pickle's documentation names some kinds for damage, and says that there are others
         why = error if isinstance(error, pickle.UnpicklingError) else "it is cut short or damaged"
         raise InputError(f"{path} can't be read ({why}); {_RESTORE}") from error
 
 
 def read_pickle(pickled: bytes) -> Any:
-    """What a pickle of protocol 0 to 5 holds, if that is data and no code.
-
-    Returns:
-        Plain values as they are; arrays of integers as objects with an attribute `array`.
+    """What a pickle of protocol 0 to 5 holds, if that is data and no code; each array of integers as a value's `array`.
 
     Raises:
         pickle.UnpicklingError: If the pickle holds anything else; where it is damaged, also many another error.
@@ -142,15 +137,18 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         wanted = f"{module} {name}"[:80].replace("._core.", ".core.")
-        # how Python 3 writes bytes for Python 2, and NumPy a number
-        own = {
-            "_codecs encode": self._encode,
+        stand_ins = {
+            "numpy dtype": _Type,
+            "numpy ndarray": "ndarray",  # is handed to _reconstruct, and can't be called
+            "numpy.core.multiarray _reconstruct": _Array,
+            "numpy.core.numeric _frombuffer": _Array,
+            "numpy.core.multiarray scalar": lambda kind, raw: int(_Array(raw, kind).array),
+            "_codecs encode": self._encode,  # how Python 3 writes bytes for Python 2
             "__builtin__ bytes": self._encode,
-            "numpy.core.multiarray scalar": self._number,
         }
-        if (found := _STAND_INS.get(wanted) or own.get(wanted)) is None:
+        if wanted not in stand_ins:
             raise pickle.UnpicklingError(f"it wants to call {wanted!r}, which is no array")
-        return found
+        return stand_ins[wanted]
 
     def _encode(self, text: str = "", encoding: str = "latin-1") -> bytes:
         # one text may be named over and over, each time in a few bytes
@@ -158,9 +156,6 @@ class _Unpickler(pickle.Unpickler):
         if self._left < 0:
             raise pickle.UnpicklingError("it would take far more room than its data")
         return text.encode(encoding)  # which knows encodings of text alone, and so can't unpack anything
-
-    def _number(self, kind: _Type, raw: str | bytes) -> int:
-        return int(_Buffer(raw, kind, (), "C").array)
 
 
 class _Part:
@@ -185,10 +180,10 @@ class _Type(_Part):
 
 
 class _Array(_Part):
-    """An array, which is empty until its state comes: NumPy's own would make room for any shape."""
+    """An array, whole in protocol 5, else empty until its state comes: NumPy's own would make room for any shape."""
 
-    def __init__(self, *_: object) -> None:
-        self._state: Any = None
+    def __init__(self, raw: Any, kind: Any, shape: Any = (), order: object = "C") -> None:
+        self._state = (0, shape, kind, order == "F", raw)
 
     def __setstate__(self, state: Any) -> None:
         self._state = state
@@ -199,18 +194,3 @@ class _Array(_Part):
         _, shape, kind, fortran, raw = self._state
         content = raw.encode("latin-1") if isinstance(raw, str) else raw
         return np.frombuffer(content, kind.dtype).reshape(shape, order="F" if fortran else "C")
-
-
-class _Buffer(_Array):
-    """An array of protocol 5."""
-
-    def __init__(self, raw: object, kind: object, shape: object, order: object) -> None:
-        self._state = (0, shape, kind, order == "F", raw)
-
-
-_STAND_INS: dict[str, Any] = {
-    "numpy dtype": _Type,
-    "numpy ndarray": "ndarray",  # is handed to _reconstruct, and can't be called
-    "numpy.core.multiarray _reconstruct": _Array,
-    "numpy.core.numeric _frombuffer": _Buffer,
-}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,33 +17,43 @@ from mirolib.base.errors import InputError
 from mirolib.data.arrays import derived_preset
 from mirolib.data.audio import BANDS, FRAMES, facts, log_mel
 from mirolib.data.dataset import Dataset, DatasetSpec
-from mirolib.data.files import cached_samples, data_folder, stamp_of
+from mirolib.data.files import cached_samples, data_folder, list_folders, stamp_of
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-SOUNDS = (".wav", ".flac")
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("val", "valid", "validation"), "validation"
+)
+"""The part that a file, folder or split of some name is."""
+
+_Part = TypeVar("_Part")
+_SOUNDS = (".wav", ".flac")
+_KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", *_SOUNDS)
 _LARGE = 96  # pixels; images of one size below it are kept as they are
 _SIDE = 64  # pixels that larger ones are brought to, unless told otherwise
 _TURNED = range(5, 9)  # orientations that swap width and height (Exif 2.3, tag 274)
 
 
+def parts_of(found: Mapping[str, _Part]) -> dict[str, _Part]:
+    """What is found under the names of parts; as ImageNet has it, validation is for the test where nothing else is."""
+    parts = {PARTS[name.lower()]: one for name, one in found.items() if name.lower() in PARTS}
+    if "test" not in parts and "validation" in parts:
+        parts["test"] = parts.pop("validation")
+    return parts
+
+
 def files_of(folder: Path) -> list[tuple[str, Path]]:
     """Class and path of each image or sound in class folders, in order, those in folders within them too.
 
-    Hidden files and folders, and those of systems such as `__MACOSX`, are none.
-
-    Raises:
-        InputError: If there is no class folder, or one without files.
+    Hidden files and folders, and those of systems such as `__MACOSX`, are none. There must be a class, and none empty.
     """
     found: list[tuple[str, Path]] = []
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] not in "._")
-    for name in classes:
+    for name in list_folders(folder):
         before = len(found)
         for place, folders, files in os.walk(folder / name):
             folders[:] = sorted(one for one in folders if one[0] not in "._")
-            kept = sorted(file for file in files if file[0] != "." and file.lower().endswith((*IMAGES, *SOUNDS)))
+            kept = sorted(file for file in files if file[0] != "." and file.lower().endswith(_KINDS))
             found += [(name, Path(place, file)) for file in kept]
         if len(found) == before:
-            kinds = ", ".join((*IMAGES, *SOUNDS))
+            kinds = ", ".join(_KINDS)
             raise InputError(f"The class folder {folder / name} holds no file {kinds}; add some or remove it.")
     if not found:
         raise InputError(f"There is no class folder in {folder}; put each class's files into one: {folder}/cat/1.png.")
@@ -61,10 +72,9 @@ def opened(source: Path | bytes, where: str = "An image") -> Iterator[Image.Imag
 
 
 def common_shape(sources: Iterable[Path | bytes], size: int = 0, skip: bool = False) -> tuple[int, int, int]:
-    """The shape `(channels, height, width)` that images are brought to.
+    """The shape `(channels, height, width)` that images are brought to, with `skip` that of those that are images.
 
-    It is their own where all have one size of at most 96 pixels a side, else a square; grey where all are grey. With
-    `skip` it is that of those that are images.
+    It is their own where all have one size of at most 96 pixels a side, else a square; grey where all are grey.
     """
     looks = set()
     for source in sources:
@@ -82,11 +92,7 @@ def common_shape(sources: Iterable[Path | bytes], size: int = 0, skip: bool = Fa
 
 
 def picture(source: Path | bytes, shape: Sequence[int], where: str = "An image") -> np.ndarray:
-    """An image `(channels, height, width) uint8`: upright, the middle of it in that proportion, scaled.
-
-    Raises:
-        InputError: If it can't be decoded; the sentence names its path.
-    """
+    """An image `(channels, height, width) uint8`: upright, the middle of it in that proportion, scaled."""
     channels, height, width = shape
     mode = "RGB" if channels == 3 else "L"
     with opened(source, where) as image:
@@ -100,40 +106,35 @@ def picture(source: Path | bytes, shape: Sequence[int], where: str = "An image")
 
 
 def read_class_folders(
-    name: str, parts: Mapping[str, Path], size: int, *, skip: bool, seconds: float, test_share: float
-) -> Dataset:
-    """A data set of class folders, decoded once into the cache.
+    path: Path, *, name: str, size: int = 0, broken: Literal["refuse", "skip"] = "refuse", seconds: float = 4.0,
+    test_share: float = 0.2,
+) -> Dataset:  # fmt: skip
+    """A data set of class folders, or of `train`, `test` and `validation` with those, decoded once into the cache.
 
-    Args:
-        name: What results call it.
-        parts: Its folders `train` and, if there, `test` and `validation`.
-        size: Height and width that images are brought to; 0 for `common_shape`.
-        skip: Whether what can't be decoded is left out, and counted, instead of refused.
-        seconds: That sounds are cut or padded to.
-        test_share: See `Dataset.from_arrays`.
+    Images are brought to `size` pixels a side, or to their `common_shape`; sounds are cut or padded to `seconds`. What
+    can't be decoded is refused, or left out and counted: `broken`.
 
     Raises:
         InputError: If a file can't be decoded, a class folder is empty, or images and sounds are mixed.
     """
-    listed = {part: files_of(folder) for part, folder in parts.items()}
-    files = [file for part in listed.values() for _, file in part]
-    kinds = {file.suffix.lower() in SOUNDS for file in files}
+    parts = parts_of({child.name: child for child in sorted(path.iterdir()) if child.is_dir()})
+    parts = parts if "train" in parts else {"train": path}
+    found = [(part, label, file) for part, folder in parts.items() for label, file in files_of(folder)]
+    which, labels = (np.array([one[column] for one in found]) for column in (0, 1))
+    files = [file for *_, file in found]
+    kinds = {file.suffix.lower() in _SOUNDS for file in files}
     if len(kinds) > 1:
         raise InputError(f"{name} has images and sounds; keep them in data sets of their own.")
-    labels = np.array([label for part in listed.values() for label, _ in part])
-    which = np.repeat(np.array(list(listed)), [len(part) for part in listed.values()])
     about = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     if kinds == {True}:
         shape, read = (1, BANDS, FRAMES), partial(log_mel, seconds=seconds)
     else:
-        shape = common_shape(files, size, skip)
+        shape = common_shape(files, size, broken == "skip")
         read = partial(picture, shape=shape)
-    spec = DatasetSpec(name, shape, "uint8", {"small": derived_preset("cnn", 1, 1, 1)}, 255.0)
     own = f"{name}-{stamp_of(*parts.values())}"  # two folders of one name take turns else
+    spec = DatasetSpec(own, shape, "uint8", {"small": derived_preset("cnn", 1, 1, 1)}, 255.0)
     stamp = stamp_of(about, shape, facts(seconds))
-    samples, kept = cached_samples(data_folder(), spec, stamp, files, read, own, skip)
-    labels, which = labels[kept], which[kept]
-    ends = [0, *np.cumsum([np.sum(which == part) for part in listed])]  # slices of the map, not copies
-    rows = {part: slice(*ends[number : number + 2]) for number, part in enumerate(listed)}
-    given = {part: (samples[those], labels[those]) for part, those in rows.items()}
-    return Dataset.from_parts(given, name=name, layout="images", test_share=test_share)
+    samples, kept = cached_samples(data_folder(), spec, stamp, files, read, broken == "skip")
+    ends = np.cumsum([np.sum(which[kept] == part) for part in parts])[:-1]
+    pieces = zip(np.split(samples, ends), np.split(labels[kept], ends), strict=True)  # slices of the map, not copies
+    return Dataset.from_parts(dict(zip(parts, pieces, strict=True)), name=name, layout="images", test_share=test_share)

@@ -49,10 +49,21 @@ class Samples:
         """Copies the samples at `positions` of this view, `(k, *sample_shape)`."""
         return self.data[self.rows[positions]]
 
-    def select(self, positions: np.ndarray, labels: np.ndarray) -> Samples:
-        """A view of some of these samples under new labels."""
+    def select(self, positions: np.ndarray, labels: np.ndarray | None = None) -> Samples:
+        """A view of some of these samples, under new labels if there are any."""
         groups = None if self.groups is None else self.groups[positions]
+        labels = self.labels[positions] if labels is None else labels
         return Samples(self.data, labels, self.rows[positions], groups)
+
+    def spread(self, most: int, classes: int) -> Samples:
+        """A view of at most `most` samples (0 for all) of each of the first classes, evenly spread."""
+        found = []
+        for label in range(classes):
+            places = np.flatnonzero(self.labels == label)
+            count = min(most or len(places), len(places))
+            # spread, since neighbours in a file are often of one person, place or time
+            found.append(places[np.linspace(0, len(places) - 1, count).round().astype(int)] if count else places)
+        return self.select(np.sort(np.concatenate(found)))
 
     def chunks(self, size: int) -> Iterator[slice]:
         """Slices of at most `size` positions that cover this view in order."""
@@ -114,62 +125,48 @@ class Dataset:
         """A data set of the user's own arrays, tensors or lists.
 
         Args:
-            train_samples: `(n, *sample_shape)`, any numeric type. Kept as uint8 where they are uint8 (not copied: leave
-                them as they are), as float32 otherwise.
+            train_samples: `(n, *sample_shape)` numbers; uint8 is not copied (leave it as it is), others become float32.
             train_labels: `(n,)` integers or texts; any values, one a class.
             test_samples: `(m, *sample_shape)`; without any, a share of the training samples is held out, which is said.
             test_labels: `(m,)`, all of which occur in `train_labels`.
             validation: Samples and labels on which configurations are judged; else each run holds out training samples.
-            groups: `(n,)` values: who or what each training sample is of. No group is parted by the test that is held
-                out.
+            groups: `(n,)` values: what each training sample is of, such as a person; no test held out parts a group.
             spec: Facts of the data set; by default derived from the training samples: mean and standard deviation of
                 each channel, column or sensor, and a preset `small` with a model by layout.
             name: What results call it, where there is no spec.
             class_names: Name of each class in the order of the sorted label values; by default the values.
-            layout: What a sample is: `table` (columns), `images` (`(h, w)` or `(channels, h, w)`), `channels-last`
-                (`(h, w, channels)`), `windows` (`(time, sensors)`) or `channels-first` (`(sensors, time)`, such as
-                waveforms); by default what shape and type tell.
+            layout: One of `mirolib.data.arrays.LAYOUTS`; by default what shape and type tell.
             test_share: Share of each class that is held out where there are no test samples, in (0, 1).
 
         Raises:
             InputError: If the arrays do not fit together, hold NaN, infinite or masked values, labels are neither
                 integers nor texts, or the layout can't be told.
         """
-        given: list[tuple[str, Any, Any]] = [("training", train_samples, train_labels)]
-        if test_samples is not None:
-            given.append(("test", test_samples, test_labels))
-        if validation is not None:
-            given.append(("validation", *validation))
-        parts = [checked(samples, labels, which) for which, samples, labels in given]
-        values, labels = numbered([labels for _, labels in parts], [which for which, *_ in given])
-        names = tuple(str(name) for name in (class_names if len(class_names) else values))
-        if len(names) != len(values):
-            raise InputError(f"There are {len(values)} classes but {len(names)} class names; give one name a class.")
-        if groups is not None and (groups := np.asarray(groups)).shape != labels[0].shape:
-            raise InputError(f"There are {len(labels[0])} training samples, groups are {groups.shape}; give one each.")
+        tests = {} if test_samples is None else {"test": (test_samples, test_labels)}
+        given = {"training": (train_samples, train_labels)} | tests | ({"validation": validation} if validation else {})
+        parts = {which: checked(*pair, which) for which, pair in given.items()}
+        names, labels = numbered({which: labels for which, (_, labels) in parts.items()}, class_names)
         held = np.zeros(len(labels[0]), bool)
+        if groups is not None and (groups := np.asarray(groups)).shape != held.shape:
+            raise InputError(f"There are {len(held)} training samples, groups are {groups.shape}; give one each.")
         if test_samples is None:
             held = held_out(labels[0], names, groups, test_share)
             logger.warning("%s has no test part: %d of its %d samples are held out.", name, held.sum(), len(held))
-        data, spec = described(
-            [samples for samples, _ in parts], np.flatnonzero(~held), len(values), spec, name, layout
-        )
+        data, spec = described([samples for samples, _ in parts.values()], ~held, len(names), spec, name, layout)
         digest = xxhash.xxh3_128(held.tobytes() if held.any() else b"")
         views: list[Samples] = []
-        for samples, (_, own), numbers in zip(data, parts, labels, strict=True):
+        for samples, (_, own), numbers in zip(data, parts.values(), labels, strict=True):
             digest.update(samples.data)
             digest.update(own.tobytes())
             views.append(Samples(samples, numbers, np.arange(len(numbers)), None if views else groups))
         if held.any():  # both parts are views of the same array, whose size may forbid a copy
-            views[:1] = [views[0].select(rows, labels[0][rows]) for rows in map(np.flatnonzero, (~held, held))]
+            views[:1] = [views[0].select(rows) for rows in map(np.flatnonzero, (~held, held))]
         return cls(spec, views[0], views[1], names, digest.hexdigest(), *views[2:])
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, tuple[Any, Any]], **options: Any) -> Dataset:
         """As `from_arrays`, of samples and labels by the name of their part: `train`, `test`, `validation`."""
-        (samples, labels), (test, test_labels) = parts["train"], parts.get("test", (None, None))
-        validation = parts.get("validation")
-        return cls.from_arrays(samples, labels, test, test_labels, validation=validation, **options)
+        return cls.from_arrays(*parts["train"], *parts.get("test", ()), validation=parts.get("validation"), **options)
 
     def subset(self, per_class: int = 0, test_per_class: int = 0, classes: int = 0) -> Dataset:
         """A class-balanced part of this data set, the same every time.
@@ -182,23 +179,8 @@ class Dataset:
         if not (per_class or test_per_class or classes):
             return self
         classes = min(classes or len(self.class_names), len(self.class_names))
-        train, test = (
-            part.select(rows := _spread(part.labels, most, classes), part.labels[rows])
-            for part, most in ((self.train, per_class), (self.test, test_per_class))
-        )
-        if (judged := self.validation) is not None:
-            judged = judged.select(rows := np.flatnonzero(judged.labels < classes), judged.labels[rows])
+        train, test = self.train.spread(per_class, classes), self.test.spread(test_per_class, classes)
+        judged = self.validation and self.validation.spread(0, classes)
         # another one than the whole set's, so that a store of one is never taken for the other's
         fingerprint = f"{self.fingerprint}/{per_class}/{test_per_class}/{classes}"
         return Dataset(self.spec, train, test, self.class_names[:classes], fingerprint, judged)
-
-
-def _spread(labels: np.ndarray, most: int, classes: int) -> np.ndarray:
-    """Positions of at most `most` samples (0 for all) of each of the first classes, evenly spread, in rising order."""
-    found = []
-    for label in range(classes):
-        places = np.flatnonzero(labels == label)
-        count = min(most or len(places), len(places))
-        # spread, since neighbours in a file are often of one person, place or time
-        found.append(places[np.linspace(0, len(places) - 1, count).round().astype(int)] if count else places)
-    return np.sort(np.concatenate(found))

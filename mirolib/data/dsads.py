@@ -44,19 +44,16 @@ ACTIVITIES = (
 
 _ARCHIVE = ARCHIVES["dsads"]
 _ANEW = "Unpack the archive anew."
-_PEOPLE, _SEGMENT = range(1, 9), r"s[0-9]{2}\.txt"
+_SEGMENT = r"s[0-9]{2}\.txt"
 _MOST_BYTES = 1 << 20  # the original files have 48,000
 
 
 def load(root: Path) -> Dataset:
-    """The segments found, split within each person's segments of an activity; fewer of any will do.
+    """Segments `(1, 125, 45) float32`, time by sensor, of the people and activities found; fewer of any will do.
 
     Of each person's segments of an activity, in order, every fifth is for the test, from the third on: 12 of 60. Each
     of the 45 columns is standardised here, with the mean and standard deviation of all training segments found.
-    Parsed segments are kept in the cache, before standardisation, under a stamp of names, sizes and times of change.
-
-    Returns:
-        Samples `(1, 125, 45) float32`, time by sensor; activities without a folder are left out.
+    Parsed segments are kept in the cache, before standardisation; activities without a folder are left out.
 
     Raises:
         InputError: If a file holds anything but 125 rows of 45 numbers, an activity has a folder but no training or no
@@ -67,7 +64,7 @@ def load(root: Path) -> Dataset:
     segments = [
         (f"{activity}/p{person}/{name}", label, rank, size_bytes, changed)
         for label, activity in present.items()
-        for person in _PEOPLE
+        for person in range(1, 9)
         for rank, (name, size_bytes, changed) in enumerate(list_files(folder / activity / f"p{person}", _SEGMENT))
     ]
     if not segments:
@@ -78,12 +75,12 @@ def load(root: Path) -> Dataset:
     check_classes(folder, present, len(ACTIVITIES), labels[~test], labels[test], needs)
     raw, _ = cached_samples(root, DSADS, stamp_of(segments), [folder / path for path, *_ in segments], _segment)
     train_samples, test_samples = raw[~test], raw[test]
-    mean = train_samples.mean(axis=(0, 1, 2), dtype=np.float64)
+    mean = train_samples.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
     # a sensor that stood still would divide by zero
-    std = np.maximum(train_samples.std(axis=(0, 1, 2), dtype=np.float64), 1e-6)
+    std = np.maximum(train_samples.std(axis=(0, 1, 2), dtype=np.float64), 1e-6).astype(np.float32)
     for samples in (train_samples, test_samples):
-        samples -= mean.astype(np.float32)
-        samples /= std.astype(np.float32)
+        samples -= mean
+        samples /= std
     parts = train_samples, labels[~test], test_samples, labels[test]
     return Dataset.from_arrays(*parts, spec=DSADS, class_names=[ACTIVITIES[label] for label in present])
 

@@ -1,8 +1,4 @@
-"""Data sets fetched from their homes: checked, resumed where the connection was cut, and unpacked in one step.
-
-The archives of `ARCHIVES` were not fetched from these addresses when this was written: their lengths and checksums are
-those that their sources and other libraries state.
-"""
+"""Data sets fetched from their homes: checked, resumed where the connection was cut, and unpacked in one step."""
 
 from __future__ import annotations
 
@@ -70,17 +66,11 @@ class Archive:
         return self.instructions or f"Get {self.url} and unpack it to {self.layout}."
 
     def find(self, root: Path) -> Path:
-        """The data set's folder, of any name: the root, or one up to two folders below it.
-
-        Raises:
-            InputError: If it is not there.
-        """
+        """The data set's folder, of any name: the root, or one up to two below it; an `InputError` if there is none."""
         if (found := self.found(root)) is not None:
             return found
-        raise InputError(
-            f"There is no folder {self.folder} in {root}, nor another one with its content. {self.advice} Another "
-            "folder of data sets is named with root=, the parameter data, or MIRO_DATA."
-        )
+        what = f"There is no folder {self.folder} in {root}, nor another one with its content. {self.advice}"
+        raise InputError(f"{what} Another folder of data sets is named with root=, the parameter data, or MIRO_DATA.")
 
     def found(self, root: Path) -> Path | None:
         """The data set's folder if it is there, the one of its name first."""
@@ -152,17 +142,15 @@ ARCHIVES: dict[str, Archive] = {
         "imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG.",
     ),
 }  # fmt: skip
-"""Archives by name of the data set."""
+"""Archives by name of the data set; not fetched from there when this was written: lengths and checksums are as stated
+by their sources and other libraries."""
 
 
 def fetch(archive: Archive, root: Path, progress: bool = True) -> Path:
     """Downloads a data set and unpacks it; what is there already is neither downloaded nor unpacked again.
 
     What came before a connection was cut stays in a file `.part`, and the next call asks for the rest. A process that
-    finds another one at it waits, and then takes what that one fetched. The root is made if it is missing.
-
-    Returns:
-        The data set's folder.
+    finds another one at it waits, and then takes what that one fetched. Returns the data set's folder.
 
     Raises:
         InputError: If a person must fetch it, the host can't be reached or refuses, the connection is cut, the file has
@@ -177,11 +165,9 @@ def fetch(archive: Archive, root: Path, progress: bool = True) -> Path:
             raise InputError(archive.instructions)
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / f".{archive.file_name}.lock", remove=True):
-            if (found := archive.found(root)) is not None:
-                return found
             for stale in root.glob(f"{UNPACKING.format(folder.name)}*"):  # of a process that was killed at it
                 shutil.rmtree(stale, ignore_errors=True)
-            return unpack(_downloaded(archive, root, progress), folder, archive.unpacked_bytes)
+            return archive.found(root) or unpack(_downloaded(archive, root, progress), folder, archive.unpacked_bytes)
     except requests.RequestException as error:  # which are OSErrors, too
         said = next((why for kind, why in _SENTENCES.items() if isinstance(error, kind)), error)
         why = f"{archive.url} can't be fetched ({said})"
@@ -224,9 +210,8 @@ def _transfer(archive: Archive, stream: IO[bytes], tag: Path, progress: bool) ->
     # with neither a version nor a checksum, the rest of another file would go unnoticed
     fits = url == archive.url and (version or archive.known_hash)
     for start in dict.fromkeys((stream.seek(0, os.SEEK_END) if fits else 0, 0)):
-        headers = {"Accept-Encoding": "identity"}
-        if start:
-            headers |= {"Range": f"bytes={start}-"} | ({"If-Range": version} if version else {})
+        headers = {"Accept-Encoding": "identity"} | ({"If-Range": version} if start and version else {})
+        headers |= {"Range": f"bytes={start}-"} if start else {}
         with requests.get(archive.url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
             # some hosts call a .tar.gz a tar with an encoding, and requests would undo that
             response.raw.headers.pop("Content-Encoding", None)

@@ -24,29 +24,18 @@ logger = logging.getLogger(__name__)
 
 _Reader = Callable[[Path], np.ndarray]
 
-_PROJECT = Path(__file__).resolve().parents[2]
 _THREADS = 2  # Pillow and SciPy let go of the interpreter's lock while they work
 _BATCH = 64  # files read before they are written: Tiny-ImageNet's take 0.8 MB
 
 
 def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
     """The folder that holds the data sets: the one given, what `MIRO_DATA` names, or `data` in the repository."""
-    return Path(root or os.environ.get("MIRO_DATA") or _PROJECT / "data").expanduser().absolute()
-
-
-def cache_folder(root: Path) -> Path:
-    """The folder for what is computed from files below a root: in the one that `MIRO_CACHE` names, or `cache` there."""
-    named = os.environ.get("MIRO_CACHE")
-    # of its own for each root, since sets of two roots may bear one name
-    return Path(named).expanduser().absolute() / stamp_of(str(root)) if named else root / "cache"
+    project = Path(__file__).resolve().parents[2]
+    return Path(root or os.environ.get("MIRO_DATA") or project / "data").expanduser().absolute()
 
 
 def read_file(path: Path, most_bytes: int, what: str) -> bytes:
-    """The bytes of a file, if it is one of a size to be expected.
-
-    Raises:
-        InputError: If it is missing or too large, with the sentence `what` on what to do, or can't be read.
-    """
+    """The bytes of a file; an `InputError`, with `what` to do, where it is missing or larger than expected."""
     try:
         if not path.is_file():
             raise InputError(f"There is no file {path}. {what}")
@@ -61,9 +50,6 @@ def list_files(folder: Path, pattern: str) -> list[tuple[str, int, int]]:
     """Name, size in bytes and time of change in nanoseconds of a folder's files, by name; none where it is missing.
 
     The regular expression `pattern` is matched with the whole name, upper or lower case.
-
-    Raises:
-        InputError: If it can't be read.
     """
     matches = re.compile(pattern, re.IGNORECASE).fullmatch
     try:
@@ -78,22 +64,17 @@ def list_files(folder: Path, pattern: str) -> list[tuple[str, int, int]]:
 
 def list_folders(folder: Path) -> list[str]:
     """Names of a folder's folders, in order; hidden ones and those such as __MACOSX are left out."""
-    return sorted(path.name for path in folder.glob("[!.]*") if not path.name.startswith("__") and path.is_dir())
+    return sorted(path.name for path in folder.glob("[!._]*") if path.is_dir())
 
 
 def check_classes(
     folder: Path, names: Mapping[int, str], of: int, train_labels: np.ndarray, test_labels: np.ndarray, needs: str = ""
 ) -> None:
-    """Logs what was found of the `of` classes, and refuses a class that lacks a part; `needs` is what it takes.
-
-    Raises:
-        InputError: If a label does not occur in both.
-    """
+    """Logs what was found of the `of` classes; an `InputError` where one lacks a part, with what it `needs`."""
     for part, labels in (("training", train_labels), ("test", test_labels)):
         if len(missing := np.setdiff1d(list(names), labels)):
-            raise InputError(
-                f"Class {names[int(missing[0])]} has no {part} sample in {folder}{needs}; add some or remove the class."
-            )
+            which = f"Class {names[int(missing[0])]} has no {part} sample in {folder}"
+            raise InputError(f"{which}{needs}; add some or remove the class.")
     counts = len(names), of, len(train_labels), len(test_labels)
     logger.info("%s: %d of %d classes, %d training and %d test samples found", folder, *counts)
 
@@ -104,21 +85,14 @@ def stamp_of(*facts: object) -> str:
 
 
 def cached_samples(
-    root: Path, spec: DatasetSpec, stamp: str, paths: Sequence[Path], read: _Reader, name: str = "", skip: bool = False
+    root: Path, spec: DatasetSpec, stamp: str, paths: Sequence[Path], read: _Reader, skip: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The samples in some files, read once and kept in the cache of a root.
+    """The samples in some files, read once and kept: in the folder that `MIRO_CACHE` names, or `cache` below the root.
 
     They are written part by part, so they need not fit RAM, and take their place when all are there; those of the same
-    name and another stamp are then removed.
-
-    Args:
-        root: The folder of the data sets.
-        spec: Their shape and type.
-        stamp: What they were computed from; see `stamp_of`.
-        paths: The files, in order.
-        read: Reads the sample in one; called from several threads.
-        name: Which no other set has, in place of the spec's.
-        skip: Whether files that `read` refuses are left out, and named in the log.
+    name and another stamp are then removed. The spec gives their shape and type, and a name that no other set has; the
+    stamp says what they were computed from. Several threads read; with `skip`, files that `read` refuses are left out,
+    and named in the log.
 
     Returns:
         The samples, read-only and mapped: what is read of them takes RAM, the rest none; and for each of the files
@@ -127,31 +101,29 @@ def cached_samples(
     Raises:
         InputError: If the cache can't be written; and what `read` raises.
     """
-    name, kind = name or spec.name, np.dtype(spec.sample_dtype)
-    folder, shape = cache_folder(root), (len(paths), *spec.sample_shape)
+    name, count, folder = spec.name, len(paths), root / "cache"
+    if cache := os.environ.get("MIRO_CACHE"):
+        # of its own for each root, since sets of two roots may bear one name
+        folder = Path(cache).expanduser().absolute() / stamp_of(str(root))
     path = folder / f"{name}-{stamp}.npy"
-    if (found := _mapped(path, shape, kind, skip)) is None:
+    if (found := _mapped(path, spec, count, skip)) is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file:
-                _write(file, shape, kind, name, paths, read, skip)
+                _write(file, spec, paths, read, skip)
         except OSError as error:
-            raise InputError(
-                f"The cache {folder} can't be written ({error.strerror}); make it writable and see to free space, or "
-                "name another folder with MIRO_CACHE."
-            ) from error
+            what = "make it writable and see to free space, or name another folder with MIRO_CACHE"
+            raise InputError(f"The cache {folder} can't be written ({error.strerror}); {what}.") from error
         clear(folder, {*folder.glob(f"{glob.escape(name)}-{'[0-9a-f]' * len(stamp)}.npy")} - {path})
-        if (found := _mapped(path, shape, kind, skip)) is None:
+        if (found := _mapped(path, spec, count, skip)) is None:
             raise InputError(f"The cache {path} can't be read back; remove it and look after the disk.")
     if left_out := [str(paths[row]) for row in np.flatnonzero(~found[1]).tolist()]:
         some = ", ".join(left_out[:10]) + ", ..." * (len(left_out) > 10)
-        logger.warning("%s: %d of %d files can't be read and are left out: %s", name, len(left_out), len(paths), some)
+        logger.warning("%s: %d of %d files can't be read and are left out: %s", name, len(left_out), count, some)
     return found
 
 
-def _write(
-    file: IO[bytes], shape: tuple[int, ...], kind: np.dtype, name: str, paths: Sequence[Path], read: _Reader, skip: bool
-) -> None:
+def _write(file: IO[bytes], spec: DatasetSpec, paths: Sequence[Path], read: _Reader, skip: bool) -> None:
     """The samples that can be read and, if those are not all, a byte for each file that says whether it can."""
 
     def tried(path: Path) -> np.ndarray | None:
@@ -159,11 +131,12 @@ def _write(
             return read(path)
         return None
 
-    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
+    kind = np.dtype(spec.sample_dtype)
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(file, header | {"shape": (len(paths), *spec.sample_shape)})
     kept: list[bool] = []
     # what takes less than two seconds needs no bar
-    with ThreadPoolExecutor(_THREADS) as pool, tqdm(total=len(paths), desc=name, unit="file", delay=2) as bar:
+    with ThreadPoolExecutor(_THREADS) as pool, tqdm(total=len(paths), desc=spec.name, unit="file", delay=2) as bar:
         for start in range(0, len(paths), _BATCH):
             part = list(pool.map(tried, paths[start : start + _BATCH]))
             kept += [sample is not None for sample in part]
@@ -175,20 +148,19 @@ def _write(
     if not all(kept):
         file.write(bytes(kept))
         file.seek(0)  # NumPy leaves room in a header for any number of rows
-        np.lib.format.write_array_header_1_0(file, header | {"shape": (sum(kept), *shape[1:])})
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (sum(kept), *spec.sample_shape)})
 
 
-def _mapped(path: Path, shape: tuple[int, ...], kind: np.dtype, skip: bool) -> tuple[np.ndarray, np.ndarray] | None:
+def _mapped(path: Path, spec: DatasetSpec, files: int, skip: bool) -> tuple[np.ndarray, np.ndarray] | None:
     """The array in a file, if there is one of that shape and type, and which files its samples are from."""
     if not path.is_file():
         return None
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
-        kept = np.ones(shape[0], dtype=bool)
-        if skip and len(array) < shape[0]:
+        array, kept = np.lib.format.open_memmap(path, mode="r"), np.ones(files, dtype=bool)
+        if skip and len(array) < files:
             kept = np.fromfile(path, np.uint8, offset=array.offset + array.nbytes) == 1
     except Exception:  # whatever is wrong with it, it is written anew
         logger.warning("The cache %s is damaged and is made anew", path)
         return None
-    fits = (kept.sum(), *array.shape[1:], array.dtype, len(kept)) == (len(array), *shape[1:], kind, shape[0])
+    fits = len(kept) == files and array.shape == (kept.sum(), *spec.sample_shape) and array.dtype == spec.sample_dtype
     return (np.asarray(array), kept) if fits else None

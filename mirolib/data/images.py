@@ -23,9 +23,7 @@ from mirolib.base.errors import InputError
 from mirolib.data.dataset import Samples
 from mirolib.data.files import list_files
 
-IMAGE = r"[^.].*\.(jpe?g|png|webp|bmp)"
-"""What image files are called; macOS leaves a file ._name beside each on foreign disks."""
-
+_IMAGE = r"[^.].*\.(jpe?g|png|webp|bmp)"  # macOS leaves a file ._name beside each on foreign disks
 _THREADS = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="miro-decoder")
 _LEAST_AREA, _WIDEST = 0.08, 4 / 3  # torchvision's
 _LIVING: WeakSet[ImageFiles] = WeakSet()
@@ -48,11 +46,7 @@ class ImageFiles:
         return [self._folder / os.fsdecode(name) for name in self.names[rows]]
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """The bytes of some images, `(k,)` objects.
-
-        Raises:
-            InputError: If a file is gone or can't be read.
-        """
+        """The bytes of some images, `(k,)` objects; an `InputError` if a file is gone or can't be read."""
         found = np.empty(len(rows), dtype=object)
         for position, path in enumerate(self.paths(rows)):
             try:
@@ -62,15 +56,15 @@ class ImageFiles:
         return found
 
 
-def listed(folder: Path, part: str, classes: Sequence[str], pattern: str = IMAGE) -> Samples:
-    """The images of some classes, by class and name: those in `folder/part/<class>` whose names match.
+def listed(folder: Path, part: str, classes: Sequence[str]) -> Samples:
+    """The images of some classes, by class and name: those in `folder/part/<class>`.
 
     Raises:
         InputError: If there is none, one is empty, or a folder can't be read.
     """
     names, sizes, labels = [], [], []
     for label, name in enumerate(tqdm(classes, desc=f"listing {part}", unit="class", disable=len(classes) < 100)):
-        found, place = list_files(folder / part / name, pattern), os.path.join(part, name, "")
+        found, place = list_files(folder / part / name, _IMAGE), os.path.join(part, name, "")
         # as bytes, since a character of NumPy's texts takes four
         names += [os.fsencode(place + file) for file, *_ in found]
         sizes += [size_bytes for _, size_bytes, _ in found]
@@ -83,18 +77,12 @@ def listed(folder: Path, part: str, classes: Sequence[str], pattern: str = IMAGE
     return Samples(files, np.array(labels, dtype=np.int64), np.arange(len(names)))
 
 
-def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None, path: Path | None = None) -> np.ndarray:
-    """An encoded image decoded and brought to a size.
+def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None) -> np.ndarray:
+    """An encoded image decoded and brought to `size`, height and width: `(height, width, 3) uint8`.
 
     A random window takes 8 to 100 % of the area, at an aspect ratio of 3/4 to 4/3, as in torchvision's
     `RandomResizedCrop`; four numbers in [0, 1) choose it. The middle, without them, is seven eighths of the shorter
-    side, which is resizing to 256 and cropping 224. A path is for the sentence on an image that can't be decoded.
-
-    Returns:
-        `(height, width, 3) uint8`, where `size` is height and width.
-
-    Raises:
-        InputError: If it is no image, or cut short.
+    side, which is resizing to 256 and cropping 224. There is an `InputError` if it is no image, or cut short.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -108,7 +96,7 @@ def cut(data: bytes, size: Sequence[int], draw: Sequence[float] | None = None, p
             image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy one that is RGB
     except Exception as error:  # a decoder meets damage in many ways
         why = "it is none" if isinstance(error, UnidentifiedImageError) else error
-        which = f"The image {path}" if (path := path or _origin(data)) else f"An image of {len(data)} bytes"
+        which = f"The image {path}" if (path := _origin(data)) else f"An image of {len(data)} bytes"
         raise InputError(f"{which} can't be decoded ({why}); replace its file.") from error
     left, top, right, bottom = (scale * edge for edge in window)
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
@@ -130,27 +118,18 @@ def _window(
     """Left, top, right and bottom of what is cut from an image, see `cut`."""
     if draw is None:
         share = 7 / 8 * min(height / size[0], width / size[1])
-        wanted = share * size[0], share * size[1]
-        place = 0.5, 0.5
+        rows, columns, down, across = share * size[0], share * size[1], 0.5, 0.5
     else:
         area = (_LEAST_AREA + (1 - _LEAST_AREA) * draw[0]) * height * width
         aspect = _WIDEST ** (2 * draw[1] - 1)
-        wanted = (area / aspect) ** 0.5, (area * aspect) ** 0.5
-        place = draw[2], draw[3]
-    rows, columns = min(height, wanted[0]), min(width, wanted[1])
-    top, left = place[0] * (height - rows), place[1] * (width - columns)
+        rows, columns, down, across = (area / aspect) ** 0.5, (area * aspect) ** 0.5, draw[2], draw[3]
+    rows, columns = min(height, rows), min(width, columns)
+    top, left = down * (height - rows), across * (width - columns)
     return left, top, left + columns, top + rows
 
 
 def decoded(samples: np.ndarray, size: Sequence[int], draws: Tensor | None = None) -> Tensor:
-    """Encoded images, `(n,)` bytes objects, each decoded and cut by its row of `draws`, `(n, 4)`; see `cut`.
-
-    Returns:
-        `(n, 3, height, width) uint8`.
-
-    Raises:
-        InputError: If one is no image, or cut short.
-    """
+    """Images `(n, 3, height, width) uint8` of `(n,)` bytes objects, each `cut` by its row of `draws`, `(n, 4)`."""
     windows = [None] * len(samples) if draws is None else draws.tolist()
     images = list(_THREADS.map(lambda data, draw: cut(data, size, draw), samples, windows))
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

@@ -6,27 +6,26 @@ that the user names, `file.py:function` or `module:function`, and only from what
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import itertools
 import os
 import re
+import runpy
 import zipfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from mirolib.base.errors import InputError
-from mirolib.data.class_folders import common_shape, picture, read_class_folders
+from mirolib.data.class_folders import PARTS, common_shape, parts_of, picture, read_class_folders
 from mirolib.data.dataset import Dataset
 from mirolib.data.files import stamp_of
 
-_PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
-    ("val", "valid", "validation"), "validation"
-)
 _LABELS = ("label", "class", "target", "activity")  # columns that are taken for the label where none is named
 _CODE = re.compile(r"(?P<where>[^?]+\.py|[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)")
 
@@ -44,9 +43,7 @@ def is_one(place: str) -> bool:
 def find(place: str, root: Path) -> str:
     """The place of a user's own data as it is read from any folder, its options included; empty where there is none.
 
-    Args:
-        place: A path, absolute, from here or from `root`, or a function; with options behind a question mark.
-        root: The folder of the data sets.
+    It is a path, absolute, from here or from `root`, or a function; with options behind a question mark.
     """
     if is_code(place):
         where, _, function = place.rpartition(":")
@@ -80,32 +77,24 @@ def stamp(place: str) -> str:
 
 
 def read(place: str, name: str = "", **options: Any) -> Dataset:
-    """The data at a place.
-
-    Args:
-        place: What `find` gave.
-        name: What results are to call it.
-        options: More options; those of the place go before.
+    """The data at a place that `find` gave; its options go before other ones.
 
     Raises:
         InputError: If nothing is known to read it, an option is unknown or can't be, or what it holds can't be used.
     """
-    name = name or name_of(place)
     if is_code(place):
         return _called(place)
     path_text, _, tail = place.partition("?")
     pairs = [option.partition("=")[::2] for option in tail.split(",") if option]
-    options |= {key.strip(): value.strip() for key, value in pairs if key != "name"}
-    path = Path(path_text)
-    reader = _reader(path)
+    options |= {key.strip(): value.strip() for key, value in pairs if key != "name"} | {"name": name or name_of(place)}
+    reader = _reader(path := Path(path_text))
     try:
-        return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(reader)(path, name=name, **options)
+        return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(reader)(path, **options)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         known = ", ".join(key for key in reader.__annotations__ if key not in ("path", "name", "return"))
-        raise InputError(
-            f"The option {first['loc'][0]} of {path.name} can't be used ({first['msg']}); it takes {known}."
-        ) from error
+        what = f"The option {first['loc'][0]} of {path.name} can't be used ({first['msg']})"
+        raise InputError(f"{what}; it takes {known}.") from error
     except (OSError, MemoryError) as error:
         raise InputError(f"{path} can't be read ({error}); repair it, or make it readable.") from error
 
@@ -115,7 +104,7 @@ def _reader(path: Path) -> Callable[..., Dataset]:
     if path.is_dir():
         if any((path / file).is_file() for file in ("dataset_dict.json", "state.json")):
             return _hugging_face
-        return _tables if any(_part_files(path)) else _folders
+        return _tables if any(_part_files(path)) else read_class_folders
     if (suffix := path.suffix.lower()) in _FILES:
         return _FILES[suffix]
     raise InputError(
@@ -128,13 +117,7 @@ def _called(place: str) -> Dataset:
     """What the user's own function returns."""
     where, _, function = place.rpartition(":")
     try:
-        if where.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(f"miro_own_{Path(where).stem}", where)
-            assert spec is not None and spec.loader is not None, "a file of Python has a loader"
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(where)
+        module: Any = SimpleNamespace(**runpy.run_path(where)) if where.endswith(".py") else import_module(where)
         made = getattr(module, function)()
     except InputError:
         raise
@@ -166,25 +149,14 @@ def _arrays(path: Path, *, name: str, layout: str = "", test_share: float = 0.2)
 def _part_files(folder: Path) -> dict[str, Path]:
     """The tables in a folder by their part, such as `train.csv`."""
     files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in (".csv", ".parquet")]
-    return {_PARTS[file.stem.lower()]: file for file in files if file.stem.lower() in _PARTS}
+    return {PARTS[file.stem.lower()]: file for file in files if file.stem.lower() in PARTS}
 
 
 def _tables(
     path: Path, *, name: str, label: str = "", group: str = "", split: str = "split", drop: str = "",
     layout: str = "table", test_share: float = 0.2,
 ) -> Dataset:  # fmt: skip
-    """Rows of one table, or of `train`, `test` and `validation` in a folder.
-
-    Args:
-        path: The file or folder.
-        name: What results call it.
-        label: Column of the labels; by default the one called label, class, target or activity.
-        group: Column that says who or what a row is of; it is no feature.
-        split: Column that says `train`, `test` or `validation`, if there is one.
-        drop: Columns to leave out, with a + between them.
-        layout: See `Dataset.from_arrays`.
-        test_share: See `Dataset.from_arrays`.
-    """
+    """Rows of one table, or of `train`, `test` and `validation` in a folder; `drop` has a + between columns."""
     whole = _whole(path, split)
     columns, dropped = [str(column) for column in whole], [column for column in drop.split("+") if column]
     likely = [label] if label else [column for column in columns if column.lower() in _LABELS]
@@ -196,16 +168,15 @@ def _tables(
         raise InputError(f"{path} has no column {unknown[0]!r}; choose among {', '.join(columns)[:300]}.")
     features = whole.drop(columns={label, *dropped, *({group, split} & {*columns})})
     if texts := [column for column in features if not pd.api.types.is_numeric_dtype(features[column])]:
-        raise InputError(
-            f"{path}: column {texts[0]!r} holds no numbers; make numbers of it, or leave it out by ?drop={texts[0]}."
-        )
+        how = f"make numbers of it, or leave it out by ?drop={texts[0]}"
+        raise InputError(f"{path}: column {texts[0]!r} holds no numbers; {how}.")
     if none := int(whole[label].isna().sum()):
         raise InputError(f"{path}: {none} rows have no {label}; fill them in or remove the rows.")
     labels = whole[label] if pd.api.types.is_integer_dtype(whole[label]) else whole[label].astype(str)
     said = whole[split].astype(str).str.lower() if split in columns else pd.Series("train", whole.index)
-    if (wrong := ~said.isin(_PARTS)).any():
+    if (wrong := ~said.isin(PARTS)).any():
         raise InputError(f"{path}: column {split} says {said[wrong].iloc[0]!r}; let it say train, test or validation.")
-    part, values = said.map(_PARTS).to_numpy(), features.to_numpy(np.float32)
+    part, values = said.map(PARTS).to_numpy(), features.to_numpy(np.float32)
     parts = {one: (values[part == one], labels.to_numpy()[part == one]) for one in ("train", *np.unique(part))}
     groups = whole[group].to_numpy()[part == "train"] if group else None
     return Dataset.from_parts(parts, groups=groups, name=name, layout=layout, test_share=test_share)
@@ -236,58 +207,38 @@ def _frame(file: Path) -> pd.DataFrame:
         raise InputError(f"{file} can't be read as a table ({str(error).splitlines()[0]}); repair it.") from error
 
 
-def _folders(
-    path: Path, *, name: str, size: int = 0, broken: Literal["refuse", "skip"] = "refuse", seconds: float = 4.0,
-    test_share: float = 0.2,
-) -> Dataset:  # fmt: skip
-    """Images or sounds in class folders; see `read_class_folders`."""
-    children = {child.name.lower(): child for child in sorted(path.iterdir()) if child.is_dir()}
-    parts = {_PARTS[child]: folder for child, folder in children.items() if child in _PARTS}
-    if "train" not in parts:
-        parts = {"train": path}
-    elif "test" not in parts and "validation" in parts:  # as ImageNet has it
-        parts["test"] = parts.pop("validation")
-    return read_class_folders(name, parts, size, skip=broken == "skip", seconds=seconds, test_share=test_share)
-
-
 def _hugging_face(
     path: Path, *, name: str, label: str = "", size: int = 0, layout: str = "", test_share: float = 0.2
 ) -> Dataset:
     """A folder that `save_to_disk` of the package `datasets` wrote: a column of labels and one of images or arrays."""
     try:
-        datasets = importlib.import_module("datasets")
+        datasets = import_module("datasets")
     except ImportError as error:
         raise InputError(f"{path} needs the package datasets: pip install 'mirolib[huggingface]'.") from error
     content = datasets.load_from_disk(str(path))
-    parts = dict(content) if isinstance(content, datasets.DatasetDict) else {"train": content}
-    parts = {_PARTS[key]: part for key, part in parts.items() if key in _PARTS}
+    parts = parts_of(content if isinstance(content, datasets.DatasetDict) else {"train": content})
     if "train" not in parts:
         raise InputError(f"{path} has no split train; save one, such as DatasetDict(train=..., test=...).")
-    if "test" not in parts and "validation" in parts:
-        parts["test"] = parts.pop("validation")
     features = parts["train"].features
     classes = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     label = label or next(iter([*classes, *(key for key in features if key.lower() in _LABELS)]), "")
     inputs = [key for key in features if key != label]
     if label not in features or not inputs:
         raise InputError(f"{path} has no column {label or 'of labels'}; say which by ?label=, among {list(features)}.")
-    pictures = [key for key in inputs if isinstance(features[key], datasets.Image)]
-    if pictures:
+    arrays = {key: part.with_format("numpy") for key, part in parts.items()}
+    if pictures := [key for key in inputs if isinstance(features[key], datasets.Image)]:
         column = datasets.Image(decode=False)
         cells = {key: part.cast_column(pictures[0], column)[pictures[0]] for key, part in parts.items()}
         encoded = {key: [one["bytes"] or Path(one["path"]) for one in part] for key, part in cells.items()}
-        shape, where = common_shape((one for part in encoded.values() for one in part), size), f"An image of {path}"
+        shape, where = common_shape(itertools.chain(*encoded.values()), size), f"An image of {path}"
         found = {key: np.stack([picture(one, shape, where) for one in part]) for key, part in encoded.items()}
         layout = "images"
+    elif len(inputs) == 1:
+        found = {key: np.asarray(part[inputs[0]]) for key, part in arrays.items()}
     else:
-        arrays = {key: part.with_format("numpy") for key, part in parts.items()}
-        found = {
-            key: np.asarray(part[inputs[0]]) if len(inputs) == 1 else np.stack([part[one] for one in inputs], axis=1)
-            for key, part in arrays.items()
-        }
-    labels = {key: np.asarray(part.with_format("numpy")[label]) for key, part in parts.items()}
-    names = [features[label].names[value] for value in np.unique(labels["train"])] if label in classes else []
-    taken = {key: (found[key], labels[key]) for key in parts}
+        found = {key: np.stack([part[one] for one in inputs], axis=1) for key, part in arrays.items()}
+    taken = {key: (found[key], np.asarray(part[label])) for key, part in arrays.items()}
+    names = [features[label].names[value] for value in np.unique(taken["train"][1])] if label in classes else []
     return Dataset.from_parts(taken, name=name, layout=layout, class_names=names, test_share=test_share)
 
 

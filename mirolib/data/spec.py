@@ -21,8 +21,7 @@ class Preset:
     Attributes:
         model: A name from `mirolib.learning.models.MODELS`.
         tasks: Number of tasks the classes are split into.
-        epochs: Passes over the task, or over stream buffer and episodic memory, at each task; of the task, the last one
-            may be a part.
+        epochs: Passes of a task over what `epoch_of` says; of the task's samples, the last one may be a part.
         batch_size: Samples in a training step.
         lr: Learning rate at the start of each task.
         loss: A name from `mirolib.learning.learner.LOSSES`.
@@ -73,11 +72,7 @@ class Preset:
     image_size: int = 0
 
     def __post_init__(self) -> None:
-        """Checks every number.
-
-        Raises:
-            InputError: If one is of another type or out of range, or milestones stand beside another schedule.
-        """
+        """Checks every number, and that milestones go with their schedule: an `InputError` else."""
         for one in fields(self):
             value: Any = getattr(self, one.name)
             if kind := {"int": Integral, "float": Real}.get(str(one.type)):
@@ -96,12 +91,8 @@ class Preset:
 
     def with_epochs(self, epochs: float, epoch_of: str = "") -> Preset:
         """The same for another number of epochs, or of another kind: milestones keep their share of them."""
-        return replace(
-            self,
-            epochs=epochs,
-            epoch_of=epoch_of or self.epoch_of,
-            milestones=tuple(s * epochs / self.epochs for s in self.milestones),
-        )
+        stones = tuple(s * epochs / self.epochs for s in self.milestones)
+        return replace(self, epochs=epochs, epoch_of=epoch_of or self.epoch_of, milestones=stones)
 
 
 _RANGES = {
@@ -150,11 +141,7 @@ class DatasetSpec:
     layout: str = ""
 
     def __post_init__(self) -> None:
-        """Checks that the facts fit together.
-
-        Raises:
-            InputError: If they don't; the sentence names the field.
-        """
+        """Checks that the facts fit together: an `InputError` else."""
         shape = tuple(self.sample_shape)
         channels = shape[self.channel_axis] if shape else 0
         if self.sample_dtype not in ("uint8", "float32", "jpeg") or not shape or min(shape) < 1:
@@ -181,11 +168,7 @@ class DatasetSpec:
         return self.sample_dtype == "jpeg"
 
     def preset(self, name: str = "") -> Preset:
-        """The settings called `name`, or the first ones for an empty name.
-
-        Raises:
-            InputError: If this data set has no preset of that name.
-        """
+        """The settings called `name`, or the first ones for an empty name; an `InputError` where there is no such."""
         name = name or next(iter(self.presets))
         if name not in self.presets:
             raise InputError(f"{self.name} has no preset {name!r}; choose one of {', '.join(self.presets)}.")

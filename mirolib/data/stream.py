@@ -1,8 +1,8 @@
 """The stream of tasks: classes arrive in groups, in an order drawn from the seed (class-incremental split).
 
-Labels inside a stream are positions in the class order, so that the classes of task 0 come first and output
-`j` of the learner's head is label `j`. A sample's id is `label << 32 | ordinal`, where ordinals count the
-training samples of a class in their order of arrival: it names the sample in memory and in storage.
+Labels inside a stream are positions in the class order, so that the classes of task 0 come first and output `j` of the
+learner's head is label `j`. A sample's id is `label << 32 | ordinal`, where ordinals count the training samples of a
+class in their order of arrival: it names the sample in memory and in storage.
 """
 
 from __future__ import annotations
@@ -33,10 +33,8 @@ def labels_of(ids: np.ndarray) -> np.ndarray:
 def rank_in_class(labels: np.ndarray) -> np.ndarray:
     """How many earlier entries have the same label, `(n,) int64`."""
     order = np.argsort(labels, kind="stable")  # which keeps the order of arrival within a class
-    ordered = labels[order]
-    starts = np.searchsorted(ordered, ordered)
     ranks = np.empty(len(labels), dtype=np.int64)
-    ranks[order] = np.arange(len(labels)) - starts
+    ranks[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
     return ranks
 
 
@@ -143,11 +141,7 @@ class TaskStream:
         return (self[index] for index in range(self.num_tasks))
 
     def __getitem__(self, index: int) -> Task:
-        """The task at `index`, the same whenever it is asked for.
-
-        Raises:
-            IndexError: If there is no such task.
-        """
+        """The task at `index`, the same whenever it is asked for; an `IndexError` if there is none."""
         if not 0 <= index < self.num_tasks:
             raise IndexError(f"There is no task {index}; the stream has {self.num_tasks}.")
         classes = self.task_classes[index]
@@ -173,17 +167,15 @@ class TaskStream:
         the classes mingle on arrival depends on the task. A sample's id is therefore the same for any number of tasks.
         """
         samples = self._of(self.dataset.train, classes)
+        judged = samples if self.dataset.validation is None else self._of(self.dataset.validation, classes)
         train, validation = [], []
         for label in classes:
             # a generator a class, since one for all would draw by the classes that happen to share the task
             order = np.random.default_rng([self.seed, 1, label]).permutation(np.flatnonzero(samples.labels == label))
             held_out = self._held_out(len(order))
             train.append(order[held_out:])
-            validation.append(order[:held_out])
-        judged, rng = samples, np.random.default_rng([self.seed, 2, *classes])
-        if self.dataset.validation is not None:
-            judged = self._of(self.dataset.validation, classes)
-            validation = [np.flatnonzero(judged.labels == label) for label in classes]
+            validation.append(order[:held_out] if judged is samples else np.flatnonzero(judged.labels == label))
+        rng = np.random.default_rng([self.seed, 2, *classes])
         return self._mingled(samples, train, rng), self._mingled(judged, validation, rng)
 
     @staticmethod
@@ -192,17 +184,13 @@ class TaskStream:
         source = rng.permutation(np.repeat(np.arange(len(by_class)), [len(part) for part in by_class]))
         starts = np.cumsum([0, *(len(part) for part in by_class[:-1])])
         order = np.concatenate(by_class)[starts[source] + rank_in_class(source)]
-        return samples.select(order, samples.labels[order])
+        return samples.select(order)
 
     def describe(self) -> list[dict[str, object]]:
         """One row a task: its classes by name and its sample counts, ready for a DataFrame."""
-        return [
-            {
-                "task": task.index,
-                "classes": ", ".join(self.class_names[label] for label in task.classes),
-                "train": len(task.train),
-                "validation": len(task.validation),
-                "test": len(test),
-            }
-            for task, test in zip(self, self.tests(self.num_tasks - 1), strict=True)
-        ]
+        rows: list[dict[str, object]] = []
+        for task, test in zip(self, self.tests(self.num_tasks - 1), strict=True):
+            names = ", ".join(self.class_names[label] for label in task.classes)
+            counts = {"train": len(task.train), "validation": len(task.validation), "test": len(test)}
+            rows.append({"task": task.index, "classes": names, **counts})
+        return rows

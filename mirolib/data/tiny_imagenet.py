@@ -51,13 +51,10 @@ _IMAGE = r"[^.].*\.jpe?g"  # macOS leaves a file ._name beside each on foreign d
 def load(root: Path) -> Dataset:
     """The images of `train`, with those of `val` as the test set; fewer images or classes will do.
 
-    Classes come in the order of `wnids.txt`; one without a folder in `train` is left out, and so are lines of
+    Samples are `(3, 64, 64) uint8`; greyscale and CMYK images become RGB. Classes come in the order of `wnids.txt`,
+    named by the first word of `words.txt`; one without a folder in `train` is left out, and so are lines of
     `val_annotations.txt` of other classes or of images that are not there. Test images may also lie in a folder of
-    their class each, and those of a class in a folder `images` or not. Decoded images are kept in the cache
-    under a stamp of names, sizes and times of change.
-
-    Returns:
-        Samples `(3, 64, 64) uint8`; greyscale and CMYK images become RGB.
+    their class each, and those of a class in a folder `images` or not. Decoded images are kept in the cache.
 
     Raises:
         InputError: If a file is missing, damaged or no JPEG of 64x64, a class has a folder but no image or no test
@@ -72,7 +69,9 @@ def load(root: Path) -> Dataset:
     test = _of_classes(folder, "val", wnids) or _annotated(folder, wnids)
     train_labels, test_labels = (np.array([label for _, label, *_ in part], np.int64) for part in (train, test))
     check_classes(folder, dict(enumerate(wnids)), len(listed), train_labels, test_labels)
-    names = _class_names(folder / "words.txt", wnids)
+    entries = (line.partition("\t") for line in _lines(folder / "words.txt"))
+    words = {wnid.strip(): synonyms.partition(",")[0].strip() for wnid, _, synonyms in entries}
+    names = [words.get(wnid) or wnid for wnid in wnids]
     paths = [folder / path for path, *_ in (*train, *test)]
     images, _ = cached_samples(root, TINY_IMAGENET, stamp_of(train, test), paths, _image)
     parts = images[: len(train)], train_labels, images[len(train) :], test_labels
@@ -81,12 +80,11 @@ def load(root: Path) -> Dataset:
 
 def _lines(path: Path) -> list[str]:
     text = read_file(path, _MOST_TEXT_BYTES, _ARCHIVE.advice).decode("utf-8", "replace")
-    return [line for line in text.split("\n") if line.strip()]
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _wnids(path: Path) -> list[str]:
-    wnids = [line.strip() for line in _lines(path)]
-    for number, wnid in enumerate(wnids, start=1):
+    for number, wnid in enumerate(wnids := _lines(path), start=1):
         if not re.fullmatch(r"n[0-9]{8}", wnid):
             raise InputError(f"{path} has {wnid[:40]!r} for class {number}, which is no WordNet id; restore the file.")
     return list(dict.fromkeys(wnids))
@@ -97,9 +95,7 @@ def _of_classes(folder: Path, part: str, wnids: list[str]) -> list[tuple[str, in
     found = []
     for label, wnid in enumerate(wnids):
         place = f"{part}/{wnid}/images" if (folder / part / wnid / "images").is_dir() else f"{part}/{wnid}"
-        found += [
-            (f"{place}/{name}", label, size, changed) for name, size, changed in list_files(folder / place, _IMAGE)
-        ]
+        found += [(f"{place}/{name}", label, size, time) for name, size, time in list_files(folder / place, _IMAGE)]
     return found
 
 
@@ -120,13 +116,6 @@ def _annotated(folder: Path, wnids: list[str]) -> list[tuple[str, int, int, int]
     if absent := len(label_of_image) - len(found):
         logger.info("tiny-imagenet: %d images of %s are not there and left out", absent, path)
     return found
-
-
-def _class_names(path: Path, wnids: list[str]) -> list[str]:
-    """The first word for each class, or its WordNet id where `words.txt` has none."""
-    entries = (line.partition("\t") for line in _lines(path))
-    words = {wnid.strip(): synonyms.partition(",")[0].strip() for wnid, _, synonyms in entries}
-    return [words.get(wnid) or wnid for wnid in wnids]
 
 
 def _image(path: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ import stat
 import tarfile
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
 from mirolib.base.errors import InputError
@@ -24,7 +24,6 @@ def unpack(file: Path, folder: Path, limit_bytes: int) -> Path:
     """Unpacks a zip or a tar (plain, gz, bz2 or xz): first beside the folder, then renamed into its place.
 
     Where all lies in one top folder, its content becomes that of `folder`; hidden files beside it are left out.
-    `limit_bytes` is the most that the content may have in all.
 
     Raises:
         InputError: If the archive is damaged, or holds links, devices, names outside of it, or more than it may; if
@@ -37,8 +36,7 @@ def unpack(file: Path, folder: Path, limit_bytes: int) -> Path:
         with tempfile.TemporaryDirectory(prefix=UNPACKING.format(folder.name), dir=folder.parent) as temporary:
             target = Path(temporary, "content")  # since the temporary folder itself is closed to others
             target.mkdir()
-            room = _Room(file, target, min(limit_bytes, max(RATIO_FROM_BYTES, MAX_RATIO * file.stat().st_size)))
-            (_unpack_zip if zipfile.is_zipfile(file) else _unpack_tar)(file, room)
+            _extract(file, target, min(limit_bytes, max(RATIO_FROM_BYTES, MAX_RATIO * file.stat().st_size)))
             if not any(path.is_file() for path in target.rglob("*")):
                 raise InputError(f"The archive {file} holds no file; delete it and fetch it again.")
             if folder.exists():
@@ -61,51 +59,43 @@ def cannot_write(folder: Path, error: OSError) -> InputError:
     return InputError(f"{folder} can't be written ({error.strerror or error}); give a root that can.")
 
 
-@dataclass
-class _Room:
-    """What goes to the folder `target` of the archive `file`, and how much may."""
-
-    file: Path
-    target: Path
-    most_bytes: int
-    bytes: int = 0
-    members: int = 0
-
-    def take(self, name: str, is_file: bool, is_folder: bool, size_bytes: int) -> None:
-        """Counts a member, before it is extracted: neither library gives more of one than its header claims."""
+def _extract(file: Path, target: Path, most_bytes: int) -> None:
+    """Extracts each member once it is found fit: neither library gives more of one than its header claims."""
+    total, members = 0, (_zip_members if zipfile.is_zipfile(file) else _tar_members)(file, target)
+    for number, (name, is_file, is_folder, size_bytes) in enumerate(members, start=1):
         place = PureWindowsPath(name)  # which knows drives and both slashes, so that no system unpacks it elsewhere
-        path = self.target.joinpath(*place.parts)
-        self.members += 1
-        self.bytes += size_bytes
+        path = target.joinpath(*place.parts)
+        total += size_bytes
         if not (is_file or is_folder) or size_bytes < 0:
             why = "is neither file nor folder"  # links among them, since none of the sets has any
         elif place.anchor or ".." in place.parts or "\\" in name:
             why = "leads out of the folder"
-        elif self.bytes > self.most_bytes or self.members > MAX_MEMBERS or len(place.parts) > MAX_DEPTH:
-            most = f"{self.most_bytes:,} bytes, {MAX_MEMBERS:,} members, {MAX_DEPTH} folders in each other"
+        elif total > most_bytes or number > MAX_MEMBERS or len(place.parts) > MAX_DEPTH:
+            most = f"{most_bytes:,} bytes, {MAX_MEMBERS:,} members, {MAX_DEPTH} folders in each other"
             why = f"makes it larger than it may be ({most})"
         elif any(part.is_file() for part in (path, *path.parents)) or (path.is_dir() and not is_folder):
             why = "takes the place of another one"
         else:
-            return
-        raise InputError(f"The archive {self.file} is not unpacked, since its member {name[:200]!r} {why}.")
+            continue
+        raise InputError(f"The archive {file} is not unpacked, since its member {name[:200]!r} {why}.")
 
 
-def _unpack_zip(file: Path, room: _Room) -> None:
+def _zip_members(file: Path, target: Path) -> Iterator[tuple[str, bool, bool, int]]:
+    """Name, whether it is a file, or a folder, and bytes of each; it is extracted when the next one is asked for."""
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
-            room.take(member.filename, plain and not member.is_dir(), plain and member.is_dir(), member.file_size)
-            archive.extract(member, room.target)
+            yield member.filename, plain and not member.is_dir(), plain and member.is_dir(), member.file_size
+            archive.extract(member, target)
 
 
-def _unpack_tar(file: Path, room: _Room) -> None:
+def _tar_members(file: Path, target: Path) -> Iterator[tuple[str, bool, bool, int]]:
     with tarfile.open(file, tarinfo=_Member) as archive:
         for member in archive:
-            room.take(member.name, member.isreg() and not member.issparse(), member.isdir(), member.size)
+            yield member.name, member.isreg() and not member.issparse(), member.isdir(), member.size
             # filtered by the standard library's rules, and with the modes and times of files made here
-            made = tarfile.data_filter(member, room.target).replace(mode=None, mtime=None)  # type: ignore[arg-type]
-            archive.extract(made, room.target, filter="fully_trusted")
+            made = tarfile.data_filter(member, target).replace(mode=None, mtime=None)  # type: ignore[arg-type]
+            archive.extract(made, target, filter="fully_trusted")
         stream = archive.fileobj
         assert stream is not None, "the archive is open"
         stream.seek(archive.offset)

@@ -43,7 +43,6 @@ URBANSOUND8K = DatasetSpec(
     "doi:10.1145/2647868.2655045",
 )  # fmt: skip
 
-
 _ARCHIVE = ARCHIVES["urbansound8k"]
 _REPAIR = "unpack it again from the original archive"
 _COLUMNS = ("slice_file_name", "fold", "classID")
@@ -55,8 +54,7 @@ def load(root: Path) -> Dataset:
     """The clips found under `root`: the highest fold that is there for testing (10 in the full set), the rest to train.
 
     Rows of the csv whose wav is absent are skipped, and so are classes without a clip in either part; what was found
-    is logged. Images are computed once and kept in the cache below `root`, by the settings and the names and lengths
-    of the wavs.
+    is logged. Images are computed once and cached, by the settings and the names and lengths of the wavs.
 
     Raises:
         InputError: If files are missing, damaged or no wavs, if fewer than two folds are there, if no class has clips
@@ -67,10 +65,8 @@ def load(root: Path) -> Dataset:
     audio, metadata = (place if (place := folder / name).is_dir() else folder for name in ("audio", "metadata"))
     rows = _rows(metadata / "UrbanSound8K.csv")
     clips = _clips(audio, rows)
-    folds = np.array([fold for fold, *_ in clips])
-    labels = np.array([rows[fold, name] for fold, name, _ in clips])
-    last = folds.max()
-    tests = folds == last
+    folds, labels = np.array([(fold, rows[fold, name]) for fold, name, _ in clips]).T
+    tests = folds == (last := folds.max())
     if tests.all():
         raise InputError(f"Only fold {last} has wavs in {audio}; add one more, one is kept for testing.")
     both = np.intersect1d(labels[tests], labels[~tests])

@@ -66,7 +66,7 @@ def test_what_can_not_be_told_is_asked_for():
 def test_statistics_are_numpys_in_chunks_and_constants_are_left_alone(monkeypatch):
     monkeypatch.setattr("mirolib.data.arrays._CHUNK_BYTES", 1000)
     samples = np.random.default_rng(1).normal([5e4, 0, 1013.25, -3], [2e4, 1, 0.02, 0], (200, 6, 4))
-    mean, std = statistics(samples, -1)
+    mean, std = statistics(samples, -1, np.arange(200))
     np.testing.assert_allclose(mean, samples.mean(axis=(0, 1)), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(std[:3], samples.std(axis=(0, 1))[:3], rtol=1e-6)
     assert std[3] == 1

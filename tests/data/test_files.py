@@ -6,6 +6,7 @@ import shutil
 import struct
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -436,7 +437,8 @@ def test_a_damaged_note_of_what_was_left_out_is_made_anew(tmp_path, damage):
 
 def test_a_cache_makes_room_for_its_own_name_alone(tmp_path):
     def made(name, stamp):
-        cached_samples(tmp_path, SPEC, stamp_of(stamp), [tmp_path / "1.txt"], read_number, name=name)
+        spec = replace(SPEC, name=name or SPEC.name)
+        cached_samples(tmp_path, spec, stamp_of(stamp), [tmp_path / "1.txt"], read_number)
         return sorted(path.name[:-21] for path in (tmp_path / "cache").iterdir())
 
     names = ["", "a", "a*", "a[b]", "ab"]
