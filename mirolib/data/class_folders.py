@@ -49,7 +49,7 @@ def files_of(folder: Path) -> list[tuple[str, Path]]:
     for name in list_folders(folder):
         before = len(found)
         for place, folders, files in os.walk(folder / name):
-            folders[:] = sorted(one for one in folders if one[0] not in "._")
+            folders[:] = sorted(one for one in folders if not one.startswith((".", "__")))
             kept = sorted(file for file in files if file[0] != "." and file.lower().endswith(_KINDS))
             found += [(name, Path(place, file)) for file in kept]
         if len(found) == before:

@@ -151,7 +151,8 @@ class Dataset:
             raise InputError(f"There are {len(held)} training samples, groups are {groups.shape}; give one each.")
         if test_samples is None:
             held = held_out(labels[0], names, groups, test_share)
-            logger.warning("%s has no test part: %d of its %d samples are held out.", name, held.sum(), len(held))
+            called = spec.name if spec else name
+            logger.warning("%s has no test part: %d of its %d samples are held out.", called, held.sum(), len(held))
         data, spec = described([samples for samples, _ in parts.values()], ~held, len(names), spec, name, layout)
         digest = xxhash.xxh3_128(held.tobytes() if held.any() else b"")
         views: list[Samples] = []

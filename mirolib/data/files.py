@@ -64,7 +64,7 @@ def list_files(folder: Path, pattern: str) -> list[tuple[str, int, int]]:
 
 def list_folders(folder: Path) -> list[str]:
     """Names of a folder's folders, in order; hidden ones and those such as __MACOSX are left out."""
-    return sorted(path.name for path in folder.glob("[!._]*") if path.is_dir())
+    return sorted(path.name for path in folder.glob("[!.]*") if path.is_dir() and not path.name.startswith("__"))
 
 
 def check_classes(

@@ -10,7 +10,6 @@ import itertools
 import os
 import re
 import runpy
-import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ConfigDict, ValidationError, validate_call
 
-from mirolib.base.errors import InputError
+from mirolib.base.errors import InputError, brief
 from mirolib.data.class_folders import PARTS, common_shape, parts_of, picture, read_class_folders
 from mirolib.data.dataset import Dataset
 from mirolib.data.files import stamp_of
@@ -95,8 +94,10 @@ def read(place: str, name: str = "", **options: Any) -> Dataset:
         known = ", ".join(key for key in reader.__annotations__ if key not in ("path", "name", "return"))
         what = f"The option {first['loc'][0]} of {path.name} can't be used ({first['msg']})"
         raise InputError(f"{what}; it takes {known}.") from error
-    except (OSError, MemoryError) as error:
-        raise InputError(f"{path} can't be read ({error}); repair it, or make it readable.") from error
+    except InputError:
+        raise
+    except Exception as error:  # NumPy, pandas and Arrow meet damage in many ways
+        raise InputError(f"{path} can't be read ({brief(error)}); repair it, or make it readable.") from error
 
 
 def _reader(path: Path) -> Callable[..., Dataset]:
@@ -104,7 +105,8 @@ def _reader(path: Path) -> Callable[..., Dataset]:
     if path.is_dir():
         if any((path / file).is_file() for file in ("dataset_dict.json", "state.json")):
             return _hugging_face
-        return _tables if any(_part_files(path)) else read_class_folders
+        has_parts = any(child.is_dir() and child.name.lower() in PARTS for child in path.iterdir())
+        return _tables if _part_files(path) and not has_parts else read_class_folders
     if (suffix := path.suffix.lower()) in _FILES:
         return _FILES[suffix]
     raise InputError(
@@ -131,9 +133,9 @@ def _called(place: str) -> Dataset:
 def _arrays(path: Path, *, name: str, layout: str = "", test_share: float = 0.2) -> Dataset:
     """An `.npz` of `x_train` and `y_train` and, if it has them, `x_test`, `y_test`, `x_val`, `y_val`, `groups`."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {key.lower(): file[key] for key in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:  # objects among them, which would be executed
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # objects would be executed
+            found = {key.lower(): arrays[key] for key in arrays.files}
+    except Exception as error:
         raise InputError(f"{path} is damaged or holds objects ({error}); save plain arrays by np.savez.") from error
     if missing := [key for key in ("x_train", "y_train") if key not in found]:
         has = ", ".join(sorted(found)) or "nothing"
@@ -203,8 +205,6 @@ def _frame(file: Path) -> pd.DataFrame:
         return pd.read_csv(file, sep=max(",;\t", key=head.count), encoding="utf-8-sig")
     except ImportError as error:
         raise InputError(f"{file} needs pyarrow: pip install 'mirolib[parquet]'.") from error
-    except (ValueError, pd.errors.ParserError) as error:  # of pyarrow too
-        raise InputError(f"{file} can't be read as a table ({str(error).splitlines()[0]}); repair it.") from error
 
 
 def _hugging_face(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from mirolib.base.errors import InputError
 from mirolib.base.files import read_bounded
 from mirolib.data import DatasetSpec
 from mirolib.data.arrays import arranged, checked
+from mirolib.data.class_folders import picture
 from mirolib.learning.augment import Transform
 from mirolib.learning.models import evaluating, features_of
 
@@ -34,7 +36,8 @@ def taken(samples: Any, spec: DatasetSpec) -> np.ndarray:
 
     They may have the spec's own shape (which goes first), the layout that the user's arrays had, or lack the first axis
     where it has length 1, as grey images do. Numbers become float32 where the spec says so; nothing else is converted.
-    Encoded images, `(n,)`, are bytes, or paths of their files.
+    Encoded images, `(n,)`, are bytes, or paths of their files; files of images may also be given where the data set was
+    read from such.
 
     Raises:
         InputError: If they have another shape or type, or hold NaN or infinite values.
@@ -46,6 +49,8 @@ def taken(samples: Any, spec: DatasetSpec) -> np.ndarray:
         found = np.empty(len(samples), dtype=object)
         found[:] = [_encoded(number, one) for number, one in enumerate(samples)]
         return found
+    if spec.layout == "images" and all(isinstance(one, str | os.PathLike) for one in samples):
+        samples = np.stack([picture(Path(one), spec.sample_shape) for one in samples])
     found, _ = checked(samples, np.zeros(len(samples), dtype=int), "given")
     given = f"{found.shape[1:]} {found.dtype}"
     if spec.layout and found.shape[1:] != spec.sample_shape:

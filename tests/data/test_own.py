@@ -4,6 +4,8 @@ import io
 import logging
 import os
 import pickle
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import datasets
@@ -149,6 +151,18 @@ def test_arrays_that_would_be_executed_are_refused(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+@given(strategies.data())
+def test_damaged_files_are_read_or_refused(data):
+    with tempfile.TemporaryDirectory() as root:
+        place = npz(Path(root)) if data.draw(strategies.booleans()) else parquet(Path(root)) / "train.parquet"
+        content = bytearray(place.read_bytes())
+        for position in data.draw(strategies.lists(strategies.integers(0, len(content) - 1), max_size=8)):
+            content[position] = data.draw(strategies.integers(0, 255))
+        place.write_bytes(content[: data.draw(strategies.integers(0, len(content)))])
+        with suppress(InputError):
+            load_dataset(place)
+
+
 def test_hidden_files_are_no_samples_and_orientation_and_depth_are_heeded(tmp_path):
     root = folders(tmp_path)
     for litter in (".ipynb_checkpoints/a.png", "ant/._000.png", "ant/.ipynb_checkpoints/b.png", "__MACOSX/c.png"):
@@ -156,6 +170,7 @@ def test_hidden_files_are_no_samples_and_orientation_and_depth_are_heeded(tmp_pa
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"no image")
     (root / "train" / "ant" / "notes.txt").write_text("mine")
+    (root / "train.csv").write_text("a list that came along")
     assert load_dataset(root).train.labels.tolist() == LABELS.tolist()
     upright = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
     exif = Image.Exif()
@@ -293,6 +308,17 @@ def test_names_and_places_hold_in_any_folder(tmp_path, monkeypatch):
     assert locate("mine.npz", str(tmp_path)) == ("mine", str(place))
     for again in (("mine", str(place)), ("my-digits", f"{tmp_path}/digits?name=digits")):
         assert locate(*again) == again
+
+
+def test_a_model_predicts_from_arrays_and_from_files(tmp_path):
+    root = folders(tmp_path)
+    asked = RunSettings(str(root), controller="fixed", epochs=1, tasks=1, energy="none")
+    model = run_experiment(asked, results=tmp_path, progress=False).model
+    files = sorted((root / "val").glob("*/*.png"))
+    assert model.predict(files).tolist() == model.predict(TEST_IMAGES).tolist() and {*model.predict(files)} <= {*NAMES}
+    with pytest.raises(InputError, match=r"train.csv can't be decoded"):
+        (root / "train.csv").write_text("no image")
+        model.predict([root / "train.csv"])
 
 
 def test_a_run_s_settings_lead_back_to_its_data_and_changed_data_are_told(tmp_path):
