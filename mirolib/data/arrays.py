@@ -115,7 +115,7 @@ def held_out(labels: np.ndarray, names: Sequence[str], groups: np.ndarray | None
 def described(
     parts: Sequence[np.ndarray], trained: np.ndarray, classes: int, spec: DatasetSpec | None, name: str, layout: str
 ) -> tuple[list[np.ndarray], DatasetSpec]:
-    """Samples in the shape that models take, and their spec, by default derived from those of the first that train."""
+    """Samples in the shape that models take, and their spec, by default that of those of the first part which train."""
     origin, shape = "the spec says" if spec else "those for training are", parts[0].shape[1:]
     if spec is None or layout:
         layout = layout or recognised(parts[0])
@@ -156,7 +156,7 @@ def recognised(samples: np.ndarray) -> str:
 def arranged(samples: np.ndarray, layout: str) -> np.ndarray:
     """Samples in the shape that models take: `(n, columns)`, `(n, channels, height, width)`, `(n, 1, time, sensors)`.
 
-    There is an `InputError` if they can't have the layout.
+    An `InputError` says if they can't have the layout.
     """
     if layout not in LAYOUTS:
         raise InputError(f"There is no layout {layout!r}; choose one of {', '.join(LAYOUTS)}.")

@@ -97,13 +97,12 @@ def _content(path: Path) -> dict[str, Any]:
         content = read_pickle(pickled)
         if not isinstance(content, dict):
             raise pickle.UnpicklingError("it holds no dictionary")
-        return {
-            key.decode("latin-1") if isinstance(key, bytes) else key: value.array
-            if isinstance(value, _Array)
-            else value
-            for key, value in content.items()
-            if isinstance(key, str | bytes)  # as text another one, that holds itself often, could take for ever
-        }
+        found = {}
+        for key, value in content.items():
+            if isinstance(key, str | bytes):  # as text another one, that holds itself often, could take for ever
+                name = key.decode("latin-1") if isinstance(key, bytes) else key
+                found[name] = value.array if isinstance(value, _Array) else value
+        return found
     except Exception as error:  # pickle's documentation names some kinds for damage, and says that there are others
         why = error if isinstance(error, pickle.UnpicklingError) else "it is cut short or damaged"
         raise InputError(f"{path} can't be read ({why}); {_RESTORE}") from error

@@ -131,11 +131,11 @@ class Dataset:
             test_labels: `(m,)`, all of which occur in `train_labels`.
             validation: Samples and labels on which configurations are judged; else each run holds out training samples.
             groups: `(n,)` values: what each training sample is of, such as a person; no test held out parts a group.
-            spec: Facts of the data set; by default derived from the training samples: mean and standard deviation of
-                each channel, column or sensor, and a preset `small` with a model by layout.
+            spec: Facts of the data set; by default mean, std and a preset `small` derived from the training samples.
             name: What results call it, where there is no spec.
             class_names: Name of each class in the order of the sorted label values; by default the values.
-            layout: One of `mirolib.data.arrays.LAYOUTS`; by default what shape and type tell.
+            layout: `table`, `images` (`(h, w)`, `(channels, h, w)`), `channels-last` (`(h, w, channels)`), `windows`
+                (`(time, sensors)`) or `channels-first` (`(sensors, time)`); by default what shape and type tell.
             test_share: Share of each class that is held out where there are no test samples, in (0, 1).
 
         Raises:
