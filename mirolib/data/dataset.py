@@ -151,8 +151,6 @@ class Dataset:
             raise InputError(f"There are {len(held)} training samples, groups are {groups.shape}; give one each.")
         if test_samples is None:
             held = held_out(labels[0], names, groups, test_share)
-            called = spec.name if spec else name
-            logger.warning("%s has no test part: %d of its %d samples are held out.", called, held.sum(), len(held))
         data, spec = described([samples for samples, _ in parts.values()], ~held, len(names), spec, name, layout)
         digest = xxhash.xxh3_128(held.tobytes() if held.any() else b"")
         views: list[Samples] = []
@@ -161,6 +159,7 @@ class Dataset:
             digest.update(own.tobytes())
             views.append(Samples(samples, numbers, np.arange(len(numbers)), None if views else groups))
         if held.any():  # both parts are views of the same array, whose size may forbid a copy
+            logger.warning("%s has no test part: %d of its %d samples are held out.", spec.name, held.sum(), len(held))
             views[:1] = [views[0].select(rows) for rows in map(np.flatnonzero, (~held, held))]
         return cls(spec, views[0], views[1], names, digest.hexdigest(), *views[2:])
 
