@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     handler.setFormatter(_Printable())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     # papermill's own log repeats every cell, and after Ctrl-C asyncio's the tasks that it ended
-    for name, level in (("papermill", logging.WARNING), ("asyncio", logging.CRITICAL)):
+    for name, level in (("papermill", 30), ("onnxscript", 30), ("onnx_ir", 30), ("asyncio", 50)):
         logging.getLogger(name).setLevel(level)
     options = _parser().parse_args(arguments)
     try:

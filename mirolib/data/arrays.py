@@ -25,6 +25,16 @@ _WARM_START = 0.3  # what trained on few samples a class learns the next ones wo
 _LONG = 3  # a side so much longer than the other is taken for time
 
 
+def aligned(samples: Any, columns: Sequence[str]) -> Any:
+    """A data frame with its columns in that order, where there is one; anything else as it is."""
+    if not columns or not hasattr(samples, "columns"):
+        return samples
+    there = samples.set_axis([str(column) for column in samples], axis=1)
+    if differ := {*there} ^ {*columns}:
+        raise InputError(f"Column {min(differ)!r} is missing or unknown; give the columns {', '.join(columns)[:300]}.")
+    return there[list(columns)]
+
+
 def checked(samples: Any, labels: Any, which: str) -> tuple[np.ndarray, np.ndarray]:
     """Samples as uint8 or float32, labels as int64 or texts, or an `InputError` on what is wrong with the `which` ones.
 

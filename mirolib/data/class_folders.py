@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -15,7 +18,7 @@ from PIL import Image, ImageOps
 
 from mirolib.base.errors import InputError
 from mirolib.data.arrays import derived_preset
-from mirolib.data.audio import BANDS, FRAMES, facts, log_mel
+from mirolib.data.audio import BANDS, FRAMES, SECONDS, facts, log_mel
 from mirolib.data.dataset import Dataset, DatasetSpec
 from mirolib.data.files import cached_samples, data_folder, list_folders, stamp_of
 
@@ -29,15 +32,16 @@ _SOUNDS = (".wav", ".flac")
 _KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", *_SOUNDS)
 _LARGE = 96  # pixels; images of one size below it are kept as they are
 _SIDE = 64  # pixels that larger ones are brought to, unless told otherwise
+_MOST = 1024  # pixels; a set of larger ones fills memory and disk
 _TURNED = range(5, 9)  # orientations that swap width and height (Exif 2.3, tag 274)
+
+logger = logging.getLogger(__name__)
 
 
 def parts_of(found: Mapping[str, _Part]) -> dict[str, _Part]:
-    """What is found under the names of parts; as ImageNet has it, validation is for the test where nothing else is."""
+    """What is found under the names of parts, by their order."""
     parts = {PARTS[name.lower()]: one for name, one in found.items() if name.lower() in PARTS}
-    if "test" not in parts and "validation" in parts:
-        parts["test"] = parts.pop("validation")
-    return parts
+    return {part: parts[part] for part in ("train", "test", "validation") if part in parts}
 
 
 def files_of(folder: Path) -> list[tuple[str, Path]]:
@@ -46,15 +50,19 @@ def files_of(folder: Path) -> list[tuple[str, Path]]:
     Hidden files and folders, and those of systems such as `__MACOSX`, are none. There must be a class, and none empty.
     """
     found: list[tuple[str, Path]] = []
+    others: Counter[str] = Counter()
     for name in list_folders(folder):
         before = len(found)
         for place, folders, files in os.walk(folder / name):
             folders[:] = sorted(one for one in folders if not one.startswith((".", "__")))
             kept = sorted(file for file in files if file[0] != "." and file.lower().endswith(_KINDS))
             found += [(name, Path(place, file)) for file in kept]
+            others.update(os.path.splitext(file)[1].lower() for file in {*files} - {*kept} if file[0] != ".")
         if len(found) == before:
             kinds = ", ".join(_KINDS)
             raise InputError(f"The class folder {folder / name} holds no file {kinds}; add some or remove it.")
+    if left := {suffix: count for suffix, count in others.items() if suffix not in (".db", ".ini", ".txt")}:
+        logger.warning("%s: files of other kinds are left out: %s", folder, left)
     if not found:
         raise InputError(f"There is no class folder in {folder}; put each class's files into one: {folder}/cat/1.png.")
     return found
@@ -68,7 +76,7 @@ def opened(source: Path | bytes, where: str = "An image") -> Iterator[Image.Imag
             yield image
     except Exception as error:  # a decoder meets damage in many ways
         where = str(source) if isinstance(source, Path) else where
-        raise InputError(f"{where} can't be decoded ({error}); replace it, or leave it out.") from error
+        raise InputError(f"{where} can't be decoded ({error}); replace it, or leave it out (?broken=skip).") from error
 
 
 def common_shape(sources: Iterable[Path | bytes], size: int = 0, skip: bool = False) -> tuple[int, int, int]:
@@ -106,13 +114,13 @@ def picture(source: Path | bytes, shape: Sequence[int], where: str = "An image")
 
 
 def read_class_folders(
-    path: Path, *, name: str, size: int = 0, broken: Literal["refuse", "skip"] = "refuse", seconds: float = 4.0,
+    path: Path, *, name: str, size: int = 0, broken: Literal["refuse", "skip"] = "refuse", seconds: float = 0.0,
     test_share: float = 0.2,
 ) -> Dataset:  # fmt: skip
     """A data set of class folders, or of `train`, `test` and `validation` with those, decoded once into the cache.
 
-    Images are brought to `size` pixels a side, or to their `common_shape`; sounds are cut or padded to `seconds`. What
-    can't be decoded is refused, or left out and counted: `broken`.
+    Images are brought to `size` pixels a side, or to their `common_shape`; sounds are cut or padded to `seconds`, by
+    default 4. What can't be decoded is refused, or left out and counted: `broken`.
 
     Raises:
         InputError: If a file can't be decoded, a class folder is empty, or images and sounds are mixed.
@@ -125,8 +133,12 @@ def read_class_folders(
     kinds = {file.suffix.lower() in _SOUNDS for file in files}
     if len(kinds) > 1:
         raise InputError(f"{name} has images and sounds; keep them in data sets of their own.")
-    about = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    if not 0 <= size <= _MOST or (size and kinds == {True}) or (seconds and kinds == {False}):
+        raise InputError(f"{name}: size is for images, up to {_MOST} pixels, and seconds are for sounds; leave it out.")
+    stats = [(str(file), os.stat(file) if os.path.exists(file) else None) for file in files]  # a link may be broken
+    about = [(file, stat and (stat.st_size, stat.st_mtime_ns)) for file, stat in stats]
     if kinds == {True}:
+        seconds = seconds or SECONDS
         shape, read = (1, BANDS, FRAMES), partial(log_mel, seconds=seconds)
     else:
         shape = common_shape(files, size, broken == "skip")
@@ -137,4 +149,5 @@ def read_class_folders(
     samples, kept = cached_samples(data_folder(), spec, stamp, files, read, broken == "skip")
     ends = np.cumsum([np.sum(which[kept] == part) for part in parts])[:-1]
     pieces = zip(np.split(samples, ends), np.split(labels[kept], ends), strict=True)  # slices of the map, not copies
-    return Dataset.from_parts(dict(zip(parts, pieces, strict=True)), name=name, layout="images", test_share=test_share)
+    made = Dataset.from_parts(dict(zip(parts, pieces, strict=True)), name=name, layout="images", test_share=test_share)
+    return replace(made, spec=replace(made.spec, seconds=seconds))

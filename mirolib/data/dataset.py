@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import xxhash
 
 from mirolib.base.display import facts
 from mirolib.base.errors import InputError
-from mirolib.data.arrays import checked, described, held_out, numbered
+from mirolib.data.arrays import aligned, checked, described, held_out, numbered
 from mirolib.data.spec import DatasetSpec as DatasetSpec, Preset as Preset
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class Dataset:
             train_labels: `(n,)` integers or texts; any values, one a class.
             test_samples: `(m, *sample_shape)`; without any, a share of the training samples is held out, which is said.
             test_labels: `(m,)`, all of which occur in `train_labels`.
-            validation: Samples and labels on which configurations are judged; else each run holds out training samples.
+            validation: Samples and labels that configurations are judged on; else each run holds out training samples.
             groups: `(n,)` values: what each training sample is of, such as a person; no test held out parts a group.
             spec: Facts of the data set; by default mean, std and a preset `small` derived from the training samples.
             name: What results call it, where there is no spec.
@@ -139,18 +139,16 @@ class Dataset:
             test_share: Share of each class that is held out where there are no test samples, in (0, 1).
 
         Raises:
-            InputError: If the arrays do not fit together, hold NaN, infinite or masked values, labels are neither
-                integers nor texts, or the layout can't be told.
+            InputError: If the arrays do not fit together, hold what is no number, or their layout can't be told.
         """
         tests = {} if test_samples is None else {"test": (test_samples, test_labels)}
         given = {"training": (train_samples, train_labels)} | tests | ({"validation": validation} if validation else {})
-        parts = {which: checked(*pair, which) for which, pair in given.items()}
+        columns = tuple(map(str, getattr(train_samples, "columns", ())))
+        parts = {which: checked(aligned(x, columns), y, which) for which, (x, y) in given.items()}
         names, labels = numbered({which: labels for which, (_, labels) in parts.items()}, class_names)
-        held = np.zeros(len(labels[0]), bool)
-        if groups is not None and (groups := np.asarray(groups)).shape != held.shape:
-            raise InputError(f"There are {len(held)} training samples, groups are {groups.shape}; give one each.")
-        if test_samples is None:
-            held = held_out(labels[0], names, groups, test_share)
+        if groups is not None and (groups := np.asarray(groups)).shape != labels[0].shape:
+            raise InputError(f"There are {len(labels[0])} training samples, groups are {groups.shape}; give one each.")
+        held = np.zeros_like(labels[0], bool) if tests else held_out(labels[0], names, groups, test_share)
         data, spec = described([samples for samples, _ in parts.values()], ~held, len(names), spec, name, layout)
         digest = xxhash.xxh3_128(held.tobytes() if held.any() else b"")
         views: list[Samples] = []
@@ -161,12 +159,18 @@ class Dataset:
         if held.any():  # both parts are views of the same array, whose size may forbid a copy
             logger.warning("%s has no test part: %d of its %d samples are held out.", spec.name, held.sum(), len(held))
             views[:1] = [views[0].select(rows) for rows in map(np.flatnonzero, (~held, held))]
+        spec = replace(spec, columns=columns or spec.columns)
         return cls(spec, views[0], views[1], names, digest.hexdigest(), *views[2:])
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, tuple[Any, Any]], **options: Any) -> Dataset:
-        """As `from_arrays`, of samples and labels by the name of their part: `train`, `test`, `validation`."""
-        return cls.from_arrays(*parts["train"], *parts.get("test", ()), validation=parts.get("validation"), **options)
+        """As `from_arrays`, of samples and labels by the name of their part: `train`, `test`, `validation`.
+
+        As ImageNet has it, a validation part is for the test where there is no other.
+        """
+        judged = [parts[part] for part in ("test", "validation") if part in parts] + [(None, None)]
+        validation = judged[1] if len(judged) > 2 else None
+        return cls.from_arrays(*parts["train"], *judged[0], validation=validation, **options)
 
     def subset(self, per_class: int = 0, test_per_class: int = 0, classes: int = 0) -> Dataset:
         """A class-balanced part of this data set, the same every time.

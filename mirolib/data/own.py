@@ -6,10 +6,13 @@ that the user names, `file.py:function` or `module:function`, and only from what
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import re
 import runpy
+import sys
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -49,11 +52,13 @@ def find(place: str, root: Path) -> str:
         file = Path(where if where.endswith(".py") else where.replace(".", "/") + ".py").expanduser()
         # a module that is no file from here on is one that is installed
         return f"{file.absolute()}:{function}" if file.is_file() else "" if where.endswith(".py") else place
-    path, _, options = place.partition("?")
+    path, mark, options = place.partition("?")
+    if mark and os.path.exists(place):
+        raise InputError(f"The path {place} has a question mark, with which options begin here; rename it.")
     for found in (Path(path).expanduser(), root / path):
         if path and found.exists():
             if found.is_dir() and "name=" not in options:  # so that it is told from a folder of several
-                options = f"{options},name={found.absolute().name}".removeprefix(",")
+                options = f"{options},name={found.absolute().name.replace(',', ' ')}".removeprefix(",")
             return f"{found.absolute()}?{options}" if options else str(found.absolute())
     return ""
 
@@ -93,7 +98,7 @@ def read(place: str, name: str = "", **options: Any) -> Dataset:
         first = error.errors(include_url=False)[0]
         known = ", ".join(key for key in reader.__annotations__ if key not in ("path", "name", "return"))
         what = f"The option {first['loc'][0]} of {path.name} can't be used ({first['msg']})"
-        raise InputError(f"{what}; it takes {known}.") from error
+        raise InputError(f"{what}; it takes {known}, with commas between them.") from error
     except InputError:
         raise
     except Exception as error:  # NumPy, pandas and Arrow meet damage in many ways
@@ -118,13 +123,19 @@ def _reader(path: Path) -> Callable[..., Dataset]:
 def _called(place: str) -> Dataset:
     """What the user's own function returns."""
     where, _, function = place.rpartition(":")
+    neighbours = [str(Path(where).parent)] if where.endswith(".py") else []
+    sys.path[:0] = neighbours  # which a program of Python may import, too
     try:
-        module: Any = SimpleNamespace(**runpy.run_path(where)) if where.endswith(".py") else import_module(where)
+        module: Any = SimpleNamespace(**runpy.run_path(where)) if neighbours else import_module(where)
         made = getattr(module, function)()
     except InputError:
         raise
     except Exception as error:  # whatever the user's code raises
-        raise InputError(f"The data set {place} can't be made: {type(error).__name__}: {error}.") from error
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {brief(error)}, in line {line.lineno} of {line.filename}"
+        raise InputError(f"The data set {place} can't be made: {what}.") from error
+    finally:
+        del sys.path[: len(neighbours)]
     if not isinstance(made, Dataset):
         raise InputError(f"{place} returned {type(made).__name__}; let it return a mirolib Dataset.")
     return made
@@ -150,61 +161,70 @@ def _arrays(path: Path, *, name: str, layout: str = "", test_share: float = 0.2)
 
 def _part_files(folder: Path) -> dict[str, Path]:
     """The tables in a folder by their part, such as `train.csv`."""
-    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in (".csv", ".parquet")]
-    return {PARTS[file.stem.lower()]: file for file in files if file.stem.lower() in PARTS}
+    return parts_of({file.stem: file for file in folder.iterdir() if file.suffix.lower() in (".csv", ".parquet")})
 
 
 def _tables(
     path: Path, *, name: str, label: str = "", group: str = "", split: str = "split", drop: str = "",
-    layout: str = "table", test_share: float = 0.2,
+    decimal: str = ".", layout: str = "table", test_share: float = 0.2,
 ) -> Dataset:  # fmt: skip
     """Rows of one table, or of `train`, `test` and `validation` in a folder; `drop` has a + between columns."""
-    whole = _whole(path, split)
+    whole = _whole(path, split, decimal)
     columns, dropped = [str(column) for column in whole], [column for column in drop.split("+") if column]
     likely = [label] if label else [column for column in columns if column.lower() in _LABELS]
     if len(likely) != 1:
         what = f"{', '.join(likely)} may all be" if likely else "no column says label, so name"
         raise InputError(f"{path}: {what} the label; say which by ?label=, among {', '.join(columns)[:300]}.")
-    label = likely[0]
+    (label,) = likely
     if unknown := [column for column in (label, group, *dropped) if column and column not in columns]:
         raise InputError(f"{path} has no column {unknown[0]!r}; choose among {', '.join(columns)[:300]}.")
     features = whole.drop(columns={label, *dropped, *({group, split} & {*columns})})
-    if texts := [column for column in features if not pd.api.types.is_numeric_dtype(features[column])]:
-        how = f"make numbers of it, or leave it out by ?drop={texts[0]}"
-        raise InputError(f"{path}: column {texts[0]!r} holds no numbers; {how}.")
+    for column, values in features.items():
+        wrong = ~np.isfinite(pd.to_numeric(values, errors="coerce").to_numpy(float, na_value=np.nan))
+        if wrong.any() or not pd.api.types.is_numeric_dtype(values):
+            what = f"{wrong.sum()} rows of column {column!r} hold no number, such as {values[wrong].iloc[:1].tolist()}"
+            raise InputError(f"{path}: {what}; mend them (?decimal=, for decimal commas), or ?drop={column}.")
     if none := int(whole[label].isna().sum()):
         raise InputError(f"{path}: {none} rows have no {label}; fill them in or remove the rows.")
     labels = whole[label] if pd.api.types.is_integer_dtype(whole[label]) else whole[label].astype(str)
     said = whole[split].astype(str).str.lower() if split in columns else pd.Series("train", whole.index)
     if (wrong := ~said.isin(PARTS)).any():
         raise InputError(f"{path}: column {split} says {said[wrong].iloc[0]!r}; let it say train, test or validation.")
-    part, values = said.map(PARTS).to_numpy(), features.to_numpy(np.float32)
-    parts = {one: (values[part == one], labels.to_numpy()[part == one]) for one in ("train", *np.unique(part))}
+    part = said.map(PARTS).to_numpy()
+    parts = {one: (features[part == one], labels.to_numpy()[part == one]) for one in ("train", *np.unique(part))}
     groups = whole[group].to_numpy()[part == "train"] if group else None
     return Dataset.from_parts(parts, groups=groups, name=name, layout=layout, test_share=test_share)
 
 
-def _whole(path: Path, split: str) -> pd.DataFrame:
+def _whole(path: Path, split: str, decimal: str) -> pd.DataFrame:
     """All rows of a table, or of those of a folder with their part in the column `split`."""
-    if path.is_file():
-        frame = _frame(path)
-    else:
-        files = _part_files(path)
-        if "train" not in files:
-            raise InputError(f"{path} has {', '.join(files)} but no table train; add it.")
-        frame = pd.concat([_frame(file).assign(**{split: part}) for part, file in files.items()], ignore_index=True)
-    return frame.reset_index(drop=True).set_axis([str(column) for column in frame], axis=1)
+    files = {"train": path} if path.is_file() else _part_files(path)
+    if "train" not in files:
+        raise InputError(f"{path} has {', '.join(files)} but no table train; add it.")
+    frames = {part: _frame(file, decimal) for part, file in files.items()}
+    known = {*frames["train"]}
+    for part, frame in frames.items():
+        if alone := {*frame} ^ known:
+            raise InputError(f"{path}: column {min(alone)!r} is in train or {part} alone; make them agree.")
+        if path.is_dir():
+            frame[split] = part
+    # in the order of training's columns; an index that pandas wrote along tells rows apart, and classes where sorted
+    whole = pd.concat([frames["train"], *frames.values()])[len(frames["train"]) :].reset_index(drop=True)
+    return whole.drop(columns="Unnamed: 0", errors="ignore")
 
 
-def _frame(file: Path) -> pd.DataFrame:
+def _frame(file: Path, decimal: str) -> pd.DataFrame:
     try:
         if file.suffix.lower() == ".parquet":
-            return pd.read_parquet(file)
-        with file.open(encoding="utf-8-sig") as text:
-            head = text.readline()
-        return pd.read_csv(file, sep=max(",;\t", key=head.count), encoding="utf-8-sig")
+            return pd.read_parquet(file).rename(columns=str)
     except ImportError as error:
         raise InputError(f"{file} needs pyarrow: pip install 'mirolib[parquet]'.") from error
+    content = file.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    return pd.read_csv(io.StringIO(text), sep=max(",;\t", key=text.partition("\n")[0].count), decimal=decimal)
 
 
 def _hugging_face(
@@ -238,6 +258,8 @@ def _hugging_face(
     else:
         found = {key: np.stack([part[one] for one in inputs], axis=1) for key, part in arrays.items()}
     taken = {key: (found[key], np.asarray(part[label])) for key, part in arrays.items()}
+    if label in classes and min(labels.min() for _, labels in taken.values()) < 0:
+        raise InputError(f"{path} has rows without a label (-1); leave them out.")
     names = [features[label].names[value] for value in np.unique(taken["train"][1])] if label in classes else []
     return Dataset.from_parts(taken, name=name, layout=layout, class_names=names, test_share=test_share)
 

@@ -122,6 +122,8 @@ class DatasetSpec:
         source: Where the data come from.
         licence: Terms of use as their source states them.
         citation: What to cite.
+        columns: Names of a table's columns, where they are known; data frames are brought into their order.
+        seconds: Of the sound whose log-mel image a sample is; 0 where it is none.
         layout: How arrays of the user's are laid out, one of `mirolib.data.arrays.LAYOUTS`; "" for as `sample_shape`.
     """
 
@@ -139,6 +141,8 @@ class DatasetSpec:
     licence: str = ""
     citation: str = ""
     layout: str = ""
+    columns: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks that the facts fit together: an `InputError` else."""

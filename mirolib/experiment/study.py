@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -18,8 +19,10 @@ from mirolib.data import Dataset
 from mirolib.energy import Difference, EnergyMeter, compare
 from mirolib.experiment.experiment import Experiment
 from mirolib.experiment.settings import RunSettings
-from mirolib.experiment.summary import summarise
+from mirolib.experiment.summary import concerns, summarise
 from mirolib.learning.learner import train_epoch
+
+logger = logging.getLogger(__name__)
 
 _STUDIED: dict[type, tuple[str, Callable[[Any], bool]]] = {
     int: ("a whole number, 1 or more", lambda value: isinstance(value, Integral) and int(value) >= 1),
@@ -66,6 +69,8 @@ def run_all(
         with tempfile.TemporaryDirectory(prefix="miro-") as store:
             experiment = Experiment.build(one, store, dataset)
             records = list(experiment.run(progress=False))
+            for concern in concerns(records):
+                logger.warning("%s", concern)
             for done in range(1 if by_task else len(records), len(records) + 1):
                 rows.append(asdict(experiment.settings) | summarise(records[:done]))
         if save is not None:

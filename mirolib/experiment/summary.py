@@ -62,15 +62,17 @@ def concerns(records: list[TaskRecord]) -> list[str]:
     last, found = records[-1], []
     if diverged := _diverged(records):
         found.append(f"Training has diverged, its loss was not finite in {diverged} epochs: choose a lower lr.")
+    fewest, task = min((sum(epoch.swaps.steps for epoch in record.epochs), record.task) for record in records)
+    if fewest < _FEW_STEPS:
+        found.append(f"Task {task} saw {fewest} training steps: choose more epochs, or a smaller batch_size.")
+    if last.num_tasks == 1:
+        found.append("All classes were learnt in one task, where nothing can be forgotten: set tasks, or add classes.")
     chance = 1 / sum(len(record.classes) for record in records)
     if chance < 1 and last.average_accuracy < chance + _NEAR * (1 - chance):
         found.append(
             f"It ends at {last.average_accuracy:.1%}, near chance ({chance:.1%}). Likeliest: samples that are not "
             "normalised (mean, std, scale), labels that are not theirs, a lr that is too high or too low, or no replay."
         )
-    fewest, task = min((sum(epoch.swaps.steps for epoch in record.epochs), record.task) for record in records)
-    if fewest < _FEW_STEPS:
-        found.append(f"Task {task} saw {fewest} training steps: choose more epochs, or a smaller batch_size.")
     for record in (record for record in records if len(record.trials)):
         predicted = float(record.trials.loc[record.trials["chosen"], "accuracy"].mean())
         if abs(predicted - record.average_accuracy) > _FAR:  # not where nothing was predicted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from mirolib.base.errors import InputError
 from mirolib.base.files import read_bounded
 from mirolib.data import DatasetSpec
-from mirolib.data.arrays import arranged, checked
+from mirolib.data.arrays import aligned, arranged, checked
+from mirolib.data.audio import log_mel
 from mirolib.data.class_folders import picture
 from mirolib.learning.augment import Transform
 from mirolib.learning.models import evaluating, features_of
@@ -36,8 +38,8 @@ def taken(samples: Any, spec: DatasetSpec) -> np.ndarray:
 
     They may have the spec's own shape (which goes first), the layout that the user's arrays had, or lack the first axis
     where it has length 1, as grey images do. Numbers become float32 where the spec says so; nothing else is converted.
-    Encoded images, `(n,)`, are bytes, or paths of their files; files of images may also be given where the data set was
-    read from such.
+    Encoded images, `(n,)`, are bytes, or paths of their files; paths may also be given where the data set was read from
+    files of images or sounds. Data frames are brought into the order of the training columns.
 
     Raises:
         InputError: If they have another shape or type, or hold NaN or infinite values.
@@ -50,15 +52,19 @@ def taken(samples: Any, spec: DatasetSpec) -> np.ndarray:
         found[:] = [_encoded(number, one) for number, one in enumerate(samples)]
         return found
     if spec.layout == "images" and all(isinstance(one, str | os.PathLike) for one in samples):
-        samples = np.stack([picture(Path(one), spec.sample_shape) for one in samples])
-    found, _ = checked(samples, np.zeros(len(samples), dtype=int), "given")
+        read = partial(log_mel, seconds=spec.seconds) if spec.seconds else partial(picture, shape=spec.sample_shape)
+        samples = np.stack([read(Path(one)) for one in samples])
+    found, _ = checked(aligned(samples, spec.columns), np.zeros(len(samples), dtype=int), "given")
     given = f"{found.shape[1:]} {found.dtype}"
     if spec.layout and found.shape[1:] != spec.sample_shape:
         found = arranged(found, spec.layout)
     elif (1, *found.shape[1:]) == spec.sample_shape:
         found = found[:, None]
+    if found.ndim == 4 and found.shape[1:] != spec.sample_shape == (found.shape[-1], *found.shape[1:3]):
+        found = arranged(found, "channels-last")
     if (found.shape[1:], str(found.dtype)) != (spec.sample_shape, spec.sample_dtype):
         layout = f", or laid out as {spec.layout}" if spec.layout else ""
+        layout += ", one or more at once" * (np.shape(samples) == spec.sample_shape)
         raise InputError(
             f"The given samples are {given}, but this model takes {spec.sample_shape} {spec.sample_dtype} as those of "
             f"{spec.name:.99} are{layout}; give such ones, of the same size and scale."

@@ -51,6 +51,8 @@ class _Facts:
     std: tuple[float, ...]
     channel_axis: int
     layout: str
+    columns: tuple[str, ...]
+    seconds: float
 
     def spec(self) -> DatasetSpec:
         """What preprocessing and checks of samples need; the preset, which a spec must have, says nothing."""
@@ -82,9 +84,10 @@ class TrainedModel:
     def of(cls, learner: Learner, class_names: Sequence[str]) -> TrainedModel:
         """A copy of what a learner has learnt; `class_names` are those of the data set in its own order."""
         names = tuple(str(class_names[label]) for label in learner.dataset_labels)
-        spec, method = learner.spec, type(learner.method).__name__
-        facts = _Facts(MODEL_FORMAT, learner.model_name, method, names, spec.name, spec.sample_shape, spec.sample_dtype,
-                       spec.scale, spec.mean, spec.std, spec.channel_axis, spec.layout)  # fmt: skip
+        own: dict[str, Any] = {
+            f.name: getattr(learner.spec, f.name) for f in fields(_Facts) if hasattr(learner.spec, f.name)
+        }
+        facts = _Facts(MODEL_FORMAT, learner.model_name, type(learner.method).__name__, names, **own)
         return cls(facts, *copy.deepcopy((learner.backbone, learner.method.classifier(learner.head))))
 
     def content(self) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mirolib.base.errors import InputError
+from mirolib.data import LOADERS
 from mirolib.data.own import is_one
 from mirolib.energy.source import NO_JOULES
 from mirolib.experiment.settings import RunSettings
@@ -78,13 +79,17 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
         table[name] = pd.to_numeric(table[name], errors="coerce").replace([np.inf, -np.inf], np.nan)
     table = table[(table["status"] == "finished") & table["final_accuracy"].notna()].copy()
     if {"data", "dataset_fingerprint"} <= {*table}:
-        rows = list(zip(table["dataset"], table["data"], table["dataset_fingerprint"].map(str), strict=True))
-        contents = {(name, content) for name, place, content in rows if is_one(str(place))}
-        names = [name for name, _ in contents]
-        table["dataset"] = [
-            f"{name} ({content[:6]})" if (name, content) in contents and names.count(name) > 1 else name
-            for name, _, content in rows
-        ]
+        rows = list(zip(*(table[name] for name in ("dataset", "dataset_fingerprint", "data", "seed")), strict=True))
+        for name in {name for name, *_ in rows} - {*LOADERS}:
+            alike = {row for row in rows if row[0] == name}
+            contents = {content for _, content, *_ in alike}
+            # arrays that are drawn anew for each seed are one setting, as their user says
+            drawn = not any(is_one(str(place)) for *_, place, _ in alike) and len({row[3] for row in alike}) == len(
+                alike
+            )
+            if len(contents) > 1 and not drawn:
+                own = table["dataset"] == name
+                table.loc[own, "dataset"] = [f"{name} ({row[1]:.6})" for row in rows if row[0] == name]
     # joules only where all of a run was measured; work says the same on every machine
     joules = ~table["energy_kind"].isin(NO_JOULES) & table["learning_energy_j"].notna()
     table["cost"] = table["learning_energy_j"].where(joules, table["learning_work"])

@@ -114,7 +114,10 @@ def make_plan(
     members = {plain_name(f"{name}-{_digest(_resolved(point, declared))[:12]}"): point for point in checked}
     if len(members) < count:
         raise InputError("The grid lists a value twice, so that runs would be the same; leave one out.")
-    return SweepPlan(name, notebook, tuple(key for key, values in axes.items() if len(values) > 1), members)
+    varied = [key for key, values in axes.items() if len(values) > 1]
+    if "dataset" in varied and any("data" in point for point in checked) and "data" not in varied:
+        varied.append("data")  # names of own data may be alike
+    return SweepPlan(name, notebook, tuple(varied), members)
 
 
 def _values(name: str, values: object) -> list[Any]:

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import pickle
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,9 @@ from PIL import Image
 from mirolib import Dataset, InputError, RunSettings, TaskStream, load_dataset, run_experiment
 from mirolib.data import locate
 from mirolib.data.arrays import held_out
+from mirolib.data.audio import log_mel
 from mirolib.data.class_folders import picture
+from mirolib.learning.inputs import taken
 from mirolib.workbench.run import Run
 
 NAMES = ("ant", "bee", "cat")
@@ -119,10 +122,18 @@ def test_tables_are_the_same_to_the_last_digit(write, tmp_path):
         (frame(TABLE, TEXTS).rename(columns={"label": "kind"}), "", "no column says label, so name the label; say"),
         (frame(TABLE, TEXTS, target=1), "", "label, target may all be the label; say which by"),
         (frame(TABLE, TEXTS), "?label=kind", "no column 'kind'; choose among a, b, c, d, label"),
-        (frame(TABLE, TEXTS, where="home"), "", r"column 'where' holds no numbers; .* by \?drop=where"),
+        (
+            frame(TABLE, TEXTS, where="home"),
+            "",
+            r"18 rows of column 'where' hold no number, such as \['home'\]; .* \?drop=where",
+        ),
         (frame(TABLE, TEXTS, split="somewhere"), "", "column split says 'somewhere'; let it say train"),
         (frame(TABLE, [None, *TEXTS[1:]]), "", "1 rows have no label; fill them in"),
-        (frame([[np.nan] * 4, *TABLE[1:]], TEXTS), "", "hold NaN or infinite values, first at row 0"),
+        (
+            frame([[np.nan] * 4, *TABLE[1:]], TEXTS),
+            "",
+            r"column 'a' hold no number, such as \[nan\]; mend",
+        ),
         (frame(TABLE, TEXTS), "?lable=a", r"The option lable of mine.csv can't be used .* it takes label, group"),
         (frame(TABLE, TEXTS), "?test_share=2", "test_share is 2.0; choose a share between"),
         (frame(TABLE, TEXTS), "?test_share=half", "The option test_share of mine.csv can't be used"),
@@ -132,6 +143,54 @@ def test_tables_that_can_not_be_used_say_what_to_change(table, options, sentence
     table.to_csv(tmp_path / "mine.csv", index=False)
     with pytest.raises(InputError, match=sentence):
         load_dataset(f"{tmp_path}/mine.csv{options}")
+
+
+def test_columns_go_by_name_and_an_index_that_was_written_along_is_none(tmp_path):
+    (tmp_path / "mine").mkdir()
+    frame(TABLE, TEXTS).to_csv(tmp_path / "mine" / "train.csv")
+    frame(TEST_TABLE, TEST_TEXTS)[["label", "d", "c", "b", "a"]].to_csv(tmp_path / "mine" / "test.csv")
+    found = load_dataset(tmp_path / "mine")
+    np.testing.assert_array_equal(found.test.read(slice(None)), TEST_TABLE)
+    assert found.spec.columns == ("a", "b", "c", "d")
+    asked = RunSettings(str(tmp_path / "mine"), controller="fixed", epochs=1, tasks=1, energy="none")
+    model = run_experiment(asked, results=tmp_path, progress=False).model
+    rows = frame(TEST_TABLE, TEST_TEXTS).drop(columns="label")
+    np.testing.assert_array_equal(model.scores(rows[["d", "b", "a", "c"]]), model.scores(TEST_TABLE))
+    with pytest.raises(InputError, match="Column 'd' is missing or unknown; give the columns a, b, c, d"):
+        model.predict(rows[["a", "b", "c"]])
+    frame(TEST_TABLE, TEST_TEXTS, more=1).to_csv(tmp_path / "mine" / "test.csv")
+    with pytest.raises(InputError, match="column 'more' is in train or test alone"):
+        load_dataset(tmp_path / "mine")
+
+
+def test_tables_as_they_are_written_in_germany(tmp_path):
+    texts = np.where(TEXTS == "ant", "K\u00e4fer", TEXTS)
+    (tmp_path / "mine.csv").write_bytes(frame(TABLE, texts).to_csv(index=False, sep=";", decimal=",").encode("latin-1"))
+    with pytest.raises(InputError, match=r"18 rows of column 'a' .*\?decimal="):
+        load_dataset(tmp_path / "mine.csv")
+    found = load_dataset(tmp_path / "mine.csv", decimal=",")
+    assert "K\u00e4fer" in found.class_names
+    assert {*found.train.data.ravel().tolist()} == {*TABLE.ravel().tolist()}
+
+
+def test_a_row_without_a_label_is_no_class(tmp_path):
+    kinds = datasets.Features(
+        {"x": datasets.List(datasets.Value("float32")), "y": datasets.ClassLabel(names=["a", "b"])}
+    )
+    rows = {"x": TABLE.tolist(), "y": [-1, *([0, 1] * 9)[1:]]}
+    datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=kinds)).save_to_disk(tmp_path / "mine")
+    with pytest.raises(InputError, match=r"rows without a label \(-1\)"):
+        load_dataset(tmp_path / "mine")
+
+
+def test_a_function_may_import_its_neighbours_and_its_faults_are_located(tmp_path):
+    function(tmp_path)
+    (tmp_path / "neighbour.py").write_text("from load_it import mine\n\n\ndef wrong():\n    return 1 / 0\n")
+    (tmp_path / "more.py").write_text("from neighbour import mine, wrong\n")
+    assert load_dataset(f"{tmp_path}/more.py:mine").spec.name == "mine"
+    with pytest.raises(InputError, match=r"ZeroDivisionError: division by zero, in line 5 of .*neighbour.py"):
+        load_dataset(f"{tmp_path}/more.py:wrong")
+    assert str(tmp_path) not in sys.path
 
 
 def test_arrays_that_would_be_executed_are_refused(tmp_path):
@@ -228,6 +287,29 @@ def test_images_of_several_sizes_become_squares_and_all_grey_ones_stay_grey(tmp_
     assert sorted({int(value) for value in found.train.data.ravel()}) == [0, 40, 80]
 
 
+def test_what_is_left_out_or_does_not_apply_is_said(tmp_path, caplog):
+    root = folders(tmp_path)
+    (root / "train" / "ant" / "a.HEIC").write_bytes(b"")
+    (root / "train" / "ant" / "Thumbs.db").write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        load_dataset(root)
+    assert "files of other kinds are left out: {'.heic': 1}" in caplog.text
+    for option in ("seconds=3", "size=100000"):
+        with pytest.raises(InputError, match="size is for images, up to 1024 pixels, and seconds are for sounds"):
+            load_dataset(f"{root}?{option}")
+    (root / "train" / "ant" / "gone.png").symlink_to(root / "nowhere")
+    with pytest.raises(InputError, match=r"gone.png can't be decoded"):
+        load_dataset(root)
+    assert len(load_dataset(f"{root}?broken=skip").train) == 18
+    (tmp_path / "what?").mkdir()
+    with pytest.raises(InputError, match="has a question mark, with which options begin here; rename it"):
+        load_dataset(f"{tmp_path}/what?")
+    root.rename(tmp_path / "mine, too")
+    assert load_dataset(f"{tmp_path}/mine, too?broken=skip").spec.name == "mine  too"
+    with pytest.raises(InputError, match=r"no folder of data sets .*mine.npz; your own data set is given in the place"):
+        run_experiment(RunSettings(data=str(npz(tmp_path))), results=tmp_path, progress=False)
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
 def test_sounds_become_log_mel_images(suffix, tmp_path):
     for label, pitch in (("low", 200), ("high", 4000)):
@@ -237,6 +319,8 @@ def test_sounds_become_log_mel_images(suffix, tmp_path):
             soundfile.write(tmp_path / "mine" / label / f"{number}.{suffix}", tone, 16000)
     found = load_dataset(f"{tmp_path / 'mine'}?seconds=0.5")
     assert found.spec.sample_shape == (1, 100, 100) and found.class_names == ("high", "low")
+    files = [path for path in (tmp_path / "mine").glob("*/*")]
+    np.testing.assert_array_equal(taken(files[:1], found.spec)[0], log_mel(files[0], 0.5))
     loudest = found.train.read(slice(None))[:, 0].mean(axis=2).argmax(axis=1)
     assert loudest[found.train.labels == 0].min() > loudest[found.train.labels == 1].max()
 

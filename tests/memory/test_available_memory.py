@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,8 +112,9 @@ def test_a_run_in_a_control_group_adapts_or_says_what_does_not_fit_before_it_is_
     done = subprocess.run([*command, own_group, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     one, both, taken, budgets = done.stdout.splitlines()
-    assert one.startswith("A memory of 40637 + 1 samples needs 500 MB, and 4")
-    assert both.startswith("A memory of 24382 + 24382 samples needs 600 MB, and 4"), "each alone would fit"
+    # of the 400 MB that were left, Python keeps a few
+    assert re.match(r"A memory of 40637 \+ 1 samples needs 500 MB, and (3[89]|4\d)\d MB are available", one)
+    assert re.match(r"A memory of 24382 \+ 24382 samples needs 600 MB, and (3[89]|4\d)\d MB", both), "each alone fits"
     assert one.endswith("; choose smaller buffers or batches, or memory_budget='system', which adapts.")
     pairs = list(zip(map(int, taken.split()), map(float, budgets.split()), strict=True))
     assert len(pairs) >= 2 and all(size <= budget < 200 << 20 for size, budget in pairs)

@@ -293,6 +293,8 @@ def test_own_data_of_one_name_and_two_contents_are_not_averaged(tmp_path):
             for folder, content in (("a", "123456789"), ("b", "abcdefghi")) for seed in (0, 1)]  # fmt: skip
     assert over_seeds(pd.DataFrame(rows))["dataset"].tolist() == ["mine (123456)", "mine (abcdef)"]
     assert over_seeds(pd.DataFrame(rows[:2]))["dataset"].tolist() == ["mine"]
+    same = [row | {"data": "", "dataset": "arrays"} for row in rows]
+    assert over_seeds(pd.DataFrame(same))["dataset"].tolist() == ["arrays (123456)", "arrays (abcdef)"]
     # drawn anew for each seed in Python: one setting, as its user says
     drawn = [row | {"data": "", "dataset": "arrays"} for row in rows]
     assert over_seeds(pd.DataFrame(drawn).drop_duplicates("dataset_fingerprint").assign(seed=[0, 1]))["n"].tolist() == [
