@@ -91,7 +91,7 @@ def load_dataset(
         return dataset
     if options:
         raise InputError(f"{name} takes no option {next(iter(options))!r}; leave it out.")
-    if root and (own.is_one(os.fspath(root)) or not data_folder(root).is_dir()):
+    if root and (own.is_one(os.fspath(root)) or not (name in ARCHIVES or data_folder(root).is_dir())):
         raise InputError(
             f"There is no folder of data sets {root}; your own data set is given in the place of {name!r}."
         )

@@ -54,7 +54,9 @@ def checked(samples: Any, labels: Any, which: str) -> tuple[np.ndarray, np.ndarr
     if labels.shape == (len(samples), 1):  # as Keras keeps them
         labels = labels[:, 0]
     if labels.shape != (len(samples),):
-        raise InputError(f"There are {len(samples)} {which} samples but labels of shape {labels.shape}; give one each.")
+        raise InputError(
+            f"There are {len(samples)} {which} samples, labels {labels.shape}; give one each (not one-hot)."
+        )
     if labels.dtype.kind in "US" or (labels.dtype == object and all(isinstance(label, str) for label in labels)):
         labels = labels.astype(str)
     elif np.issubdtype(labels.dtype, np.integer):

@@ -164,7 +164,7 @@ def test_arrays_of_every_kind_are_taken_as_they_are(given):
         (np.ma.masked_less(drawn(4), 60), [0, 1] * 6, "Some training samples are masked; fill them in"),
         (drawn(4), np.ma.masked_equal([0, 1] * 6, 0), "Some training labels are masked"),
         (torch.zeros(12, 4, dtype=torch.bfloat16), [0, 1] * 6, "no array"),
-        (drawn(4), np.eye(2)[[0, 1] * 6], r"labels of shape \(12, 2\); give one each"),
+        (drawn(4), np.eye(2)[[0, 1] * 6], r"labels \(12, 2\); give one each \(not one-hot\)"),
         (drawn(4), np.array(["a", 1] * 6, dtype=object), "give integers or texts"),
         (drawn(4), [None, "b"] * 6, "give integers or texts"),
         (drawn(4), [0.5, 1] * 6, "give integers or texts"),
