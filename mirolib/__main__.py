@@ -195,9 +195,10 @@ def main(arguments: list[str] | None = None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_Printable())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # papermill's own log repeats every cell, and after Ctrl-C asyncio's the tasks that it ended
-    for name, level in (("papermill", 30), ("onnxscript", 30), ("onnx_ir", 30), ("asyncio", 50)):
-        logging.getLogger(name).setLevel(level)
+    # papermill's own log repeats every cell, ONNX's its rewriting, and after Ctrl-C asyncio's the tasks that it ended
+    for name in ("papermill", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     options = _parser().parse_args(arguments)
     try:
         return int(bool(options.work(options)))

@@ -208,9 +208,8 @@ def _whole(path: Path, split: str, decimal: str) -> pd.DataFrame:
             raise InputError(f"{path}: column {min(alone)!r} is in train or {part} alone; make them agree.")
         if path.is_dir():
             frame[split] = part
-    # in the order of training's columns; an index that pandas wrote along tells rows apart, and classes where sorted
-    whole = pd.concat([frames["train"], *frames.values()])[len(frames["train"]) :].reset_index(drop=True)
-    return whole.drop(columns="Unnamed: 0", errors="ignore")
+    # training comes first, whose order of columns holds; an index that pandas wrote along tells sorted classes apart
+    return pd.concat(frames.values(), ignore_index=True).drop(columns="Unnamed: 0", errors="ignore")
 
 
 def _frame(file: Path, decimal: str) -> pd.DataFrame:

@@ -14,7 +14,6 @@ import pandas as pd
 
 from mirolib.base.errors import InputError
 from mirolib.data import LOADERS
-from mirolib.data.own import is_one
 from mirolib.energy.source import NO_JOULES
 from mirolib.experiment.settings import RunSettings
 from mirolib.workbench.folder import results_folder
@@ -83,11 +82,9 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
         for name in {name for name, *_ in rows} - {*LOADERS}:
             alike = {row for row in rows if row[0] == name}
             contents = {content for _, content, *_ in alike}
-            # arrays that are drawn anew for each seed are one setting, as their user says
-            drawn = not any(is_one(str(place)) for *_, place, _ in alike) and len({row[3] for row in alike}) == len(
-                alike
-            )
-            if len(contents) > 1 and not drawn:
+            # arrays that are drawn anew for each seed, and so lie nowhere, are one setting, as their user says
+            placed = any(isinstance(place, str) and place for *_, place, _ in alike)
+            if len(contents) > 1 and (placed or len({seed for *_, seed in alike}) < len(alike)):
                 own = table["dataset"] == name
                 table.loc[own, "dataset"] = [f"{name} ({row[1]:.6})" for row in rows if row[0] == name]
     # joules only where all of a run was measured; work says the same on every machine
