@@ -7,6 +7,7 @@ from mirolib.base.errors import CorruptRecordError, InputError, MiroError, RunEr
 from mirolib.base.moved import MovedFinder as _MovedFinder
 from mirolib.controller.base import Controller, Decision, FixedController
 from mirolib.controller.miro import MiroController
+from mirolib.controller.miro_2023 import Miro2023Controller
 from mirolib.controller.probe import ProbeProfiler
 from mirolib.controller.resources import ResourceMonitor, Resources
 from mirolib.controller.trials import TrialProfiler
@@ -52,14 +53,14 @@ __all__ = [
     "SETTINGS", "AccuracyMatrix", "Batch", "BiC", "BudgetSchedule", "Controller", "CorruptRecordError", "Dataset",
     "DatasetSpec", "Decision", "EnergyMeter", "EpochRecord", "Event", "ExperienceReplay", "Experiment", "Finetuning",
     "Fingerprint", "FixedController", "InputError", "Learner", "LiveBudget", "Loop", "MemoryBudget", "MemoryConfig",
-    "Method", "MiroController", "MiroError", "NullSource", "Preset", "ProbeProfiler", "RaplSource", "RecordedRun",
-    "ResourceMonitor", "Resources", "Run", "RunError", "RunFolder", "RunResult", "RunSettings", "SavedRun", "Storage",
-    "StorageError", "SwapPolicy", "Swapper", "Sweep", "SystemBudget", "Task", "TaskRecord", "TaskStream",
-    "TieredMemory", "TraceSource", "TrainedModel", "TrialProfiler", "UniformSwap", "available_datasets", "check_study",
-    "cite", "compare", "comparison_plots", "doctor", "energy", "exchanges", "injectors", "launch", "load_dataset",
-    "load_model", "load_runs", "load_sweep", "open_run", "over_seeds", "paper", "pareto", "parse_budget", "plots",
-    "run", "run_all", "run_experiment", "select", "setup", "summarise", "swapping_cost", "sweep", "sweep_file",
-    "unread", "unreadable_runs", "write_report",
+    "Method", "Miro2023Controller", "MiroController", "MiroError", "NullSource", "Preset", "ProbeProfiler",
+    "RaplSource", "RecordedRun", "ResourceMonitor", "Resources", "Run", "RunError", "RunFolder", "RunResult",
+    "RunSettings", "SavedRun", "Storage", "StorageError", "SwapPolicy", "Swapper", "Sweep", "SystemBudget", "Task",
+    "TaskRecord", "TaskStream", "TieredMemory", "TraceSource", "TrainedModel", "TrialProfiler", "UniformSwap",
+    "available_datasets", "check_study", "cite", "compare", "comparison_plots", "doctor", "energy", "exchanges",
+    "injectors", "launch", "load_dataset", "load_model", "load_runs", "load_sweep", "open_run", "over_seeds", "paper",
+    "pareto", "parse_budget", "plots", "run", "run_all", "run_experiment", "select", "setup", "summarise",
+    "swapping_cost", "sweep", "sweep_file", "unread", "unreadable_runs", "write_report",
 ]  # fmt: skip
 
 sys.meta_path.insert(0, _MovedFinder())

@@ -55,6 +55,8 @@ def _array_of(dtype: str) -> PlainValidator:
 
 Ids = Annotated[np.ndarray, _array_of("int64")]
 """An array `(n,) int64` in a state."""
+Floats = Annotated[np.ndarray, _array_of("float64")]
+"""An array `(n,) float64` in a state."""
 Flags = Annotated[np.ndarray, _array_of("bool")]
 """An array `(n,) bool` in a state."""
 

@@ -1,15 +1,25 @@
-"""Controllers choose sizes and swap ratio; the memory applies them.
+"""Controllers choose work, sizes and swap ratio; learner and memory apply them.
 
-`miro` profiles a `grid` of candidates with a profiler (`probe` or `trials`), says what each is expected to reach and to
-cost (`expectation`), lets a selector rank them (`selectors`, `table`) and adapts to resources (`adaptation`).
+`miro` ends each task where an `objective` says, by the `curve` of held-out samples; RAM goes by rule (`allotment`).
+`miro_2023` is the paper's: it profiles a `grid` of sizes with a profiler (`probe` or `trials`), says what each is
+expected to reach and to cost (`expectation`) and lets a selector rank them (`selectors`, `table`). Both adapt to
+resources (`adaptation`); `baselines` are what they are compared with.
 """
 
 from mirolib.controller.adaptation import BudgetGovernor, CongestionPolicy, SwapGovernor
+from mirolib.controller.allotment import AllottingController
 from mirolib.controller.base import Controller, Decision, FixedController
-from mirolib.controller.baselines import RandomController, WholeBudgetController
+from mirolib.controller.baselines import (
+    RandomController,
+    ShareController,
+    TunedController,
+    WholeBudgetController,
+)
 from mirolib.controller.expectation import Calibration, CostModel
 from mirolib.controller.grid import candidate_grid, least_samples
 from mirolib.controller.miro import MiroController
+from mirolib.controller.miro_2023 import Miro2023Controller
+from mirolib.controller.objective import Objective, parse_objective
 from mirolib.controller.probe import ProbeProfiler
 from mirolib.controller.profiler import Profiler, ProfileRequest, ProfileRequest as Situation
 from mirolib.controller.selectors import (
@@ -24,8 +34,9 @@ from mirolib.energy import FORWARD_SHARE
 
 # said once more for type checkers, which take an import without a word of it for private
 __all__ = [
-    "FORWARD_SHARE", "SELECTORS", "BudgetGovernor", "Calibration", "CongestionPolicy", "Controller", "CostModel",
-    "Decision", "FixedController", "MiroController", "Outlook", "ProbeProfiler", "ProfileRequest", "Profiler",
-    "RandomController", "SelectionContext", "Selector", "Situation", "SwapGovernor", "TrialProfiler",
-    "WholeBudgetController", "above_cutline", "candidate_grid", "full_training", "least_samples",
+    "FORWARD_SHARE", "SELECTORS", "AllottingController", "BudgetGovernor", "Calibration", "CongestionPolicy",
+    "Controller", "CostModel", "Decision", "FixedController", "Miro2023Controller", "MiroController", "Objective",
+    "Outlook", "ProbeProfiler", "ProfileRequest", "Profiler", "RandomController", "SelectionContext", "Selector",
+    "ShareController", "Situation", "SwapGovernor", "TrialProfiler", "TunedController", "WholeBudgetController",
+    "above_cutline", "candidate_grid", "full_training", "least_samples", "parse_objective",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from mirolib.base.state import State
 from mirolib.controller.resources import Resources
 from mirolib.data.stream import Task
+from mirolib.energy import Reading
 from mirolib.learning.learner import Learner
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.tiered import TieredMemory
@@ -23,12 +25,14 @@ class Decision:
     Attributes:
         config: The configuration to train with.
         reason: Why, in a sentence; empty where nothing was weighed.
+        epochs: Epochs of the task at hand; None for as many as it has.
         trials: The ranked table of candidates it rests on, a row each; empty where none was made.
     """
 
     config: MemoryConfig
     reason: str = ""
     trials: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
+    epochs: float | None = None
 
 
 def within_cap(config: MemoryConfig, swap_ratio: float, resources: Resources) -> Decision:
@@ -60,6 +64,20 @@ class Controller(ABC):
     @abstractmethod
     def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
         """The configuration for the next epoch, given the one in force and the state of memory and I/O (P4)."""
+
+    @property
+    def next_look(self) -> float:
+        """Epochs of the task at hand after which it wants to look at the model; never, unless it says otherwise."""
+        return float("inf")
+
+    def look(
+        self, config: MemoryConfig, learner: Learner, memory: TieredMemory, readings: Sequence[Reading]
+    ) -> Decision:
+        """How long to go on with the task at hand; after its last epoch, no more than a look.
+
+        `readings` is the energy ledger of the run so far.
+        """
+        return Decision(config)
 
     def state(self) -> State:
         """What the controller has learnt and decided so far, for a checkpoint; nothing unless it says otherwise."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 
 import numpy as np
 
 from mirolib.base.state import State, generator_of
+from mirolib.controller.allotment import AllottingController
 from mirolib.controller.base import Controller, Decision, within_cap
 from mirolib.controller.grid import candidate_grid
+from mirolib.controller.profiler import ProfileRequest
 from mirolib.controller.resources import Resources
 from mirolib.data.stream import Task
-from mirolib.learning.learner import Learner
+from mirolib.learning.learner import Learner, train_epoch
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.tiered import TieredMemory
 
@@ -66,3 +69,65 @@ class WholeBudgetController(GridController):
         """The largest candidate, of equals that with the larger episodic memory."""
         largest = max(grid, key=lambda c: (c.stream_size + c.episodic_size, c.episodic_size))
         return largest, "As much memory as the budget allows."
+
+
+class ShareController(Controller):
+    """The same share of the task and of what is stored, in epochs of the buffers, whatever they hold.
+
+    Attributes:
+        share: Of the task's samples in the stream buffer, and of the stored ones in the episodic memory, in (0, 1].
+        epochs: Epochs as a share of the preset's, in (0, 1].
+    """
+
+    def __init__(self, share: float = 0.5, epochs: float = 1.0, *, swap_ratio: float = 1.0) -> None:
+        """A controller all of whose choices have a swap ratio in [0, 1]."""
+        self.share, self.epochs, self._ratio = share, epochs, swap_ratio
+
+    def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
+        """The shares, as much smaller as a memory budget asks for."""
+        self._ratio = self._ratio if memory.hierarchical else 0.0
+        new, old = len(task.train), max(1, memory.stored - len(task.train))
+        budget = resources.memory_budget_bytes
+        room = new + old if budget is None else budget // memory.slot_bytes
+        share = min(self.share, room / (new + old))
+        # a single-level memory keeps what it is to have of this task, too
+        old = old if memory.hierarchical else memory.stored
+        sizes = max(len(task.classes), int(share * new)), max(1, min(task.classes[0], old), int(share * old))
+        decision = within_cap(MemoryConfig(*sizes, self._ratio), self._ratio, resources)
+        whole = max(1, round(self.epochs * learner.epochs))
+        return replace(decision, reason=f"{share:.2g} of the task and of what is stored.", epochs=whole)
+
+    def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
+        """The configuration in force, its swap ratio within the cap."""
+        return within_cap(config, self._ratio, resources)
+
+
+class TunedController(AllottingController):
+    """Tries several works out at the first task and keeps, for all tasks, the least that does within a point."""
+
+    def __init__(self, *, swap_ratio: float = 1.0, seed: int = 0) -> None:
+        """As `AllottingController`; the tries draw from `seed`."""
+        super().__init__(swap_ratio=swap_ratio)
+        self.epochs, self._seed = 0.0, seed
+
+    _KEPT = AllottingController._KEPT | {"epochs": float}
+
+    def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
+        """Sizes and swap ratio by rule, and the work that was found at the first task."""
+        decision = super().choose(task, learner, memory, resources)
+        if not self.epochs:
+            tries = np.geomspace(learner.epochs / 16, learner.epochs, 5)
+            found = [self._tried(float(epochs), task, learner, memory, decision.config) for epochs in tries]
+            self.epochs = float(tries[np.argmax(np.array(found) >= max(found) - 0.01)])
+        reason = f"{self.epochs:.3g} epochs, the least within a point of the best at the first task. {decision.reason}"
+        return replace(decision, epochs=self.epochs, reason=reason)
+
+    def _tried(self, epochs: float, task: Task, learner: Learner, live: TieredMemory, config: MemoryConfig) -> float:
+        """Held-out accuracy of a clone after so many epochs."""
+        clone = learner.clone(self._seed)
+        clone.epochs = epochs
+        with live.fork(self._seed) as memory:
+            memory.resize(config)
+            while clone.epochs_done < epochs:
+                train_epoch(clone, memory, end=clone.round_end(memory))
+        return ProfileRequest(task, clone, live, [], self._seed).accuracy(clone)

@@ -15,6 +15,9 @@ ENOUGH_COVERAGE = 0.9
 FORWARD_SHARE = 1 / 3
 """A forward pass as a share of a training step's work: the backward pass takes about twice the forward one."""
 
+LEARNING = ("receive", "profile", "train", "retain")
+"""The windows of a run that are needed to learn; evaluation is for the report."""
+
 _MISSING_SHARE = 0.05  # of the time; windows too short for the sensor, such as flushing after a task, stay far below
 
 _BADGES: dict[Kind, tuple[str, str]] = {

@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mirolib.controller import Controller, FixedController, MiroController, RandomController, WholeBudgetController
+from mirolib.controller import (
+    Controller,
+    FixedController,
+    Miro2023Controller,
+    MiroController,
+    RandomController,
+    ShareController,
+    TunedController,
+    WholeBudgetController,
+)
 from mirolib.controller.resources import ResourceMonitor
 from mirolib.controller.selectors import SELECTORS
 from mirolib.data import Dataset, Preset, load_dataset, locate
@@ -19,7 +28,7 @@ from mirolib.data.stream import TaskStream
 from mirolib.energy import EnergyMeter, Kind, TraceSource, choose, named
 from mirolib.experiment.injectors import During
 from mirolib.experiment.loop import Loop, check_sizes
-from mirolib.experiment.settings import MEMORIES, PROFILERS, RunSettings, default
+from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, PROFILERS, RunSettings, default
 from mirolib.learning.learner import Learner
 from mirolib.learning.methods import METHODS
 from mirolib.learning.schedules import RATES
@@ -143,10 +152,10 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
     preset = dataset.spec.preset(settings.preset)
     stream = TaskStream(dataset, default(settings.tasks, preset.tasks), settings.seed, settings.validation_share)
     largest, total = stream.most_samples()
-    fixed, slot_bytes = settings.controller == "fixed", Fingerprint.of(stream).slot_bytes
+    fixed, slot_bytes = settings.controller in FIXED, Fingerprint.of(stream).slot_bytes
     sizes = (parse_size(size, slot_bytes) for size in (settings.stream_size, settings.episodic_size))
-    # the other controllers price sizes by epochs of the buffers
-    epoch_of = default(settings.epoch_of, preset.epoch_of if fixed else "buffers")
+    of_controller = preset.epoch_of if settings.controller == "fixed" else CONTROLLERS[settings.controller]
+    epoch_of = default(settings.epoch_of, of_controller)
     own = {name: getattr(preset, name) for name in _FROM_PRESET}
     own |= {"epoch_of": epoch_of, "epochs": _epochs(preset, epoch_of, total)}
     if epoch_of == "buffers":  # whose slots are replayed once each
@@ -159,7 +168,7 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
     wanted = max(preset.stream_size, least_slots(*passing) if epoch_of == "task" else 0)
     defaults = (min(wanted, largest), min(preset.episodic_size, total)) if fixed else (None, None)
     stream_size, episodic_size = map(default, sizes, defaults)
-    if epoch_of == "task" and stream_size < largest:
+    if epoch_of == "task" and fixed and stream_size < largest:
         check_slots(stream_size, *passing)
     if callable(preset.optimizer):  # it has no name that could be written down
         own["optimizer"] = None
@@ -196,14 +205,20 @@ def _epochs(preset: Preset, epoch_of: str, total: int) -> float:
 
 def _controller(filled: RunSettings, config: MemoryConfig, energy_kind: Kind) -> Controller:
     """The controller that filled settings name."""
-    ratio = config.swap_ratio
-    if filled.controller == "fixed":
+    ratio, name = config.swap_ratio, filled.controller
+    if name == "miro":
+        return MiroController(filled.objective, swap_ratio=ratio, num_tasks=filled.tasks, energy_kind=energy_kind)
+    if name in FIXED:
         return FixedController(config)
-    if filled.controller == "whole-budget":
+    if name == "tuned":
+        return TunedController(swap_ratio=ratio, seed=filled.seed)
+    if name in ("share", "everything"):
+        return ShareController(*((0.5, 1.0) if name == "share" else (1.0, 0.25)), swap_ratio=ratio)
+    if name == "whole-budget":
         return WholeBudgetController(swap_ratio=ratio)
-    if filled.controller == "random":
+    if name == "random":
         return RandomController(swap_ratio=ratio, seed=filled.seed)
-    return MiroController(
+    return Miro2023Controller(
         PROFILERS[filled.profiler](),
         SELECTORS[filled.selector],
         swap_ratio=ratio,

@@ -112,7 +112,12 @@ class Loop:
         """Epochs trained since the run began, parts of one included; any thread may ask."""
         now, done = self._now, len(self.records)
         within = now.epochs[-1].epochs_done if now and now.index == done and now.epochs else 0.0
-        return done * self._learner.epochs + within
+        return self._finished + within
+
+    @property
+    def _finished(self) -> float:
+        """Epochs of the tasks that are done."""
+        return sum(record.epochs[-1].epochs_done for record in self.records.copy())
 
     @property
     def events(self) -> list[Event]:
@@ -132,7 +137,7 @@ class Loop:
             A record after each epoch of training, before the controller adapts to it, and one after each task.
         """
         learner, memory, meter = self._learner, self._memory, self.meter
-        total = len(self._stream) * learner.epochs
+        total = self.epochs_done + (len(self._stream) - len(self.records)) * learner.epochs
         with meter.sampling(), tqdm(total=total, initial=self.epochs_done, unit="epoch", disable=not progress) as bar:
             for index in range(len(self.records), len(self._stream)):
                 task = self._stream[index]
@@ -146,6 +151,7 @@ class Loop:
                     # exchanges under way are committed, not dropped: the run is the same however late the disk is
                     memory.settle()
                     learner.method.finish(learner, task, memory)
+                    self._look(now, len(now.epochs), self._resources.probe(self.epochs_done))
                 record = self._leave(task, now)
                 bar.set_postfix_str(record.headline)
                 yield record
@@ -174,17 +180,27 @@ class Loop:
         last = now.epochs[-1] if now.epochs else None
         resources = self._resources.probe(self.epochs_done, last)
         self._apply(self._controller.adapt(self._memory.config, resources), now, number, resources)
+        self._look(now, number, resources)
+
+    def _look(self, now: TaskProgress, number: int, resources: Resources) -> None:
+        """Lets the controller look at the model, where it wants to, and end the task elsewhere."""
+        if self._learner.epochs_done >= self._controller.next_look:
+            with self.meter.interlude("profile"):
+                readings = self.meter.readings
+                decision = self._controller.look(self._memory.config, self._learner, self._memory, readings)
+            self._apply(decision, now, number, resources)
 
     def _train(self, now: TaskProgress, number: int) -> EpochRecord:
         """Trains one round and says what it was."""
         learner, memory, monitor = self._learner, self._memory, self._resources
         start, before = time.monotonic(), memory.counts
-        loss = train_epoch(learner, memory, monitor.is_short, learner.round_end(memory))
+        end = min(learner.round_end(memory), max(self._controller.next_look, learner.epochs_done + 1e-9))
+        loss = train_epoch(learner, memory, monitor.is_short, end)
         swaps, duration_s = memory.counts - before, time.monotonic() - start
         record = EpochRecord(now.index, number, memory.config, loss, swaps, duration_s, learner.epochs_done)
         if monitor.short and learner.epochs_done == learner.epochs:
             # memory ran out in the last round: the next task's choice would come too late
-            resources = monitor.probe((now.index + 1) * learner.epochs)
+            resources = monitor.probe(self._finished + learner.epochs)
             self._apply(self._controller.adapt(memory.config, resources), now, number + 1, resources)
         return record
 
@@ -193,6 +209,10 @@ class Loop:
         memory = self._memory
         check_sizes(decision.config, self._stream)
         memory.resize(decision.config)
+        if decision.epochs is not None:
+            self._learner.epochs = decision.epochs
+        if len(decision.trials):
+            now.trials = decision.trials
         if decision.reason:
             stall_share = resources.stall_share if resources.after_epoch else float("nan")
             budget, size = resources.memory_budget_bytes, memory.allocated_bytes

@@ -13,7 +13,15 @@ from numbers import Integral, Real
 from typing import Any
 
 from mirolib.base.errors import InputError
-from mirolib.controller import SELECTORS, ProbeProfiler, Profiler, SelectionContext, TrialProfiler, full_training
+from mirolib.controller import (
+    SELECTORS,
+    ProbeProfiler,
+    Profiler,
+    SelectionContext,
+    TrialProfiler,
+    full_training,
+    parse_objective,
+)
 from mirolib.data.spec import EPOCHS
 from mirolib.learning.learner import LOSSES, ROUND_STEPS
 from mirolib.learning.methods import METHODS
@@ -24,7 +32,13 @@ from mirolib.memory.config import MemoryConfig
 from mirolib.memory.rotation import replays
 from mirolib.memory.wear import medium_name
 
-CONTROLLERS = ("miro", "fixed", "whole-budget", "random")
+CONTROLLERS = {
+    "miro": "task", "fixed": "task", "tuned": "task", "carm": "buffers", "share": "buffers", "everything": "buffers",
+    "whole-budget": "buffers", "random": "buffers", "miro-2023": "buffers",
+}  # fmt: skip
+"""Controllers by name, and what an epoch passes over: with `fixed`, either."""
+FIXED = ("fixed", "carm")
+"""Controllers with the same sizes and epochs at each task, the preset's unless told otherwise."""
 PROFILERS: dict[str, Callable[[], Profiler]] = {"probe": ProbeProfiler, "trial": TrialProfiler, "oracle": full_training}
 MEMORIES = {"tiered": True, "single-level": False}
 
@@ -89,15 +103,24 @@ class RunSettings:
     )
     memory: str = _setting("tiered", "tiered, or single-level: an episodic memory without storage below it", MEMORIES)
     controller: str = _setting(
-        "miro", "who chooses sizes and swap ratio: miro, fixed, whole-budget, random", CONTROLLERS
+        "miro",
+        "who chooses work and RAM: miro, or fixed, tuned, carm, share, everything, whole-budget, random, miro-2023",
+        CONTROLLERS,
+    )
+    objective: str = _setting(
+        "knee",
+        "what miro aims at: knee, accuracy=0.9, energy_budget=50 kJ, rate=0.2 points/kJ; visits without a sensor",
+        lambda _, value: parse_objective(value),
     )
     profiler: str = _setting(
         "probe",
-        "how Miro scores candidates: probe, trial (the paper's short trainings), oracle (trains each)",
+        "how miro-2023 scores candidates: probe, trial (the paper's short trainings), oracle (trains each)",
         PROFILERS,
     )
     selector: str = _setting(
-        "gain-per-joule", "what Miro picks: also accuracy-per-joule, cheapest-within, highest-accuracy, ...", SELECTORS
+        "gain-per-joule",
+        "what miro-2023 picks: also accuracy-per-joule, cheapest-within, highest-accuracy, ...",
+        SELECTORS,
     )
     cutline: float = _setting(0.5, "top share of the candidates by accuracy, for selectors that use it", _top_share)
     points: float = _setting(
@@ -106,7 +129,7 @@ class RunSettings:
         lambda name, value: SelectionContext(points=value),
     )
     energy_budget: float | None = _setting(
-        None, "of the stream, for within-budget: joules; visits without a sensor", _above_0
+        None, "of the stream, for selector within-budget: joules; visits without a sensor", _above_0
     )
     memory_budget: str = _setting(
         "",
@@ -173,9 +196,14 @@ class RunSettings:
             if check:
                 check(one.name, value)
         for name, value in (("controller", self.controller), ("method", self.method)):
-            if value in ("miro", "bic") and not self.validation_share > 0:
+            if value in ("miro", "tuned", "miro-2023", "bic") and not self.validation_share > 0:
                 raise InputError(f"The {value} {name} looks at validation samples; set validation_share above 0.")
-        if self.controller != "fixed" and (self.stream_size is not None or self.episodic_size is not None):
+        if self.energy_budget is not None and (self.controller, self.selector) != ("miro-2023", "within-budget"):
+            raise InputError(
+                "energy_budget is for selector within-budget of the miro-2023 controller; with miro, state it as "
+                "objective, such as energy_budget=50 kJ."
+            )
+        if self.controller not in FIXED and (self.stream_size is not None or self.episodic_size is not None):
             raise InputError(
                 f"stream_size and episodic_size are for the fixed controller; the {self.controller} controller chooses "
                 "them itself. Set controller to fixed, or leave the sizes out."
@@ -185,10 +213,10 @@ class RunSettings:
                 "replay_ratio is for epochs of the task; set epoch_of to task, or leave it out: an epoch of the "
                 "buffers replays each slot once."
             )
-        if self.epoch_of == "task" and self.controller != "fixed":
+        if self.controller != "fixed" and self.epoch_of not in (None, wanted := CONTROLLERS[self.controller]):
             raise InputError(
-                f"The {self.controller} controller prices sizes by epochs of the buffers; set controller to fixed, or "
-                "epoch_of to buffers."
+                f"The {self.controller} controller goes by epochs of the {wanted}; leave epoch_of out, or set "
+                "controller to fixed."
             )
         if not MEMORIES[self.memory] and self.swap_ratio:
             raise InputError("A single-level memory can't swap; set swap_ratio to 0 or memory to tiered.")

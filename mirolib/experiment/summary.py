@@ -7,13 +7,12 @@ import math
 import numpy as np
 
 from mirolib.energy import in_windows, total_energy_j
+from mirolib.energy.ledger import LEARNING
 from mirolib.records import TaskRecord
 
 _NEAR = 0.05  # of the way from chance to certainty
 _FEW_STEPS = 30
 _FAR = 0.2
-LEARNING = ("receive", "profile", "train", "retain")
-"""The windows of a run that are needed to learn; evaluation is for the report."""
 
 
 def summarise(records: list[TaskRecord]) -> dict[str, object]:

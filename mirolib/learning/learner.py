@@ -132,7 +132,7 @@ class Learner:
             raise InputError(f"method is {method!r}; give an object such as ExperienceReplay() or BiC().")
         self.method = method or ExperienceReplay(settings.loss)
         self.device = usable_device(device)
-        self.epochs, self.batch_size, self.round_steps = settings.epochs, settings.batch_size, round_steps
+        self.batch_size, self.round_steps = settings.batch_size, round_steps
         children = np.random.SeedSequence([seed, 3]).generate_state(3).tolist()
         self.model_name = settings.model if model is None else ""
         if model is None:
@@ -168,6 +168,15 @@ class Learner:
         return end if (self.epochs - end) * samples >= self.batch_size else self.epochs  # no rest below a batch
 
     @property
+    def steady(self) -> float:
+        """Share of a task's epochs over which its learning rate is the full one, so that their end may be moved."""
+        shares = np.linspace(0, 1, 1001)
+        full = [
+            SCHEDULES[self.settings.schedule](self.settings, s * self.settings.epochs) == 1 for s in shares.tolist()
+        ]
+        return float(shares[-1] if all(full) else shares[full.index(False) - 1])
+
+    @property
     def num_classes(self) -> int:
         """Classes the head knows."""
         return len(self.head.bias)
@@ -198,7 +207,7 @@ class Learner:
         self._optimizer = (make if callable(make) else OPTIMIZERS[make])(parameters, self.settings)
         for group in self._optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-        self.epochs_done = 0.0
+        self.epochs, self.epochs_done = self.settings.epochs, 0.0
 
     def state(self) -> State:
         """Weights, optimiser, schedule, generators and what the method remembers: a copy, for a checkpoint."""
@@ -208,6 +217,7 @@ class Learner:
             "head": self.head.state_dict(),
             "first": self._first,
             "optimizer": self._optimizer.state_dict(),
+            "epochs": self.epochs,
             "epochs_done": self.epochs_done,
             "augmentation": self._transform.generator.get_state(),
             "head_generator": self._head_generator.get_state(),
@@ -248,7 +258,7 @@ class Learner:
         optimizer = state["optimizer"]
         numbered = {int(number): values for number, values in optimizer["state"].items()}  # JSON has text for keys
         self._optimizer.load_state_dict({**optimizer, "state": numbered})
-        self.epochs_done = loaded(NonNegativeFloat, state["epochs_done"])
+        self.epochs, self.epochs_done = (loaded(NonNegativeFloat, state[name]) for name in ("epochs", "epochs_done"))
         self._transform.generator.set_state(state["augmentation"])
         self._head_generator.set_state(state["head_generator"])
         self.method.restore(state["method"][1], self)
@@ -290,7 +300,8 @@ class Learner:
 
     def set_rate(self, done: float) -> None:
         """Sets the learning rate for what comes after so many epochs of the task, parts of one included."""
-        factor = SCHEDULES[self.settings.schedule](self.settings, done)
+        # the schedule is that of the preset's epochs, drawn out or pressed to those of the task at hand
+        factor = SCHEDULES[self.settings.schedule](self.settings, done * self.settings.epochs / self.epochs)
         for group in self._optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
