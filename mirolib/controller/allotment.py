@@ -120,8 +120,10 @@ class AllottingController(Controller):
             last = record.epochs[-1]
             self.pending = self.swap_governor.step(last.stall_share, last.swaps.stall_s)
 
-    _KEPT: ClassVar[dict[str, Any]] = {"swap_governor": SwapGovernor, "budget_governor": BudgetGovernor, "scale": int, "pending": str, "new": int,
-             "old": int, "step": int, "classes": int, "swaps": bool, "slot_bytes": int}  # fmt: skip
+    _KEPT: ClassVar[dict[str, Any]] = {
+        "swap_governor": SwapGovernor, "budget_governor": BudgetGovernor, "scale": int, "pending": str, "new": int,
+        "old": int, "step": int, "classes": int, "swaps": bool, "slot_bytes": int,
+    }  # fmt: skip
 
     def state(self) -> State:
         """What is known and decided, for a checkpoint."""

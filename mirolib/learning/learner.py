@@ -170,11 +170,9 @@ class Learner:
     @property
     def steady(self) -> float:
         """Share of a task's epochs over which its learning rate is the full one, so that their end may be moved."""
-        shares = np.linspace(0, 1, 1001)
-        full = [
-            SCHEDULES[self.settings.schedule](self.settings, s * self.settings.epochs) == 1 for s in shares.tolist()
-        ]
-        return float(shares[-1] if all(full) else shares[full.index(False) - 1])
+        schedule, settings = SCHEDULES[self.settings.schedule], self.settings
+        full = [schedule(settings, settings.epochs * share / 1000) == 1 for share in range(1001)]
+        return (full.index(False) - 1) / 1000 if False in full else 1.0
 
     @property
     def num_classes(self) -> int:
