@@ -194,7 +194,7 @@ class Loop:
         """Trains one round and says what it was."""
         learner, memory, monitor = self._learner, self._memory, self._resources
         start, before = time.monotonic(), memory.counts
-        end = min(learner.round_end(memory), max(self._controller.next_look, learner.epochs_done + 1e-9))
+        end = learner.round_end(memory, self._controller.next_look)
         loss = train_epoch(learner, memory, monitor.is_short, end)
         swaps, duration_s = memory.counts - before, time.monotonic() - start
         record = EpochRecord(now.index, number, memory.config, loss, swaps, duration_s, learner.epochs_done)
