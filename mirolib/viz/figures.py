@@ -245,7 +245,7 @@ def decisions(result: Run) -> go.Figure:
                          line={"shape": "hv", "width": 0}, row=1, col=1)  # fmt: skip
     plot.add_scatter(x=x, y=epochs["swap_ratio"], name="swap ratio", line_shape="hv", row=2, col=1)
     plot.add_scatter(x=x, y=100 * epochs["stall_share"], name="wait for storage", row=3, col=1)
-    plot.add_scatter(x=ends, y=epochs["epochs_done"], name="epochs done", row=4, col=1)
+    plot.add_scatter(x=ends, y=epochs["epochs_done"], name="epochs done", line_color=OKABE_ITO[0], row=4, col=1)
     if len(events):
         before = np.searchsorted(epochs["task"], events["task"]) + events["epoch"].clip(lower=0)
         at = pd.Series(np.concatenate([[0], ends])[before])
@@ -255,7 +255,7 @@ def decisions(result: Run) -> go.Figure:
                          line={"shape": "hv", "dash": "dash", "color": _RED}, row=1, col=1)  # fmt: skip
         planned = events.get("epochs", at * np.nan)  # a former version did not say
         plot.add_scatter(x=[*at, ends[-1]], y=[*planned, planned.iloc[-1]], name="epochs planned",
-                         line={"shape": "hv", "dash": "dash"}, row=4, col=1)  # fmt: skip
+                         line={"shape": "hv", "dash": "dash", "color": _GREY}, row=4, col=1)  # fmt: skip
         within = events["epoch"] >= 0
         plot.add_scatter(x=at[within], y=np.zeros(int(within.sum())), name="decision", mode="markers",
                          marker={"symbol": "triangle-up", "size": 10, "color": _RED},
@@ -265,7 +265,7 @@ def decisions(result: Run) -> go.Figure:
     plot.update_yaxes(title_text="samples", rangemode="tozero", row=1, col=1)
     plot.update_yaxes(title_text="ratio", range=[0, 1.05], row=2, col=1)
     plot.update_yaxes(title_text="wait, %", rangemode="tozero", row=3, col=1)
-    plot.update_yaxes(title_text="of the task", rangemode="tozero", row=4, col=1)
+    plot.update_yaxes(title_text="epochs", rangemode="tozero", row=4, col=1)
     plot.update_xaxes(title_text="epoch (dotted: a new task)", row=4, col=1)
     return plot.update_layout(template=_TEMPLATE, width=900, height=660, title="What the controller did")
 

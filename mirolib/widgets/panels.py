@@ -149,14 +149,17 @@ def _bar(name: str, fill: int, capacity: int, slot_bytes: int, colour: str) -> s
 
 
 def candidates(state: Snapshot) -> str:
-    """The works or sizes that were compared: the row in force marked, sizes over the memory budget struck out."""
+    """The works or sizes that were compared: the row in force marked, sizes over the memory budget struck out.
+
+    The gain of a work is what another tenth of it is expected to bring.
+    """
     table: Any = state.trials
     if not len(table):
         return '<p class="miro-empty">This controller compares no candidates, or has not yet begun.</p>'
     first, rows, unit = table.iloc[0], "", f"cost, {table['cost_unit'].iloc[0]}"
     head, by = ["rank", "stream", "episodic", "RAM", "accuracy", unit, "utility"], ["profiler", "selector"]
     if are_works := "epochs" in table:
-        head, by = ["epochs", "accuracy", "80 % interval", "points for a tenth more", unit], ["objective"]
+        head, by = ["epochs", "accuracy", "80 % interval", "gain, points", unit], ["objective"]
     for row in table.itertuples():
         over = not are_works and state.budget_bytes is not None and row.memory_bytes > state.budget_bytes
         # in words and signs, not in colour alone
