@@ -134,10 +134,10 @@ class MiroController(AllottingController):
                 for later in range((self._num_tasks or task.index + 1) - task.index)]  # fmt: skip
         self.now = Standing(task.index, learner.epochs, learner.steady, many[0], sum(many[1:]), self.now.looked)
         self.now.next_look = self._least(learner) * self.now.steady
-        if self.objective.kind == "energy_budget" and task.index:
-            planned = self._planned(learner, [])
-            return replace(planned, config=decision.config, reason=f"{planned.reason} {decision.reason}")
-        return decision
+        if self.objective.kind != "energy_budget" or np.isnan(self._price([])):
+            return decision
+        planned = self._planned(learner, [])
+        return replace(planned, config=decision.config, reason=f"{planned.reason} {decision.reason}")
 
     def _least(self, learner: Learner) -> float:
         """The least epochs that are worth training."""
@@ -172,12 +172,14 @@ class MiroController(AllottingController):
             cost, visits = self._cost(readings)
             left = (self.objective.value - self.spent - cost) / price + visits
             wanted = left / (now.of_epoch + now.ahead)
-            epochs = np.array([now.most if np.isnan(wanted) else np.clip(wanted, earliest, now.most)])
+            soonest = max(done / now.steady, learner.batch_size / now.of_epoch)
+            epochs = np.array([now.most if np.isnan(wanted) else np.clip(wanted, min(soonest, now.most), now.most)])
         else:
             epochs = np.geomspace(earliest, now.most, _CHOICES if earliest < now.most else 1)
         forecast = self.curve.forecast(now.task, epochs, now.steady)
         chosen = self._chosen(epochs, forecast, price)
-        end, next_look = float(epochs[chosen]), max(done * _APART, done + learner.batch_size / now.of_epoch)
+        end = float(epochs[chosen])
+        next_look = max(done * _APART, done + learner.batch_size / now.of_epoch) if done else now.next_look
         now.settled = end * now.steady <= next_look
         now.next_look = end if now.settled else next_look
         rows = {
@@ -187,7 +189,7 @@ class MiroController(AllottingController):
             "energy_kind": self._energy_kind, "objective": self._text,
         }  # fmt: skip
         self.table = pd.DataFrame(rows)
-        reason = self._reason(epochs, forecast, chosen) if now.settled else ""
+        reason = self._reason(epochs, forecast, chosen) if now.settled or not done else ""
         return Decision(MemoryConfig(1, 1), reason, self.table if now.settled else pd.DataFrame(), end)
 
     def _chosen(self, epochs: np.ndarray, forecast: Forecast, price: float) -> int:

@@ -1,12 +1,11 @@
 from dataclasses import replace
 
 import pytest
-from arrivals import PRESET, UNLIMITED, arrived
+from arrivals import OF_TASK, UNLIMITED, arrived
 
 from mirolib import InputError, MemoryConfig, Resources
 from mirolib.controller import AllottingController, CongestionPolicy
 
-OF_TASK = replace(PRESET, epoch_of="task")
 
 
 def at(make_memory, task=1, **options):

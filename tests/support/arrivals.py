@@ -13,6 +13,7 @@ STREAM = TaskStream(make_dataset(classes=6, per_class=20), 3, seed=0)  # 18 of a
 TASKS = list(STREAM)
 SAMPLE_OF_ID = {int(i): task.train.read(np.array([k]))[0] for task in TASKS for k, i in enumerate(task.train_ids)}
 PRESET = replace(STREAM.dataset.spec.preset(), epochs=3, batch_size=8, epoch_of="buffers")
+OF_TASK = replace(PRESET, epoch_of="task")
 CONFIG = MemoryConfig(20, 18, 0.5)
 UNLIMITED = Resources(None, 0, 0.0, 1.0)
 
