@@ -9,7 +9,7 @@ from mirolib import RunSettings
 
 PATIENCE_S = 120
 DATASET = make_dataset()
-SETTINGS = RunSettings(tasks=3, epochs=3, energy="none", selector="highest-accuracy")
+SETTINGS = RunSettings(tasks=3, epochs=3, energy="none", controller="miro-2023", selector="highest-accuracy")
 LONG = replace(SETTINGS, epochs=1000)
 
 

@@ -11,7 +11,7 @@ from mirolib import (
     InputError,
     LiveBudget,
     MemoryConfig,
-    MiroController,
+    Miro2023Controller,
     NullSource,
     ResourceMonitor,
     TaskStream,
@@ -24,7 +24,7 @@ from mirolib.memory.budget import SlotBytes
 
 def test_a_run_with_the_controller_end_to_end(make_memory):
     memory = make_memory(STREAM, MemoryConfig(1, 1, 1.0))
-    controller = MiroController(selector=SELECTORS["cheapest-within"], num_tasks=3)
+    controller = Miro2023Controller(selector=SELECTORS["cheapest-within"], num_tasks=3)
     records = list(run(STREAM, learner(), memory, controller, EnergyMeter(NullSource()), progress=False))
     for record in records:
         (chosen,) = record.trials[record.trials["chosen"]].to_dict("records")
@@ -68,7 +68,7 @@ class BySize(Profiler):
 
 def greedy(**options):
     """A controller that wants as much memory as there is."""
-    return MiroController(BySize(), SELECTORS["highest-accuracy"], **options)
+    return Miro2023Controller(BySize(), SELECTORS["highest-accuracy"], **options)
 
 
 def test_rows_over_the_budget_are_blacklisted_and_come_back(make_memory):
@@ -88,7 +88,7 @@ def test_rows_over_the_budget_are_blacklisted_and_come_back(make_memory):
 
 def test_a_budget_below_every_row_shrinks_the_smallest_one(make_memory):
     task, one, memory = arrived(make_memory, task=2)
-    controller, slot = MiroController(), memory.slot_bytes
+    controller, slot = Miro2023Controller(), memory.slot_bytes
     budgets = [108 * slot, 5 * slot, 2 * slot, 108 * slot, 108 * slot]
     sizes = [memory.allocated_bytes // slot for _ in decisions(controller, memory, task, one, budgets)]
     assert sizes[1] <= 5 and sizes[2] == 2 and sizes[4] == sizes[0]
@@ -98,7 +98,7 @@ def test_a_budget_below_every_row_shrinks_the_smallest_one(make_memory):
 
 def test_congestion_halves_the_swap_ratio_of_the_configuration(make_memory):
     task, one, memory = arrived(make_memory)
-    controller = MiroController(congestion=CongestionPolicy(floor=0.25))
+    controller = Miro2023Controller(congestion=CongestionPolicy(floor=0.25))
     ratios = [d.config.swap_ratio for d in decisions(controller, memory, task, one, [None] * 4, stall_s=0.5)]
     assert ratios == [1.0, 0.5, 0.25, 0.25], "the first epoch has not been trained yet"
 
@@ -121,20 +121,20 @@ def test_an_energy_budget_is_kept(make_memory):
     spent = {}
     for budget in (500.0, 1500.0):
         memory = make_memory(STREAM, MemoryConfig(1, 1, 1.0))
-        controller = MiroController(BySize(), SELECTORS["within-budget"], energy_budget=budget, num_tasks=3)
+        controller = Miro2023Controller(BySize(), SELECTORS["within-budget"], energy_budget=budget, num_tasks=3)
         records = list(run(STREAM, learner(), memory, controller, progress=False))
         learning = [r.work for record in records for r in record.readings if r.window != "evaluate"]
         spent[budget] = sum(work.visit_equivalents for work in learning)
     assert 350 < spent[500.0] <= 500 < spent[1500.0] <= 1500
     with pytest.raises(InputError, match="give num_tasks"):
-        MiroController(selector=SELECTORS["within-budget"], energy_budget=10.0)
+        Miro2023Controller(selector=SELECTORS["within-budget"], energy_budget=10.0)
 
 
 def test_what_cannot_be_is_refused_with_a_sentence(make_memory):
     for options, sentence in (({"cutline": 1.5}, "cutline is 1.5"), ({"swap_ratio": 2.0}, "swap_ratio is 2.0")):
         with pytest.raises(InputError, match=sentence):
-            MiroController(**options)
+            Miro2023Controller(**options)
     stream = TaskStream(STREAM.dataset, 3, validation_share=0.0)
     memory = make_memory(stream, MemoryConfig(1, 1, 1.0))
     with pytest.raises(InputError, match="set validation_share above 0"):
-        next(run(stream, learner(), memory, MiroController(), progress=False))
+        next(run(stream, learner(), memory, Miro2023Controller(), progress=False))
