@@ -1,8 +1,9 @@
 """How the probe was set: `python -m benchmarks.probe_settings DATASET SEED`, on training samples alone.
 
 A fifth of the training samples is held out and takes the test set's place; the test samples are not looked at. In a run
-of `miro-2023` (preset `small`, the first four tasks) each of eight candidates is trained in full, twice, from copies of the live model and memory, and every setting of the probe ranks them. `benchmarks.controller_report` puts the
-rank correlations on its page. Seeds are others than those that any page reports.
+of `miro-2023` (preset `small`, the first four tasks) each of eight candidates is trained in full, twice, from copies of
+the live model and memory, and every setting of the probe ranks them. `benchmarks.controller_report` puts the rank
+correlations on its page. Seeds are others than those that any page reports.
 """
 
 from __future__ import annotations
