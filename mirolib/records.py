@@ -62,6 +62,7 @@ class Event:
         task: Index of the task.
         epoch: Index of the epoch before which it took effect; -1 where the configuration was chosen for the task.
         config: Sizes and swap ratio from then on.
+        epochs: Epochs of the task, as planned from then on.
         memory_bytes: Bytes of RAM that the slots of the two buffers take from then on.
         memory_budget_bytes: Most bytes they may take; None for no limit.
         stall_share: Share of the last epoch that training waited for storage, in [0, 1]; NaN where there was none.
@@ -71,6 +72,7 @@ class Event:
     task: int
     epoch: int
     config: MemoryConfig
+    epochs: float
     memory_bytes: int
     memory_budget_bytes: int | None
     stall_share: float

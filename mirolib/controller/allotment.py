@@ -13,7 +13,7 @@ from mirolib.controller.resources import Resources
 from mirolib.data.stream import Task
 from mirolib.learning.learner import Learner
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.rotation import least_slots
+from mirolib.memory.rotation import least_slots, most_new
 from mirolib.memory.tiered import TieredMemory
 from mirolib.records import TaskRecord
 
@@ -85,8 +85,13 @@ class AllottingController(Controller):
         if slots < 2:
             needed = f"one sample in each buffer ({2 * self.slot_bytes:,} bytes)"
             raise InputError(f"A memory budget of {budget_bytes:,} bytes does not hold {needed}; raise it.")
-        stream = min(self.new, max(slots // 2, slots - old))
-        return MemoryConfig(stream, min(old, slots - stream), ratio)
+        stream = min(self.new, max(slots // 2, slots - old, min(least_slots(1, ratio), slots - 1)))
+        return MemoryConfig(stream, min(old, slots - stream), self._ratio(stream))
+
+    def _ratio(self, stream: int) -> float:
+        """The swap ratio in force, or none where there is no room for what would be on its way."""
+        ratio = self.swap_governor.ratio if self.swaps else 0.0
+        return ratio if stream >= self.new or most_new(stream, ratio) else 0.0
 
     def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
         """The swap ratio follows congestion, sizes the budget, or waiting where there is none (P3, P4)."""
@@ -102,7 +107,7 @@ class AllottingController(Controller):
         if budget is None and (waits or governor.ratio < before) and size < self.new + max(1, self.old):
             self.scale, anew = 2 * self.scale, True
         if not anew:
-            return Decision(replace(config, swap_ratio=governor.ratio if self.swaps else 0.0), _joined(reasons))
+            return Decision(replace(config, swap_ratio=self._ratio(config.stream_size)), _joined(reasons))
         found = self._config(budget)
         if (target := found.stream_size + found.episodic_size) != size:
             if budget is not None:

@@ -130,11 +130,13 @@ class LearningCurve:
             return Forecast(unknown, unknown, unknown, unknown)
         error, spread = self._expected(epochs, steady)
         power, off = self.power(task)
-        logarithm = power * np.log(np.minimum(error, 1.0))
-        spread = np.sqrt((power * spread) ** 2 + (off**2 + _POWER_JITTER**2) * np.log(np.minimum(error, 1.0)) ** 2)
-        low, high = (1 - np.exp(np.minimum(logarithm + sign * 1.28 * spread, 0.0)) for sign in (1, -1))
-        gain = 100 * np.exp(logarithm) * (1 - 1.1 ** (-power * self.exponent()[0]))
-        return Forecast(1 - np.exp(logarithm), low, high, gain)
+        logarithm = np.log(np.minimum(error, 1.0))
+        found = np.exp(power * logarithm)
+        relative = (power * spread) ** 2 + (off**2 + _POWER_JITTER**2) * logarithm**2
+        # what is not known of the model, and what a test set twice as large as the held-out one would show of it
+        spread = 1.28 * np.sqrt(found**2 * relative + found * (1 - found) / (2 * self.looks[-1].samples))
+        low, high = (1 - np.clip(found + sign * spread, 0.0, 1.0) for sign in (1, -1))
+        return Forecast(1 - found, low, high, 100 * found * (1 - 1.1 ** (-power * self.exponent()[0])))
 
     def power(self, task: int) -> tuple[float, float]:
         """The power from the error at the full rate to that in the end, and its standard deviation."""

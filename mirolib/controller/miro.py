@@ -28,7 +28,7 @@ from mirolib.records import TaskRecord
 _LEAST_STEPS = 30  # fewer train nothing, whatever the curve says
 _FIRST = 1 / 16  # of the most epochs: the first look, and the least work
 _APART = 1.4  # work from one look to the next
-_LOOKING = 0.04  # most work that looks take, as a share of the training so far
+_LOOKING = 0.03  # most work that looks take, as a share of the training so far
 _CHOICES = 16  # works that are compared
 _FEW = 8  # held-out samples that say less than waiting for more
 
@@ -75,7 +75,7 @@ class MiroController(AllottingController):
     """
 
     _KEPT = AllottingController._KEPT | {
-        "curve": LearningCurve, "now": Standing, "table": Table, "spent": float, "trained": float,
+        "curve": LearningCurve, "now": Standing, "table": Table, "spent": float, "trained": float, "plans": list[float],
     }  # fmt: skip
 
     def __init__(
@@ -113,6 +113,7 @@ class MiroController(AllottingController):
         self._text, self._num_tasks, self._energy_kind = objective, num_tasks, energy_kind
         self.curve, self.now, self.table = LearningCurve(), Standing(), pd.DataFrame()
         self.spent, self.trained = 0.0, 0.0
+        self.plans: list[float] = []
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -175,7 +176,12 @@ class MiroController(AllottingController):
         else:
             epochs = np.geomspace(earliest, now.most, _CHOICES if earliest < now.most else 1)
         forecast = self.curve.forecast(now.task, epochs, now.steady)
+        # in a stream, what is trained early is trained again; to train less later than before was always worse
+        before = self.plans or [epochs[0]]
+        floor = float(np.exp(np.log(before).mean()))
         chosen = self._chosen(epochs, forecast, price)
+        if self.objective.kind in ("knee", "rate"):
+            chosen = max(chosen, min(int(np.searchsorted(epochs, floor * 0.999)), len(epochs) - 1))
         end, next_look = float(epochs[chosen]), max(done * _APART, done + learner.batch_size / now.of_epoch)
         now.settled = end * now.steady <= next_look
         now.next_look = end if now.settled else next_look
@@ -231,6 +237,7 @@ class MiroController(AllottingController):
     def observe(self, record: TaskRecord) -> None:
         """Takes in what the task has cost; joules that were not seen are taken to be what its visits are worth."""
         super().observe(record)
+        self.plans.append(record.epochs[-1].epochs_done)
         price = self._price(record.readings)
         cost, visits = self._cost(record.readings)
         self.spent, self.trained = self.spent + (cost if cost == cost else price * visits), self.trained + visits

@@ -25,7 +25,7 @@ from mirolib.base.errors import InputError
 from mirolib.base.files import TEMPORARY, clear, read_bounded, write_atomic
 from mirolib.base.state import State
 
-CHECKPOINT_FORMAT = 7
+CHECKPOINT_FORMAT = 8
 _MOST_BYTES = 1 << 34  # with momentum, two thousand million weights
 _KEEP = 2  # the last may be the one that a failing card has damaged
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{32})\.safetensors")

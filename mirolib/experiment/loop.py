@@ -110,14 +110,20 @@ class Loop:
     @property
     def epochs_done(self) -> float:
         """Epochs trained since the run began, parts of one included; any thread may ask."""
-        now, done = self._now, len(self.records)
-        within = now.epochs[-1].epochs_done if now and now.index == done and now.epochs else 0.0
-        return self._finished + within
+        done, within = self.standing
+        return sum(record.epochs[-1].epochs_done for record in self.records[:done]) + within
 
     @property
-    def _finished(self) -> float:
-        """Epochs of the tasks that are done."""
-        return sum(record.epochs[-1].epochs_done for record in self.records.copy())
+    def standing(self) -> tuple[int, float]:
+        """Finished tasks, and epochs done of the one under way; any thread may ask."""
+        now, done = self._now, len(self.records)
+        return done, now.epochs[-1].epochs_done if now and now.index == done and now.epochs else 0.0
+
+    @property
+    def share(self) -> float:
+        """Share of the run that is done, in [0, 1], each task an equal part; any thread may ask."""
+        done, within = self.standing  # in tasks: how many epochs those to come will have is not known
+        return (done + min(1.0, within / self._learner.epochs)) / len(self._stream)
 
     @property
     def events(self) -> list[Event]:
@@ -137,8 +143,8 @@ class Loop:
             A record after each epoch of training, before the controller adapts to it, and one after each task.
         """
         learner, memory, meter = self._learner, self._memory, self.meter
-        total = self.epochs_done + (len(self._stream) - len(self.records)) * learner.epochs
-        with meter.sampling(), tqdm(total=total, initial=self.epochs_done, unit="epoch", disable=not progress) as bar:
+        whole, done = len(self._stream), len(self._stream) * self.share
+        with meter.sampling(), tqdm(total=whole, initial=done, unit="task", disable=not progress) as bar:
             for index in range(len(self.records), len(self._stream)):
                 task = self._stream[index]
                 now = self._now or self._arrive(task)
@@ -146,7 +152,7 @@ class Loop:
                     while learner.epochs_done < learner.epochs:
                         self._adapt(now, len(now.epochs))
                         now.epochs.append(self._train(now, len(now.epochs)))
-                        bar.update(round(self.epochs_done, 2) - bar.n)
+                        bar.update(round(whole * self.share, 2) - bar.n)
                         yield now.epochs[-1]
                     # exchanges under way are committed, not dropped: the run is the same however late the disk is
                     memory.settle()
@@ -194,13 +200,13 @@ class Loop:
         """Trains one round and says what it was."""
         learner, memory, monitor = self._learner, self._memory, self._resources
         start, before = time.monotonic(), memory.counts
-        end = min(learner.round_end(memory), max(self._controller.next_look, learner.epochs_done + 1e-9))
+        end = learner.round_end(memory, self._controller.next_look)
         loss = train_epoch(learner, memory, monitor.is_short, end)
         swaps, duration_s = memory.counts - before, time.monotonic() - start
         record = EpochRecord(now.index, number, memory.config, loss, swaps, duration_s, learner.epochs_done)
         if monitor.short and learner.epochs_done == learner.epochs:
             # memory ran out in the last round: the next task's choice would come too late
-            resources = monitor.probe(self._finished + learner.epochs)
+            resources = monitor.probe(self.epochs_done - self.standing[1] + learner.epochs)
             self._apply(self._controller.adapt(memory.config, resources), now, number + 1, resources)
         return record
 
@@ -216,8 +222,8 @@ class Loop:
         if decision.reason:
             stall_share = resources.stall_share if resources.after_epoch else float("nan")
             budget, size = resources.memory_budget_bytes, memory.allocated_bytes
-            event = Event(now.index, epoch, decision.config, size, budget, stall_share, decision.reason)
-            now.events.append(event)
+            planned, reason = self._learner.epochs, decision.reason
+            now.events.append(Event(now.index, epoch, decision.config, planned, size, budget, stall_share, reason))
 
     def _leave(self, task: Task, now: TaskProgress) -> TaskRecord:
         """Flushes the stream buffer, evaluates, and gathers what is known after the task."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 
 from mirolib.energy import in_windows, total_energy_j
 from mirolib.energy.ledger import LEARNING
@@ -12,7 +13,7 @@ from mirolib.records import TaskRecord
 
 _NEAR = 0.05  # of the way from chance to certainty
 _FEW_STEPS = 30
-_FAR = 0.2
+_FAR, _OUTSIDE = 0.2, 0.1  # of an accuracy, and of its 80 % interval
 
 
 def summarise(records: list[TaskRecord]) -> dict[str, object]:
@@ -41,6 +42,7 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "energy_kind": readings[0].kind,
         "energy_scope": readings[0].scope,
         "cost_error": _cost_error(records),
+        "predicted_error": _median([100 * abs(row["accuracy"] - of.average_accuracy) for of, row in _chosen(records)]),
         "concerns": " ".join(concerns(records)),
     }
     learning = in_windows(readings, *LEARNING)
@@ -72,12 +74,14 @@ def concerns(records: list[TaskRecord]) -> list[str]:
             f"It ends at {last.average_accuracy:.1%}, near chance ({chance:.1%}). Likeliest: samples that are not "
             "normalised (mean, std, scale), labels that are not theirs, a lr that is too high or too low, or no replay."
         )
-    for record in (record for record in records if len(record.trials)):
-        predicted = float(record.trials.loc[record.trials["chosen"], "accuracy"].mean())
-        if abs(predicted - record.average_accuracy) > _FAR:  # not where nothing was predicted
+    for record, row in _chosen(records):
+        predicted, reached = row["accuracy"], record.average_accuracy
+        outside = max(row.get("low", reached) - reached, reached - row.get("high", reached))
+        if abs(predicted - reached) > _FAR or outside > _OUTSIDE:  # not where nothing was predicted
+            limits = f" ({row['low']:.0%} to {row['high']:.0%})" if "low" in row else ""
             found.append(
-                f"After task {record.task} accuracy was {record.average_accuracy:.0%}, where the controller had "
-                f"predicted {predicted:.0%}: its choices rest on scores that do not hold here."
+                f"After task {record.task} accuracy was {reached:.0%}, where the controller had "
+                f"predicted {predicted:.0%}{limits}: its choices rest on scores that do not hold here."
             )
             break
     return found
@@ -88,16 +92,27 @@ def _diverged(records: list[TaskRecord]) -> int:
     return sum(not math.isfinite(epoch.loss) for record in records for epoch in record.epochs)
 
 
+def _chosen(records: list[TaskRecord]) -> list[tuple[TaskRecord, pd.Series]]:
+    """Tasks with the row of their candidates that was in force, those of which one was."""
+    found = ((record, record.trials[record.trials["chosen"]]) for record in records if len(record.trials))
+    return [(record, rows.iloc[0]) for record, rows in found if len(rows) == 1]
+
+
 def _cost_error(records: list[TaskRecord]) -> float:
     """Median relative error of the cost that a controller had predicted for its choices; NaN where it made none."""
     errors = []
-    for record in records:
-        chosen = record.trials[record.trials["chosen"]] if len(record.trials) else record.trials
-        train = in_windows(record.readings, "train")
-        # a task whose sizes were changed under way did not cost what was chosen
-        if len(chosen) == 1 and len({(e.config.stream_size, e.config.episodic_size) for e in record.epochs}) == 1:
-            visits, joules = float(sum(reading.work.visits for reading in train)), total_energy_j(train)
-            cost = visits if chosen["cost_unit"].iloc[0] == "visits" else joules
-            errors.append(abs(float(chosen["cost"].iloc[0]) - cost) / cost)
-    # the median: one task that was disturbed would stand for all
-    return float(np.nanmedian(errors)) if errors else float("nan")
+    for record, row in _chosen(records):
+        # that of a work is of all learning, that of sizes of training with these from beginning to end
+        is_work = "epochs" in row
+        if is_work or len({(e.config.stream_size, e.config.episodic_size) for e in record.epochs}) == 1:
+            readings = in_windows(record.readings, *(LEARNING if is_work else ("train",)))
+            visits = sum(one.work.visit_equivalents if is_work else one.work.visits for one in readings)
+            cost = visits if row["cost_unit"] == "visits" else total_energy_j(readings)
+            errors.append(abs(row["cost"] - cost) / cost)
+    return _median(errors)
+
+
+def _median(values: list[float]) -> float:
+    """Median of what is known; of a mean, one task that was disturbed would stand for all."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.median(known)) if known else float("nan")

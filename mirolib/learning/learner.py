@@ -158,14 +158,20 @@ class Learner:
             return self.epochs * len(memory.episodic_memory)
         return self.epochs * len(memory.stream_buffer.order) * memory.replays(self.settings.replay_ratio)
 
-    def round_end(self, memory: TieredMemory) -> float:
-        """Epochs of the task that are done when the next round ends: an epoch, or a part of a long one of the task."""
+    def round_end(self, memory: TieredMemory, stop: float = math.inf) -> float:
+        """Epochs of the task that are done when the next round ends: an epoch, or a part of a long one of the task.
+
+        It ends at `stop`, too, or as near to it as leaves no rest below a batch.
+        """
         if self.settings.epoch_of == "buffers":
             return self.epochs_done + 1
         samples = len(memory.stream_buffer.order)
         parts = math.ceil((samples + self.replayed(memory) / self.epochs) / self.batch_size / self.round_steps)
         end = (math.floor(self.epochs_done * parts + 1e-9) + 1) / parts
-        return end if (self.epochs - end) * samples >= self.batch_size else self.epochs  # no rest below a batch
+        batch = self.batch_size / samples
+        goal = max(stop, self.epochs_done + batch)
+        goal = goal if self.epochs - goal >= batch else self.epochs
+        return end if goal - end >= batch else goal
 
     @property
     def steady(self) -> float:
@@ -296,10 +302,15 @@ class Learner:
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
-    def set_rate(self, done: float) -> None:
-        """Sets the learning rate for what comes after so many epochs of the task, parts of one included."""
+    def set_rate(self, done: float, samples: int = 0) -> None:
+        """Sets the learning rate for what comes after so many epochs of the task, parts of one included.
+
+        A step on less than half a batch, as few slots make, takes a rate that is smaller by the root of the shares.
+        """
         # the schedule is that of the preset's epochs, drawn out or pressed to those of the task at hand
         factor = SCHEDULES[self.settings.schedule](self.settings, done * self.settings.epochs / self.epochs)
+        if samples and 2 * samples < self.batch_size:
+            factor *= math.sqrt(samples / self.batch_size)
         for group in self._optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
@@ -357,7 +368,7 @@ def train_epoch(
         whole = len(memory.stream_buffer) + (len(memory.episodic_memory) if method.replays else 0)
         batches = memory.batches(learner.batch_size, replay=method.replays)
     for batch in batches:
-        learner.set_rate(learner.epochs_done + done / whole)
+        learner.set_rate(learner.epochs_done + done / whole, len(batch.labels))
         total += learner.step(batch) * len(batch.labels)
         samples += len(batch.labels)
         done += len(batch.labels if batch.streamed is None else batch.streamed)

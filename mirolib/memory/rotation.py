@@ -47,6 +47,11 @@ def least_slots(batch_size: int, swap_ratio: float, lag: int = LAG) -> int:
     return batch_size + lag * math.ceil(swap_ratio * batch_size)
 
 
+def most_new(stream_size: int, swap_ratio: float, lag: int = LAG) -> int:
+    """New samples that a step may take of so many slots; 0 where they are too few for any."""
+    return sum(least_slots(new, swap_ratio, lag) <= stream_size for new in range(1, stream_size + 1))
+
+
 def check_slots(stream_size: int, batch_size: int, swap_ratio: float, lag: int = LAG) -> None:
     """Refuses a stream buffer that holds a part of its task and has too few slots; see `least_slots`.
 
@@ -116,8 +121,8 @@ class Rotation:
         """Whether the stream buffer holds all of the task."""
         return len(self._stream) >= len(self._stream.order)
 
-    def steps(self, batch_size: int, replays: float, begin: float, end: float) -> Iterator[tuple[int, int]]:
-        """New and replayed samples of each step from `begin` to `end`, in passes."""
+    def steps(self, batch_size: int, replays: float, begin: float, end: float, most: int) -> Iterator[tuple[int, int]]:
+        """New and replayed samples of each step from `begin` to `end`, in passes, at most so many new ones."""
         samples = len(self._stream.order)
         # the parts of a pass add up to it
         new, old = (round(end * many) - round(begin * many) for many in (samples, replays * samples))
@@ -125,9 +130,12 @@ class Rotation:
         if new + old < min(2, batch_size, samples):
             raise InputError(f"{end - begin:g} of an epoch is {new} of {samples} samples; raise epochs.")
         count = max(1, min(-(-(new + old) // batch_size), (new + old) // min(2, batch_size)))
-        ends = np.linspace(0, new + old, count + 1).round().astype(int)
-        sizes = np.diff(np.stack([ends * new // max(1, new + old), ends], axis=1), axis=0) @ [[1, -1], [0, 1]]
-        return iter((int(a), int(b)) for a, b in sizes)
+        while True:
+            ends = np.linspace(0, new + old, count + 1).round().astype(int)
+            sizes = np.diff(np.stack([ends * new // max(1, new + old), ends], axis=1), axis=0) @ [[1, -1], [0, 1]]
+            if sizes[:, 0].max() <= most:
+                return iter((int(a), int(b)) for a, b in sizes)
+            count = max(count + 1, -(-new // most))  # few slots make small steps
 
     def new(self, count: int) -> np.ndarray:
         """The slots of the stream buffer that have waited longest, `(count,) int64`."""

@@ -18,7 +18,7 @@ from mirolib.base.state import Flags, Ids, State, generator_of, loaded
 from mirolib.data.stream import labels_of
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.replace_damaged import fill_episodic, refill_stream
-from mirolib.memory.rotation import LAG, Position, Rotation, check_slots, replays
+from mirolib.memory.rotation import LAG, Position, Rotation, check_slots, most_new, replays
 from mirolib.memory.storage import Storage
 from mirolib.memory.swapper import Replayed, SwapCounts, Swapper, SwapPolicy
 from mirolib.memory.tiers import Tiers
@@ -139,7 +139,7 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
     ) -> Iterator[Batch]:
         """One pass over all samples of the task, however few the stream buffer holds, with old ones beside them.
 
-        `swap` must be called with each batch, of `batch_size` at most, before the next. `replay_ratio` is how many
+        `swap` must be called with each batch, of `batch_size` at most, less where slots are few, before the next. `replay_ratio` is how many
         samples are replayed for each new one: a number, 0 for none, or a name from `RATIOS`. A part of a pass goes from
         `begin`, the passes done so far, to `end`.
 
@@ -147,11 +147,12 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
             InputError: If the stream buffer is too small for such batches, or the ratio is none.
         """
         ratio, rotation = self.replays(replay_ratio), self.rotation
-        if not rotation.whole:
-            check_slots(self.config.stream_size, batch_size, self._passing, self._lag)
-        elif begin == int(begin):
+        most = batch_size if rotation.whole else most_new(self.config.stream_size, self._passing, self._lag)
+        if not most:
+            check_slots(self.config.stream_size, 1, self._passing, self._lag)
+        if rotation.whole and begin == int(begin):
             rotation.shuffle(self._batch_rng)
-        for streamed, replayed in rotation.steps(batch_size, ratio, begin, end):
+        for streamed, replayed in rotation.steps(batch_size, ratio, begin, end, most):
             slots = rotation.new(streamed), rotation.replayed(replayed, self._batch_rng)
             yield from self._gathered(*slots, passing=True)
 

@@ -27,6 +27,7 @@ THEMES = {"auto": ("rgba(0, 0, 0, 0)", "#888888"), "light": ("#FFFFFF", "#333333
 
 _GREY, _RED = "#888888", "#D55E00"
 _GRID = "rgba(128, 128, 128, 0.25)"  # half transparent, to be seen on either page
+_BAND = "rgba(0, 114, 178, 0.2)"
 _AXIS = {"gridcolor": _GRID, "zeroline": False, "linecolor": _GRID, "automargin": True}
 _TEMPLATE = "miro"
 _MOST_RUNS, _LONGEST_NAME = 6, 40  # narrower panels have no room for their numbers, nor for longer titles
@@ -179,27 +180,46 @@ def accuracy_against(table: pd.DataFrame, x: str, x_title: str, line: str, *, lo
 
 
 def trials(table: pd.DataFrame) -> go.Figure:
-    """Candidates of `Run.trials`, or of some tasks of it, a panel each: accuracy and cost, cutline, what was chosen."""
+    """Candidates of `Run.trials`, or of some tasks of it, a panel each: accuracy and cost, and what was chosen.
+
+    Works are a line with its 80 % band, sizes dots with the cutline.
+    """
+    if not table.get("accuracy", pd.Series(dtype=float)).notna().any():
+        return figure("No candidates with an accuracy")
     # a profiler that needs a past gives the first task's candidates no accuracy
     tasks = {int(rows["task"].iloc[0]): rows for _, rows in table.groupby("task") if rows["accuracy"].notna().any()}
+    first, are_works = table.iloc[0], "epochs" in table
     columns = min(3, len(tasks))
     height = -(-len(tasks) // columns)
     plot = make_subplots(rows=height, cols=columns, horizontal_spacing=0.09, vertical_spacing=0.16,
                          subplot_titles=[f"task {task + 1}" for task in tasks])  # fmt: skip
     for number, rows in enumerate(tasks.values()):
         place = {"row": number // columns + 1, "col": number % columns + 1}
-        sizes = [f"stream {s}, episodic {e}" for s, e in zip(rows["stream_size"], rows["episodic_size"], strict=True)]
-        marker = {"color": rows["stream_size"], "cmin": 0, "cmax": table["stream_size"].max(), "colorscale": "Viridis",
-                  "size": 9, "showscale": number == 0, "colorbar": {"title": "stream<br>buffer"}}  # fmt: skip
-        plot.add_scatter(x=rows["cost"], y=100 * rows["accuracy"], mode="markers", marker=marker, text=sizes,
-                         name="candidate", showlegend=False, **place)  # fmt: skip
+        if are_works:
+            text = [f"{epochs:.3g} epochs" for epochs in rows["epochs"]]
+            look = {"mode": "lines+markers", "marker": {"color": OKABE_ITO[0], "size": 5}}
+            plot.add_scatter(x=[*rows["cost"], *rows["cost"][::-1]], y=[*100 * rows["low"], *100 * rows["high"][::-1]],
+                             fill="toself", line_width=0, mode="lines", fillcolor=_BAND, hoverinfo="skip",
+                             showlegend=False, name="80 % band", **place)  # fmt: skip
+        else:
+            text = [f"stream {s}, episodic {e}" for s, e in rows[["stream_size", "episodic_size"]].to_numpy()]
+            marker = {"color": rows["stream_size"], "cmin": 0, "cmax": table["stream_size"].max(), "size": 9,
+                      "colorscale": "Viridis", "showscale": number == 0,
+                      "colorbar": {"title": "stream<br>buffer"}}  # fmt: skip
+            look = {"mode": "markers", "marker": marker}
+        plot.add_scatter(x=rows["cost"], y=100 * rows["accuracy"], text=text, name="candidate", showlegend=False,
+                         **look, **place)  # fmt: skip
         chosen = rows[rows["chosen"]]
         plot.add_scatter(x=chosen["cost"], y=100 * chosen["accuracy"], mode="markers", name="chosen",
                          marker={"symbol": "circle-open", "size": 17, "color": _RED, "line": {"width": 3}},
                          showlegend=False, **place)  # fmt: skip
-        plot.add_hline(y=100 * rows.loc[rows["above_cutline"], "accuracy"].min(), line_dash="dot", **place)
-    first = table.iloc[0]
-    title = f"Candidates by the {first['profiler']} profiler; ring: picked by {first['selector']}, dotted: cutline"
+        if not are_works:
+            plot.add_hline(y=100 * rows.loc[rows["above_cutline"], "accuracy"].min(), line_dash="dot", **place)
+    if are_works:
+        title = f"What more work was expected to bring; ring: picked for {short(first['objective'])}, band: 80 %"
+    else:
+        profiler, selector = short(first["profiler"]), short(first["selector"])
+        title = f"Candidates by the {profiler} profiler; ring: picked by {selector}, dotted: cutline"
     plot.update_xaxes(type="log", title=f"cost, {first['cost_unit']}").update_yaxes(title_text="accuracy, %", col=1)
     return plot.update_layout(template=_TEMPLATE, width=900, height=110 + 290 * height, margin={"t": 90}, title=title)
 
@@ -212,19 +232,20 @@ def elapsed_epochs(tasks: ArrayLike, done: ArrayLike) -> np.ndarray:
 
 
 def decisions(result: Run) -> go.Figure:
-    """Over the epochs of a run: buffer sizes under the memory budget, swap ratio, and the wait for storage.
+    """Over the epochs of a run: buffer sizes under the memory budget, swap ratio, wait for storage, epochs by task.
 
     Thin vertical lines are the controller's decisions within a task; hover over one for its reason.
     """
     epochs, events = result.epochs, result.events
     ends = elapsed_epochs(epochs["task"], epochs["epochs_done"])
     x = np.concatenate([[0], ends[:-1]])  # where each begins
-    plot = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.5, 0.25, 0.25])
+    plot = make_subplots(rows=4, cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.4, 0.2, 0.2, 0.2])
     for column, name in (("episodic_size", "episodic memory"), ("stream_size", "stream buffer")):
         plot.add_scatter(x=x, y=epochs[column], name=name, mode="lines", stackgroup="sizes",
                          line={"shape": "hv", "width": 0}, row=1, col=1)  # fmt: skip
     plot.add_scatter(x=x, y=epochs["swap_ratio"], name="swap ratio", line_shape="hv", row=2, col=1)
     plot.add_scatter(x=x, y=100 * epochs["stall_share"], name="wait for storage", row=3, col=1)
+    plot.add_scatter(x=ends, y=epochs["epochs_done"], name="epochs done", line_color=OKABE_ITO[0], row=4, col=1)
     if len(events):
         before = np.searchsorted(epochs["task"], events["task"]) + events["epoch"].clip(lower=0)
         at = pd.Series(np.concatenate([[0], ends])[before])
@@ -232,6 +253,9 @@ def decisions(result: Run) -> go.Figure:
         slot_bytes = (events["memory_bytes"] / (events["stream_size"] + events["episodic_size"]))[limited]
         plot.add_scatter(x=at[limited], y=events.loc[limited, "memory_budget_bytes"] / slot_bytes, name="memory budget",
                          line={"shape": "hv", "dash": "dash", "color": _RED}, row=1, col=1)  # fmt: skip
+        planned = events.get("epochs", at * np.nan)  # a former version did not say
+        plot.add_scatter(x=[*at, ends[-1]], y=[*planned, planned.iloc[-1]], name="epochs planned",
+                         line={"shape": "hv", "dash": "dash", "color": _GREY}, row=4, col=1)  # fmt: skip
         within = events["epoch"] >= 0
         plot.add_scatter(x=at[within], y=np.zeros(int(within.sum())), name="decision", mode="markers",
                          marker={"symbol": "triangle-up", "size": 10, "color": _RED},
@@ -241,8 +265,9 @@ def decisions(result: Run) -> go.Figure:
     plot.update_yaxes(title_text="samples", rangemode="tozero", row=1, col=1)
     plot.update_yaxes(title_text="ratio", range=[0, 1.05], row=2, col=1)
     plot.update_yaxes(title_text="wait, %", rangemode="tozero", row=3, col=1)
-    plot.update_xaxes(title_text="epoch (dotted: a new task)", row=3, col=1)
-    return plot.update_layout(template=_TEMPLATE, width=900, height=560, title="What the controller did")
+    plot.update_yaxes(title_text="epochs", rangemode="tozero", row=4, col=1)
+    plot.update_xaxes(title_text="epoch (dotted: a new task)", row=4, col=1)
+    return plot.update_layout(template=_TEMPLATE, width=900, height=660, title="What the controller did")
 
 
 def accuracy_over_cost(table: pd.DataFrame, label: str, reference: str = "", cost: str = "learning_work") -> go.Figure:

@@ -13,7 +13,7 @@ from IPython.display import HTML
 from mirolib.base.display import size_text
 from mirolib.base.errors import InputError, MiroError
 from mirolib.data import Dataset
-from mirolib.experiment.settings import RunSettings
+from mirolib.experiment.settings import FIXED, RunSettings
 from mirolib.widgets.form import SettingsForm
 from mirolib.widgets.live import LiveRun
 from mirolib.widgets.pace import NO_PACE, PaceSampler
@@ -25,7 +25,8 @@ from mirolib.workbench.run import Run
 logger = logging.getLogger(__name__)
 
 _CELL_TRAINS = "A cell trains: buttons and knobs rest. Interrupt the kernel to stop; finished tasks are kept."
-_HEEDS = {"miro": "Miro heeds it at the next epoch.", "fixed": "The fixed controller keeps its sizes all the same."}
+_HEEDS = dict.fromkeys(("miro", "miro-2023", "tuned"), "The controller heeds it at the next epoch.")
+_HEEDS |= dict.fromkeys(FIXED, "This controller keeps its sizes all the same.")
 
 
 class Dashboard:

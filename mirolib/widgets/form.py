@@ -10,10 +10,11 @@ import ipywidgets as ipw
 
 from mirolib.data import LOADERS, Dataset, DatasetSpec, available_datasets, dataset_spec, load_dataset
 from mirolib.experiment.experiment import located
-from mirolib.experiment.settings import MEMORIES, RunSettings, default
+from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, RunSettings, default
 
 _NUMBERS = ("tasks", "epochs", "replay_ratio", "stream_size", "episodic_size")
 _FIELDS = {one.name: one for one in fields(RunSettings)}
+_DEFAULTS = {"memory_budget": "none", "objective": "knee"}
 # short enough for a column of the form
 _LABELS = {"dataset": "data set", "stream_size": "stream", "episodic_size": "episodic", "memory_budget": "budget"}
 _LAYOUT = {"width": "auto", "min_width": "0"}
@@ -49,9 +50,9 @@ class SettingsForm:
         kinds = _FIELDS["epoch_of"].metadata["choices"]
         options["epoch_of"] = [("preset's", ""), *zip(kinds, kinds, strict=True)], settings.epoch_of or ""
         self._choices = {one: ipw.Dropdown(options=of, value=now, **_looks(one)) for one, (of, now) in options.items()}
-        given = {name: default(getattr(settings, name), "") for name in (*_NUMBERS, "seed", "memory_budget")}
-        self._texts = {name: ipw.Text(str(value), placeholder="", **_looks(name)) for name, value in given.items()}
-        self._texts["memory_budget"].placeholder = "none"
+        given = {name: default(getattr(settings, name), "") for name in (*_NUMBERS, "seed", *_DEFAULTS)}
+        self._texts = {name: ipw.Text(str(value), placeholder=_DEFAULTS.get(name, ""), **_looks(name))
+                       for name, value in given.items()}  # fmt: skip
         self._show_defaults()
         self._choices["dataset"].observe(lambda _: self._show_presets(), "value")
         for name in ("dataset", "preset", "controller", "epoch_of"):
@@ -67,17 +68,19 @@ class SettingsForm:
         self._choices["preset"].index = 0  # where another data set has presets of the same names too
 
     def _show_defaults(self) -> None:
-        """Shows what an empty field means; sizes are for the fixed controller alone, the selector for Miro."""
+        """Shows what an empty field means, and shuts those that the controller has no use for."""
         preset = self._spec.preset(self._choices["preset"].value)
         controller = self._choices["controller"].value
-        own = preset.epoch_of if controller == "fixed" else "buffers"
+        own = preset.epoch_of if controller == "fixed" else CONTROLLERS[controller]
         epoch_of = self._choices["epoch_of"].value or own
         for name in _NUMBERS:
-            is_chosen = name.endswith("_size") and controller != "fixed"
+            is_chosen = name.endswith("_size") and controller not in FIXED
             self._texts[name].disabled = is_chosen or (name == "replay_ratio" and epoch_of == "buffers")
             self._texts[name].placeholder = "chosen" if is_chosen else str(getattr(preset, name))
-        self._texts["epochs"].placeholder = str(preset.epochs) if epoch_of == preset.epoch_of else "as many visits"
-        self._choices["selector"].disabled = controller != "miro"
+        epochs = str(preset.epochs) if epoch_of == preset.epoch_of else "as many visits"
+        self._texts["epochs"].placeholder = f"at most {epochs}" if controller == "miro" else epochs
+        self._texts["objective"].disabled = controller != "miro"
+        self._choices["selector"].disabled = controller != "miro-2023"
 
     def read(self) -> RunSettings:
         """The settings as they are filled in.
@@ -87,7 +90,7 @@ class SettingsForm:
         """
         values: dict[str, Any] = {name: box.value for name, box in self._choices.items()}
         values |= {name: _value(self._texts[name].value) for name in (*_NUMBERS, "seed")}
-        if values["controller"] != "fixed":  # the fields are shut, and may hold what another controller was given
+        if values["controller"] not in FIXED:  # the fields are shut, and may hold what another controller was given
             values |= {"stream_size": None, "episodic_size": None}
         if self._texts["replay_ratio"].disabled:
             values["replay_ratio"] = None
@@ -95,6 +98,8 @@ class SettingsForm:
             values["swap_ratio"] = None  # nothing below it to swap with
         values |= {"epoch_of": values["epoch_of"] or None, "seed": values["seed"] or 0}
         values["memory_budget"] = self._texts["memory_budget"].value
+        if values["controller"] == "miro":
+            values["objective"] = self._texts["objective"].value.strip() or "knee"
         return replace(self._base, **values)
 
     def enable(self, enabled: bool) -> None:

@@ -103,9 +103,8 @@ class LiveRun:
 
     @property
     def share(self) -> float:
-        """Share of its epochs that are done, in [0, 1]."""
-        run = self.experiment
-        return run.loop.epochs_done / (len(run.stream) * run.learner.epochs) if run else 0.0
+        """Share of it that is done, in [0, 1]."""
+        return self.experiment.loop.share if self.experiment else 0.0
 
     @property
     def sentence(self) -> str:
@@ -114,9 +113,8 @@ class LiveRun:
         if (recorded := self._recorded) is None:
             return problem or "Loading the data set and making the parts of the run."
         tasks, epochs = len(recorded.experiment.stream), recorded.experiment.learner.epochs
-        records = recorded.experiment.loop.records
-        task, done = divmod(recorded.experiment.loop.epochs_done, epochs)
-        here = f"task {min(int(task) + 1, tasks)} of {tasks}, {done:.3g} of {epochs:.3g} epochs done"
+        records, (task, done) = recorded.experiment.loop.records, recorded.experiment.loop.standing
+        here = f"task {min(task + 1, tasks)} of {tasks}, {done:.3g} of {epochs:.3g} epochs done"
         kept = f"what the {len(records)} finished tasks left is in {recorded.folder.path}"
         if self.state == "finished":
             return f"Finished: average accuracy {records[-1].average_accuracy:.1%} over {tasks} tasks; {kept}."

@@ -149,22 +149,33 @@ def _bar(name: str, fill: int, capacity: int, slot_bytes: int, colour: str) -> s
 
 
 def candidates(state: Snapshot) -> str:
-    """The ranked candidates: the row in force marked, those over the memory budget struck out."""
+    """The works or sizes that were compared: the row in force marked, sizes over the memory budget struck out.
+
+    The gain of a work is what another tenth of it is expected to bring.
+    """
     table: Any = state.trials
     if not len(table):
-        return '<p class="miro-empty">This controller ranks no candidates, or has not yet begun.</p>'
-    head = ("", "rank", "stream", "episodic", "RAM", "accuracy", f"cost, {table['cost_unit'].iloc[0]}", "utility")
-    rows = ""
+        return '<p class="miro-empty">This controller compares no candidates, or has not yet begun.</p>'
+    first, rows, unit = table.iloc[0], "", f"cost, {table['cost_unit'].iloc[0]}"
+    head, by = ["rank", "stream", "episodic", "RAM", "accuracy", unit, "utility"], ["profiler", "selector"]
+    if are_works := "epochs" in table:
+        head, by = ["epochs", "accuracy", "80 % interval", "gain, points", unit], ["objective"]
     for row in table.itertuples():
-        over = state.budget_bytes is not None and row.memory_bytes > state.budget_bytes
+        over = not are_works and state.budget_bytes is not None and row.memory_bytes > state.budget_bytes
         # in words and signs, not in colour alone
         look, mark = ("chosen", "► chosen") if row.chosen else ("over", "✕ too large") if over else ("", "")
         reached = "" if np.isnan(row.accuracy) else f"{row.accuracy:.1%}"
-        values = (mark, row.rank, row.stream_size, row.episodic_size, size_text(row.memory_bytes), reached,
-                  number(row.cost), f"{row.utility:.3g}")  # fmt: skip
-        rows += f'<tr class="{look}">' + "".join(f"<td>{html.escape(str(value))}</td>" for value in values) + "</tr>"
-    title = f"task {int(table['task'].iloc[0]) + 1}, {table['profiler'].iloc[0]}, {table['selector'].iloc[0]}"
-    cells = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
+        cost = "" if np.isnan(row.cost) else number(row.cost)
+        if are_works:
+            known = (f"{row.low:.1%} to {row.high:.1%}", f"{row.gain:.2g}") if reached else ("", "")
+            values = [f"{row.epochs:.3g}", reached, *known, cost]
+        else:
+            values = [row.rank, row.stream_size, row.episodic_size, size_text(row.memory_bytes), reached, cost,
+                      f"{row.utility:.3g}"]  # fmt: skip
+        cells = "".join(f"<td>{html.escape(str(value))}</td>" for value in (mark, *values))
+        rows += f'<tr class="{look}">{cells}</tr>'
+    title = ", ".join([f"task {int(first['task']) + 1}", *first[by]])
+    cells = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in ("", *head))
     return f"<table><caption>{html.escape(title)}</caption><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
 
 

@@ -31,7 +31,7 @@ _NUMBERS = {
     "swaps": ("task", "epoch", "stream_size", "episodic_size", "swap_ratio", "stall_share", "duration_s"),
     "energy": ("task", "start_s", "duration_s", "energy_j", "coverage", "visits", "forward_visits"),
     "events": ("task", "epoch", "stream_size", "episodic_size", "swap_ratio"),
-    "trials": ("task", "stream_size", "episodic_size", "accuracy", "cost"),
+    "trials": ("task", "accuracy", "cost"),
     "trace": ("time_s", "power_w"),
 }
 _TEXTS = {"energy": ("window", "kind", "scope"), "events": ("reason",), "tasks": ("classes",), "trace": ("rail",)}

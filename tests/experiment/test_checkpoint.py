@@ -91,7 +91,7 @@ def test_another_format_is_refused_and_named(tmp_path, monkeypatch):
     monkeypatch.setattr("mirolib.experiment.checkpoint.CHECKPOINT_FORMAT", 99)
     path = Checkpoints(tmp_path).save({})
     monkeypatch.undo()
-    with pytest.raises(InputError, match="format 99; this version reads 7"):
+    with pytest.raises(InputError, match="format 99; this version reads 8"):
         read_checkpoint(path)
 
 

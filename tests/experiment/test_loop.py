@@ -5,6 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from arrivals import CONFIG, PRESET, STREAM, learner
+from samples import make_dataset
+from tqdm import tqdm
+from watching import BY_TASK
 
 from mirolib import (
     BudgetSchedule,
@@ -315,3 +318,17 @@ def test_congestion_halves_the_swap_ratio_of_both_buffers_and_it_recovers(make_m
 def test_what_an_epoch_can_not_be_is_refused(changes, sentence):
     with pytest.raises(InputError, match=sentence):
         RunSettings("digits", **({"controller": "fixed"} | changes))
+
+
+def test_the_bar_counts_tasks_whatever_epochs_they_have(tmp_path, monkeypatch):
+    class Bar(tqdm):
+        def update(self, n=1):
+            super().update(n)
+            seen.append(self.n)
+            assert self.total == 3
+
+    seen = []
+    monkeypatch.setattr("mirolib.experiment.loop.tqdm", Bar)
+    for record in Experiment.build(BY_TASK, tmp_path, make_dataset()).run():
+        assert seen[-1] == record.task + 1
+    assert seen[0] > 0 and np.diff(seen).min() > -0.3

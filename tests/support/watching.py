@@ -11,6 +11,9 @@ PATIENCE_S = 120
 DATASET = make_dataset()
 SETTINGS = RunSettings(tasks=3, epochs=3, energy="none", controller="miro-2023", selector="highest-accuracy")
 LONG = replace(SETTINGS, epochs=1000)
+BY_TASK = RunSettings(
+    tasks=3, epochs=30, energy="none", objective="accuracy=0.2", batch_size=4, validation_share=0.5, round_steps=5
+)
 
 
 def until(condition):

@@ -1,17 +1,27 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from samples import make_dataset
+from watching import BY_TASK
 
 from mirolib import MemoryConfig, RunSettings, TaskStream, exchanges, plots, run_experiment
 from mirolib.data.stream import make_ids
+from mirolib.workbench.run import open_run
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    return run_experiment(RunSettings(epochs=1), results=tmp_path_factory.mktemp("results"), progress=False)
+    settings = RunSettings(epochs=1, controller="miro-2023")
+    return run_experiment(settings, results=tmp_path_factory.mktemp("results"), progress=False)
+
+
+@pytest.fixture(scope="module")
+def by_task(tmp_path_factory):
+    """A run whose controller chooses works."""
+    return run_experiment(BY_TASK, dataset=make_dataset(), results=tmp_path_factory.mktemp("by"), progress=False)
 
 
 def test_accuracy_matrix_shows_the_records(result):
@@ -69,8 +79,47 @@ def test_trials_show_every_candidate_and_what_was_chosen(result):
     np.testing.assert_allclose(cutlines, [100 * rows.loc[rows["above_cutline"], "accuracy"].min() for rows in tasks])
 
 
+def test_trials_show_works_with_their_band(by_task):
+    plot = plots.trials(open_run(by_task.path).trials)
+    tasks = [rows for _, rows in by_task.trials.groupby("task")]
+    assert len(plot.data) == 3 * len(tasks) == 9 and not plot.layout.shapes, "a work has no cutline"
+    for rows, band, line, chosen in zip(tasks, plot.data[::3], plot.data[1::3], plot.data[2::3], strict=True):
+        np.testing.assert_allclose(line.y, 100 * rows["accuracy"])
+        np.testing.assert_allclose(line.x, rows["cost"])
+        np.testing.assert_allclose(band.y, 100 * np.concatenate([rows["low"], rows["high"][::-1]]))
+        np.testing.assert_allclose(band.x, np.concatenate([rows["cost"], rows["cost"][::-1]]))
+        assert list(line.text) == [f"{epochs:.3g} epochs" for epochs in rows["epochs"]]
+        np.testing.assert_allclose(chosen.x, rows.loc[rows["chosen"], "cost"])
+        assert len(chosen.x) == 1
+    assert "accuracy=0.2" in plot.layout.title.text
+    evil = plots.trials(by_task.trials.assign(objective="<a href='x'>y</a>")).layout.title.text
+    assert "<a" not in evil, "plotly would draw a link"
+
+
+def test_trials_without_an_accuracy_leave_an_empty_figure(by_task):
+    for table in (pd.DataFrame(), by_task.trials.assign(accuracy=np.nan)):
+        assert not plots.trials(table).data
+
+
+def test_decisions_show_the_epochs_of_each_task(by_task):
+    lines = {line.name: line for line in plots.decisions(by_task).data}
+    done, planned = lines["epochs done"], lines["epochs planned"]
+    np.testing.assert_allclose(done.y, by_task.epochs["epochs_done"])
+    ends = by_task.epochs.groupby("task")["epochs_done"].max().cumsum()
+    assert planned.x[-1] == done.x[-1] == pytest.approx(ends.iloc[-1])
+    assert list(planned.y[:-1]) == list(by_task.events["epochs"])
+    for task, rows in by_task.events.groupby("task"):
+        assert rows["epochs"].iloc[0] == BY_TASK.epochs and planned.x[rows.index[0]] == pytest.approx([0, *ends][task])
+        last = by_task.epochs.loc[by_task.epochs["task"] == task, "epochs_done"].iloc[-1]
+        assert rows["epochs"].iloc[-1] == pytest.approx(last) and last < BY_TASK.epochs
+    former = replace(by_task, tables={**by_task.tables, "events": by_task.events.drop(columns="epochs")})
+    assert np.isnan(list({line.name: line for line in plots.decisions(former).data}["epochs planned"].y)).all()
+
+
 def test_decisions_are_shown_where_they_took_effect(tmp_path):
-    settings = RunSettings(epochs=4, memory_budget="0: 300 samples, 6: 60 samples", selector="highest-accuracy")
+    settings = RunSettings(
+        epochs=4, memory_budget="0: 300 samples, 6: 60 samples", controller="miro-2023", selector="highest-accuracy"
+    )
     result = run_experiment(settings, results=tmp_path, progress=False)
     lines = {line.name: line for line in plots.decisions(result).data}
     assert list(lines["swap ratio"].y) == [1.0] * 20

@@ -63,7 +63,7 @@ def test_the_buttons_start_hold_and_end_a_run(tmp_path):
     view.budget.value = 3.0
     assert "smallest configuration" in view._note.value and view.budget_samples() is None
     view.budget.value = 12.0
-    assert "12 samples, 384 bytes. Miro heeds it" in view._note.value
+    assert "12 samples, 384 bytes. The controller heeds it" in view._note.value
     view.pause.click()
     until(lambda: "samples, the best that fits" in view._panels["log"].value)
     view.stop.click()
@@ -87,7 +87,10 @@ def test_what_is_wrong_with_the_form_is_said_on_the_page(tmp_path):
         ("epochs", "many", "epochs is &#x27;many&#x27;; give a value of type int"),
         ("epochs", "-3", "epochs is -3; choose a value above 0"),
         ("memory_budget", EVIL, "&lt;script&gt;"),
+        ("objective", EVIL, "The objective &#x27;&lt;"),
+        ("objective", "accuracy=2", "out of range; write accuracy=0.9"),
     ):
+        dashboard._form._choices["controller"].value = "miro" if name == "objective" else "miro-2023"
         texts["epochs"].value, texts["memory_budget"].value = "3", ""
         texts[name].value = value
         dashboard.start()
@@ -118,7 +121,10 @@ def test_a_dashboard_that_cannot_be_is_refused(options, sentence):
         Dashboard(**options)
 
 
-@pytest.mark.parametrize(("controller", "sentence"), [("fixed", "keeps its sizes"), ("whole-budget", "next task")])
+@pytest.mark.parametrize(
+    ("controller", "sentence"),
+    [("fixed", "keeps its sizes"), ("carm", "keeps its sizes"), ("whole-budget", "next task"), ("miro", "next epoch")],
+)
 def test_the_page_says_who_heeds_the_budget(tmp_path, controller, sentence):
     dashboard = Dashboard(replace(LONG, controller=controller), dataset=DATASET, results=tmp_path)
     dashboard.start()

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not (CHROMIUM or os.environ.get("CI")), reason="
 CELLS = (
     "from mirolib import RunSettings\n"
     "from mirolib.widgets import Dashboard\n"
-    "settings = RunSettings(epochs=1, selector='highest-accuracy', energy='none')\n"
+    "settings = RunSettings(epochs=1, controller='miro-2023', selector='highest-accuracy', energy='none')\n"
     "dashboard = Dashboard(settings, results='results')\n"
     "dashboard",
     "result = dashboard.run()\nprint(result.tasks['task'].tolist())",
@@ -163,7 +163,7 @@ def test_a_lower_budget_strikes_out_rows_and_moves_to_another(page):
     page.click(knob("budget, samples", ".widget-readout"))
     page.keyboard.press("Control+A")
     page.keyboard.type("40\n")
-    says(page, "Memory budget: 40 samples, 3.1 KiB. Miro heeds it at the next epoch.", "too large")
+    says(page, "Memory budget: 40 samples, 3.1 KiB. The controller heeds it at the next epoch.", "too large")
     struck = page.locator(".miro-dashboard tr.over td").nth(1)
     assert "line-through" in struck.evaluate("cell => getComputedStyle(cell).textDecorationLine")
     button(page, "Resume")

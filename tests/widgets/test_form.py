@@ -6,10 +6,12 @@ from mirolib import RunSettings
 from mirolib.widgets import Dashboard
 
 
-@pytest.mark.parametrize("controller", ["miro", "fixed"])
+@pytest.mark.parametrize("controller", ["miro", "miro-2023", "fixed", "carm"])
 def test_the_form_gives_back_the_settings_it_was_given(controller):
-    sizes = {"stream_size": 60, "episodic_size": "20 KiB"} if controller == "fixed" else {}
-    sizes |= {"epoch_of": "task", "replay_ratio": 1.5} if controller == "fixed" else {"epoch_of": "buffers"}
+    sizes = {"stream_size": 60, "episodic_size": "20 KiB"} if controller in ("fixed", "carm") else {}
+    sizes |= {"objective": "rate=0.2 points/kJ"} if controller == "miro" else {}
+    by_task = controller in ("miro", "fixed")
+    sizes |= {"epoch_of": "task", "replay_ratio": 1.5} if by_task else {"epoch_of": "buffers"}
     settings = RunSettings(
         method="bic", controller=controller, tasks=2, epochs=4, seed=7, memory_budget="1 MiB", lr=0.02, points=1.0,
         preset="small", **sizes,
@@ -23,10 +25,21 @@ def test_the_form_gives_back_the_settings_it_was_given(controller):
 def test_the_form_follows_data_set_and_controller(tmp_path):
     form = Dashboard(RunSettings())._form
     texts, choices = form._texts, form._choices
-    assert texts["stream_size"].disabled and not choices["selector"].disabled
+    epochs = str(form._spec.preset().epochs)
+    shut = lambda: (texts["stream_size"].disabled, choices["selector"].disabled, texts["objective"].disabled)  # noqa: E731
+    assert shut() == (True, True, False) and texts["epochs"].placeholder == f"at most {epochs}"
+    assert not texts["replay_ratio"].disabled, "an epoch is of the task"
+    texts["objective"].value = ""
+    assert form.read().objective == texts["objective"].placeholder == "knee"
+    texts["objective"].value = "no objective"
+    choices["controller"].value = "miro-2023"
+    assert shut() == (True, False, True) and texts["epochs"].placeholder == "as many visits"
+    assert form.read().objective == "knee", "what a shut field holds was read"
+    choices["controller"].value = "carm"
+    assert shut() == (False, True, True)
     choices["controller"].value = "fixed"
-    assert not texts["stream_size"].disabled and choices["selector"].disabled
-    assert texts["epochs"].placeholder == str(form._spec.preset().epochs) and not texts["replay_ratio"].disabled
+    assert shut() == (False, True, True) and texts["epochs"].placeholder == epochs
+    assert not texts["replay_ratio"].disabled
     texts["epochs"].value, texts["replay_ratio"].value = "1.5", "classes"
     assert form.read().epochs == 1.5 and form.read().replay_ratio == "classes"
     choices["epoch_of"].value = "buffers"

@@ -1,10 +1,12 @@
 import json
+import re
 import time
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
-from watching import DATASET, LONG, PATIENCE_S, SETTINGS, until
+from watching import BY_TASK, DATASET, LONG, PATIENCE_S, SETTINGS, until
 
 from mirolib import InputError, RecordedRun
 from mirolib.widgets.live import LiveRun
@@ -61,7 +63,7 @@ def test_a_lower_budget_moves_miro_within_an_epoch(live):
     assert run.snapshot().budget_bytes is None
 
 
-@pytest.mark.parametrize("controller", ["miro", "whole-budget", "random"])
+@pytest.mark.parametrize("controller", ["miro", "miro-2023", "whole-budget", "random"])
 def test_no_budget_that_is_accepted_ends_a_run(live, controller):
     run = live(replace(SETTINGS, epochs=2, controller=controller), held=True)
     until(lambda: run.state == "paused")
@@ -83,6 +85,29 @@ def test_knobs_set_before_a_run_hold_from_its_beginning(tmp_path):
     result = run.train()
     assert set(result.epochs["swap_ratio"]) == {0.25}
     assert run.experiment.memory.storage.before_read is None, "the throttle outlived the run"
+
+
+def test_progress_is_within_bounds_whatever_epochs_a_task_has(tmp_path, monkeypatch):
+    run = LiveRun(lambda disturb: RecordedRun(BY_TASK, dataset=DATASET, results=tmp_path, disturb=disturb))
+    seen = []
+
+    def may_go_on(experiment):
+        seen.append((run.share, run.sentence, experiment.learner.epochs))
+        return True
+
+    monkeypatch.setattr(run, "_may_go_on", may_go_on)
+    result = run.train()
+    lengths = result.epochs.groupby("task")["epochs_done"].max()
+    assert lengths.nunique() > 1 and lengths.min() < BY_TASK.epochs, "the test wants tasks of different lengths"
+    shares = np.array([share for share, _, _ in seen])
+    assert shares[0] > 0 and shares[-1] == run.share == 1 and shares.max() <= 1
+    assert np.diff(shares).min() > -0.1
+    after = [share for share, sentence, _ in seen[:-1] if ", 0 of " in sentence]
+    assert after == pytest.approx([1 / 3, 2 / 3]), "each task is an equal part"
+    for share, sentence, epochs in seen[:-1]:
+        task, done, whole = map(float, re.match(r"Training: task (\d) of 3, (\S+) of (\S+) epochs", sentence).groups())
+        assert whole == pytest.approx(epochs, rel=0.01)
+        assert share == pytest.approx((task - 1 + done / whole) / 3, rel=0.01)
 
 
 def reasons(run):

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from pages import EVIL, Tags
-from watching import SETTINGS
+from watching import BY_TASK, PATIENCE_S, SETTINGS
 
 from mirolib.widgets import panels
 from mirolib.widgets.pace import Pace, PaceSampler
@@ -55,6 +55,32 @@ def test_rows_over_the_budget_are_struck_out_and_the_chosen_one_is_marked():
     seen = Tags(page)
     assert "script" not in seen.seen and {"50.0%", "100k", "cost, J", "2.4 KiB", "✕ too large"} <= set(seen.text)
     assert "over" not in re.findall(r'<tr class="(\w*)">', panels.candidates(Snapshot(trials=table())))
+
+
+def test_works_are_shown_with_what_is_expected_of_them():
+    works = pd.DataFrame({
+        "task": 1, "rank": [1, 2, 3], "epochs": [0.75, 1.5, 12.0], "accuracy": [0.5, 0.625, np.nan],
+        "low": [0.25, 0.55, np.nan], "high": [0.6, 0.7, np.nan], "gain": [0.5, 0.125, np.nan],
+        "cost": [1e5, 2.0, np.nan], "chosen": [False, True, False], "cost_unit": "visits", "energy_kind": "none",
+        "objective": EVIL,
+    })  # fmt: skip
+    page = panels.candidates(Snapshot(trials=works, budget_bytes=1))
+    assert re.findall(r'<tr class="(\w*)">', page) == ["", "chosen", ""], "a work has no size to be too large"
+    rows = [re.findall("<td>(.*?)</td>", row) for row in re.findall("<tr.*?</tr>", page)[1:]]
+    assert rows == [
+        ["", "0.75", "50.0%", "25.0% to 60.0%", "0.5", "100k"],
+        ["► chosen", "1.5", "62.5%", "55.0% to 70.0%", "0.12", "2"],
+        ["", "12", "", "", "", ""],
+    ]
+    assert len(re.findall("<th ", page)) == 6 and "cost, visits" in page and "script" not in Tags(page).seen
+
+
+def test_the_works_of_a_run_are_shown(live):
+    run = live(BY_TASK)
+    assert run.ended.wait(PATIENCE_S) and run.error is None
+    page = " ".join(Tags(panels.candidates(run.snapshot())).text)
+    assert "task 3, accuracy=0.2" in page and page.count("► chosen") == 1
+    assert any("accuracy=0.2: " in text for text in Tags(panels.log(run.snapshot())).text)
 
 
 def test_power_is_drawn_where_there_is_a_sensor_and_work_where_there_is_none():
