@@ -72,6 +72,7 @@ class MiroController(AllottingController):
         table: The works compared at the last decision.
         spent: Cost of the finished tasks, all that learning took.
         trained: Their sample visits in training.
+        plans: Epochs that each was trained.
     """
 
     _KEPT = AllottingController._KEPT | {
@@ -112,8 +113,7 @@ class MiroController(AllottingController):
         self._in_joules = measured and self.objective.unit != "visits"
         self._text, self._num_tasks, self._energy_kind = objective, num_tasks, energy_kind
         self.curve, self.now, self.table = LearningCurve(), Standing(), pd.DataFrame()
-        self.spent, self.trained = 0.0, 0.0
-        self.plans: list[float] = []
+        self.spent, self.trained, self.plans = 0.0, 0.0, list[float]()
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -176,12 +176,7 @@ class MiroController(AllottingController):
         else:
             epochs = np.geomspace(earliest, now.most, _CHOICES if earliest < now.most else 1)
         forecast = self.curve.forecast(now.task, epochs, now.steady)
-        # in a stream, what is trained early is trained again; to train less later than before was always worse
-        before = self.plans or [epochs[0]]
-        floor = float(np.exp(np.log(before).mean()))
         chosen = self._chosen(epochs, forecast, price)
-        if self.objective.kind in ("knee", "rate"):
-            chosen = max(chosen, min(int(np.searchsorted(epochs, floor * 0.999)), len(epochs) - 1))
         end, next_look = float(epochs[chosen]), max(done * _APART, done + learner.batch_size / now.of_epoch)
         now.settled = end * now.steady <= next_look
         now.next_look = end if now.settled else next_look
@@ -206,7 +201,12 @@ class MiroController(AllottingController):
             does = forecast.gain <= aim.value
         else:  # a price that is not known yet, NaN, lets none do
             does = forecast.gain <= aim.value * price * 0.1 * epochs * self.now.of_epoch
-        return int(does.argmax()) if does.any() else len(epochs) - 1
+        least = int(does.argmax()) if does.any() else len(epochs) - 1
+        if aim.kind == "accuracy" or not self.plans:
+            return least
+        # what was learnt early is trained again: less work on later tasks than on those before was always worse
+        usual = float(np.exp(np.log(self.plans).mean()))
+        return max(least, min(int((epochs < usual).sum()), len(epochs) - 1))
 
     def _reason(self, epochs: np.ndarray, forecast: Forecast, chosen: int) -> str:
         """Why the task is to end there."""

@@ -151,13 +151,15 @@ class Loop:
                 with meter.window("train", index):
                     while learner.epochs_done < learner.epochs:
                         self._adapt(now, len(now.epochs))
+                        if learner.epochs_done >= learner.epochs:
+                            break  # the controller ends it here
                         now.epochs.append(self._train(now, len(now.epochs)))
                         bar.update(round(whole * self.share, 2) - bar.n)
                         yield now.epochs[-1]
                     # exchanges under way are committed, not dropped: the run is the same however late the disk is
                     memory.settle()
                     learner.method.finish(learner, task, memory)
-                    self._look(now, len(now.epochs), self._resources.probe(self.epochs_done))
+                    self._look()
                 record = self._leave(task, now)
                 bar.set_postfix_str(record.headline)
                 yield record
@@ -186,15 +188,15 @@ class Loop:
         last = now.epochs[-1] if now.epochs else None
         resources = self._resources.probe(self.epochs_done, last)
         self._apply(self._controller.adapt(self._memory.config, resources), now, number, resources)
-        self._look(now, number, resources)
+        if (planned := self._look()) is not None:
+            self._apply(planned, now, number, resources)
 
-    def _look(self, now: TaskProgress, number: int, resources: Resources) -> None:
+    def _look(self) -> Decision | None:
         """Lets the controller look at the model, where it wants to, and end the task elsewhere."""
-        if self._learner.epochs_done >= self._controller.next_look:
-            with self.meter.interlude("profile"):
-                readings = self.meter.readings
-                decision = self._controller.look(self._memory.config, self._learner, self._memory, readings)
-            self._apply(decision, now, number, resources)
+        if self._learner.epochs_done < self._controller.next_look:
+            return None
+        with self.meter.interlude("profile"):
+            return self._controller.look(self._memory.config, self._learner, self._memory, self.meter.readings)
 
     def _train(self, now: TaskProgress, number: int) -> EpochRecord:
         """Trains one round and says what it was."""

@@ -139,9 +139,9 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
     ) -> Iterator[Batch]:
         """One pass over all samples of the task, however few the stream buffer holds, with old ones beside them.
 
-        `swap` must be called with each batch, of `batch_size` at most, less where slots are few, before the next. `replay_ratio` is how many
-        samples are replayed for each new one: a number, 0 for none, or a name from `RATIOS`. A part of a pass goes from
-        `begin`, the passes done so far, to `end`.
+        `swap` must be called with each batch before the next; it has `batch_size` samples at most, less where slots are
+        few. `replay_ratio` is how many samples are replayed for each new one: a number, 0 for none, or a name from
+        `RATIOS`. A part of a pass goes from `begin`, the passes done so far, to `end`.
 
         Raises:
             InputError: If the stream buffer is too small for such batches, or the ratio is none.

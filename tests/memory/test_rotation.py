@@ -161,9 +161,21 @@ def test_ratios_by_hand():
             replays("replay_ratio", ratio, 8, 2)
 
 
-def test_too_few_slots_are_refused_with_what_is_needed(make_memory):
-    memory = at_task(make_memory, 1, MemoryConfig(8, 7, 1.0))
-    with pytest.raises(InputError, match="stream_size is 8, but 12 slots are needed for batches of 4"):
+@pytest.mark.parametrize(("slots", "most"), [(3, 1), (5, 1), (6, 2), (11, 3), (12, 4), (35, 4)])
+def test_few_slots_make_small_steps_that_pass_over_everything(make_memory, slots, most):
+    memory = at_task(make_memory, 1, MemoryConfig(slots, 7, 1.0))
+    for _ in range(2):
+        seen = []
+        for batch in memory.passes(4, 0):
+            assert len(batch.streamed) <= most, "those of two steps before are still on their way"
+            seen += memory.stream_buffer.array.ids_at(batch.streamed).tolist()
+            memory.swap(batch)
+        assert sorted(seen) == sorted(TASKS[1].train_ids.tolist())
+
+
+def test_slots_that_hold_no_step_are_refused_with_what_is_needed(make_memory):
+    memory = at_task(make_memory, 1, MemoryConfig(2, 7, 1.0))
+    with pytest.raises(InputError, match="stream_size is 2, but 3 slots are needed for batches of 1"):
         next(memory.passes(4, 0))
 
 
