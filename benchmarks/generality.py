@@ -40,7 +40,7 @@ def settings(dataset: Dataset, seed: int) -> dict[str, RunSettings]:
     return found | {
         "whole memory": RunSettings(**base, controller="whole-budget"),
         "random sizes": RunSettings(**base, controller="random"),
-        "Miro": RunSettings(**base),
+        "Miro": RunSettings(**base, controller="miro-2023"),
     }
 
 

@@ -1,11 +1,11 @@
 """Kill test: `python -m benchmarks.kill [TIMES] [SEED]` (200 by default, some minutes).
 
-A run on digits that profiles, trains, swaps, adapts to a memory budget that falls and rises, saves a checkpoint after
-each epoch and writes its tables is killed (SIGKILL) and resumed until it ends; its tables are then compared with those
-of the same run that nobody disturbed, times and energies left out. The instants are chosen by phase: one of the
-operations below, one of the calls that the undisturbed run makes of it, and either its beginning or a random moment
-within the next few milliseconds. One run in four is killed a second time, while or after it is resumed, and one in four
-is resumed by two processes at once, of which one must be refused.
+A run on digits that looks at held-out samples, trains, swaps, adapts to a memory budget that falls and rises, saves a
+checkpoint after each epoch and writes its tables is killed (SIGKILL) and resumed until it ends; its tables are then
+compared with those of the same run that nobody disturbed, times and energies left out. The instants are chosen by
+phase: one of the operations below, one of the calls that the undisturbed run makes of it, and either its beginning or a
+random moment within the next few milliseconds. One run in four is killed a second time, while or after it is resumed,
+and one in four is resumed by two processes at once, of which one must be refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import torch
 from tqdm.auto import tqdm
 
 from mirolib import InputError, RecordedRun, RunSettings, load_dataset
-from mirolib.controller import MiroController, ProbeProfiler
+from mirolib.controller import MiroController
 from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.experiment.loop import Loop
 from mirolib.learning.learner import Learner
@@ -41,7 +41,7 @@ from mirolib.memory.tiered import TieredMemory
 from mirolib.workbench.folder import RunFolder
 
 OPERATIONS: tuple[tuple[Any, str], ...] = (
-    (Storage, "put"), (Storage, "read_sound"), (TieredMemory, "receive"), (ProbeProfiler, "scores"),
+    (Storage, "put"), (Storage, "read_sound"), (TieredMemory, "receive"), (MiroController, "look"),
     (MiroController, "choose"), (MiroController, "adapt"), (MiroController, "observe"), (TieredMemory, "resize"),
     (Learner, "step"), (TieredMemory, "swap"), (EpisodicMemory, "exchange"), (TieredMemory, "retain"),
     (Learner, "accuracy"), (Checkpoints, "save"), (RunFolder, "write_table"), (RunFolder, "end"), (os, "fsync"),

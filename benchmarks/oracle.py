@@ -23,7 +23,7 @@ import pandas as pd
 
 from benchmarks.controller import Measured
 from mirolib import RunSettings
-from mirolib.controller import SELECTORS, MiroController, SelectionContext
+from mirolib.controller import SELECTORS, Miro2023Controller, SelectionContext
 from mirolib.experiment.experiment import Experiment
 
 FOLDER = Path(__file__).parents[1] / "results" / "oracle"
@@ -40,8 +40,8 @@ def measure(name: str, seed: int, tasks: int | None = None) -> None:
     if file.exists():
         return
     with tempfile.TemporaryDirectory() as store:
-        experiment = Experiment.build(RunSettings(name, seed=seed, energy="none"), store)
-        inner = MiroController(num_tasks=len(experiment.stream), seed=seed, grid_limit=CANDIDATES)
+        experiment = Experiment.build(RunSettings(name, seed=seed, energy="none", controller="miro-2023"), store)
+        inner = Miro2023Controller(num_tasks=len(experiment.stream), seed=seed, grid_limit=CANDIDATES)
         measured = Measured(inner, experiment.stream, seed, others={}, reruns=RERUNS)
         list(islice(replace(experiment, controller=measured).run(progress=False), tasks))
     pd.DataFrame(measured.rows).to_csv(file, index=False)

@@ -171,7 +171,7 @@ two cores. `medium`, where there is one, is large enough to tell methods apart, 
 _COMPARED = """## Before and after
 
 `python -m benchmarks.presets compare DATASET SEED`: the preset `small` of version 0.1 and today's, the sizes of the
-buffers alike, on the test samples; today's also in epochs of the buffers, as the paper's way and the Miro controller
+buffers alike, on the test samples; today's also in epochs of the buffers, as the paper's way and `miro-2023`
 have them, with as many visits. The first two were run one after the other, `now` later, on a machine that did other
 things too: its time is no comparison."""
 _MEDIUM = """## What `medium` comes to

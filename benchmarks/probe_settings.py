@@ -1,9 +1,9 @@
 """How the probe was set: `python -m benchmarks.probe_settings DATASET SEED`, on training samples alone.
 
 A fifth of the training samples is held out and takes the test set's place; the test samples are not looked at. In a run
-of the Miro controller (preset `small`, the first four tasks) each of eight candidates is trained in full, twice, from
-copies of the live model and memory, and every setting of the probe ranks them. `benchmarks.controller_report` puts the
-rank correlations on its page. Seeds are others than those that any page reports.
+of `miro-2023` (preset `small`, the first four tasks) each of eight candidates is trained in full, twice, from copies of
+the live model and memory, and every setting of the probe ranks them. `benchmarks.controller_report` puts the rank
+correlations on its page. Seeds are others than those that any page reports.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.controller import Measured
 from benchmarks.oracle import CANDIDATES
 from benchmarks.presets import HELD_OUT
 from mirolib import Dataset, RunSettings, load_dataset
-from mirolib.controller import MiroController, ProbeProfiler
+from mirolib.controller import Miro2023Controller, ProbeProfiler
 from mirolib.experiment.experiment import Experiment
 
 FOLDER = Path(__file__).parents[1] / "results" / "probe_settings"
@@ -51,8 +51,10 @@ def measure(name: str, seed: int) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     dataset = held_out(load_dataset(name), seed)
     with tempfile.TemporaryDirectory() as store:
-        experiment = Experiment.build(RunSettings(name, seed=seed, energy="none"), store, dataset)
-        inner = MiroController(num_tasks=len(experiment.stream), seed=seed, grid_limit=CANDIDATES)
+        experiment = Experiment.build(
+            RunSettings(name, seed=seed, energy="none", controller="miro-2023"), store, dataset
+        )
+        inner = Miro2023Controller(num_tasks=len(experiment.stream), seed=seed, grid_limit=CANDIDATES)
         measured = Measured(inner, experiment.stream, seed, others=SETTINGS)
         list(islice(replace(experiment, controller=measured).run(progress=False), TASKS))
     rows = pd.DataFrame(measured.rows).join(pd.DataFrame(measured.profile).T, on="task")

@@ -26,19 +26,22 @@ HERE = Path(__file__).parents[1]
 NOTEBOOKS = ("00_quickstart", "10_run", "12_best_over_time", "13_swap_ratio", "15_adaptation")
 UNSTEADY = "throttled = miro.run_experiment"  # from here on, notebook 15 follows the machine
 
+PAPER = {"controller": "miro-2023"}
 FIXED = {"controller": "fixed", "stream_size": 100, "episodic_size": 40, "swap_ratio": 0.5}
 RUNS = {
     "miro": {},
-    "miro, trials, within-budget": {"profiler": "trial", "selector": "within-budget", "energy_budget": 30_000},
-    "miro, bic, cheapest-within": {"method": "bic", "selector": "cheapest-within", "points": 5.0},
-    "miro, ce, budget schedule": {"loss": "ce", "memory_budget": "0: 300 samples, 5: 80 samples, 9: 300 samples"},
+    "miro, memory budget": {"memory_budget": "300 samples", "objective": "energy_budget=20000 visits"},
+    "miro-2023": PAPER,
+    "trials, within-budget": PAPER | {"profiler": "trial", "selector": "within-budget", "energy_budget": 30_000},
+    "bic, cheapest-within": PAPER | {"method": "bic", "selector": "cheapest-within", "points": 5.0},
+    "ce, budget schedule": PAPER | {"loss": "ce", "memory_budget": "0: 300 samples, 5: 80 samples, 9: 300 samples"},
     "fixed, single-level": FIXED | {"memory": "single-level", "swap_ratio": 0.0},
     "fixed, fine-tuning": FIXED | {"method": "finetuning"},
     "whole-budget, store budget": {
         "controller": "whole-budget", "memory_budget": "200 samples", "store_budget": "1000 samples"
     },
     "random, mlp": {"controller": "random", "model": "mlp"},
-    "miro, cifar100": {"dataset": "cifar100", "tasks": 4, "epochs": 2, "model": "small-cnn"},
+    "miro-2023, cifar100": PAPER | {"dataset": "cifar100", "tasks": 4, "epochs": 2, "model": "small-cnn"},
     "fixed, bic, dsads": FIXED | {"dataset": "dsads", "tasks": 3, "epochs": 2, "method": "bic"},
 }  # fmt: skip
 

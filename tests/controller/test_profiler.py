@@ -7,7 +7,7 @@ import pytest
 import torch
 from arrivals import UNLIMITED, arrived
 
-from mirolib import ExperienceReplay, MemoryConfig, MiroController, ProbeProfiler, TrialProfiler
+from mirolib import ExperienceReplay, MemoryConfig, Miro2023Controller, ProbeProfiler, TrialProfiler
 from mirolib.controller import full_training
 from mirolib.controller.profiler import smoothed
 from mirolib.learning.bic import BiC
@@ -48,7 +48,7 @@ def test_profiling_leaves_everything_as_it_was_bit_for_bit(make_memory, profiler
         train_epoch(one, memory)  # the optimiser has a momentum to lose
         memory.settle()
     before = state_of(one, memory)
-    decision = MiroController(profiler, swap_ratio=0.5).choose(task, one, memory, UNLIMITED)
+    decision = Miro2023Controller(profiler, swap_ratio=0.5).choose(task, one, memory, UNLIMITED)
     np.testing.assert_equal(state_of(one, memory), before)
     assert len(decision.trials) == 20 and decision.trials["chosen"].sum() == 1 < decision.trials["score"].nunique()
 
@@ -56,7 +56,7 @@ def test_profiling_leaves_everything_as_it_was_bit_for_bit(make_memory, profiler
 def test_choices_are_decided_by_the_seed(make_memory):
     task, one, memory = arrived(make_memory)
     tables = [
-        MiroController(TrialProfiler(1.0, 0, 1), seed=seed).choose(task, one, memory, UNLIMITED).trials
+        Miro2023Controller(TrialProfiler(1.0, 0, 1), seed=seed).choose(task, one, memory, UNLIMITED).trials
         for seed in (0, 0, 1)
     ]
     pd.testing.assert_frame_equal(tables[0], tables[1])

@@ -133,7 +133,7 @@ def test_a_run_keeps_trace_board_and_cost_of_metering(tmp_path, monkeypatch):
     sensor = Sensor()
     monkeypatch.setattr(import_module("mirolib.energy.doctor"), "candidates", lambda: [sensor, NullSource()])
     monkeypatch.setattr("mirolib.experiment.experiment._IDLE_S", 0.1)
-    result = run_experiment(RunSettings(epochs=2), results=tmp_path, progress=False)
+    result = run_experiment(RunSettings(epochs=2, controller="miro-2023"), results=tmp_path, progress=False)
     assert set(result.energy["kind"]) == {"measured"} and set(result.trials["energy_kind"]) == {"measured"}
     assert set(result.trials["cost_unit"]) == {"visits", "J"}, "joules once a task was measured"
     assert len(result.trace) > 50 and sensor.closed

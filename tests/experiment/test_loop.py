@@ -22,7 +22,7 @@ from mirolib import (
     Learner,
     LiveBudget,
     MemoryConfig,
-    MiroController,
+    Miro2023Controller,
     NullSource,
     ResourceMonitor,
     RunSettings,
@@ -212,7 +212,7 @@ def test_a_shortage_in_a_task_s_last_epoch_is_acted_upon_before_the_task_ends(ma
     retain = memory.retain
     monkeypatch.setattr(memory, "retain", lambda task: sizes.append(memory.allocated_bytes) or retain(task))
     resources = ResourceMonitor(memory, ShortAtTheEnd(memory.slot_bytes))
-    controller = MiroController(selector=SELECTORS["highest-accuracy"])
+    controller = Miro2023Controller(selector=SELECTORS["highest-accuracy"])
     records = list(records_of(memory, controller=controller, resources=resources))
     assert sizes[1] <= 20 * memory.slot_bytes < sizes[0]
     last = records[1].events[-1]
@@ -310,7 +310,8 @@ def test_congestion_halves_the_swap_ratio_of_both_buffers_and_it_recovers(make_m
         ({"replay_ratio": "all"}, "replay_ratio is 'all'; give a number"),
         ({"epoch_of": "buffers", "replay_ratio": 1}, "replay_ratio is for epochs of the task"),
         ({"epoch_of": "pass"}, "choose one of buffers, task"),
-        ({"epoch_of": "task", "controller": "miro"}, "miro controller prices sizes by epochs of the buffers"),
+        ({"epoch_of": "task", "controller": "miro-2023"}, "miro-2023 controller goes by epochs of the buffers"),
+        ({"epoch_of": "buffers", "controller": "miro"}, "miro controller goes by epochs of the task"),
         ({"epochs": 0}, "epochs is 0; choose a value above 0"),
     ],
 )

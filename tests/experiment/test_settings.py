@@ -5,6 +5,7 @@ from typing import Optional, Union
 import pytest
 
 from mirolib import Experiment, FixedController, InputError, MemoryConfig, RunSettings
+from mirolib.experiment.settings import CONTROLLERS, FIXED
 from mirolib.learning.methods import METHODS
 
 
@@ -26,10 +27,29 @@ def test_settings_fill_in_the_preset(tmp_path):
         ({"preset": "vast"}, "no preset 'vast'"),
         ({"method": "magic"}, "method is 'magic'; choose one of er, finetuning"),
         ({"memory": "endless"}, "choose one of tiered, single-level"),
-        ({"controller": "oracle"}, "choose one of miro, fixed, whole-budget, random"),
+        ({"controller": "oracle"}, "choose one of miro, fixed, tuned, carm, share, everything, whole-budget"),
         ({"profiler": "guess"}, "choose one of probe, trial, oracle"),
         ({"selector": "best"}, "choose one of gain-per-joule"),
-        ({"selector": "within-budget"}, "needs energy_budget"),
+        ({"objective": "speed"}, "objective 'speed' can't be read; write one of: knee, or knee=0.2 points"),
+        ({"objective": "accuracy=high"}, "can't be read; write one of: .*; accuracy=0.9, or accuracy=90 %"),
+        ({"objective": "accuracy=1.5"}, "'accuracy=1.5' is out of range; write accuracy=0.9"),
+        ({"objective": "energy_budget=50"}, "can't be read; write energy_budget=50 kJ"),
+        ({"objective": "rate=0.2 points"}, "can't be read; write rate=0.2 points/kJ"),
+        ({"objective": "energy_budget=50 kJ", "energy": "none"}, "is in joules, and there is no energy sensor"),
+        (
+            {"energy_budget": 9.0},
+            "selector within-budget of the miro-2023 controller; with miro, state it as objective",
+        ),
+        ({"energy_budget": 9.0, "controller": "miro-2023"}, "energy_budget is for selector within-budget"),
+        ({"energy_budget": 9.0, "selector": "within-budget"}, "of the miro-2023 controller"),
+        ({"controller": "miro-2023", "selector": "within-budget"}, "needs energy_budget"),
+        ({"epoch_of": "buffers"}, "miro controller goes by epochs of the task; leave epoch_of out"),
+        ({"controller": "tuned", "epoch_of": "buffers"}, "tuned controller goes by epochs of the task"),
+        ({"controller": "carm", "epoch_of": "task"}, "carm controller goes by epochs of the buffers"),
+        ({"controller": "share", "epoch_of": "task"}, "share controller goes by epochs of the buffers"),
+        ({"controller": "miro-2023", "epoch_of": "task"}, "miro-2023 controller goes by epochs of the buffers"),
+        ({"validation_share": 0.0}, "miro controller looks at validation samples; set validation_share above 0"),
+        ({"validation_share": 0.0, "controller": "tuned"}, "tuned controller looks at validation samples"),
         ({"cutline": 0.0}, "cutline is 0.0"),
         ({"points": -1.0}, "points is -1.0"),
         ({"memory_budget": "plenty"}, "memory budget 'plenty' can't be read"),
@@ -39,7 +59,10 @@ def test_settings_fill_in_the_preset(tmp_path):
         ({"tasks": 11}, "11 tasks cannot share 10 classes"),
         ({"seed": -1}, "seed is -1"),
         ({"epochs": 0}, "epochs is 0"),
-        ({"epochs": 1.5}, "epochs is 1.5; an epoch of the buffers is not parted: give a whole number"),
+        (
+            {"controller": "miro-2023", "epochs": 1.5},
+            "epochs is 1.5; an epoch of the buffers is not parted: give a whole number",
+        ),
         ({"epochs": "3"}, "give a value of type int"),
         ({"seed": "a"}, "give a value of type int"),
         ({"controller": "fixed", "episodic_size": True}, "give a value of type int"),
@@ -64,6 +87,15 @@ def test_bad_settings_are_refused_and_leave_no_store(tmp_path, options, sentence
     with pytest.raises(InputError, match=sentence):
         Experiment.build(RunSettings(**options), tmp_path / "store")
     assert not (tmp_path / "store" / "data.bin").exists()
+
+
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_a_controller_s_name_says_what_its_epochs_pass_over(tmp_path, name):
+    experiment = Experiment.build(RunSettings(controller=name, energy="none"), tmp_path)
+    experiment.memory.close()
+    filled = experiment.settings
+    assert filled.epoch_of == CONTROLLERS[name] and (filled.replay_ratio is None) == (filled.epoch_of == "buffers")
+    assert filled.epochs > 0 and (filled.stream_size is not None) == (name in FIXED)
 
 
 def test_a_part_that_is_replaced_takes_part(tmp_path):

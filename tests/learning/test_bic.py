@@ -250,9 +250,9 @@ def test_a_run_on_digits_beats_finetuning_by_far(tmp_path):
     assert accuracy[0] > 0.6 > 0.4 > accuracy[1]
 
 
-def test_the_miro_controller_works_with_it(tmp_path):
+def test_the_paper_s_controller_works_with_it(tmp_path):
     settings = replace(
-        DIGITS, controller="miro", stream_size=None, episodic_size=None, swap_ratio=None, tasks=3, epochs=4
+        DIGITS, controller="miro-2023", stream_size=None, episodic_size=None, swap_ratio=None, tasks=3, epochs=4
     )
     result = run_experiment(settings, results=tmp_path, progress=False)
     summary = summarise(list(result.records))

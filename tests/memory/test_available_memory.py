@@ -185,7 +185,7 @@ def test_a_probe_that_does_not_fit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("mirolib.memory.available_memory.available_bytes", lambda: 1 << 20)
     sentence = "Probing .* candidates on 48 features needs .*; choose a model with fewer fea"
     with pytest.raises(InputError, match=sentence):
-        run_experiment(RunSettings(epochs=1), results=tmp_path, progress=False)
+        run_experiment(RunSettings(epochs=1, controller="miro-2023"), results=tmp_path, progress=False)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])

@@ -18,7 +18,7 @@ from mirolib.experiment.summary import concerns
 from mirolib.workbench.folder import new_run_id
 from mirolib.workbench.run import open_run
 
-QUICK = RunSettings(epochs=1)
+QUICK = RunSettings(epochs=1, controller="miro-2023")
 
 
 def test_a_run_leaves_its_tables(tmp_path):
@@ -30,7 +30,7 @@ def test_a_run_leaves_its_tables(tmp_path):
     assert set(energy["kind"]) <= {"none", "measured-partial"}
     (row,) = load_runs(tmp_path).to_dict("records")
     assert row["status"] == "finished" and row["final_accuracy"] == pytest.approx(tasks["average_accuracy"].iloc[-1])
-    assert row["dataset"] == "digits" and row["controller"] == "miro"
+    assert row["dataset"] == "digits" and row["controller"] == "miro-2023"
     stamp = json.loads((result.path / "run.json").read_text())["environment"]
     assert {"python", "torch", "numpy", "mirolib", "device", "host"} <= set(stamp)
     assert result.tasks["task"].tolist() == list(range(5)) and len(result.energy) == 30

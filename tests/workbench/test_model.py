@@ -185,7 +185,7 @@ def test_bic_runs_on_and_says_where_it_corrects_nothing(tmp_path, caplog, counts
 @pytest.mark.parametrize("profiler", ["probe", "trial"])
 def test_miro_runs_on_and_says_what_its_scores_leave_out(tmp_path, counts, profiler):
     for seed in range(2):
-        settings = replace(SMALL, controller="miro", profiler=profiler, tasks=4, seed=seed)
+        settings = replace(SMALL, controller="miro-2023", profiler=profiler, tasks=4, seed=seed)
         done = run_experiment(settings, dataset=uneven(counts), results=tmp_path, progress=False)
         assert len(done.records) == 4
         said = done.events[done.events["epoch"] == -1].set_index("task")["reason"]
