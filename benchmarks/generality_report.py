@@ -95,7 +95,7 @@ _INTRODUCTION = f"""# Five data sets
 Written by `python -m benchmarks.generality_report`; the method stands at the head of `benchmarks/generality.py`.
 Accuracy in percent on the test sets, mean ± standard deviation over the seeds {", ".join(map(str, SEEDS))}, on which
 nothing was set; but the probe was set anew, on held-out training samples of other seeds (see
-[controller](controller.md)), after earlier tables of these seeds had been seen. The test samples are the same for all
+[controller](miro_2023.md)), after earlier tables of these seeds had been seen. The test samples are the same for all
 seeds, and the image sets were given 60 epochs after test results of other seeds had shown no gain from swapping at 15;
 everything else was set on validation samples (see [presets](presets.md)). Where column `seeds` says fewer than three,
 or a setting is absent, the rest has not been run; `make generality` goes on with it."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.controller import Measured
+from benchmarks.miro_2023 import Measured
 from mirolib import RunSettings
 from mirolib.controller import SELECTORS, Miro2023Controller, SelectionContext
 from mirolib.experiment.experiment import Experiment

@@ -1,4 +1,4 @@
-"""Ways to profile that were measured and are not the library's: see `benchmarks.controller`."""
+"""Ways to profile that were measured and are not the library's: see `benchmarks.miro_2023`."""
 
 from __future__ import annotations
 

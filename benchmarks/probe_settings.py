@@ -2,7 +2,7 @@
 
 A fifth of the training samples is held out and takes the test set's place; the test samples are not looked at. In a run
 of `miro-2023` (preset `small`, the first four tasks) each of eight candidates is trained in full, twice, from copies of
-the live model and memory, and every setting of the probe ranks them. `benchmarks.controller_report` puts the rank
+the live model and memory, and every setting of the probe ranks them. `benchmarks.miro_2023_report` puts the rank
 correlations on its page. Seeds are others than those that any page reports.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.controller import Measured
+from benchmarks.miro_2023 import Measured
 from benchmarks.oracle import CANDIDATES
 from benchmarks.presets import HELD_OUT
 from mirolib import Dataset, RunSettings, load_dataset

@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 from mirolib.energy import Reading, in_windows, total_energy_j
 
 # Intercept and slope of the calibration's line and how far they may be off, set on tables of runs with other seeds
-# than those that docs/controller.md reports.
+# than those that docs/miro_2023.md reports.
 _PRIOR, _DEVIATIONS = (-0.3, 0.7), (1.0, 0.15)
 _NOISE = 0.3  # standard deviation of a measurement, in logarithms of the error
 _PSEUDO_NOISE = 0.8  # wide: that one task will be like the last is less than a measurement
@@ -30,7 +30,7 @@ class Calibration:
     """Bayesian regression of the logarithm of the error that training reached on that of the profiler.
 
     The two are taken to lie on a line in logarithms, which moves slowly from task to task, so that older measurements
-    count for less; docs/controller.md says how far off the result is. Before any task is finished the prior decides.
+    count for less; docs/miro_2023.md says how far off the result is. Before any task is finished the prior decides.
 
     Attributes:
         forgetting: Weight of a measurement one task later, in (0, 1].

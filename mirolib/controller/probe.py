@@ -19,7 +19,7 @@ from mirolib.memory.buffers import balanced_quotas
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.tiered import TieredMemory
 
-_LEAST_SHARE = 0.25  # at a quarter it still ranks nearly as well as on all samples (docs/controller.md)
+_LEAST_SHARE = 0.25  # at a quarter it still ranks nearly as well as on all samples (docs/miro_2023.md)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from mirolib import InputError, MemoryConfig, Resources
 from mirolib.controller import AllottingController, CongestionPolicy
 
 
-
 def at(make_memory, task=1, **options):
     """A task of 36 samples that has arrived after others, and a learner of batches of 8 with epochs of the task."""
     new, one, memory = arrived(make_memory, task, **options)

@@ -47,7 +47,7 @@ def test_a_forecast_is_in_order(exponent, scale, many):
     epochs = np.geomspace(8, 80, 9)
     found = curve.forecast(0, epochs, 0.5)
     assert (np.diff(found.accuracy) >= 0).all() and (np.diff(found.gain) <= 1e-12).all() and (found.gain >= 0).all()
-    assert (0 <= found.low).all() and (found.low <= found.accuracy).all()
+    assert (found.low >= 0).all() and (found.low <= found.accuracy).all()
     assert (found.accuracy <= found.high).all() and (found.high <= 1).all()
 
 

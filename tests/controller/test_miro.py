@@ -78,7 +78,7 @@ def test_the_least_work_for_an_accuracy():
     hard = blobs(spread=1.5)
     little, much = (records_of(hard, epochs=24, objective=f"accuracy={target}") for target in (0.5, 0.95))
     assert work(little)[-1] < work(much)[-1]
-    assert 0.5 < little[-1].average_accuracy and epochs(much)[-1] == 24
+    assert little[-1].average_accuracy > 0.5 and epochs(much)[-1] == 24
 
 
 def test_an_accuracy_that_is_not_reached_takes_all_epochs():
