@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from mirolib.base.errors import InputError
-from mirolib.controller.base import cap_sentence
+from mirolib.base.state import State, dumped, loaded
+from mirolib.controller.base import Controller, Decision, cap_sentence
+from mirolib.controller.resources import Resources
+from mirolib.memory.config import MemoryConfig
+from mirolib.memory.tiered import TieredMemory
+from mirolib.records import TaskRecord
 
 
 @dataclass(frozen=True)
@@ -149,3 +156,79 @@ class BudgetGovernor:
             self.patience *= 2  # they came back in vain, and were filled from storage for that
         self.settled_bytes, self.larger_for, self.has_returned = budget_bytes, 0, not over
         return True
+
+
+class AdaptiveController(Controller):
+    """Base of controllers whose swap ratio follows congestion, and whose sizes follow the memory budget.
+
+    Attributes:
+        swap_governor: The swap ratio under congestion.
+        budget_governor: When the memory budget asks for other sizes.
+        swaps: Whether there is a storage tier to swap with.
+        slot_bytes: Bytes of RAM that a sample takes.
+        pending: What the swap governor decided on a task's last epoch, after which `adapt` is not asked any more.
+    """
+
+    _KEPT: ClassVar[dict[str, Any]] = {
+        "swap_governor": SwapGovernor, "budget_governor": BudgetGovernor, "swaps": bool, "slot_bytes": int,
+        "pending": str,
+    }  # fmt: skip
+    """What a checkpoint holds, and of what type; all else is given anew, by those who make the controller."""
+
+    def __init__(self, swap_ratio: float, congestion: CongestionPolicy | None) -> None:
+        highest = MemoryConfig(1, 1, swap_ratio).swap_ratio  # which checks its range
+        self.swap_governor = SwapGovernor(highest, congestion or CongestionPolicy())
+        self.budget_governor = BudgetGovernor()
+        self.swaps, self.slot_bytes, self.pending = False, 1, ""
+
+    @property
+    def ratio(self) -> float:
+        """The swap ratio in force, in [0, 1]."""
+        return self.swap_governor.ratio if self.swaps else 0.0
+
+    def _begin(self, memory: TieredMemory, resources: Resources) -> str:
+        """A task begins; why a cap has changed the swap ratio, if it has."""
+        self.swaps, self.slot_bytes = memory.hierarchical and self.swap_governor.highest > 0, memory.slot_bytes
+        self.budget_governor.begin(resources.memory_budget_bytes)
+        return self.swap_governor.cap(resources.swap_ratio_cap)
+
+    @abstractmethod
+    def _resized(self, config: MemoryConfig, resources: Resources, anew: bool, fell: bool) -> tuple[MemoryConfig, str]:
+        """Sizes from now on, with the ratio in force, and why they change.
+
+        `anew`: the budget asks for it; `fell`: the swap ratio has just fallen.
+        """
+
+    def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
+        """The swap ratio follows congestion, the sizes follow the budget (P4)."""
+        before, reasons, self.pending = self.ratio, [self.pending], ""
+        if self.swaps:
+            reasons.append(self.swap_governor.cap(resources.swap_ratio_cap))
+            if resources.after_epoch:
+                reasons.append(self.swap_governor.step(resources.stall_share, resources.stall_s))
+        size = config.stream_size + config.episodic_size
+        anew = self.budget_governor.step(resources.memory_budget_bytes, self.slot_bytes * size)
+        found, why = self._resized(config, resources, anew, self.ratio < before)
+        if (target := found.stream_size + found.episodic_size) != size:
+            reasons.append(f"{why}: {size} to {target} samples")
+        return Decision(found, "; ".join(filter(None, reasons)))
+
+    def observe(self, record: TaskRecord) -> None:
+        """Adapts the swap ratio to the task's last epoch; said with the next decision."""
+        if self.swaps:
+            last = record.epochs[-1]
+            self.pending = self.swap_governor.step(last.stall_share, last.swaps.stall_s)
+
+    def state(self) -> State:
+        """What is known and decided, for a checkpoint."""
+        return {name: dumped(kind, getattr(self, name)) for name, kind in self._KEPT.items()}
+
+    def restore(self, state: State) -> None:
+        """Takes back what `state` gave; an `InputError` if it is not that of such a controller."""
+        for name, part in {name: loaded(kind, state[name]) for name, kind in self._KEPT.items()}.items():
+            setattr(self, name, part)
+
+
+def limit_of(budget_bytes: int | None) -> str:
+    """A memory budget in words."""
+    return "there is no memory budget any more" if budget_bytes is None else f"memory budget {budget_bytes:,} bytes"

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
 
 from mirolib.base.errors import InputError
-from mirolib.base.state import State, dumped, loaded
-from mirolib.controller.adaptation import BudgetGovernor, CongestionPolicy, SwapGovernor
-from mirolib.controller.base import Controller, Decision
+from mirolib.controller.adaptation import AdaptiveController, CongestionPolicy, limit_of
+from mirolib.controller.base import Decision
 from mirolib.controller.resources import Resources
 from mirolib.data.stream import Task
 from mirolib.learning.learner import Learner
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.rotation import least_slots, most_new
 from mirolib.memory.tiered import TieredMemory
-from mirolib.records import TaskRecord
 
 WAITING = 0.02
 """Share of an epoch that training may wait for storage before slots are doubled, where there is no memory budget."""
@@ -23,7 +20,7 @@ WAITING = 0.02
 _PER_CLASS = 2  # slots for each old class, so that all of them are replayed all the time
 
 
-class AllottingController(Controller):
+class AllottingController(AdaptiveController):
     """Base of controllers that choose work: RAM and swap ratio follow from rules.
 
     With work and mix chosen apart RAM is a cache: without a memory budget there are slots for what a step takes and
@@ -32,18 +29,17 @@ class AllottingController(Controller):
     hold all there is. A budget is used up, a quarter of it or what full steps need by the stream buffer.
     """
 
+    _KEPT = AdaptiveController._KEPT | {"scale": int, "new": int, "old": int, "step": int, "classes": int}
+
     def __init__(self, *, swap_ratio: float = 1.0, congestion: CongestionPolicy | None = None) -> None:
         """A controller that has seen no task; a swap ratio without congestion in [0, 1].
 
         Raises:
             InputError: If a value is out of range.
         """
-        highest = MemoryConfig(1, 1, swap_ratio).swap_ratio  # which checks its range
-        self.swap_governor = SwapGovernor(highest, congestion or CongestionPolicy())
-        self.budget_governor = BudgetGovernor()
-        self.scale, self.pending, self.waited = 1, "", 0.0
+        super().__init__(swap_ratio, congestion)
+        self.scale = 1
         self.new = self.old = self.step = self.classes = 0
-        self.swaps, self.slot_bytes = False, 1
 
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
         """Sizes and swap ratio for a task.
@@ -56,13 +52,11 @@ class AllottingController(Controller):
                 "This controller chooses the work of a task; give the learner a preset with epochs of the task, as "
                 "preset.with_epochs(5, 'task') makes them."
             )
-        self.swaps = memory.hierarchical and self.swap_governor.highest > 0
+        capped = self._begin(memory, resources)
         self.new, self.step = len(memory.stream_buffer.order), learner.batch_size
         # a single-level memory keeps what it is to have of this task, too
         self.old = memory.stored - (len(task.train) if memory.hierarchical else 0)
-        self.classes, self.slot_bytes = task.classes[0], memory.slot_bytes
-        self.budget_governor.begin(resources.memory_budget_bytes)
-        capped = self.swap_governor.cap(resources.swap_ratio_cap)
+        self.classes = task.classes[0]
         config = self._config(resources.memory_budget_bytes)
         why = "all of the memory budget" if resources.memory_budget_bytes is not None else self._why()
         reason = f"{config.stream_size} + {config.episodic_size} slots: {why}."
@@ -75,8 +69,7 @@ class AllottingController(Controller):
 
     def _config(self, budget_bytes: int | None) -> MemoryConfig:
         """Sizes under a budget, with the swap ratio in force, or less where so few slots can't be swapped as fast."""
-        ratio = self.swap_governor.ratio if self.swaps else 0.0
-        old = max(1, self.old)
+        ratio, old = self.ratio, max(1, self.old)
         if budget_bytes is None and self.swaps:
             least = least_slots(self.step, ratio)
             stream = min(self.new, self.scale * least)
@@ -92,56 +85,15 @@ class AllottingController(Controller):
 
     def _ratio(self, stream: int) -> float:
         """The swap ratio in force, or none where there is no room for what would be on its way."""
-        ratio = self.swap_governor.ratio if self.swaps else 0.0
-        return ratio if stream >= self.new or most_new(stream, ratio) else 0.0
+        return self.ratio if stream >= self.new or most_new(stream, self.ratio) else 0.0
 
-    def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
-        """The swap ratio follows congestion, sizes the budget, or waiting where there is none (P3, P4)."""
-        budget, governor, reasons = resources.memory_budget_bytes, self.swap_governor, [self.pending]
-        before, self.pending = governor.ratio, ""
-        if self.swaps:
-            reasons.append(governor.cap(resources.swap_ratio_cap))
-            if resources.after_epoch:
-                reasons.append(governor.step(resources.stall_share, resources.stall_s))
-        waits = self.swaps and resources.stall_share > WAITING and resources.stall_s >= governor.policy.least_wait_s
-        size = config.stream_size + config.episodic_size
-        anew = self.budget_governor.step(budget, self.slot_bytes * size)
-        if budget is None and (waits or governor.ratio < before) and size < self.new + max(1, self.old):
+    def _resized(self, config: MemoryConfig, resources: Resources, anew: bool, fell: bool) -> tuple[MemoryConfig, str]:
+        budget, size = resources.memory_budget_bytes, config.stream_size + config.episodic_size
+        waits = resources.stall_share > WAITING and resources.stall_s >= self.swap_governor.policy.least_wait_s
+        why = limit_of(budget)
+        if budget is None and self.swaps and (waits or fell) and size < self.new + max(1, self.old):
             self.scale, anew = 2 * self.scale, True
-        if not anew:
-            return Decision(replace(config, swap_ratio=self._ratio(config.stream_size)), _joined(reasons))
-        found = self._config(budget)
-        if (target := found.stream_size + found.episodic_size) != size:
-            if budget is not None:
-                why = f"memory budget {budget:,} bytes"
-            elif waits:
-                why = f"training waited for storage {resources.stall_share:.0%} of the epoch"
-            else:
-                why = "there is no memory budget any more" if governor.ratio >= before else "less is swapped in"
-            reasons.append(f"{why}: {size} to {target} samples")
-        return Decision(found, _joined(reasons))
-
-    def observe(self, record: TaskRecord) -> None:
-        """Adapts the swap ratio to the task's last epoch; said with the next decision."""
-        if self.swaps:
-            last = record.epochs[-1]
-            self.pending = self.swap_governor.step(last.stall_share, last.swaps.stall_s)
-
-    _KEPT: ClassVar[dict[str, Any]] = {
-        "swap_governor": SwapGovernor, "budget_governor": BudgetGovernor, "scale": int, "pending": str, "new": int,
-        "old": int, "step": int, "classes": int, "swaps": bool, "slot_bytes": int,
-    }  # fmt: skip
-
-    def state(self) -> State:
-        """What is known and decided, for a checkpoint."""
-        return {name: dumped(kind, getattr(self, name)) for name, kind in self._KEPT.items()}
-
-    def restore(self, state: State) -> None:
-        """Takes back what `state` gave."""
-        kept = {name: loaded(kind, state[name]) for name, kind in self._KEPT.items()}
-        for name, part in kept.items():
-            setattr(self, name, part)
-
-
-def _joined(reasons: list[str]) -> str:
-    return "; ".join(filter(None, reasons))
+            why = (
+                f"training waited for storage {resources.stall_share:.0%} of the epoch" if waits else "less is swapped"
+            )
+        return self._config(budget) if anew else replace(config, swap_ratio=self._ratio(config.stream_size)), why

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from mirolib.base.errors import InputError
-from mirolib.base.state import State, dumped, loaded
-from mirolib.controller.adaptation import BudgetGovernor, CongestionPolicy, SwapGovernor
-from mirolib.controller.base import Controller, Decision
+from mirolib.base.state import State, loaded
+from mirolib.controller.adaptation import AdaptiveController, CongestionPolicy, limit_of
+from mirolib.controller.base import Decision
 from mirolib.controller.expectation import Calibration, CostModel
 from mirolib.controller.grid import EPISODIC_STEPS, STREAM_STEPS, candidate_grid
 from mirolib.controller.probe import ProbeProfiler
@@ -26,25 +26,17 @@ from mirolib.memory.config import MemoryConfig
 from mirolib.memory.tiered import TieredMemory
 from mirolib.records import TaskRecord
 
-# What a checkpoint holds. All else is given anew, by those who make the controller and by the task that arrives.
-_KEPT = {
-    "calibration": Calibration, "costs": CostModel, "swap_governor": SwapGovernor, "budget_governor": BudgetGovernor,
-    "table": CandidateTable, "swaps": bool, "pending": str,
-}  # fmt: skip
 
-
-class Miro2023Controller(Controller):
+class Miro2023Controller(AdaptiveController):
     """Ranks candidates when a task arrives, picks one, and moves along the same table as resources change.
 
     Attributes:
         calibration: From scores to accuracies, by what finished tasks reached.
         costs: From sizes to costs, by what finished tasks took.
-        swap_governor: The swap ratio under congestion.
-        budget_governor: When the memory budget asks for other sizes.
         table: The ranked candidates of the task at hand.
-        swaps: Whether there is a storage tier to swap with.
-        pending: What the swap governor decided on a task's last epoch.
     """
+
+    _KEPT = AdaptiveController._KEPT | {"calibration": Calibration, "costs": CostModel, "table": CandidateTable}
 
     def __init__(
         self,
@@ -88,11 +80,8 @@ class Miro2023Controller(Controller):
         if self.selector.plans_ahead and num_tasks is None:
             raise InputError("An energy budget is planned over the whole stream; give num_tasks.")
         self.calibration, self.costs = Calibration(), CostModel("visits" if energy_kind in NO_JOULES else "J")
-        highest = MemoryConfig(1, 1, swap_ratio).swap_ratio  # which checks its range
-        self.swap_governor = SwapGovernor(highest, congestion or CongestionPolicy())
-        self.budget_governor = BudgetGovernor()
+        super().__init__(swap_ratio, congestion)
         self.table = CandidateTable()
-        self.swaps, self.pending = False, ""
         self._options = SelectionContext(cutline=cutline, points=points, energy_budget=energy_budget)
         self._pairs, self._grid_limit = tuple(pairs), grid_limit
         self._num_tasks, self._energy_kind, self._seed = num_tasks, energy_kind, seed
@@ -115,9 +104,7 @@ class Miro2023Controller(Controller):
                 "epochs, as preset.with_epochs(17, 'buffers') makes them."
             )
         budget = resources.memory_budget_bytes
-        self.swaps = memory.hierarchical and self.swap_governor.highest > 0
-        self.budget_governor.begin(budget)
-        capped = self.swap_governor.cap(resources.swap_ratio_cap)
+        capped = self._begin(memory, resources)
         candidates = self._candidates(task, learner, memory, budget)
         # 5: a stream of draws of its own among those that come from the run's seed
         seed = int(np.random.SeedSequence([self._seed, 5, task.index]).generate_state(1)[0])
@@ -191,8 +178,7 @@ class Miro2023Controller(Controller):
         return pd.DataFrame(sizes | {"memory_bytes": held_bytes} | found | placeholders | units | names)
 
     def _config(self, row: pd.Series) -> MemoryConfig:
-        ratio = self.swap_governor.ratio if self.swaps else 0.0
-        return MemoryConfig(int(row["stream_size"]), int(row["episodic_size"]), ratio)
+        return MemoryConfig(int(row["stream_size"]), int(row["episodic_size"]), self.ratio)
 
     def _reason(self, row: pd.Series) -> str:
         if np.isnan(row["score"]):
@@ -202,35 +188,17 @@ class Miro2023Controller(Controller):
         cost = f"{row['cost']:,.0f}" if row["cost"] >= 1000 else f"{row['cost']:.4g}"
         return f"{self.selector.caption.format(self._options)} Here: {expected}, cost {cost} {row['cost_unit']}."
 
-    def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
-        """Takes another row of the table where `BudgetGovernor` says so; the swap ratio follows congestion (P4)."""
-        chosen, reasons, self.pending = config, [self.pending], ""
-        if self.swaps:
-            reasons.append(self.swap_governor.cap(resources.swap_ratio_cap))
-            if resources.after_epoch:
-                reasons.append(self.swap_governor.step(resources.stall_share, resources.stall_s))
-            chosen = replace(config, swap_ratio=self.swap_governor.ratio)
-        budget, size = resources.memory_budget_bytes, config.stream_size + config.episodic_size
-        if self.budget_governor.step(budget, self.table.slot_bytes * size):
-            row = self.table.best(self.selector, budget)
-            chosen, self.table = self._config(row), self.table.marked(row)
-            if chosen != config:
-                target = chosen.stream_size + chosen.episodic_size
-                limit = "there is no memory budget any more" if budget is None else f"memory budget {budget:,} bytes"
-                reasons.append(f"{limit}: {size} to {target} samples, the best that fits")
-        return Decision(chosen, "; ".join(reason for reason in reasons if reason))
+    def _resized(self, config: MemoryConfig, resources: Resources, anew: bool, fell: bool) -> tuple[MemoryConfig, str]:
+        if not anew:
+            return replace(config, swap_ratio=self.ratio), ""
+        row = self.table.best(self.selector, resources.memory_budget_bytes)
+        self.table = self.table.marked(row)
+        return self._config(row), limit_of(resources.memory_budget_bytes)
 
     def observe(self, record: TaskRecord) -> None:
         """Refits the cost model on what the task really cost, and adapts the swap ratio to its last epoch."""
-        if self.swaps:
-            last = record.epochs[-1]
-            # said with the next decision: after the last epoch `adapt` is not asked any more
-            self.pending = self.swap_governor.step(last.stall_share, last.swaps.stall_s)
+        super().observe(record)
         self.costs.observe(record.readings)
-
-    def state(self) -> State:
-        """Calibration, cost model, governors and the ranked table, for a checkpoint."""
-        return {name: dumped(kind, getattr(self, name)) for name, kind in _KEPT.items()}
 
     def restore(self, state: State) -> None:
         """Takes back what `state` gave.
@@ -238,9 +206,7 @@ class Miro2023Controller(Controller):
         Raises:
             InputError: If it is not that of such a controller, or its costs are in another unit.
         """
-        kept = {name: loaded(kind, state[name]) for name, kind in _KEPT.items()}
-        if kept["costs"].unit != self.costs.unit:
-            units = f"its costs in {kept['costs'].unit}, but here they come in {self.costs.unit}"
+        if (unit := loaded(CostModel, state["costs"]).unit) != self.costs.unit:
+            units = f"its costs in {unit}, but here they come in {self.costs.unit}"
             raise InputError(f"The run has measured {units}; go on with the energy source it began with.")
-        for name, part in kept.items():
-            setattr(self, name, part)
+        super().restore(state)
