@@ -126,11 +126,11 @@ def test_tuned_tries_on_copies(make_memory):
     ("task", "slots", "sizes"),
     [
         (2, None, (24, 24)),  # a batch of 8 and two under way in each buffer
-        (2, 40, (20, 20)),  # half of it for each
-        (1, 60, (30, 30)),
+        (2, 40, (20, 20)),  # half of it, for full steps
+        (1, 60, (24, 36)),  # full steps; there are no more old samples
         (1, 90, (36, 36)),  # there are no more
-        (2, 60, (30, 30)),
-        (2, 100, (36, 64)),  # what one has no use for goes to the other
+        (2, 60, (24, 36)),
+        (2, 100, (28, 72)),  # what one has no use for goes to the other
     ],
 )
 def test_sizes_by_rule(make_memory, monkeypatch, task, slots, sizes):

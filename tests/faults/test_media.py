@@ -114,6 +114,7 @@ def test_the_error_that_ends_a_run_is_told_even_where_nothing_can_be_written_any
 
 def test_a_launch_onto_a_full_disk_says_so_and_the_run_goes_on_once_there_is_space(disk, whole, capsys):
     command = ["launch", "--results", str(disk.path), "10_run", "run_id=cut", "tasks=3", "epochs=2"]
+    command += ["controller=miro-2023"]
     disk.fill(8192)
     assert main(command) == 1
     said = capsys.readouterr().err
