@@ -68,7 +68,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def dumped(kind: Any, value: object) -> Any:
     """A value of a dataclass or of a type such as `list[Reading]` as plain values."""
-    return _adapter(kind).dump_python(value, mode="json")
+    return _adapter(kind).dump_python(value)
 
 
 def loaded(kind: Any, value: object) -> Any:

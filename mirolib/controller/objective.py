@@ -35,12 +35,12 @@ class Objective:
             `value` of `unit` over the whole stream; `rate`: go on until work is expected to bring less than `value`
             points for one more of `unit`.
         value: In points, as a share, in `unit`, or in points a `unit`.
-        unit: Of cost: `J`, or `visits` (of samples, a forward pass alone counting as a third).
+        unit: Of cost: `J`, or `visits` (of samples, a forward pass alone counting as a third); "" where it is given none.
     """
 
     kind: Literal["knee", "accuracy", "energy_budget", "rate"]
     value: float
-    unit: Literal["J", "visits"] = "visits"
+    unit: Literal["J", "visits", ""] = ""
 
 
 def parse_objective(text: str) -> Objective:

@@ -224,7 +224,7 @@ class Loop:
         if decision.reason:
             stall_share = resources.stall_share if resources.after_epoch else float("nan")
             budget, size = resources.memory_budget_bytes, memory.allocated_bytes
-            planned, reason = self._learner.epochs, decision.reason
+            planned, reason = float(self._learner.epochs), decision.reason
             now.events.append(Event(now.index, epoch, decision.config, planned, size, budget, stall_share, reason))
 
     def _leave(self, task: Task, now: TaskProgress) -> TaskRecord:

@@ -104,22 +104,22 @@ class RunSettings:
     memory: str = _setting("tiered", "tiered, or single-level: an episodic memory without storage below it", MEMORIES)
     controller: str = _setting(
         "miro",
-        "who chooses work and RAM: miro, or fixed, tuned, carm, share, everything, whole-budget, random, miro-2023",
+        "who decides: miro, fixed, tuned, carm, share, everything, whole-budget, random, miro-2023",
         CONTROLLERS,
     )
     objective: str = _setting(
         "knee",
-        "what miro aims at: knee, accuracy=0.9, energy_budget=50 kJ, rate=0.2 points/kJ; visits without a sensor",
+        "what miro aims at: knee, or with a value accuracy, energy_budget, rate: docs/how_to_choose.md",
         lambda _, value: parse_objective(value),
     )
     profiler: str = _setting(
         "probe",
-        "how miro-2023 scores candidates: probe, trial (the paper's short trainings), oracle (trains each)",
+        "how miro-2023 scores sizes: probe, trial (the paper's short trainings), oracle (trains each)",
         PROFILERS,
     )
     selector: str = _setting(
         "gain-per-joule",
-        "what miro-2023 picks: also accuracy-per-joule, cheapest-within, highest-accuracy, ...",
+        "what miro-2023 picks: accuracy-per-joule, cheapest-within, highest-accuracy, ...",
         SELECTORS,
     )
     cutline: float = _setting(0.5, "top share of the candidates by accuracy, for selectors that use it", _top_share)

@@ -96,7 +96,7 @@ def swapping_cost(
         InputError: See `compare` and `Experiment.build`.
     """
     energy = settings.energy if meter is None else "none"
-    settings = replace(settings, controller="fixed", memory="tiered", swap_ratio=1.0, energy=energy)
+    settings = replace(settings, controller="fixed", memory="tiered", swap_ratio=1.0, energy=energy, energy_budget=None)
     with tempfile.TemporaryDirectory(prefix="miro-") as store:
         experiment = Experiment.build(settings, store, dataset)
         meter = meter or experiment.meter

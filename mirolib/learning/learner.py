@@ -221,7 +221,7 @@ class Learner:
             "head": self.head.state_dict(),
             "first": self._first,
             "optimizer": self._optimizer.state_dict(),
-            "epochs": self.epochs,
+            "epochs": float(self.epochs),
             "epochs_done": self.epochs_done,
             "augmentation": self._transform.generator.get_state(),
             "head_generator": self._head_generator.get_state(),
