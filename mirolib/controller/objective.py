@@ -35,7 +35,7 @@ class Objective:
             `value` of `unit` over the whole stream; `rate`: go on until work is expected to bring less than `value`
             points for one more of `unit`.
         value: In points, as a share, in `unit`, or in points a `unit`.
-        unit: Of cost: `J`, or `visits` (of samples, a forward pass alone counting as a third); "" where it is given none.
+        unit: Of cost: `J`, or `visits` (of samples, a forward pass alone counting as a third); "" where none is given.
     """
 
     kind: Literal["knee", "accuracy", "energy_budget", "rate"]
