@@ -91,8 +91,9 @@ def calibrate(
     coefficients, errors = fit(points)
     source, date = meter.source, f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}"
     parts = sorted(source.parts if read_load.gpu_load else source.parts - {"gpu"})
-    values: list[Any] = [*map(float, [*coefficients, np.abs(errors).max()]), machine_name(), power_mode(), date]
-    return PowerModel(*values, source.name, source.scope, tuple(parts)), points.assign(error=errors)
+    where = machine_name(), power_mode(), date, source.name, source.scope, tuple(parts)
+    values: list[Any] = [*map(float, coefficients), float(np.abs(errors).max()), *where]
+    return PowerModel(*values), points.assign(error=errors)
 
 
 def _activities(folder: Path, with_gpu: bool) -> dict[str, tuple[Callable[[], object], int]]:

@@ -173,6 +173,7 @@ class SensorSource(EnergySource):
         self._times, self._total = array("d"), array("d")  # instants and what was read, watts or joules
         self._rails = {"total": (self._times, self._total)}
         self._losses = Losses()
+        self._facts: dict[str, object] = {}  # to keep with a run
 
     def probe(self) -> Availability:
         """Whether the sensor answers, asked once; why not and how to fix it are what its error says."""
@@ -226,5 +227,5 @@ class SensorSource(EnergySource):
         return now
 
     def describe(self) -> dict[str, object]:
-        """How often it is read, and how often in vain."""
-        return {"period_s": self.period_s, "readings_lost": len(self._losses)}
+        """How often it is read, and how often in vain; and facts of its own."""
+        return {"period_s": self.period_s, "readings_lost": len(self._losses), **self._facts}

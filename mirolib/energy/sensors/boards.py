@@ -138,6 +138,7 @@ class BoardSource(SampledSource):
             self.scope = f"module (without {without})" if without else "module"
             # In steps of 0.4 W a board at rest may well read the same for long.
             self.stale_after_s = 10.0 if self.resolution_w < 0.1 else 120.0
+        self._facts = {"board": self.board.name if self.board else "", "model": self.model}
 
     def availability(self, rails: Mapping[str, float]) -> Availability:
         """Whether the rails found, with their present watts, hold a total."""
@@ -149,10 +150,6 @@ class BoardSource(SampledSource):
             found = f"{self.board.name} lacks {missing} of its total; there are {shown or 'no rails'}"
             return Availability(False, found, "Check the labels of its power sensors; another carrier may rename them.")
         return Availability(True, f"{self.board.name}: {shown}")
-
-    def describe(self) -> dict[str, object]:
-        """Board, rails and rates."""
-        return super().describe() | {"board": self.board.name if self.board else "", "model": self.model}
 
 
 class BoardBandSource(EnergySource):

@@ -82,16 +82,13 @@ class JetsonSource(BoardSource):
         """Power of some rails now, in watts, negative ones as they are; see `SampledSource.read`."""
         if self._rediscover:
             self._discover()
-        found = self._found
-        if not rails or not all(rail in found for rail in rails):
-            self._rediscover = bool(rails)
-            missing = [f"{rail} ({self._failed.get(rail, 'not found')})" for rail in rails if rail not in found]
+        found, self._rediscover = self._found, bool(rails)  # unless all are read
+        missing = [f"{rail} ({self._failed.get(rail, 'not found')})" for rail in rails if rail not in found]
+        if missing or not rails:
             raise LostReading(f"no power sensor says {', '.join(missing) or 'what this board draws in total'}")
-        try:
-            return {rail: found[rail].power_w() for rail in rails}
-        except OSError:
-            self._rediscover = True
-            raise
+        watts = {rail: found[rail].power_w() for rail in rails}
+        self._rediscover = False
+        return watts
 
     def describe(self) -> dict[str, object]:
         """Board, rails with their files, rates, and how each sensor averages."""

@@ -21,6 +21,8 @@ class NvmlSource(CounterSource):
     Needs the optional package nvidia-ml-py.
     Source: NVML API reference, nvmlDeviceGetTotalEnergyConsumption.
 
+    With a run are kept the driver's version, and of each card its name, UUID and power limit in watts.
+
     Attributes:
         answers: Whether the driver answered, counters or not.
     """
@@ -37,7 +39,6 @@ class NvmlSource(CounterSource):
         super().__init__()
         self.answers = False
         self._handles: dict[str, Any] = {}
-        self._facts: dict[str, object] = {}
         self._absent = LostReading("closed")
         try:
             self._open(devices)
@@ -104,10 +105,6 @@ class NvmlSource(CounterSource):
             except self._nvml.NVMLError as error:
                 raise self._refusal(name, error) from error
         return readings
-
-    def describe(self) -> dict[str, object]:
-        """Counters and rates; driver version, and of each card its name, UUID and power limit in watts."""
-        return super().describe() | self._facts
 
     def close(self) -> None:
         """Ends the use of NVML."""

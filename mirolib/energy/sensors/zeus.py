@@ -35,7 +35,6 @@ class ZeusSource(CounterSource):
     def __init__(self) -> None:
         super().__init__()
         self._counters: dict[str, Callable[[], int | None]] = {}
-        self._names: dict[str, str] = {}
 
     def _open(self) -> None:
         package = 'pip install "zeus[apple]"' if self._apple else "pip install zeus"
@@ -67,8 +66,9 @@ class ZeusSource(CounterSource):
                 self._counters[f"GPU {gpu}"] = partial(gpus.get_total_energy_consumption, gpu)
         if not self._counters:
             raise OSError(f"zeus sees {len(gpus)} AMD GPUs, none with an energy counter that agrees with its power")
-        self._names = {f"GPU {gpu}": _answer(gpus.get_name, gpu) for gpu in range(len(gpus))}
-        self.scope = "AMD GPU " + ", ".join(self._names[name] for name in self._counters)
+        names = {f"GPU {gpu}": _answer(gpus.get_name, gpu) for gpu in range(len(gpus))}
+        self._facts = {"gpus": names}  # those without a counter are not in the sum
+        self.scope = "AMD GPU " + ", ".join(names[name] for name in self._counters)
 
     def read(self) -> Mapping[str, int]:
         """Millijoules of each GPU since some instant in the past.
@@ -85,10 +85,6 @@ class ZeusSource(CounterSource):
                 raise OSError(f"zeus says {value!r} mJ for {name}, which is no counter")
             readings[name] = int(value)
         return readings
-
-    def describe(self) -> dict[str, object]:
-        """Counters and rates, and the names of the GPUs; those without a counter are not in the sum."""
-        return super().describe() | ({"gpus": self._names} if self._names else {})
 
 
 def _answer(ask: Callable[..., Any], *arguments: Any) -> Any:
