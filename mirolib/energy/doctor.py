@@ -109,13 +109,12 @@ def named(name: str) -> EnergySource:
         InputError: If there is none of that name.
     """
     found = {source.name: source for source in candidates()}
+    for other in found.keys() - {name}:
+        found[other].close()
     if name not in found:
         choice = f"auto, {', '.join(found)}, or the path of a .csv trace"
         raise InputError(f"There is no energy source {name!r}; choose {choice}.")
-    chosen = found.pop(name)
-    for other in found.values():
-        other.close()
-    return chosen
+    return found[name]
 
 
 def readable(names: Iterable[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import logging
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -154,7 +155,7 @@ class Losses:
         if not self._instants:  # once: a sensor that died would fill the log, many times a second
             logger.warning("Energy source %s lost a reading: %s", source, text)
         # One text for as long as it stays the same: a sensor that died days ago must take little memory.
-        self._texts.append(self._texts[-1] if self._texts and self._texts[-1] == text else text)
+        self._texts.append(sys.intern(text))
         self._instants.append(instant_s)
 
     def note(self, start_s: float, end_s: float) -> str:

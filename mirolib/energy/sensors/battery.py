@@ -43,7 +43,7 @@ class BatterySource(SampledSource):
         """
         if not self._batteries:
             raise LostReading("no battery")
-        status = {name: (self._root / name / "status").read_text().strip() for name in self._batteries}
+        status = {name: file_text(self._root / name / "status") for name in self._batteries}
         # "Unknown" and "Not charging" beside one that discharges: a second battery that waits for its turn.
         if "Charging" in status.values() or "Discharging" not in status.values():
             said = ", ".join(f"{name}: {text}" for name, text in status.items())

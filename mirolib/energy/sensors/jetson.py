@@ -40,10 +40,8 @@ class JetsonSource(BoardSource):
 
     def _discover(self) -> None:
         """Finds the rails that give a reading, and what is wrong with the others."""
-        channels: dict[str, Channel] = {}
-        failed: dict[str, Exception] = {}
-        watts: dict[str, float] = {}
-        self._denied: set[str] = set()
+        channels, failed, watts = dict[str, Channel](), dict[str, Exception](), dict[str, float]()
+        self._denied = set[str]()
         for label_file, default, channel in _channels(self._root):
             rail = str(label_file)
             try:
