@@ -200,14 +200,12 @@ def folder_held(folder: Path, *, may_write: bool = True) -> Iterator[None]:
                 holder = path.read_text(errors="replace").strip() or "unknown"
                 own = holder == str(os.getpid())
                 where = "is already open in this process" if own else f"is in use by process {holder:.20}"
-                raise StorageError(
-                    f"The store {folder} {where}; wait until it is closed, or name another folder."
-                ) from error
+                what = f"The store {folder} {where}; wait until it is closed, or name another folder."
+                raise StorageError(what) from error
             except OSError as error:
                 if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise StorageError(
-                        f"The file system of {folder} has no locks ({error.strerror}); name a folder on another one."
-                    ) from error
+                    what = f"The file system of {folder} has no locks ({error.strerror}); name a folder on another one."
+                    raise StorageError(what) from error
                 if may_write:  # else who can't write here has no rival who can
                     raise
         if may_write:  # for people only: a dead process leaves its number, which may be another's by now

@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,7 +81,6 @@ def calibrate(
                 before = read_load()
                 time.sleep(duration_s)
                 load = read_load() - before
-            assert window.reading is not None
             found = window.reading.measurement
             if not found.coverage >= ENOUGH_COVERAGE or not found.energy_j > 0:
                 seen = f"The sensor saw {found.coverage:.0%} of a run ({found.note})"
@@ -90,13 +90,10 @@ def calibrate(
     points = pd.DataFrame(rows)
     coefficients, errors = fit(points)
     source, date = meter.source, f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}"
-    parts = sorted(source.parts - (frozenset() if read_load.gpu_load else {"gpu"}))
-    idle_w, cpu_w, read_j, write_j, gpu_w = map(float, coefficients)
-    model = PowerModel(
-        idle_w, cpu_w, read_j, write_j, gpu_w, float(np.abs(errors).max()),
-        machine_name(), power_mode(), date, source.name, source.scope, tuple(parts),
-    )  # fmt: skip
-    return model, points.assign(error=errors)
+    parts = sorted(source.parts if read_load.gpu_load else source.parts - {"gpu"})
+    where = machine_name(), power_mode(), date, source.name, source.scope, tuple(parts)
+    values: list[Any] = [*map(float, coefficients), float(np.abs(errors).max()), *where]
+    return PowerModel(*values), points.assign(error=errors)
 
 
 def _activities(folder: Path, with_gpu: bool) -> dict[str, tuple[Callable[[], object], int]]:
@@ -152,11 +149,9 @@ def _kept_going(work: Callable[[], object], threads: int) -> Iterator[None]:
         while not stop.is_set():
             work()
 
-    with ThreadPoolExecutor(max(1, threads)) as pool:
+    with ThreadPoolExecutor(max(1, threads)) as pool, ExitStack() as ended:
+        ended.callback(stop.set)  # before the pool waits for its threads
         workers = [pool.submit(repeat) for _ in range(threads)]
-        try:
-            yield
-        finally:
-            stop.set()  # before the pool waits for its threads
+        yield
     for worker in workers:
         worker.result()  # an error in a thread would go unseen, and the points be wrong

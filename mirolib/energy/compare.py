@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError
 from mirolib.energy.ledger import ENOUGH_COVERAGE
-from mirolib.energy.meter import EnergyMeter, Window
+from mirolib.energy.meter import EnergyMeter
 from mirolib.energy.source import NO_JOULES, Kind
 
 LEAST_PAIRS = 6  # the fewest for which the widened interval was seen to hold the truth, in its test
@@ -104,17 +104,12 @@ def compare(
         action()
     rows = []
     for number in tqdm(range(pairs), unit="pair", disable=not progress):
-        order, cost = "AB" if number % 2 == 0 else "BA", {}
-        for which in order:
-            name, action = (names[0], a) if which == "A" else (names[1], b)
-            with meter.window(name) as window:
-                action()
-            cost[which] = _cost(window)
+        order = "BA" if number % 2 else "AB"
+        cost = {which: _cost(meter, names["AB".index(which)], a if which == "A" else b) for which in order}
         rows.append({"order": order, "a": cost["A"], "b": cost["B"], "difference": cost["A"] - cost["B"]})
-    table = pd.DataFrame(rows)
-    values = table["difference"].to_numpy()
-    low, high = interval(values, seed)
-    kind, mean, baseline = meter.source.kind, float(values.mean()), float(table["b"].mean())
+    table, kind = pd.DataFrame(rows), meter.source.kind
+    low, high = interval(table["difference"].to_numpy(), seed)
+    mean, baseline = float(table["difference"].mean()), float(table["b"].mean())
     unit = "CPU s" if kind in NO_JOULES else "J"
     return Difference(names, unit, mean, low, high, baseline, table, kind, meter.source.scope)
 
@@ -128,16 +123,17 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _cost(window: Window) -> float:
-    """Joules of a window, or processor seconds where there is no sensor."""
+def _cost(meter: EnergyMeter, name: str, action: Callable[[], object]) -> float:
+    """Joules that an action takes, or processor seconds where there is no sensor."""
+    with meter.window(name) as window:
+        action()
     reading = window.reading
-    assert reading is not None
     if reading.kind in NO_JOULES:
         return reading.work.cpu_s
     found = reading.measurement
     if found.coverage < ENOUGH_COVERAGE:
         raise InputError(
-            f"{reading.source} saw {found.coverage:.0%} of a run of {window.name} that took {reading.duration_s:.2g} s "
+            f"{reading.source} saw {found.coverage:.0%} of a run of {name} that took {reading.duration_s:.2g} s "
             f"({found.note or 'gaps'}); mend the sensor, or repeat the work within a run until it takes seconds."
         )
     return found.energy_j

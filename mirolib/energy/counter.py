@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from abc import abstractmethod
 from array import array
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from mirolib.energy.source import NOT_MEASURED, LostReading, Measurement, SensorSource, power_table
+from mirolib.energy.source import NOT_MEASURED, LostReading, Measurement, SensorSource
 
 
 class CounterSource(SensorSource):
@@ -33,8 +32,7 @@ class CounterSource(SensorSource):
 
     def __init__(self) -> None:
         super().__init__()
-        self._total, self._set_back = array("d"), array("d")
-        self._parts: dict[str, array[float]] = {}
+        self._set_back = array("d")
         self._last: Mapping[str, int] = {}
         self._moved: dict[str, float] = {}
 
@@ -64,30 +62,23 @@ class CounterSource(SensorSource):
         late = [name for name in said if instant_s - self._moved[name] > limit and name not in self.may_rest]
         if late:
             raise LostReading(f"counter {late[0]} stands still")
-        last, total = self._last or said, 0.0
-        self._last = said
+        last, self._last = self._last or said, said
+        total = self._total[-1] if self._total else 0.0
         for name, value in said.items():
             advance = value - last.get(name, value)
-            if advance < 0 and name in self.wraps:
-                advance += self.wraps[name]
-            if advance < 0:
+            if advance < 0 and (advance := advance + self.wraps.get(name, 0)) < 0:
                 self._losses.add(self.name, instant_s, f"counter {name} was set back")
                 self._set_back.append(instant_s)
                 advance = 0
-            # A counter that appears late has given nothing before.
-            joules = self._parts.setdefault(name, array("d", [0.0] * len(self._times)))
-            joules.append((joules[-1] if joules else 0.0) + self.unit_j * advance)
-            total += joules[-1]
-        self._times.append(instant_s)
-        self._total.append(total)
+            _, joules = self._rails.get(name, ((), [0.0]))  # one that appears late has given nothing before
+            self._keep(name, instant_s, joules[-1] + self.unit_j * advance)
+            total += self.unit_j * advance
+        self._keep("total", instant_s, total)
 
     def measure(self, start_s: float, end_s: float) -> Measurement:
         """Difference of the counters, interpolated between readings; beyond the readings nothing is known."""
-        count, duration = len(self._total), end_s - start_s
-        note = self._losses.note(start_s, end_s)
-        low = max(0, bisect.bisect_right(self._times, start_s, hi=count) - 2)  # one more: see the margin
-        high = min(count, bisect.bisect_left(self._times, end_s, hi=count) + 1)
-        times, joules = np.array(self._times[low:high]), np.array(self._total[low:high])
+        duration, note = end_s - start_s, self._losses.note(start_s, end_s)
+        times, joules = self._around(start_s, end_s)
         first, last = (max(start_s, times[0]), min(end_s, times[-1])) if len(times) else (0.0, 0.0)
         if last - first < 5 * self.update_s:
             return replace(NOT_MEASURED, samples=len(times), note=note or "too short a window")
@@ -112,8 +103,9 @@ class CounterSource(SensorSource):
 
     def trace(self) -> pd.DataFrame:
         """Mean power between two readings, at the later one."""
-        times, joules = np.array(self._times), {"total": self._total, **self._parts}
-        return power_table({name: (times[1:], np.diff(np.array(of)) / np.diff(times)) for name, of in joules.items()})
+        joules = super().trace()
+        steps = joules.groupby("rail")[["time_s", "power_w"]].diff()
+        return joules.assign(power_w=steps["power_w"] / steps["time_s"]).dropna(ignore_index=True)
 
     def describe(self) -> dict[str, object]:
         """Counters and rates."""

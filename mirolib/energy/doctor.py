@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 from itertools import combinations
 
 import numpy as np
@@ -55,26 +55,20 @@ class CombinedSource(EnergySource):
     def measure(self, start_s: float, end_s: float) -> Measurement:
         """The sum; its band holds all bands, its coverage is that of the worst."""
         parts = [source.measure(start_s, end_s) for source in self.sources]
-        notes = [f"{source.name}: {part.note}" for source, part in zip(self.sources, parts, strict=True) if part.note]
-        return Measurement(
-            energy_j=sum(part.energy_j for part in parts),
-            low_j=sum(part.low_j for part in parts),
-            high_j=sum(part.high_j for part in parts),
-            coverage=min(part.coverage for part in parts),
-            samples=min(part.samples for part in parts),
-            longest_gap_s=max((part.longest_gap_s for part in parts), key=lambda gap: math.inf if gap != gap else gap),
-            note="; ".join(notes),
-        )
+        joules, lows, highs, coverages, samples, gaps, notes = zip(*map(astuple, parts), strict=True)
+        note = "; ".join(f"{source.name}: {note}" for source, note in zip(self.sources, notes, strict=True) if note)
+        gap_s = float(np.max(gaps))  # NaN if any is
+        return Measurement(sum(joules), sum(lows), sum(highs), min(coverages), min(samples), gap_s, note)
 
     def trace(self) -> pd.DataFrame:
         """All traces, rails named after their source, and the sum of the totals as `total`."""
-        tables = {source.name: source.trace() for source in self.sources}
-        times = np.unique(np.concatenate([table["time_s"] for table in tables.values()]))
-        totals = [table[table["rail"] == "total"] for table in tables.values()]
-        power = sum((np.interp(times, total["time_s"], total["power_w"]) for total in totals), np.zeros(len(times)))
-        rails = [table.assign(rail=name + ": " + table["rail"]) for name, table in tables.items()]
-        joined = pd.concat([power_table({"total": (times, power)}), *rails])
-        return joined.sort_values("time_s", kind="stable", ignore_index=True)
+        traces = [(source.name, source.trace()) for source in self.sources]
+        rails = {f"{name}: {rail}": rows for name, table in traces for rail, rows in table.groupby("rail")}
+        series = {rail: (rows["time_s"].to_numpy(), rows["power_w"].to_numpy()) for rail, rows in rails.items()}
+        totals = [both for rail, both in series.items() if rail.endswith(": total")]
+        times = np.unique(np.concatenate([[], *(instants for instants, _ in series.values())]))
+        power = sum((np.interp(times, *total) for total in totals), np.zeros(len(times)))
+        return power_table({"total": (times, power), **series})
 
     def describe(self) -> dict[str, object]:
         """What each says."""
@@ -115,23 +109,20 @@ def named(name: str) -> EnergySource:
         InputError: If there is none of that name.
     """
     found = {source.name: source for source in candidates()}
+    for other in found.keys() - {name}:
+        found[other].close()
     if name not in found:
         choice = f"auto, {', '.join(found)}, or the path of a .csv trace"
         raise InputError(f"There is no energy source {name!r}; choose {choice}.")
-    chosen = found.pop(name)
-    for other in found.values():
-        other.close()
-    return chosen
+    return found[name]
 
 
 def readable(names: Iterable[str]) -> list[str]:
     """Of sources by name (`auto` for what `choose` takes), those that read something on this machine."""
-    found = []
-    for source in [choose() if name == "auto" else named(name) for name in names]:
-        if source.kind != "none":
-            found.append(source.name)
+    sources = [choose() if name == "auto" else named(name) for name in names]
+    for source in sources:
         source.close()
-    return found
+    return [source.name for source in sources if source.kind != "none"]
 
 
 def doctor() -> pd.DataFrame:
@@ -142,7 +133,6 @@ def doctor() -> pd.DataFrame:
     rows = []
     for source in candidates():
         found = source.probe()
-        row = {"source": source.name, "available": found.available, "kind": source.kind, "scope": source.scope}
-        rows.append(row | {"found": found.reason, "fix": found.fix})
+        rows.append((source.name, found.available, source.kind, source.scope, found.reason, found.fix))
         source.close()
-    return pd.DataFrame(rows).set_index("source")
+    return pd.DataFrame(rows, columns=["source", "available", "kind", "scope", "found", "fix"]).set_index("source")

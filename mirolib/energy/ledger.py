@@ -120,8 +120,8 @@ class Reading:
     def _repr_html_(self) -> str:
         word, colour = _BADGES[self.kind]
         style = f"background:{colour};color:white;border-radius:0.7em;padding:0.1em 0.7em"
-        pill = f'<span style="{style}">{word}</span>'
-        return f"<div>{pill} <i>{html.escape(self.scope)}</i> &nbsp; {html.escape(str(self))}</div>"
+        text = f"<i>{html.escape(self.scope)}</i> &nbsp; {html.escape(str(self))}"
+        return f'<div><span style="{style}">{word}</span> {text}</div>'
 
 
 def in_windows(readings: Iterable[Reading], *activities: str) -> list[Reading]:

@@ -37,7 +37,6 @@ def measure_cell(shell: Any, line: str, cell: str) -> Reading:
         raise InputError(f"%%energy takes one word, a name for the activity; got {line.strip()!r}.")
     with cell_meter().window(line.strip() or "cell") as window:
         shell.run_cell(cell).raise_error()
-    assert window.reading is not None
     shell.user_ns["_energy"] = window.reading
     return window.reading
 

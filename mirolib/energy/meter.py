@@ -106,7 +106,7 @@ class Window:
     name: str
     task: int
     thread: int = field(default_factory=threading.get_ident)
-    reading: Reading | None = None
+    reading: Reading = None  # type: ignore[assignment]  # who asks for it has closed the window
 
 
 class EnergyMeter:
@@ -230,11 +230,9 @@ class EnergyMeter:
         """Measures the machine at rest, from where energy above idle counts; this thread sleeps meanwhile."""
         with self.window("idle") as window:  # closed also when a user interrupts the wait
             time.sleep(duration_s)
-        reading = window.reading
-        assert reading is not None
-        power = self.idle_power_w = reading.measurement.energy_j / reading.duration_s
+        power = self.idle_power_w = window.reading.measurement.energy_j / window.reading.duration_s
         self.readings[-1] = replace(self.readings[-1], idle_power_w=power)
-        return replace(reading, idle_power_w=power)
+        return replace(window.reading, idle_power_w=power)
 
     def sampling(self) -> AbstractContextManager[None]:
         """Keeps the source sampled, windows or not, so that the trace has no holes between them."""
@@ -247,9 +245,8 @@ class EnergyMeter:
     def describe(self) -> dict[str, object]:
         """What to keep with a run: source, kind, scope, board and rails, idle power, and what metering cost."""
         share = self.cpu_s / self.metered_s if self.metered_s else 0.0
-        source = self.source
-        own = {"source": source.name, "kind": source.kind, "scope": source.scope}
-        return own | source.describe() | {"idle_power_w": self.idle_power_w, "metering_cpu_share": share}
+        own = {"source": self.source.name, "kind": self.source.kind, "scope": self.source.scope}
+        return own | self.source.describe() | {"idle_power_w": self.idle_power_w, "metering_cpu_share": share}
 
     @property
     def cpu_s(self) -> float:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import bisect
 import math
 from abc import abstractmethod
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
-from mirolib.energy.source import NOT_MEASURED, Losses, LostReading, Measurement, SensorSource, power_table
+from mirolib.energy.source import NOT_MEASURED, Losses, LostReading, Measurement, SensorSource
 
 LEAST_SAMPLES = 5
 """Under this many samples nothing is reported."""
@@ -91,8 +89,6 @@ class SampledSource(SensorSource):
 
     def __init__(self) -> None:
         super().__init__()
-        self._power = array("d")
-        self._rails: dict[str, tuple[array[float], array[float]]] = {}
         self._rail_losses = Losses()  # apart, since they say nothing against a window's total
         self._last_others = self._changed = -math.inf
         self._last_read: Mapping[str, float] = {}
@@ -105,7 +101,6 @@ class SampledSource(SensorSource):
         Raises:
             OSError: If the sensor can't be read.
             ValueError: If what it says is no number.
-            LostReading: If there is nothing to read for another reason.
         """
 
     def _ask(self) -> Mapping[str, float]:
@@ -118,7 +113,7 @@ class SampledSource(SensorSource):
             for rail in self.other_rails:
                 try:
                     self._keep(rail, instant_s, self.read((rail,))[rail])
-                except (OSError, ValueError, LostReading) as error:
+                except (OSError, ValueError) as error:
                     self._rail_losses.add(self.name, self.clock(), error)
 
     def add(self, instant_s: float, rails: Mapping[str, float]) -> None:
@@ -127,6 +122,9 @@ class SampledSource(SensorSource):
         Raises:
             LostReading: If it is not usable.
         """
+        missing = [rail for rail in self.total_rails if rail not in rails]
+        if missing or not self.total_rails:
+            raise LostReading(f"{', '.join(missing) or 'a known total'} missing from the reading")
         total = sum(rails[rail] for rail in self.total_rails)
         if not self._least_w < total < math.inf:
             raise LostReading(f"the sensor says {total:g} W")
@@ -139,40 +137,22 @@ class SampledSource(SensorSource):
                 return
             elif instant_s - self._changed > self.stale_after_s:
                 alive = bisect.bisect_right(self._times, self._changed)
-                # Power first: who measures meanwhile counts the samples by it.
-                del self._power[alive:], self._times[alive:]
+                del self._total[alive:], self._times[alive:]
                 raise LostReading(f"the sensor has said exactly the same for over {self.stale_after_s:.0f} s")
-            self._times.append(instant_s)
-            self._power.append(total)
+            self._keep("total", instant_s, total)
             self._extremes = min(self._extremes[0], total), max(self._extremes[1], total)
         for rail in rails:
-            if len(rails) > 1 or rail != "total":  # the trace has the total anyway
+            if rail != "total":
                 self._keep(rail, instant_s, rails[rail])
-
-    def _keep(self, rail: str, instant_s: float, power_w: float) -> None:
-        times, power = self._rails.setdefault(rail, (array("d"), array("d")))
-        times.append(instant_s)
-        power.append(power_w)
 
     def measure(self, start_s: float, end_s: float) -> Measurement:
         """Energy by the trapezoid rule; see `integrate`."""
-        count = len(self._power)
-        low = max(0, bisect.bisect_left(self._times, start_s, hi=count) - 1)
-        high = min(count, bisect.bisect_right(self._times, end_s, hi=count) + 1)
-        times, power = np.array(self._times[low:high]), np.array(self._power[low:high])
+        times, power = self._around(start_s, end_s)
         gap_s = self.gap_s or GAP_PERIODS * self.period_s
         resolution_w = self.resolution_w * len(self.total_rails)  # each rail is rounded for itself
         found = integrate(times, power, start_s, end_s, gap_s, resolution_w, self._extremes)
         note = "; ".join(filter(None, [found.note, self._losses.note(start_s, end_s)]))
         return replace(found, note=note)
-
-    def trace(self) -> pd.DataFrame:
-        """Total and rails as they were read."""
-        series = {}
-        for rail, (times, power) in {"total": (self._times, self._power), **self._rails}.items():
-            count = len(power)  # the sampling thread may have added an instant whose power is not there yet
-            series[rail] = np.array(times[:count]), np.array(power[:count])
-        return power_table(series)
 
     def describe(self) -> dict[str, object]:
         """Rails and rates."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import logging
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -62,8 +63,12 @@ class Measurement:
     note: str = ""
 
 
-class LostReading(Exception):
-    """A sensor gave no usable value this time; its text says what it gave."""
+class LostReading(OSError):
+    """A sensor gave no usable value this time; its text says what it gave, and `fix` what would help, if anything."""
+
+    def __init__(self, text: str, fix: str = "") -> None:
+        super().__init__(text)
+        self.fix = fix
 
 
 _NAN = float("nan")
@@ -150,7 +155,7 @@ class Losses:
         if not self._instants:  # once: a sensor that died would fill the log, many times a second
             logger.warning("Energy source %s lost a reading: %s", source, text)
         # One text for as long as it stays the same: a sensor that died days ago must take little memory.
-        self._texts.append(self._texts[-1] if self._texts and self._texts[-1] == text else text)
+        self._texts.append(sys.intern(text))
         self._instants.append(instant_s)
 
     def note(self, start_s: float, end_s: float) -> str:
@@ -162,18 +167,49 @@ class Losses:
 class SensorSource(EnergySource):
     """A source with a sensor that is read again and again; what it said is kept, and when it said nothing."""
 
+    _fix = ""  # what helps where a reading fails and its error names nothing
+
     def __init__(self) -> None:
         self._lock = threading.Lock()  # edges are marked by the thread that trains, the instants between by another
-        self._times = array("d")
+        self._times, self._total = array("d"), array("d")  # instants and what was read, watts or joules
+        self._rails = {"total": (self._times, self._total)}
         self._losses = Losses()
+        self._facts: dict[str, object] = {}  # to keep with a run
+
+    def probe(self) -> Availability:
+        """Whether the sensor answers, asked once; why not and how to fix it are what its error says."""
+        try:
+            return Availability(True, f"{self.scope}: {', '.join(self._ask())}")
+        except (OSError, ValueError) as error:
+            return Availability(False, f"{error}", getattr(error, "fix", "") or self._fix)
 
     @abstractmethod
-    def _ask(self) -> Any:
-        """What the sensor says now."""
+    def _ask(self) -> Mapping[str, Any]:
+        """What the sensor says now, by rail or counter."""
 
     @abstractmethod
-    def _take(self, instant_s: float, said: Any) -> None:
+    def _take(self, instant_s: float, said: Mapping[str, Any]) -> None:
         """Keeps what the sensor said at an instant; raises LostReading if that is not usable."""
+
+    def _keep(self, rail: str, instant_s: float, value: float) -> None:
+        times, values = self._rails.setdefault(rail, (array("d"), array("d")))
+        times.append(instant_s)  # first: who measures meanwhile counts the readings by their values
+        values.append(value)
+
+    def _around(self, start_s: float, end_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Instants and values `(n,)` of the total in a window, with up to two readings before it and one behind."""
+        count = len(self._total)
+        low = max(0, bisect.bisect_right(self._times, start_s, hi=count) - 2)
+        high = min(count, bisect.bisect_left(self._times, end_s, hi=count) + 1)
+        return np.array(self._times[low:high]), np.array(self._total[low:high])
+
+    def trace(self) -> pd.DataFrame:
+        """Total and rails as they were read."""
+        series = {}
+        for rail, (times, values) in self._rails.copy().items():
+            read = np.array(values)
+            series[rail] = np.array(times)[: len(read)], read
+        return power_table(series)
 
     def mark(self) -> float:
         """Reads the sensor; the instant is the middle of reading it."""
@@ -192,5 +228,5 @@ class SensorSource(EnergySource):
         return now
 
     def describe(self) -> dict[str, object]:
-        """How often it is read, and how often in vain."""
-        return {"period_s": self.period_s, "readings_lost": len(self._losses)}
+        """How often it is read, and how often in vain; and facts of its own."""
+        return {"period_s": self.period_s, "readings_lost": len(self._losses), **self._facts}

@@ -84,7 +84,7 @@ def test_a_battery_that_may_not_be_read(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("mirolib.energy.sensors.battery.file_number", refuse)
+    monkeypatch.setattr("mirolib.energy.sensors.boards.file_number", refuse)
     found = source.probe()
     assert not found.available and "by this user" in found.reason and "power_now" in found.fix
 

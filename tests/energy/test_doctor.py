@@ -43,8 +43,14 @@ def test_processor_and_card_are_added(nvml_source, clock, tmp_path):
     clock.now += 2
     end = source.mark()
     assert source.measure(start, end).energy_j == pytest.approx(380)
+    assert {"total", "rapl: total", "nvml: GPU 0"} <= set(source.trace()["rail"])
     nvml.errors[0] = 3
     assert "older than Volta" in source.probe().reason
+    silent = CombinedSource([RaplSource(tree), nvml_source(nvml)])
+    silent.mark()
+    clock.now += 2
+    silent.mark()
+    assert len(silent.trace()) and "nvml: total" not in set(silent.trace()["rail"]), "one that never read anything"
 
 
 def test_overlapping_sources_are_not_added(nvml_source, tmp_path):

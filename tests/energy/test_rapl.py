@@ -69,7 +69,7 @@ def test_rapl_says_why_it_is_not_available(tmp_path, monkeypatch):
     assert not nothing.available and "no RAPL counters" in nothing.reason
     source = RaplSource(rapl_tree(tmp_path))
     (tmp_path / "intel-rapl:1" / "max_energy_range_uj").unlink()
-    assert RaplSource(tmp_path).probe().reason == "2 counters"
+    assert list(RaplSource(tmp_path).read()) == ["package-0 (intel-rapl:0)", "dram (intel-rapl:0:1)"]
 
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mirolib.energy.sampled import SampledSource
-from mirolib.energy.sensors.boards import file_number, file_text
-from mirolib.energy.source import Availability, LostReading
+from mirolib.energy.sensors.boards import Channel, file_text
+from mirolib.energy.source import LostReading
 
 
 class BatterySource(SampledSource):
@@ -28,49 +28,37 @@ class BatterySource(SampledSource):
         """Looks for batteries under `root`."""
         super().__init__()
         self._root = Path(root)
-        found = sorted(self._root.glob("BAT*"))
-        self._batteries = {path.name: path for path in found if file_text(path / "type") == "Battery"}
+        self._batteries: dict[str, Channel] = {}
+        for path in sorted(self._root.glob("BAT*")):
+            if file_text(path / "type") == "Battery":  # in µW, or in µA and µV
+                names = ("power_now",) if (path / "power_now").exists() else ("current_now", "voltage_now")
+                self._batteries[path.name] = Channel(tuple(path / name for name in names), 1e-6 ** len(names))
         self.total_rails = tuple(self._batteries)
-
-    def probe(self) -> Availability:
-        """Whether there is a battery, it is in use, and it says its power."""
-        if not self._batteries:
-            return Availability(False, "no battery")
-        try:
-            self.read(self.total_rails)
-        except LostReading as error:
-            return Availability(False, str(error), "Unplug the charger.")
-        except PermissionError:
-            fix = f"Let this user read {self._root}/BAT*/power_now, current_now and voltage_now."
-            return Availability(False, "the battery's power may not be read by this user", fix)
-        except (OSError, ValueError) as error:
-            return Availability(False, f"the battery does not say its power: {error}")
-        return Availability(True, f"discharging: {', '.join(self._batteries)}")
 
     def read(self, rails: Sequence[str]) -> Mapping[str, float]:
         """Power of each battery in watts; zero for one that waits for its turn.
 
         Raises:
-            LostReading: If the machine is not fed by its batteries alone, or they say nothing.
+            LostReading: If there is none, the machine is not fed by its batteries alone, or they don't say their power.
         """
-        status = {name: (path / "status").read_text().strip() for name, path in self._batteries.items()}
+        if not self._batteries:
+            raise LostReading("no battery")
+        status = {name: file_text(self._root / name / "status") for name in self._batteries}
         # "Unknown" and "Not charging" beside one that discharges: a second battery that waits for its turn.
         if "Charging" in status.values() or "Discharging" not in status.values():
             said = ", ".join(f"{name}: {text}" for name, text in status.items())
-            raise LostReading(f"the machine is not running from its battery ({said})")
+            raise LostReading(f"the machine is not running from its battery ({said})", "Unplug the charger.")
         mains = (path for path in self._root.glob("*") if file_text(path / "type") == "Mains")
         if any(file_text(path / "online") == "1" for path in mains):
-            raise LostReading("the charger is plugged in, so the battery gives only a part")
-        power = {name: _power_w(self._batteries[name]) if status[name] == "Discharging" else 0.0 for name in rails}
+            raise LostReading("the charger is plugged in, so the battery gives only a part", "Unplug the charger.")
+        try:
+            used = {name for name in rails if status[name] == "Discharging"}
+            power = {name: abs(self._batteries[name].power_w()) if name in used else 0.0 for name in rails}
+        except PermissionError as error:
+            fix = f"Let this user read {self._root}/BAT*/power_now, current_now and voltage_now."
+            raise LostReading("the battery's power may not be read by this user", fix) from error
+        except (OSError, ValueError) as error:
+            raise LostReading(f"the battery does not say its power: {error}") from error
         if not any(power.values()):
-            raise LostReading("the battery says that it gives 0 W")
+            raise LostReading("the battery says that it gives 0 W", "Unplug the charger.")
         return power
-
-
-def _power_w(battery: Path) -> float:
-    """Power of one battery without its sign: `power_now` in µW, or else the product of µA and µV."""
-    if (battery / "power_now").exists():
-        return abs(file_number(battery / "power_now")) * 1e-6
-    current_ua, voltage_uv = (file_number(battery / name) for name in ("current_now", "voltage_now"))
-    # µA times µV are 1e-12 W
-    return abs(current_ua) * voltage_uv * 1e-12

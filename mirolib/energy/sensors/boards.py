@@ -7,9 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from mirolib.energy.sampled import SampledSource
-from mirolib.energy.source import NOT_MEASURED, Availability, EnergySource, Kind, LostReading, Measurement
+from mirolib.energy.source import NOT_MEASURED, Availability, EnergySource, Kind, Measurement
 
 MODEL_FILE = Path("/proc/device-tree/model")
 """Where Linux keeps the board's name; looked up anew at each use."""
@@ -89,6 +90,17 @@ def file_number(file: Path) -> int:
         os.close(descriptor)
 
 
+class Channel(NamedTuple):
+    """A channel of a sensor: its power is the product of its files, times a unit."""
+
+    files: tuple[Path, ...]
+    unit_w: float
+
+    def power_w(self) -> float:
+        """Its power now, in watts."""
+        return math.prod(map(file_number, self.files)) * self.unit_w
+
+
 def identify() -> Board | None:
     """The board of this machine, or None if it is none of `BOARDS`."""
     model = model_name().lower()
@@ -126,14 +138,7 @@ class BoardSource(SampledSource):
             self.scope = f"module (without {without})" if without else "module"
             # In steps of 0.4 W a board at rest may well read the same for long.
             self.stale_after_s = 10.0 if self.resolution_w < 0.1 else 120.0
-
-    def add(self, instant_s: float, rails: Mapping[str, float]) -> None:
-        """Takes in a reading; it is lost where a rail of the total is missing, or the board has no known total."""
-        if not self.total_rails:
-            raise LostReading(f"no total is known for the board {self.model or 'without a model'}")
-        if missing := self._missing(rails):
-            raise LostReading(f"{missing} missing from the reading")
-        super().add(instant_s, rails)
+        self._facts = {"board": self.board.name if self.board else "", "model": self.model}
 
     def availability(self, rails: Mapping[str, float]) -> Availability:
         """Whether the rails found, with their present watts, hold a total."""
@@ -141,17 +146,10 @@ class BoardSource(SampledSource):
         if self.board is None:
             found = f"rails {shown} of an unknown board ({self.model or 'no model'}); no total is claimed"
             return Availability(False, found, _APPEND)
-        if missing := self._missing(rails):
+        if missing := ", ".join(rail for rail in self.total_rails if rail not in rails):
             found = f"{self.board.name} lacks {missing} of its total; there are {shown or 'no rails'}"
             return Availability(False, found, "Check the labels of its power sensors; another carrier may rename them.")
         return Availability(True, f"{self.board.name}: {shown}")
-
-    def _missing(self, rails: Mapping[str, float]) -> str:
-        return ", ".join(rail for rail in self.total_rails if rail not in rails)
-
-    def describe(self) -> dict[str, object]:
-        """Board, rails and rates."""
-        return super().describe() | {"board": self.board.name if self.board else "", "model": self.model}
 
 
 class BoardBandSource(EnergySource):

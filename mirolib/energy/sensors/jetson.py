@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from mirolib.energy.sensors.boards import BoardSource, file_number, is_jetson
+from mirolib.energy.sensors.boards import BoardSource, Channel, is_jetson
 from mirolib.energy.source import Availability, LostReading
 
 
-class _Channel(NamedTuple):
-    """A channel of a sensor: its power is the product of its files, times a unit."""
-
-    files: tuple[Path, ...]
-    unit_w: float
-
-    def power_w(self) -> float:
-        return math.prod(map(file_number, self.files)) * self.unit_w
-
-
-def _channels(root: Path) -> Iterator[tuple[Path, str, _Channel]]:
+def _channels(root: Path) -> Iterator[tuple[Path, str, Channel]]:
     """Every channel there may be: the file with its label, the label where there is no such file, and the channel."""
     for folder in sorted(root.glob("ina3221*/*/iio:device*")):
         for n in range(3):
-            yield folder / f"rail_name_{n}", "", _Channel((folder / f"in_power{n}_input",), 1e-3)
+            yield folder / f"rail_name_{n}", "", Channel((folder / f"in_power{n}_input",), 1e-3)
     for folder in sorted(root.glob("ina3221*/*/hwmon/hwmon*")):
         for n in range(1, 4):  # those over 3 are sums over channels and shunt voltages, no rails
-            yield folder / f"in{n}_label", "", _Channel((folder / f"in{n}_input", folder / f"curr{n}_input"), 1e-6)
+            yield folder / f"in{n}_label", "", Channel((folder / f"in{n}_input", folder / f"curr{n}_input"), 1e-6)
     for folder in sorted(root.glob("ina238*/*/hwmon/hwmon*")):
-        yield folder / "label", "VIN", _Channel((folder / "power1_input",), 1e-6)
+        yield folder / "label", "VIN", Channel((folder / "power1_input",), 1e-6)
 
 
 class JetsonSource(BoardSource):
@@ -52,10 +40,8 @@ class JetsonSource(BoardSource):
 
     def _discover(self) -> None:
         """Finds the rails that give a reading, and what is wrong with the others."""
-        channels: dict[str, _Channel] = {}
-        failed: dict[str, Exception] = {}
-        watts: dict[str, float] = {}
-        self._denied: set[str] = set()
+        channels, failed, watts = dict[str, Channel](), dict[str, Exception](), dict[str, float]()
+        self._denied = set[str]()
         for label_file, default, channel in _channels(self._root):
             rail = str(label_file)
             try:
@@ -94,16 +80,13 @@ class JetsonSource(BoardSource):
         """Power of some rails now, in watts, negative ones as they are; see `SampledSource.read`."""
         if self._rediscover:
             self._discover()
-        found = self._found
-        if not rails or not all(rail in found for rail in rails):
-            self._rediscover = bool(rails)
-            missing = [f"{rail} ({self._failed.get(rail, 'not found')})" for rail in rails if rail not in found]
+        found, self._rediscover = self._found, bool(rails)  # unless all are read
+        missing = [f"{rail} ({self._failed.get(rail, 'not found')})" for rail in rails if rail not in found]
+        if missing or not rails:
             raise LostReading(f"no power sensor says {', '.join(missing) or 'what this board draws in total'}")
-        try:
-            return {rail: found[rail].power_w() for rail in rails}
-        except OSError:
-            self._rediscover = True
-            raise
+        watts = {rail: found[rail].power_w() for rail in rails}
+        self._rediscover = False
+        return watts
 
     def describe(self) -> dict[str, object]:
         """Board, rails with their files, rates, and how each sensor averages."""

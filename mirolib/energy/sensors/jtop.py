@@ -134,7 +134,5 @@ class JtopSource(BoardSource):
                     self._lose(error)
         code = process.wait()
         ended = ended.split(" Please")[0].strip(" .") or f"its helper ended with code {code}"
-        if not self._closed:
-            self._lose(f"jtop has ended: {ended}")
-        self._ended = ended
+        self._ended = ended  # `mark` tells it
         self._heard.set()

@@ -9,18 +9,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
 import psutil
+from pydantic import Field
 
-from mirolib.base.errors import InputError
+from mirolib.base.errors import InputError, brief
 from mirolib.base.files import read_bounded, write_atomic
 from mirolib.base.state import loaded
 from mirolib.energy.counter import CounterSource
-from mirolib.energy.sensors.boards import file_text, model_name
+from mirolib.energy.sensors.boards import file_number, file_text, model_name
 from mirolib.energy.source import Availability, Measurement
 
 FORMAT = 1
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # as a file must hold it
 
 
 def calibration_file() -> Path:
@@ -68,7 +70,7 @@ class LoadMeter:
         """
         now, cpu, disks = time.monotonic(), psutil.cpu_times(), psutil.disk_io_counters()
         if self.gpu_load is not None:
-            self._gpu_s += (now - self._last_s) * int(self.gpu_load.read_text()) / 1000
+            self._gpu_s += (now - self._last_s) * file_number(self.gpu_load) / 1000
         self._last_s = now
         # Linux counts guests within user time too.
         busy = sum(cpu) - sum(getattr(cpu, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
@@ -112,12 +114,12 @@ class PowerModel:
         parts: The same as names of consumers.
     """
 
-    idle_w: float
-    cpu_w: float
-    read_j_per_byte: float
-    write_j_per_byte: float
-    gpu_w: float
-    error: float
+    idle_w: _Amount
+    cpu_w: _Amount
+    read_j_per_byte: _Amount
+    write_j_per_byte: _Amount
+    gpu_w: _Amount
+    error: _Amount
     machine: str
     mode: str
     date: str
@@ -125,14 +127,10 @@ class PowerModel:
     scope: str
     parts: tuple[str, ...] = ()
 
-    @property
-    def coefficients(self) -> tuple[float, ...]:
-        """Joules a unit of each part of a `Load`, in its order."""
-        return self.idle_w, self.cpu_w, self.read_j_per_byte, self.write_j_per_byte, self.gpu_w
-
     def joules(self, load: Load) -> dict[str, float]:
         """Energy of a load by cause, in joules."""
-        idle, cpu, read, write, gpu = (a * b for a, b in zip(self.coefficients, astuple(load), strict=True))
+        # the first fields are joules a unit of each part of a load, in its order
+        idle, cpu, read, write, gpu = (a * b for a, b in zip(astuple(self), astuple(load), strict=False))
         return {"idle": idle, "cpu": cpu, "storage": read + write, "gpu": gpu}
 
     def save(self, path: Path | None = None) -> Path:
@@ -155,8 +153,6 @@ class PowerModel:
             if values.get("format") != FORMAT:
                 raise InputError("it is of another format")
             model: PowerModel = loaded(cls, values)
-            if not all(np.isfinite(value) and value >= 0 for value in (*model.coefficients, model.error)):
-                raise InputError("it holds a value that is negative or no number")
             return model
         except FileNotFoundError:
             make = "make one with mirolib.energy.calibrate on a machine with a sensor"
@@ -185,12 +181,13 @@ class ModelSource(CounterSource):
             model = self._model or PowerModel.load()
         except InputError as error:
             fix = "mirolib.energy.calibrate(meter) once, where a sensor can be read (as root, say), then save()"
-            return Availability(False, str(error).rstrip("."), fix)
+            return Availability(False, brief(error), fix)
         here = (machine_name(), power_mode())
         if (model.machine, model.mode) != here:
             of = f"the calibration is of {model.machine} in mode {model.mode}, this is {here[0]} in mode {here[1]}"
             return Availability(False, of, "calibrate anew, or go back to that mode")
         self._model, self.scope, self.parts = model, f"estimate of {model.scope}", frozenset(model.parts)
+        self._facts = asdict(model)
         return Availability(True, f"calibrated {model.date} with {model.source}, off by up to {model.error:.0%}")
 
     def read(self) -> Mapping[str, int]:
@@ -204,7 +201,3 @@ class ModelSource(CounterSource):
         assert self._model is not None
         margin = self._model.error * found.energy_j
         return replace(found, low_j=max(0.0, found.low_j - margin), high_j=found.high_j + margin)
-
-    def describe(self) -> dict[str, object]:
-        """The model with its date, error, machine and mode."""
-        return super().describe() | (asdict(self._model) if self._model else {})

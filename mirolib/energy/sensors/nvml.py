@@ -10,15 +10,7 @@ from typing import Any
 
 from mirolib.energy.counter import CounterSource
 from mirolib.energy.sensors.boards import USE_OWN_SENSORS, is_jetson
-from mirolib.energy.source import Availability
-
-
-class _Absent(OSError):
-    """There is nothing to read, for a reason that has a fix."""
-
-    def __init__(self, reason: str, fix: str = "") -> None:
-        super().__init__(reason)
-        self.fix = fix
+from mirolib.energy.source import LostReading
 
 
 class NvmlSource(CounterSource):
@@ -28,6 +20,8 @@ class NvmlSource(CounterSource):
     are the ones to trust. Cards before Volta, Jetson boards and slices of a card (MIG) have none.
     Needs the optional package nvidia-ml-py.
     Source: NVML API reference, nvmlDeviceGetTotalEnergyConsumption.
+
+    With a run are kept the driver's version, and of each card its name, UUID and power limit in watts.
 
     Attributes:
         answers: Whether the driver answered, counters or not.
@@ -45,11 +39,10 @@ class NvmlSource(CounterSource):
         super().__init__()
         self.answers = False
         self._handles: dict[str, Any] = {}
-        self._facts: dict[str, object] = {}
-        self._absent = _Absent("closed")
+        self._absent = LostReading("closed")
         try:
             self._open(devices)
-        except _Absent as absent:
+        except LostReading as absent:
             self._absent = absent
 
     def _open(self, devices: Sequence[int] | None) -> None:
@@ -61,14 +54,14 @@ class NvmlSource(CounterSource):
             names = [nvml.nvmlDeviceGetName(handle) for handle in handles]
             uuids = [nvml.nvmlDeviceGetUUID(handle) for handle in handles]
         except ImportError as error:
-            raise _Absent("nvidia-ml-py is not installed", "pip install nvidia-ml-py") from error
+            raise LostReading("nvidia-ml-py is not installed", "pip install nvidia-ml-py") from error
         except nvml.NVMLError as error:
             raise self._refusal("NVML", error) from error
         if not handles:
-            raise _Absent("the NVIDIA driver sees no GPU", "In a container, start it with --gpus all.")
+            raise LostReading("the NVIDIA driver sees no GPU", "In a container, start it with --gpus all.")
         chosen = _visible(names, uuids) if devices is None else list(dict.fromkeys(devices))
         if wrong := [index for index in chosen if not 0 <= index < len(handles)]:
-            raise _Absent(f"there is no GPU {wrong[0]}", f"Take devices from 0 to {len(handles) - 1}.")
+            raise LostReading(f"there is no GPU {wrong[0]}", f"Take devices from 0 to {len(handles) - 1}.")
         self._handles = {f"GPU {index}": handles[index] for index in chosen}
         self.scope = "NVIDIA GPU " + ", ".join(names[index].removeprefix("NVIDIA ") for index in chosen)
         self._facts = {"driver": self._fact(nvml.nvmlSystemGetDriverVersion)}
@@ -83,27 +76,19 @@ class NvmlSource(CounterSource):
             return ask(*arguments)
         return None
 
-    def _refusal(self, name: str, error: Any) -> _Absent:
+    def _refusal(self, name: str, error: Any) -> LostReading:
         nvml, code = self._nvml, error.value
         if code in (nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED):
             fix = "Install the driver; in a container, start it with --gpus all."
-            return _Absent(f"no NVIDIA driver ({error})", fix)
+            return LostReading(f"no NVIDIA driver ({error})", fix)
         if code == nvml.NVML_ERROR_NO_PERMISSION:
-            return _Absent(f"{name} may not be read by this user", "Let this user open /dev/nvidia*.")
+            return LostReading(f"{name} may not be read by this user", "Let this user open /dev/nvidia*.")
         if code != nvml.NVML_ERROR_NOT_SUPPORTED:
-            return _Absent(f"{name} can't be read: {error}")
+            return LostReading(f"{name} can't be read: {error}")
         if is_jetson():
-            return _Absent("the GPU of a Jetson board has no energy counter in NVML", USE_OWN_SENSORS)
+            return LostReading("the GPU of a Jetson board has no energy counter in NVML", USE_OWN_SENSORS)
         fix = "Leave it out with devices=[...]." if len(self._handles) > 1 else ""
-        return _Absent(f"{name} has no energy counter: it is older than Volta, or virtual", fix)
-
-    def probe(self) -> Availability:
-        """Whether every card that was asked for has a counter that this user may read."""
-        try:
-            self.read()
-        except _Absent as absent:
-            return Availability(False, str(absent), absent.fix)
-        return Availability(True, f"{self.scope}: {len(self._handles)} counters")
+        return LostReading(f"{name} has no energy counter: it is older than Volta, or virtual", fix)
 
     def read(self) -> Mapping[str, int]:
         """Millijoules of each card since the driver was loaded.
@@ -120,10 +105,6 @@ class NvmlSource(CounterSource):
             except self._nvml.NVMLError as error:
                 raise self._refusal(name, error) from error
         return readings
-
-    def describe(self) -> dict[str, object]:
-        """Counters and rates; driver version, and of each card its name, UUID and power limit in watts."""
-        return super().describe() | self._facts
 
     def close(self) -> None:
         """Ends the use of NVML."""
@@ -142,7 +123,7 @@ def _visible(names: Sequence[str], uuids: Sequence[str]) -> list[int]:
     chosen: list[int] = []
     for entry in entries:
         if entry.startswith("MIG-"):
-            raise _Absent("a slice of a GPU (MIG) has no counter", "Name whole GPUs with devices=[...].")
+            raise LostReading("a slice of a GPU (MIG) has no counter", "Name whole GPUs with devices=[...].")
         if entry.isdecimal():
             found = [int(entry)] if int(entry) < len(uuids) else []
         else:
@@ -151,10 +132,10 @@ def _visible(names: Sequence[str], uuids: Sequence[str]) -> list[int]:
             break  # CUDA ignores an entry that is not valid and all that follow
         chosen += found
     if not chosen:
-        raise _Absent(f"CUDA_VISIBLE_DEVICES={text!r} shows no GPU", "Unset it, or name GPUs with devices=[...].")
+        raise LostReading(f"CUDA_VISIBLE_DEVICES={text!r} shows no GPU", "Unset it, or name GPUs with devices=[...].")
     # CUDA numbers the fastest card first, NVML by slot; that matters only if they differ and some are left out
     differ = len(set(names)) > 1 and set(chosen) < set(range(len(uuids)))
     if differ and any(map(str.isdecimal, entries)) and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         fix = "Set CUDA_DEVICE_ORDER=PCI_BUS_ID before CUDA starts."
-        raise _Absent("CUDA may number these GPUs otherwise than NVML", fix)
+        raise LostReading("CUDA may number these GPUs otherwise than NVML", fix)
     return list(dict.fromkeys(chosen))

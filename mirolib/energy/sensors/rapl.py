@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mirolib.energy.counter import CounterSource
 from mirolib.energy.sensors.boards import file_number, file_text
-from mirolib.energy.source import Availability
+from mirolib.energy.source import LostReading
 
 
 class RaplSource(CounterSource):
@@ -36,20 +36,12 @@ class RaplSource(CounterSource):
                     self.wraps[f"{label} ({zone.name})"] = file_number(zone / "max_energy_range_uj") + 1
                     self._zones[f"{label} ({zone.name})"] = zone
 
-    def probe(self) -> Availability:
-        """Whether there are counters and this user may read them."""
-        if not self._zones:
-            found = "no RAPL counters: a virtual machine, an Arm board, or the intel_rapl module is off"
-            return Availability(False, found)
-        try:
-            self.read()
-        except PermissionError:
-            fix = "sudo chmod -R a+r /sys/class/powercap/intel-rapl* (or a udev rule that does so at every start)"
-            return Availability(False, "RAPL counters can be read by root only (since CVE-2020-8694)", fix)
-        except (OSError, ValueError) as error:
-            return Availability(False, f"RAPL counters can't be read: {error}")
-        return Availability(True, f"{len(self._zones)} counters")
-
     def read(self) -> Mapping[str, int]:
         """Microjoules of each package and DRAM counter."""
-        return {name: file_number(zone / "energy_uj") for name, zone in self._zones.items()}
+        if not self._zones:
+            raise LostReading("no RAPL counters: a virtual machine, an Arm board, or the intel_rapl module is off")
+        try:
+            return {name: file_number(zone / "energy_uj") for name, zone in self._zones.items()}
+        except PermissionError as error:
+            fix = "sudo chmod -R a+r /sys/class/powercap/intel-rapl* (or a udev rule that does so at every start)"
+            raise LostReading("RAPL counters can be read by root only (since CVE-2020-8694)", fix) from error

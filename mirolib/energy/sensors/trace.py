@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from mirolib.base.errors import InputError
+from mirolib.base.errors import InputError, brief
 from mirolib.base.files import read_bounded
 from mirolib.energy.sampled import GAP_PERIODS, integrate
 from mirolib.energy.source import Availability, EnergySource, Measurement, power_table
@@ -39,13 +39,12 @@ class TraceSource(EnergySource):
         """
         times, power = np.asarray(times_s, dtype=np.float64), np.asarray(power_w, dtype=np.float64)
         if times.ndim != 1 or times.shape != power.shape or len(times) < 2:
-            shapes = f"{times.shape} and {power.shape}"
-            raise InputError(f"A trace needs two samples or more, one power a time; got {shapes}.")
-        if not (np.isfinite(times).all() and np.isfinite(power).all()):
+            what = f"A trace needs two samples or more, one power a time; got {times.shape} and {power.shape}."
+            raise InputError(what)
+        if not np.isfinite([times, power]).all():
             raise InputError("The trace holds NaN or infinite values; remove those samples.")
-        if (np.diff(times) <= 0).any():
-            at = int(np.argmax(np.diff(times) <= 0)) + 1
-            what = f"Time stands still or runs backwards at sample {at} of the trace"
+        if len(back := np.flatnonzero(np.diff(times) <= 0)):
+            what = f"Time stands still or runs backwards at sample {back[0] + 1} of the trace"
             raise InputError(f"{what}; sort it and drop repeats.")
         self.scope = scope
         self._times = times - times[0] + self.clock()
@@ -62,11 +61,10 @@ class TraceSource(EnergySource):
             table = pd.read_csv(io.BytesIO(read_bounded(path, _MOST_BYTES)))
             if "rail" in table:  # as a run leaves it
                 table = table[table["rail"] == "total"]
-            table = table[["time_s", "power_w"]].astype(float)
-            return cls(table["time_s"].to_numpy(), table["power_w"].to_numpy())
+            return cls(table["time_s"], table["power_w"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            what = " ".join(str(error).split()).rstrip(".")
-            raise InputError(f"{path} is no power trace (columns time_s and power_w of numbers): {what}.") from error
+            what = f"{path} is no power trace (columns time_s and power_w of numbers)"
+            raise InputError(f"{what}: {brief(error)}.") from error
 
     def probe(self) -> Availability:
         """Always available."""

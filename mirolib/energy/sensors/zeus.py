@@ -13,16 +13,16 @@ from typing import Any
 from mirolib.energy.counter import CounterSource
 from mirolib.energy.sensors.boards import USE_OWN_SENSORS, is_jetson
 from mirolib.energy.sensors.nvml import NvmlSource
-from mirolib.energy.source import Availability
+from mirolib.energy.source import LostReading
 
 
 class ZeusSource(CounterSource):
     """Running energy counters of AMD's graphics cards, and of the GPU inside Apple's chips.
 
     The package zeus reads AMD's through amdsmi (ROCm 6.2 and later) and Apple's through IOReport. How often they move
-    is not documented; a second is assumed, so windows under five seconds report nothing. It is imported by `probe`
-    alone, since that takes seconds, and refused wherever it would report something else: next to an NVIDIA driver, on
-    Jetson boards, and where it counts nothing but zeros.
+    is not documented; a second is assumed, so windows under five seconds report nothing. It is imported at the first
+    reading, since that takes seconds, and refused wherever it would report something else: next to an NVIDIA driver,
+    on Jetson boards, and where it counts nothing but zeros.
     This has not been run on AMD's or Apple's hardware.
     Source: zeus 0.16, zeus.device.gpu.amd and zeus.device.soc.apple.
     """
@@ -35,30 +35,20 @@ class ZeusSource(CounterSource):
     def __init__(self) -> None:
         super().__init__()
         self._counters: dict[str, Callable[[], int | None]] = {}
-        self._names: dict[str, str] = {}
 
-    def probe(self) -> Availability:
-        """Whether zeus is installed and counts the energy of a GPU here."""
+    def _open(self) -> None:
         package = 'pip install "zeus[apple]"' if self._apple else "pip install zeus"
         # What rules zeus out is asked first, since importing it takes seconds.
         if importlib.util.find_spec("zeus") is None:
-            return Availability(False, "zeus is not installed", package)
+            raise LostReading("zeus is not installed", package)
         if is_jetson():
-            return Availability(False, "zeus calls a Jetson's joint rails cpu and has no total", USE_OWN_SENSORS)
+            raise LostReading("zeus calls a Jetson's joint rails cpu and has no total", USE_OWN_SENSORS)
         if not self._apple:
             with closing(NvmlSource()) as nvml:
                 if nvml.answers:
-                    return Availability(False, "beside an NVIDIA driver zeus sees nothing else", "Use source nvml.")
-        try:
-            if not self._counters:
-                self._open()
-            self.read()
-        except OSError as error:
-            fix = package if self._apple else "Install ROCm 6.2 or later, and its package amdsmi in the same version."
-            return Availability(False, str(error), fix)
-        return Availability(True, f"{self.scope}: {len(self._counters)} counters")
-
-    def _open(self) -> None:
+                    raise LostReading("beside an NVIDIA driver zeus sees nothing else", "Use source nvml.")
+        rocm = "Install ROCm 6.2 or later, and its package amdsmi in the same version."
+        self._fix = package if self._apple else rocm
         zeus = _answer(importlib.import_module, "zeus.device")
         # What it hands out is checked by class: without the chip that was meant it falls back to another backend.
         if self._apple:
@@ -76,8 +66,9 @@ class ZeusSource(CounterSource):
                 self._counters[f"GPU {gpu}"] = partial(gpus.get_total_energy_consumption, gpu)
         if not self._counters:
             raise OSError(f"zeus sees {len(gpus)} AMD GPUs, none with an energy counter that agrees with its power")
-        self._names = {f"GPU {gpu}": _answer(gpus.get_name, gpu) for gpu in range(len(gpus))}
-        self.scope = "AMD GPU " + ", ".join(self._names[name] for name in self._counters)
+        names = {f"GPU {gpu}": _answer(gpus.get_name, gpu) for gpu in range(len(gpus))}
+        self._facts = {"gpus": names}  # those without a counter are not in the sum
+        self.scope = "AMD GPU " + ", ".join(names[name] for name in self._counters)
 
     def read(self) -> Mapping[str, int]:
         """Millijoules of each GPU since some instant in the past.
@@ -86,7 +77,7 @@ class ZeusSource(CounterSource):
             OSError: If one can't be read, or says zero, which is how zeus reports that there is no sensor.
         """
         if not self._counters:
-            raise OSError("no GPU to read; ask probe() first")
+            self._open()
         readings = {}
         for name, counter in self._counters.items():
             value = _answer(counter)
@@ -94,10 +85,6 @@ class ZeusSource(CounterSource):
                 raise OSError(f"zeus says {value!r} mJ for {name}, which is no counter")
             readings[name] = int(value)
         return readings
-
-    def describe(self) -> dict[str, object]:
-        """Counters and rates, and the names of the GPUs; those without a counter are not in the sum."""
-        return super().describe() | ({"gpus": self._names} if self._names else {})
 
 
 def _answer(ask: Callable[..., Any], *arguments: Any) -> Any:
