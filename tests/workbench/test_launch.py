@@ -145,8 +145,8 @@ def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
     with pytest.raises(RunError, match="InputError: stream_size is 9999 but no task has more than"):
         launch("10_run", results=str(tmp_path), progress=False, controller="fixed", stream_size=9999)
     assert load_runs(tmp_path)["status"].tolist() == ["failed"]
-    assert main(["launch", "14_miro_vs_baselines", f"results={tmp_path}", "fixed=[]"]) == 1  # before it made its run
-    assert "14_miro_vs_baselines failed: InputError: fixed is []; give" in capsys.readouterr().err
+    assert main(["launch", "14_miro_vs_baselines", f"results={tmp_path}", "rules=[]"]) == 1  # before it made its run
+    assert "14_miro_vs_baselines failed: InputError: rules is []; give" in capsys.readouterr().err
     assert load_runs(tmp_path)["status"].tolist() == ["failed", "failed"]
 
 
