@@ -1,4 +1,6 @@
-"""How well the controller spends work: `python -m benchmarks.controller measure DATASET SEED`, then `report`.
+"""How well the controller spends work: `python -m benchmarks.controller measure DATASET SEED`.
+
+`python -m benchmarks.controller_report` makes the page of it.
 
 Every row is a whole run. *Front*: six works, the same for each task, times three mixes of old and new samples, with few
 slots and full swapping; what is cheapest at an accuracy among their means is the hindsight front, known to nobody who
@@ -127,9 +129,6 @@ def measure(name: str, seed: int, word: str = "") -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     _, command, *words = sys.argv
-    if command == "measure":
-        measure(words[0], int(words[1]), *words[2:])
-    else:
-        from benchmarks.controller_report import report
-
-        report()
+    if command != "measure":
+        sys.exit(f"{command} is no command; write measure, or python -m benchmarks.controller_report for the page")
+    measure(words[0], int(words[1]), *words[2:])

@@ -185,7 +185,7 @@ def _point(runs: pd.DataFrame, label: str) -> str:
 
 _INTRODUCTION = """# How well the controller spends work
 
-Written by `make controller`, or `python -m benchmarks.controller report` from what `python -m benchmarks.controller
+Written by `make controller`, or `python -m benchmarks.controller_report` from what `python -m benchmarks.controller
 measure DATASET SEED` left ([every run](tables/controller.csv)); the method, and on what its settings were chosen,
 stands at the head of `benchmarks/controller.py`. Accuracies are on the test sets, the controller sees held-out training
 samples only. Cost is work in sample visits, looks and profiling included: no machine with an energy sensor was at hand.
@@ -199,3 +199,7 @@ front has that accuracy; beside it 80 % of what other seeds would have given.
 Bars in brackets."""
 
 _READING = """The paper's controller, and how its profilers rank, has a [page of its own](miro_2023.md)."""
+
+
+if __name__ == "__main__":
+    report()
