@@ -45,7 +45,6 @@ class Standing:
         ahead: Those of the tasks to come, an epoch of each.
         looked: Held-out samples looked at since the run began.
         next_look: Epochs after which the model is looked at.
-        settled: Whether its end is fixed.
     """
 
     task: int = 0
@@ -55,7 +54,6 @@ class Standing:
     ahead: float = 0.0
     looked: int = 0
     next_look: float = float("inf")
-    settled: bool = False
 
 
 class MiroController(AllottingController):
@@ -136,8 +134,8 @@ class MiroController(AllottingController):
         self.now.next_look = self._least(learner) * self.now.steady
         if self.objective.kind != "energy_budget" or np.isnan(self._price([])):
             return decision
-        planned = self._planned(learner, [])
-        return replace(planned, config=decision.config, reason=f"{planned.reason} {decision.reason}")
+        planned = self._planned(decision.config, learner, [])
+        return replace(planned, reason=f"{planned.reason} {decision.reason}")
 
     def _least(self, learner: Learner) -> float:
         """The least epochs that are worth training."""
@@ -161,27 +159,27 @@ class MiroController(AllottingController):
         if over:
             now.next_look = float("inf")
             return Decision(config)
-        return replace(self._planned(learner, readings), config=config)
+        return self._planned(config, learner, readings)
 
-    def _planned(self, learner: Learner, readings: Sequence[Reading]) -> Decision:
+    def _planned(self, config: MemoryConfig, learner: Learner, readings: Sequence[Reading]) -> Decision:
         """The end of the task, as far as it can be told now."""
         now, done = self.now, learner.epochs_done
         price = self._price(readings)
-        earliest = min(now.most, max(self._least(learner), done / now.steady))
         if self.objective.kind == "energy_budget":
             cost, visits = self._cost(readings)
             left = (self.objective.value - self.spent - cost) / price + visits
             wanted = left / (now.of_epoch + now.ahead)
-            soonest = max(done / now.steady, learner.batch_size / now.of_epoch)
-            epochs = np.array([now.most if np.isnan(wanted) else np.clip(wanted, min(soonest, now.most), now.most)])
+            least = min(now.most, max(done / now.steady, learner.batch_size / now.of_epoch))
+            epochs = np.array([now.most if np.isnan(wanted) else np.clip(wanted, least, now.most)])
         else:
-            epochs = np.geomspace(earliest, now.most, _CHOICES if earliest < now.most else 1)
+            least = max(self._least(learner), min(done / now.steady, now.most))
+            epochs = np.geomspace(least, now.most, _CHOICES if least < now.most else 1)
         forecast = self.curve.forecast(now.task, epochs, now.steady)
         chosen = self._chosen(epochs, forecast, price)
         end = float(epochs[chosen])
         next_look = max(done * _APART, done + learner.batch_size / now.of_epoch) if done else now.next_look
-        now.settled = end * now.steady <= next_look
-        now.next_look = end if now.settled else next_look
+        settled = end * now.steady <= next_look  # there is no time for another look before the rate falls
+        now.next_look = end if settled else next_look
         rows = {
             "task": now.task, "rank": np.arange(1, len(epochs) + 1), "epochs": epochs, "accuracy": forecast.accuracy,
             "low": forecast.low, "high": forecast.high, "gain": forecast.gain, "cost": price * epochs * now.of_epoch,
@@ -189,8 +187,8 @@ class MiroController(AllottingController):
             "energy_kind": self._energy_kind, "objective": self._text,
         }  # fmt: skip
         self.table = pd.DataFrame(rows)
-        reason = self._reason(epochs, forecast, chosen) if now.settled or not done else ""
-        return Decision(MemoryConfig(1, 1), reason, self.table if now.settled else pd.DataFrame(), end)
+        reason = self._reason(epochs, forecast, chosen) if settled or not done else ""
+        return Decision(config, reason, self.table if settled else pd.DataFrame(), end)
 
     def _chosen(self, epochs: np.ndarray, forecast: Forecast, price: float) -> int:
         """Index of the least work that does, of the most where none does."""
