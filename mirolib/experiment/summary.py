@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 
 from mirolib.energy import in_windows, total_energy_j
@@ -113,6 +112,5 @@ def _cost_error(records: list[TaskRecord]) -> float:
 
 
 def _median(values: list[float]) -> float:
-    """Median of what is known; of a mean, one task that was disturbed would stand for all."""
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.median(known)) if known else float("nan")
+    """Median of what is known, or NaN; of a mean, one task that was disturbed would stand for all."""
+    return float(pd.Series(values, dtype=float).median())
