@@ -45,7 +45,7 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "concerns": " ".join(concerns(records)),
     }
     learning = in_windows(readings, *LEARNING)
-    row["learning_work"] = sum(r.work.visit_equivalents for r in learning)
+    row["learning_work"] = sum(reading.work.visit_equivalents for reading in learning)
     row["learning_energy_j"] = total_energy_j(learning)
     for window in dict.fromkeys(reading.window for reading in readings):
         ours = [reading for reading in readings if reading.window == window]
