@@ -105,11 +105,7 @@ class State:
 
 
 def states(preset: str, results: str | os.PathLike[str] | None = None) -> list[State]:
-    """How far each study of a preset has got, from the results folder alone.
-
-    Raises:
-        InputError: If there is no such preset.
-    """
+    """How far each study of a preset has got, from the results folder alone; an `InputError` if there is none such."""
     plan, runs, found = studies(preset), load_runs(results), ("", *available_datasets())
     return [_state(study, runs, study.dataset in found) for study in plan]
 
