@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import xxhash
 from safetensors import SafetensorError
@@ -41,7 +40,7 @@ class Checkpoints:
 
     def files(self) -> list[Path]:
         """The checkpoints there are, the newest first."""
-        found = [file for file in self.folder.glob("*.safetensors") if _NAME.fullmatch(file.name)]
+        found = (file for file in self.folder.glob("*.safetensors") if _NAME.fullmatch(file.name))
         return sorted(found, key=_number, reverse=True)
 
     def save(self, state: State) -> Path:
@@ -82,11 +81,7 @@ class Checkpoints:
 
 
 def read_checkpoint(path: Path) -> State:
-    """The state in a checkpoint file.
-
-    Raises:
-        InputError: If it can't be read, is damaged, or is of another format.
-    """
+    """The state in a checkpoint file; an `InputError` if it can't be read, is damaged, or is of another format."""
     try:
         content = read_bounded(path, _MOST_BYTES)
     except (OSError, ValueError) as error:
@@ -100,16 +95,19 @@ def read_checkpoint(path: Path) -> State:
 def encoded(state: State) -> bytes:
     """A state as the content of a safetensors file."""
     tensors: dict[str, torch.Tensor] = {}
-    plain = _without_tensors({"format": CHECKPOINT_FORMAT, **state}, tensors)
-    return save(tensors, {"state": json.dumps(plain)})
+
+    def key_of(value: Any) -> dict[str, str]:
+        """The key under which a tensor or array, which JSON doesn't know, was moved to `tensors`."""
+        kind, key = ("tensor" if isinstance(value, torch.Tensor) else "array"), f"{len(tensors):06d}"
+        tensor = value.detach().cpu() if kind == "tensor" else torch.from_numpy(value)
+        tensors[key] = tensor.clone(memory_format=torch.contiguous_format)  # no two may share memory
+        return {kind: key}
+
+    return save(tensors, {"state": json.dumps({"format": CHECKPOINT_FORMAT, **state}, default=key_of)})
 
 
 def decoded(content: bytes) -> State:
-    """The inverse of `encoded`.
-
-    Raises:
-        InputError: If the content is no such file, or of another format.
-    """
+    """The inverse of `encoded`; an `InputError` if the content is no such file, or of another format."""
 
     def with_tensors(value: State) -> Any:
         if value.keys() == {"tensor"}:
@@ -131,17 +129,3 @@ def decoded(content: bytes) -> State:
 
 def _number(file: Path) -> int:
     return int(file.name.split("-")[0])
-
-
-def _without_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """The value with each tensor and array moved to `tensors` and its key left in its place."""
-    if isinstance(value, torch.Tensor | np.ndarray):
-        key = f"{len(tensors):06d}"
-        tensor = value.detach().cpu() if isinstance(value, torch.Tensor) else torch.from_numpy(value)
-        tensors[key] = tensor.clone(memory_format=torch.contiguous_format)  # no two may share memory
-        return {"tensor" if isinstance(value, torch.Tensor) else "array": key}
-    if isinstance(value, dict):
-        return {str(key): _without_tensors(entry, tensors) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_tensors(entry, tensors) for entry in value]
-    return value

@@ -103,13 +103,12 @@ def swapping_cost(
         meter.watch(synchronise=experiment.learner.synchronise)
         with experiment.memory as memory, closing(experiment.meter.source):
             learner, config = experiment.learner, memory.config
-            first, second = list(experiment.stream)[:2]
-            memory.receive(first)
-            learner.grow(first.classes, first.dataset_labels)
-            train_epoch(learner, memory)
-            memory.retain(first)
-            memory.receive(second)
-            learner.grow(second.classes, second.dataset_labels)
+            for task in list(experiment.stream)[:2]:
+                memory.receive(task)
+                learner.grow(task.classes, task.dataset_labels)
+                if task.index == 0:
+                    train_epoch(learner, memory)
+                    memory.retain(task)
 
             def run(swap_ratio: float) -> None:
                 memory.resize(replace(config, swap_ratio=swap_ratio))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 
 from mirolib.energy import in_windows, total_energy_j
@@ -46,7 +45,7 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "concerns": " ".join(concerns(records)),
     }
     learning = in_windows(readings, *LEARNING)
-    row["learning_work"] = sum(r.work.visit_equivalents for r in learning)
+    row["learning_work"] = sum(reading.work.visit_equivalents for reading in learning)
     row["learning_energy_j"] = total_energy_j(learning)
     for window in dict.fromkeys(reading.window for reading in readings):
         ours = [reading for reading in readings if reading.window == window]
@@ -113,6 +112,5 @@ def _cost_error(records: list[TaskRecord]) -> float:
 
 
 def _median(values: list[float]) -> float:
-    """Median of what is known; of a mean, one task that was disturbed would stand for all."""
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.median(known)) if known else float("nan")
+    """Median of what is known, or NaN; of a mean, one task that was disturbed would stand for all."""
+    return float(pd.Series(values, dtype=float).median())

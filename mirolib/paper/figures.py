@@ -76,17 +76,11 @@ def beside(title: str, panels: Sequence[Panel]) -> go.Figure:
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """One of the paper's figures or claims.
+    """One of the paper's figures or claims, by its key in `mirolib.paper.plan`; its title says what it compares.
 
-    Attributes:
-        key: Its name in `mirolib.paper.plan`.
-        title: What it compares.
-        claim: What the paper says, with its numbers and how they are known.
-        table: Name of the table that is read of each study.
-        columns: The columns it needs.
-        show: From a study and its table to our panels and a sentence with their numbers.
-        paper: The paper's panels; none where its numbers are not known.
-        together: Whether our studies share one panel.
+    The claim is what the paper says, with its numbers and how they are known. Of each study a table with such columns
+    is read, and `show` makes our panels of it and a sentence with their numbers; with `together` our studies share one
+    panel. `paper` makes the paper's panels, none where its numbers are not known.
     """
 
     key: str

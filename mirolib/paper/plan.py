@@ -27,15 +27,9 @@ _TEXTS = {"setting", "memory", "run", "dataset", "method", "energy_kind"}
 
 @dataclass(frozen=True)
 class Study:
-    """A notebook and the parameters with which it fills a figure or two.
+    """A notebook and the parameters with which it fills figures, keys of `mirolib.paper.FIGURES`.
 
-    Attributes:
-        preset: The preset it belongs to.
-        name: A short name for the run.
-        figures: What it fills; keys of `mirolib.paper.FIGURES`.
-        notebook: The notebook that is launched.
-        dataset: The data set it needs; empty where it makes its own.
-        parameters: Values for the notebook's parameters cell.
+    The data set is the one it needs, empty where it makes its own; the name a short one for the run.
     """
 
     preset: str
@@ -81,14 +75,10 @@ def studies(preset: str) -> list[Study]:
 
 @dataclass(frozen=True)
 class State:
-    """How far a study has got.
+    """How far a study has got, and the name for a further attempt.
 
-    Attributes:
-        study: The study.
-        status: `finished`, `not run`, `no data set`, or how its last attempt ended.
-        path: Folder of the finished run; None where there is none.
-        note: What went wrong or what is wanting, in a sentence; empty where nothing is.
-        next_run_id: Name for a further attempt.
+    The status is `finished`, `not run`, `no data set`, or how its last attempt ended. The path is the folder of the
+    finished run; the note says in a sentence what went wrong or what is wanting, and is empty where nothing is.
     """
 
     study: Study
@@ -115,13 +105,9 @@ class State:
 
 
 def states(preset: str, results: str | os.PathLike[str] | None = None) -> list[State]:
-    """How far each study of a preset has got, from the results folder alone.
-
-    Raises:
-        InputError: If there is no such preset.
-    """
-    plan, runs, found = studies(preset), load_runs(results), available_datasets()
-    return [_state(study, runs, study.dataset in ("", *found)) for study in plan]
+    """How far each study of a preset has got, from the results folder alone; an `InputError` if there is none such."""
+    plan, runs, found = studies(preset), load_runs(results), ("", *available_datasets())
+    return [_state(study, runs, study.dataset in found) for study in plan]
 
 
 def _state(study: Study, runs: pd.DataFrame, found: bool) -> State:

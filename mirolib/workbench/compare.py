@@ -78,15 +78,12 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
         table[name] = pd.to_numeric(table[name], errors="coerce").replace([np.inf, -np.inf], np.nan)
     table = table[(table["status"] == "finished") & table["final_accuracy"].notna()].copy()
     if {"data", "dataset_fingerprint"} <= {*table}:
-        rows = list(zip(*(table[name] for name in ("dataset", "dataset_fingerprint", "data", "seed")), strict=True))
-        for name in {name for name, *_ in rows} - {*LOADERS}:
-            alike = {row for row in rows if row[0] == name}
-            contents = {content for _, content, *_ in alike}
+        for name, own in table[~table["dataset"].isin([*LOADERS])].groupby("dataset"):
+            contents, alike = own["dataset_fingerprint"], own[["dataset_fingerprint", "data", "seed"]].drop_duplicates()
             # arrays that are drawn anew for each seed, and so lie nowhere, are one setting, as their user says
-            placed = any(isinstance(place, str) and place for *_, place, _ in alike)
-            if len(contents) > 1 and (placed or len({seed for *_, seed in alike}) < len(alike)):
-                own = table["dataset"] == name
-                table.loc[own, "dataset"] = [f"{name} ({row[1]:.6})" for row in rows if row[0] == name]
+            placed = any(isinstance(place, str) and place for place in alike["data"])
+            if contents.nunique() > 1 and (placed or alike["seed"].duplicated().any()):
+                table.loc[table["dataset"] == name, "dataset"] = [f"{name} ({content:.6})" for content in contents]
     # joules only where all of a run was measured; work says the same on every machine
     joules = ~table["energy_kind"].isin(NO_JOULES) & table["learning_energy_j"].notna()
     table["cost"] = table["learning_energy_j"].where(joules, table["learning_work"])

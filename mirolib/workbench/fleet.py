@@ -98,8 +98,7 @@ def run_on_workers(client: Client, plan: SweepPlan, todo: Runs) -> Generator[Pat
         def teardown(self, worker: object) -> None:
             stop_kernels()
 
-    expected = versions(plan.notebook)
-    _check_workers(client, plan, expected)
+    _check_workers(client, plan, expected := versions(plan.notebook))
     client.register_plugin(StopKernels())
     # not pure: dask would hand back what it knows of a former attempt
     futures = {
@@ -141,11 +140,7 @@ def _check_workers(client: Client, plan: SweepPlan, expected: dict[str, str]) ->
 
 
 def write_run(files: Mapping[str, bytes], run: Path) -> None:
-    """Writes the files of a run that came from elsewhere, whole or not at all.
-
-    Raises:
-        StorageError: If the disk is full or can't be written.
-    """
+    """Writes the files of a run that came from elsewhere, whole or not at all; a `StorageError` if it can't."""
     try:
         run.parent.mkdir(exist_ok=True)
         # beside its place, or it might have to go from one disk to another

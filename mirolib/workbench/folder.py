@@ -37,7 +37,7 @@ _PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas")  # whose vers
 _LOCK, LAUNCHED = ".owner.lock", ".launch.lock"
 _BUSY = "Run {} is still running, here or in another process; stop it first."
 _TABLES = ("tasks", "swaps", "energy", "events", "trials", "trace")
-_MAY_CHANGE = ("data", "medium")  # where the data and the run lie: a resumed run may say otherwise
+_MAY_CHANGE = {"data", "medium"}  # where the data and the run lie: a resumed run may say otherwise
 _NEEDED = {
     "asked": dict, "parameters": dict, "environment": dict, "summary": dict, "writes": list, "resumed": list,
     "started": str, "status": str, "duration_s": int | float, "notebook": str, "run_id": str,
@@ -137,15 +137,13 @@ def owned(path: Path, lock: str = _LOCK, busy: str = _BUSY) -> Iterator[None]:
 
 
 def refuse_changes(run_id: str, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Sees to it that a run that is taken up again is asked for what it was asked for before, as far as names agree.
+    """Refuses, by an `InputError`, what a run was asked for before and is not now; the sentence has both values.
 
-    Raises:
-        InputError: If a parameter has changed; the sentence names each with both values.
+    Of parameters that only one of them names nothing is said.
     """
     # as they come back from JSON, where a tuple is a list and a NumPy number a number
-    now = {name: value for name, value in _plain(now).items() if name in then and name not in _MAY_CHANGE}
-    changed = [f"{name} {then[name]!r}, now {value!r}" for name, value in now.items() if then[name] != value]
-    if changed:
+    alike = ((name, then[name], value) for name, value in _plain(now).items() if name in then.keys() - _MAY_CHANGE)
+    if changed := [f"{name} {before!r}, now {value!r}" for name, before, value in alike if before != value]:
         raise InputError(
             f"Run {run_id} was begun with other parameters: {', '.join(changed)}. "
             "Resume it with those, or begin a new run."
@@ -231,12 +229,11 @@ class RunFolder:
         Rewriting the table at each task would write bytes with the square of the tasks, on a card whose wear counts.
         """
         path, columns = self.path / f"{name}.csv", list(map(str, rows))
-        begun = self._columns.get(name)
-        if begun == columns:
+        if self._columns.get(name) == columns:
             lines = rows.to_csv(index=False, header=False, lineterminator="\n")
             self.writes.add(result_bytes=append(path, lines))
             return
-        if begun is not None:  # the header has become another
+        if name in self._columns:  # the header has become another
             # old rows as texts: read as numbers they might come out otherwise
             rows = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False), rows])
         self.write_table(name, rows)
@@ -276,15 +273,14 @@ class RunFolder:
         Raises:
             InputError: If a parameter or the data have changed; the sentence names each with both values.
         """
-        if not self._earlier:
+        earlier = self._earlier
+        refuse_changes(self.run_id, earlier.get("asked", {}), asked)
+        if "dataset_fingerprint" not in earlier:  # it is new, or was stopped before its data were loaded
             return
-        refuse_changes(self.run_id, self._earlier["asked"], asked)
-        if "dataset_fingerprint" not in self._earlier:  # it was stopped before its data were loaded
-            return
-        refuse_changes(self.run_id, self._earlier["parameters"], filled)
-        if self._earlier["dataset_fingerprint"] != dataset_fingerprint:
+        refuse_changes(self.run_id, earlier["parameters"], filled)
+        if earlier["dataset_fingerprint"] != dataset_fingerprint:
             raise InputError(f"Run {self.run_id} was begun with other data; resume it with those, or begin a new run.")
-        then, now = self._earlier["environment"], _environment("")
+        then, now = earlier["environment"], _environment("")
         text = "Run %s was begun with %s %s and goes on with %s: it may end with other numbers."
         for package in ("python", "torch_threads", *_PACKAGES):
             if then.get(package) != now[package]:

@@ -46,11 +46,7 @@ class Launched:
 
 
 def notebook_path(name: str) -> Path:
-    """The notebook of the repository with a name such as `10_run`.
-
-    Raises:
-        InputError: If there is none.
-    """
+    """The notebook of the repository with a name such as `10_run`; an `InputError` if there is none."""
     known = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
     stem = str(name).removesuffix(".ipynb")
     if stem not in known:
@@ -59,11 +55,7 @@ def notebook_path(name: str) -> Path:
 
 
 def declared_parameters(notebook: str) -> dict[str, str]:
-    """The parameters of a notebook with the type each is annotated with.
-
-    Raises:
-        InputError: If there is no such notebook.
-    """
+    """The parameters of a notebook with the type each is annotated with; an `InputError` if there is none."""
     from papermill import inspect_notebook
 
     found = inspect_notebook(str(notebook_path(notebook)))

@@ -131,7 +131,11 @@ class RecordedRun:
                 with log_storage_errors():
                     self._close()
                 raise
-            self._keep_model()
+            try:
+                names = self.experiment.stream.dataset.class_names
+                self.folder.write_file(MODEL, TrainedModel.of(self.experiment.learner, names).content())
+            except InputError as error:  # a classifier that no file holds does not fail the run
+                logger.warning("Run %s keeps no %s: %s", self.folder.run_id, MODEL, error)
             self._close()
         for concern in concerns(list(loop.records)):
             logger.warning("Run %s: %s", self.folder.run_id, concern)
@@ -139,14 +143,6 @@ class RecordedRun:
         if not self._keep_store:
             delete_store(self._store)
             self._checkpoints.delete()
-
-    def _keep_model(self) -> None:
-        """Writes what was learnt; a classifier that no file holds does not fail the run."""
-        try:
-            names = self.experiment.stream.dataset.class_names
-            self.folder.write_file(MODEL, TrainedModel.of(self.experiment.learner, names).content())
-        except InputError as error:
-            logger.warning("Run %s keeps no %s: %s", self.folder.run_id, MODEL, error)
 
     def _close(self) -> None:
         """Writes the ledger as far as it goes; a store without a checkpoint is of no use to anyone."""

@@ -41,6 +41,10 @@ _OPTIONAL = ("events", "trials", "trace")  # a fixed controller has none, nor ha
 logger = logging.getLogger(__name__)
 
 
+def _table(name: str, what: str) -> property:
+    return property(lambda run: run.tables[name], doc=what)
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """A run: as far as it has come in this process, or as it lies on disk.
@@ -123,10 +127,10 @@ class Run:
         """What a finished run has learnt, read from its folder; see `load_model`."""
         return load_model(self.path)
 
-    @property
-    def tasks(self) -> pd.DataFrame:
-        """One row a task."""
-        return self.tables["tasks"]
+    tasks = _table("tasks", "One row a task.")
+    energy = _table("energy", "One row an interval of the energy ledger.")
+    events = _table("events", "The controller's decisions, one row each.")
+    trials = _table("trials", "The controller's ranked candidates, one row each.")
 
     @property
     def epochs(self) -> pd.DataFrame:
@@ -134,21 +138,6 @@ class Run:
         table = self.tables["swaps"]
         # a former version did not say
         return table if "epochs_done" in table else table.assign(epochs_done=table["epoch"] + 1.0)
-
-    @property
-    def energy(self) -> pd.DataFrame:
-        """One row an interval of the energy ledger."""
-        return self.tables["energy"]
-
-    @property
-    def events(self) -> pd.DataFrame:
-        """The controller's decisions, one row each."""
-        return self.tables["events"]
-
-    @property
-    def trials(self) -> pd.DataFrame:
-        """The controller's ranked candidates, one row each."""
-        return self.tables["trials"]
 
     @property
     def trace(self) -> pd.DataFrame:
@@ -199,11 +188,7 @@ def load_model(
 
 
 def run_folder(run: str, results: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of a run that its id, or the folder itself, names.
-
-    Raises:
-        InputError: If there is none, or several have that id.
-    """
+    """The folder of a run that its id, or the folder itself, names; an `InputError` if none or several have the id."""
     if (Path(run) / "run.json").is_file():
         return Path(run)
     found = sorted(file.parent for file in results_folder(results).glob(f"*/{plain_name(Path(run).name)}/run.json"))

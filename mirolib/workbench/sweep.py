@@ -147,11 +147,7 @@ def _run(plan: SweepPlan, results: Path, workers: int, client: Client | None, re
 
 
 def load_sweep(name: str, results: str | os.PathLike[str] | None = None) -> Sweep:
-    """A sweep as its runs stand now; also while it runs.
-
-    Raises:
-        InputError: If there is no such sweep or its `sweep.json` is damaged.
-    """
+    """A sweep as its runs stand now, also while it runs; an `InputError` if there is none or its plan is damaged."""
     folder = results_folder(results)
     path = folder / "sweeps" / plain_name(name)
     try:
