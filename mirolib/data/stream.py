@@ -182,8 +182,8 @@ class TaskStream:
     def _mingled(samples: Samples, by_class: list[np.ndarray], rng: np.random.Generator) -> Samples:
         """Samples of several classes in a random order that keeps the order within each class."""
         source = rng.permutation(np.repeat(np.arange(len(by_class)), [len(part) for part in by_class]))
-        starts = np.cumsum([0, *(len(part) for part in by_class[:-1])])
-        order = np.concatenate(by_class)[starts[source] + rank_in_class(source)]
+        order = np.empty_like(source)
+        order[np.argsort(source, kind="stable")] = np.concatenate(by_class)
         return samples.select(order)
 
     def describe(self) -> list[dict[str, object]]:
