@@ -38,7 +38,8 @@ def checked(samples: Any, labels: Any, which: str, columns: Sequence[str] = ()) 
             raise InputError(f"Column {min(differ)!r} is missing or unknown; give the columns {should}.")
         samples = samples[list(columns)]
     try:
-        samples, labels = _array(samples), _array(labels)
+        given = (one.detach().cpu().numpy() if hasattr(one, "detach") else one for one in (samples, labels))
+        samples, labels = map(np.asanyarray, given)  # which keeps a mask; asarray would lose it without a word
     except (ValueError, TypeError) as error:  # NumPy makes no array of rows of several lengths, or of every tensor
         why = "ragged; give every sample the same shape" if isinstance(error, ValueError) else f"no array ({error})"
         raise InputError(f"The {which} samples or labels are {why}.") from error
@@ -69,12 +70,6 @@ def checked(samples: Any, labels: Any, which: str, columns: Sequence[str] = ()) 
         where = f"{bad.sum()} {which} samples hold NaN or infinite values, first at row {bad.argmax()}"
         raise InputError(f"{where}; remove or repair them.")
     return samples, labels
-
-
-def _array(given: Any) -> np.ndarray:
-    given = given.detach().cpu().numpy() if hasattr(given, "detach") else given
-    # asanyarray keeps a mask, which asarray would lose without a word
-    return np.asanyarray(given) if np.ma.isMaskedArray(given) else np.asarray(given)
 
 
 def numbered(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:

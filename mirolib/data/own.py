@@ -108,7 +108,13 @@ def read(place: str, name: str = "", **options: Any) -> Dataset:
     path_text, _, tail = place.partition("?")
     pairs = [option.partition("=")[::2] for option in tail.split(",") if option]
     options |= {key.strip(): value.strip() for key, value in pairs if key != "name"} | {"name": name or name_of(place)}
-    reader = _reader(path := Path(path_text))
+    path = Path(path_text)
+    reader = _folder_reader(path) if path.is_dir() else _FILES.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(
+            f"{path} is nothing that is known here; give a folder of class folders or of train.csv and test.csv, a "
+            f"Hugging Face data set on disk, a file {', '.join(_FILES)}, or module:function."
+        )
     try:
         return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(reader)(path, **options)
     except ValidationError as error:
@@ -122,19 +128,12 @@ def read(place: str, name: str = "", **options: Any) -> Dataset:
         raise InputError(f"{path} can't be read ({brief(error)}); repair it, or make it readable.") from error
 
 
-def _reader(path: Path) -> Callable[..., Dataset]:
-    """What reads a path."""
-    if path.is_dir():
-        if any((path / file).is_file() for file in ("dataset_dict.json", "state.json")):
-            return _hugging_face
-        has_parts = any(child.is_dir() and child.name.lower() in PARTS for child in path.iterdir())
-        return _tables if _part_files(path) and not has_parts else read_class_folders
-    if (suffix := path.suffix.lower()) in _FILES:
-        return _FILES[suffix]
-    raise InputError(
-        f"{path} is nothing that is known here; give a folder of class folders or of train.csv and test.csv, a "
-        f"Hugging Face data set on disk, a file {', '.join(_FILES)}, or module:function."
-    )
+def _folder_reader(path: Path) -> Callable[..., Dataset]:
+    """What reads a folder."""
+    if any((path / file).is_file() for file in ("dataset_dict.json", "state.json")):
+        return _hugging_face
+    has_parts = any(child.is_dir() and child.name.lower() in PARTS for child in path.iterdir())
+    return _tables if _part_files(path) and not has_parts else read_class_folders
 
 
 def _called(place: str) -> Dataset:

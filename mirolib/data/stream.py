@@ -141,31 +141,14 @@ class TaskStream:
         return (self[index] for index in range(self.num_tasks))
 
     def __getitem__(self, index: int) -> Task:
-        """The task at `index`, the same whenever it is asked for; an `IndexError` if there is none."""
-        if not 0 <= index < self.num_tasks:
-            raise IndexError(f"There is no task {index}; the stream has {self.num_tasks}.")
-        classes = self.task_classes[index]
-        train, validation = self._split(classes)
-        train_ids, validation_ids = (make_ids(p.labels, rank_in_class(p.labels)) for p in (train, validation))
-        its = tuple(self.class_order[label] for label in classes)
-        return Task(index, classes, train, train_ids, validation, validation_ids, its)
-
-    def tests(self, up_to: int) -> list[Samples]:
-        """Test samples of each task from the first to task `up_to`, that one included."""
-        return [self._of(self.dataset.test, classes) for classes in self.task_classes[: up_to + 1]]
-
-    def _of(self, samples: Samples, classes: tuple[int, ...]) -> Samples:
-        """Samples of some classes of the stream, relabelled."""
-        labels = np.argsort(self.class_order)[samples.labels]  # the inverse of the order: the label of each class
-        positions = np.flatnonzero(np.isin(labels, classes))
-        return samples.select(positions, labels[positions])
-
-    def _split(self, classes: tuple[int, ...]) -> tuple[Samples, Samples]:
-        """Training and validation samples of some classes.
+        """The task at `index`, the same whenever it is asked for; an `IndexError` if there is none.
 
         Which samples of a class are held out, and the order of the others, depends on seed and class alone; only how
         the classes mingle on arrival depends on the task. A sample's id is therefore the same for any number of tasks.
         """
+        if not 0 <= index < self.num_tasks:
+            raise IndexError(f"There is no task {index}; the stream has {self.num_tasks}.")
+        classes = self.task_classes[index]
         samples = self._of(self.dataset.train, classes)
         judged = samples if self.dataset.validation is None else self._of(self.dataset.validation, classes)
         train, validation = [], []
@@ -176,7 +159,19 @@ class TaskStream:
             train.append(order[held_out:])
             validation.append(order[:held_out] if judged is samples else np.flatnonzero(judged.labels == label))
         rng = np.random.default_rng([self.seed, 2, *classes])
-        return self._mingled(samples, train, rng), self._mingled(judged, validation, rng)
+        parts = [self._mingled(samples, train, rng), self._mingled(judged, validation, rng)]
+        (first, ids), (second, its) = ((part, make_ids(part.labels, rank_in_class(part.labels))) for part in parts)
+        return Task(index, classes, first, ids, second, its, tuple(self.class_order[label] for label in classes))
+
+    def tests(self, up_to: int) -> list[Samples]:
+        """Test samples of each task from the first to task `up_to`, that one included."""
+        return [self._of(self.dataset.test, classes) for classes in self.task_classes[: up_to + 1]]
+
+    def _of(self, samples: Samples, classes: tuple[int, ...]) -> Samples:
+        """Samples of some classes of the stream, relabelled."""
+        labels = np.argsort(self.class_order)[samples.labels]  # the inverse of the order: the label of each class
+        positions = np.flatnonzero(np.isin(labels, classes))
+        return samples.select(positions, labels[positions])
 
     @staticmethod
     def _mingled(samples: Samples, by_class: list[np.ndarray], rng: np.random.Generator) -> Samples:

@@ -63,7 +63,10 @@ def load(root: Path) -> Dataset:
             image, or the cache can't be written.
     """
     folder = _ARCHIVE.find(root)
-    listed = _wnids(folder / "wnids.txt")
+    listed = list(dict.fromkeys(_lines(table := folder / "wnids.txt")))
+    for number, wnid in enumerate(listed, start=1):
+        if not re.fullmatch(r"n[0-9]{8}", wnid):
+            raise InputError(f"{table} has {wnid[:40]!r} for class {number}, which is no WordNet id; restore the file.")
     wnids = [wnid for wnid in listed if (folder / "train" / wnid).is_dir()]
     if not wnids:
         raise InputError(f"{folder / 'train'} has no folder of a class in wnids.txt. {_ARCHIVE.advice}")
@@ -83,13 +86,6 @@ def load(root: Path) -> Dataset:
 def _lines(path: Path) -> list[str]:
     text = read_file(path, _MOST_TEXT_BYTES, _ARCHIVE.advice).decode("utf-8", "replace")
     return [line.strip() for line in text.split("\n") if line.strip()]
-
-
-def _wnids(path: Path) -> list[str]:
-    for number, wnid in enumerate(wnids := _lines(path), start=1):
-        if not re.fullmatch(r"n[0-9]{8}", wnid):
-            raise InputError(f"{path} has {wnid[:40]!r} for class {number}, which is no WordNet id; restore the file.")
-    return list(dict.fromkeys(wnids))
 
 
 def _annotated(folder: Path, wnids: list[str]) -> list[tuple[str, int, int, int]]:
