@@ -25,23 +25,21 @@ _WARM_START = 0.3  # what trained on few samples a class learns the next ones wo
 _LONG = 3  # a side so much longer than the other is taken for time
 
 
-def aligned(samples: Any, columns: Sequence[str]) -> Any:
-    """A data frame with its columns in that order, where there is one; anything else as it is."""
-    if not columns or not hasattr(samples, "columns"):
-        return samples
-    there = samples.set_axis([str(column) for column in samples], axis=1)
-    if differ := {*there} ^ {*columns}:
-        raise InputError(f"Column {min(differ)!r} is missing or unknown; give the columns {', '.join(columns)[:300]}.")
-    return there[list(columns)]
-
-
-def checked(samples: Any, labels: Any, which: str) -> tuple[np.ndarray, np.ndarray]:
+def checked(samples: Any, labels: Any, which: str, columns: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
     """Samples as uint8 or float32, labels as int64 or texts, or an `InputError` on what is wrong with the `which` ones.
 
-    Tensors are taken as they are, gradients aside; nothing is copied that need not be.
+    Tensors are taken as they are, gradients aside; nothing is copied that need not be. The columns of a data frame are
+    brought into the order of `columns`, if there are any.
     """
+    if columns and hasattr(samples, "columns"):
+        samples = samples.set_axis([str(column) for column in samples], axis=1)
+        if differ := {*samples} ^ {*columns}:
+            should = ", ".join(columns)[:300]
+            raise InputError(f"Column {min(differ)!r} is missing or unknown; give the columns {should}.")
+        samples = samples[list(columns)]
     try:
-        samples, labels = _array(samples), _array(labels)
+        given = (one.detach().cpu().numpy() if hasattr(one, "detach") else one for one in (samples, labels))
+        samples, labels = map(np.asanyarray, given)  # which keeps a mask; asarray would lose it without a word
     except (ValueError, TypeError) as error:  # NumPy makes no array of rows of several lengths, or of every tensor
         why = "ragged; give every sample the same shape" if isinstance(error, ValueError) else f"no array ({error})"
         raise InputError(f"The {which} samples or labels are {why}.") from error
@@ -72,12 +70,6 @@ def checked(samples: Any, labels: Any, which: str) -> tuple[np.ndarray, np.ndarr
         where = f"{bad.sum()} {which} samples hold NaN or infinite values, first at row {bad.argmax()}"
         raise InputError(f"{where}; remove or repair them.")
     return samples, labels
-
-
-def _array(given: Any) -> np.ndarray:
-    given = given.detach().cpu().numpy() if hasattr(given, "detach") else given
-    # asanyarray keeps a mask, which asarray would lose without a word
-    return np.asanyarray(given) if np.ma.isMaskedArray(given) else np.asarray(given)
 
 
 def numbered(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
@@ -127,7 +119,11 @@ def held_out(labels: np.ndarray, names: Sequence[str], groups: np.ndarray | None
 def described(
     parts: Sequence[np.ndarray], trained: np.ndarray, classes: int, spec: DatasetSpec | None, name: str, layout: str
 ) -> tuple[list[np.ndarray], DatasetSpec]:
-    """Samples in the shape that models take, and their spec, by default that of those of the first part which train."""
+    """Samples in the shape that models take, and their spec.
+
+    The spec is by default from those of the first part which train, alone: statistics, a model by layout, epochs and
+    sizes.
+    """
     origin, shape = "the spec says" if spec else "those for training are", parts[0].shape[1:]
     if spec is None or layout:
         layout = layout or recognised(parts[0])
@@ -137,7 +133,12 @@ def described(
     elif len(shape) == 3 and shape != spec.sample_shape == (shape[2], *shape[:2]):
         parts = [arranged(part, "channels-last") for part in parts]
     parts = [np.ascontiguousarray(part) for part in parts]
-    spec = spec or derived_spec(parts[0], np.flatnonzero(trained), classes, name, layout)
+    if spec is None:
+        rows, shape, kind = np.flatnonzero(trained), parts[0].shape[1:], str(parts[0].dtype)
+        axis, scale = -1 if _MODELS[layout] == "cnn1d" else 0, 255.0 if kind == "uint8" else 1.0
+        mean, std = (tuple((values / scale).tolist()) for values in statistics(parts[0], axis, rows))
+        preset = derived_preset(_MODELS[layout], len(rows), classes, parts[0][0].nbytes)
+        spec = DatasetSpec(name, shape, kind, {"small": preset}, scale, mean, std, axis, layout=layout)
     for part in parts:
         if (part.shape[1:], str(part.dtype)) != (spec.sample_shape, spec.sample_dtype):
             wanted = f"{origin} {spec.sample_shape} {spec.sample_dtype}"
@@ -200,16 +201,6 @@ def statistics(samples: np.ndarray, axis: int, rows: np.ndarray) -> tuple[np.nda
         count, mean = count + n, mean + (middle - mean) * n / (count + n)
     std = np.sqrt(square / count)
     return mean, np.where(std <= 1e-6 * np.abs(mean), 1.0, std)
-
-
-def derived_spec(samples: np.ndarray, rows: np.ndarray, num_classes: int, name: str, layout: str) -> DatasetSpec:
-    """A spec from arranged training samples, some rows, alone: statistics, a model by layout, epochs and sizes."""
-    axis = -1 if _MODELS[layout] == "cnn1d" else 0
-    scale = 255.0 if samples.dtype == np.uint8 else 1.0
-    mean, std = (values / scale for values in statistics(samples, axis, rows))
-    preset = derived_preset(_MODELS[layout], len(rows), num_classes, samples[0].nbytes)
-    return DatasetSpec(name, samples.shape[1:], str(samples.dtype), {"small": preset}, scale, tuple(mean.tolist()),
-                       tuple(std.tolist()), axis, layout=layout)  # fmt: skip
 
 
 def derived_preset(model: str, samples: int, num_classes: int, sample_bytes: int) -> Preset:

@@ -58,9 +58,9 @@ def load(root: Path) -> Dataset:
     """
     folder = _ARCHIVE.find(root)
     names = _content(folder / "meta").get("fine_label_names")
-    if isinstance(names, list | tuple):
-        names = [name.decode("latin-1") if isinstance(name, bytes) else name for name in names]
-    if not isinstance(names, list) or len(names) != _CLASSES or not all(type(name) is str for name in names):
+    names = names if isinstance(names, list | tuple) else []
+    names = [name.decode("latin-1") if isinstance(name, bytes) else name for name in names]
+    if len(names) != _CLASSES or not all(type(name) is str for name in names):
         raise InputError(f"{folder / 'meta'} does not hold {_CLASSES} fine_label_names; {_RESTORE}")
     train, train_labels = _images(folder / "train")
     test, test_labels = _images(folder / "test")
@@ -97,12 +97,10 @@ def _content(path: Path) -> dict[str, Any]:
         content = read_pickle(pickled)
         if not isinstance(content, dict):
             raise pickle.UnpicklingError("it holds no dictionary")
-        found = {}
-        for key, value in content.items():
-            if isinstance(key, str | bytes):  # as text another one, that holds itself often, could take for ever
-                name = key.decode("latin-1") if isinstance(key, bytes) else key
-                found[name] = value.array if isinstance(value, _Array) else value
-        return found
+        # as text another key, that holds itself often, could take for ever
+        named = [one for one in content.items() if isinstance(one[0], str | bytes)]
+        arrays = [value.array if isinstance(value, _Array) else value for _, value in named]
+        return dict(zip([k.decode("latin-1") if isinstance(k, bytes) else k for k, _ in named], arrays, strict=True))
     except Exception as error:  # pickle's documentation names some kinds for damage, and says that there are others
         why = error if isinstance(error, pickle.UnpicklingError) else "it is cut short or damaged"
         raise InputError(f"{path} can't be read ({why}); {_RESTORE}") from error

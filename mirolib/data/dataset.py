@@ -12,7 +12,7 @@ import xxhash
 
 from mirolib.base.display import facts
 from mirolib.base.errors import InputError
-from mirolib.data.arrays import aligned, checked, described, held_out, numbered
+from mirolib.data.arrays import checked, described, held_out, numbered
 from mirolib.data.spec import DatasetSpec as DatasetSpec, Preset as Preset
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class Dataset:
         tests = {} if test_samples is None else {"test": (test_samples, test_labels)}
         given = {"training": (train_samples, train_labels)} | tests | ({"validation": validation} if validation else {})
         columns = tuple(map(str, getattr(train_samples, "columns", ())))
-        parts = {which: checked(aligned(x, columns), y, which) for which, (x, y) in given.items()}
+        parts = {which: checked(x, y, which, columns) for which, (x, y) in given.items()}
         names, labels = numbered({which: labels for which, (_, labels) in parts.items()}, class_names)
         if groups is not None and (groups := np.asarray(groups)).shape != labels[0].shape:
             raise InputError(f"There are {len(labels[0])} training samples, groups are {groups.shape}; give one each.")

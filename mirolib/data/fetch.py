@@ -98,16 +98,6 @@ def _folders(root: Path) -> Iterator[Path]:
         yield from itertools.chain.from_iterable(map(below, children))
 
 
-def _has_dsads(folder: Path) -> bool:
-    return any(any((folder / f"a{activity:02d}").glob("p[1-8]")) for activity in range(1, 20))
-
-
-def _has_imagenet1k(folder: Path) -> bool:
-    wnid = next(folder.glob(f"train/n{'[0-9]' * 8}"), None)
-    # with either, it is Tiny-ImageNet
-    return wnid is not None and not (wnid / "images").exists() and not (folder / "wnids.txt").exists()
-
-
 ARCHIVES: dict[str, Archive] = {
     "cifar100": Archive(
         "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "cifar-100-python.tar.gz",
@@ -124,7 +114,7 @@ ARCHIVES: dict[str, Archive] = {
     "dsads": Archive(
         "https://archive.ics.uci.edu/static/public/256/daily+and+sports+activities.zip",
         "daily-and-sports-activities.zip", None, size_bytes=400_000_000, unpacked_bytes=2_000_000_000,
-        folder="dsads", holds=_has_dsads,
+        folder="dsads", holds=lambda at: any(any(at.glob(f"a{number:02d}/p[1-8]")) for number in range(1, 20)),
         layout="dsads/a01/p1/s01.txt and so on",
     ),
     "urbansound8k": Archive(
@@ -136,7 +126,10 @@ ARCHIVES: dict[str, Archive] = {
     ),
     "imagenet1k": Archive(
         "https://image-net.org/challenges/LSVRC/2012/", "", None, size_bytes=0, unpacked_bytes=0,
-        folder="imagenet", holds=_has_imagenet1k, inside=("", "CLS-LOC", "Data/CLS-LOC"),
+        folder="imagenet", inside=("", "CLS-LOC", "Data/CLS-LOC"),
+        # with wnids.txt, or a folder images in that of a class, it is Tiny-ImageNet
+        holds=lambda at: not (at / "wnids.txt").exists()
+        and not all((wnid / "images").exists() for wnid in itertools.islice(at.glob(f"train/n{'[0-9]' * 8}"), 1)),
         instructions="ImageNet can't be fetched for you, since its terms must be accepted: sign in at "
         "https://image-net.org, get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, and unpack them to "
         "imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG.",

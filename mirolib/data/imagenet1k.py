@@ -76,9 +76,9 @@ def _flat(folder: Path, wnids: list[str]) -> Samples | None:
     val = folder / "val"
     tables = (place / "LOC_val_solution.csv" for place in (val, folder, *folder.parents[:3]))
     table = next(filter(Path.is_file, tables), None)
+    if val.is_dir() and table is None:
+        logger.warning("No LOC_val_solution.csv is there for %s: every tenth training image is for the test.", val)
     if not val.is_dir() or table is None:
-        if val.is_dir():
-            logger.warning("No LOC_val_solution.csv is there for %s: every tenth training image is for the test.", val)
         return None
     # behind the class, a row has the boxes around what is shown
     rows = _ROW.findall(read_file(table, 1 << 26, "Restore it.").decode("utf-8", "replace"))

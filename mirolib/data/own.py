@@ -8,28 +8,45 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 import os
 import re
 import runpy
 import sys
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from mirolib.base.errors import InputError, brief
-from mirolib.data.class_folders import PARTS, common_shape, parts_of, picture, read_class_folders
-from mirolib.data.dataset import Dataset
-from mirolib.data.files import stamp_of
+from mirolib.data.arrays import derived_preset
+from mirolib.data.audio import BANDS, FRAMES, SECONDS, facts, log_mel
+from mirolib.data.dataset import Dataset, DatasetSpec
+from mirolib.data.files import cached_samples, data_folder, list_folders, stamp_of
+from mirolib.data.images import common_shape, picture
 
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("val", "valid", "validation"), "validation"
+)
+"""The part that a file, folder or split of some name is."""
+
+_Part = TypeVar("_Part")
+_SOUNDS = (".wav", ".flac")
+_KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", *_SOUNDS)
+_MOST = 1024  # pixels; a set of larger ones fills memory and disk
 _LABELS = ("label", "class", "target", "activity")  # columns that are taken for the label where none is named
 _CODE = re.compile(r"(?P<where>[^?]+\.py|[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)")
+
+logger = logging.getLogger(__name__)
 
 
 def is_code(place: str) -> bool:
@@ -91,7 +108,13 @@ def read(place: str, name: str = "", **options: Any) -> Dataset:
     path_text, _, tail = place.partition("?")
     pairs = [option.partition("=")[::2] for option in tail.split(",") if option]
     options |= {key.strip(): value.strip() for key, value in pairs if key != "name"} | {"name": name or name_of(place)}
-    reader = _reader(path := Path(path_text))
+    path = Path(path_text)
+    reader = _folder_reader(path) if path.is_dir() else _FILES.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(
+            f"{path} is nothing that is known here; give a folder of class folders or of train.csv and test.csv, a "
+            f"Hugging Face data set on disk, a file {', '.join(_FILES)}, or module:function."
+        )
     try:
         return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(reader)(path, **options)
     except ValidationError as error:
@@ -105,19 +128,12 @@ def read(place: str, name: str = "", **options: Any) -> Dataset:
         raise InputError(f"{path} can't be read ({brief(error)}); repair it, or make it readable.") from error
 
 
-def _reader(path: Path) -> Callable[..., Dataset]:
-    """What reads a path."""
-    if path.is_dir():
-        if any((path / file).is_file() for file in ("dataset_dict.json", "state.json")):
-            return _hugging_face
-        has_parts = any(child.is_dir() and child.name.lower() in PARTS for child in path.iterdir())
-        return _tables if _part_files(path) and not has_parts else read_class_folders
-    if (suffix := path.suffix.lower()) in _FILES:
-        return _FILES[suffix]
-    raise InputError(
-        f"{path} is nothing that is known here; give a folder of class folders or of train.csv and test.csv, a "
-        f"Hugging Face data set on disk, a file {', '.join(_FILES)}, or module:function."
-    )
+def _folder_reader(path: Path) -> Callable[..., Dataset]:
+    """What reads a folder."""
+    if any((path / file).is_file() for file in ("dataset_dict.json", "state.json")):
+        return _hugging_face
+    has_parts = any(child.is_dir() and child.name.lower() in PARTS for child in path.iterdir())
+    return _tables if _part_files(path) and not has_parts else read_class_folders
 
 
 def _called(place: str) -> Dataset:
@@ -139,6 +155,76 @@ def _called(place: str) -> Dataset:
     if not isinstance(made, Dataset):
         raise InputError(f"{place} returned {type(made).__name__}; let it return a mirolib Dataset.")
     return made
+
+
+def parts_of(found: Mapping[str, _Part]) -> dict[str, _Part]:
+    """What is found under the names of parts, by their order."""
+    parts = {PARTS[name.lower()]: one for name, one in found.items() if name.lower() in PARTS}
+    return {part: parts[part] for part in ("train", "test", "validation") if part in parts}
+
+
+def files_of(folder: Path) -> list[tuple[str, Path]]:
+    """Class and path of each image or sound in class folders, in order, those in folders within them too.
+
+    Hidden files and folders, and those of systems such as `__MACOSX`, are none. There must be a class, and none empty.
+    """
+    found: list[tuple[str, Path]] = []
+    others: Counter[str] = Counter()
+    for name in list_folders(folder):
+        before = len(found)
+        for place, folders, files in os.walk(folder / name):
+            folders[:] = sorted(one for one in folders if not one.startswith((".", "__")))
+            kept = sorted(file for file in files if file[0] != "." and file.lower().endswith(_KINDS))
+            found += [(name, Path(place, file)) for file in kept]
+            others.update(os.path.splitext(file)[1].lower() for file in {*files} - {*kept} if file[0] != ".")
+        if len(found) == before:
+            kinds = ", ".join(_KINDS)
+            raise InputError(f"The class folder {folder / name} holds no file {kinds}; add some or remove it.")
+    if left := {suffix: count for suffix, count in others.items() if suffix not in (".db", ".ini", ".txt")}:
+        logger.warning("%s: files of other kinds are left out: %s", folder, left)
+    if not found:
+        raise InputError(f"There is no class folder in {folder}; put each class's files into one: {folder}/cat/1.png.")
+    return found
+
+
+def read_class_folders(
+    path: Path, *, name: str, size: int = 0, broken: Literal["refuse", "skip"] = "refuse", seconds: float = 0.0,
+    test_share: float = 0.2,
+) -> Dataset:  # fmt: skip
+    """A data set of class folders, or of `train`, `test` and `validation` with those, decoded once into the cache.
+
+    Images are brought to `size` pixels a side, or to their `common_shape`; sounds are cut or padded to `seconds`, by
+    default 4. What can't be decoded is refused, or left out and counted: `broken`.
+
+    Raises:
+        InputError: If a file can't be decoded, a class folder is empty, or images and sounds are mixed.
+    """
+    parts = parts_of({child.name: child for child in sorted(path.iterdir()) if child.is_dir()})
+    parts = parts if "train" in parts else {"train": path}
+    found = [(part, label, file) for part, folder in parts.items() for label, file in files_of(folder)]
+    which, labels = (np.array([one[column] for one in found]) for column in (0, 1))
+    files = [file for *_, file in found]
+    kinds = {file.suffix.lower() in _SOUNDS for file in files}
+    if len(kinds) > 1:
+        raise InputError(f"{name} has images and sounds; keep them in data sets of their own.")
+    if not 0 <= size <= _MOST or (size and kinds == {True}) or (seconds and kinds == {False}):
+        raise InputError(f"{name}: size is for images, up to {_MOST} pixels, and seconds are for sounds; leave it out.")
+    stats = [(str(file), os.stat(file) if os.path.exists(file) else None) for file in files]  # a link may be broken
+    about = [(file, stat and (stat.st_size, stat.st_mtime_ns)) for file, stat in stats]
+    if kinds == {True}:
+        seconds = seconds or SECONDS
+        shape, read = (1, BANDS, FRAMES), partial(log_mel, seconds=seconds)
+    else:
+        shape = common_shape(files, size, broken == "skip")
+        read = partial(picture, shape=shape)
+    own = f"{name}-{stamp_of(*parts.values())}"  # two folders of one name take turns else
+    spec = DatasetSpec(own, shape, "uint8", {"small": derived_preset("cnn", 1, 1, 1)}, 255.0)
+    stamp = stamp_of(about, shape, facts(seconds))
+    samples, kept = cached_samples(data_folder(), spec, stamp, files, read, broken == "skip")
+    ends = np.cumsum([np.sum(which[kept] == part) for part in parts])[:-1]
+    pieces = zip(np.split(samples, ends), np.split(labels[kept], ends), strict=True)  # slices of the map, not copies
+    made = Dataset.from_parts(dict(zip(parts, pieces, strict=True)), name=name, layout="images", test_share=test_share)
+    return replace(made, spec=replace(made.spec, seconds=seconds))
 
 
 def _arrays(path: Path, *, name: str, layout: str = "", test_share: float = 0.2) -> Dataset:

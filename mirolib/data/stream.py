@@ -141,14 +141,27 @@ class TaskStream:
         return (self[index] for index in range(self.num_tasks))
 
     def __getitem__(self, index: int) -> Task:
-        """The task at `index`, the same whenever it is asked for; an `IndexError` if there is none."""
+        """The task at `index`, the same whenever it is asked for; an `IndexError` if there is none.
+
+        Which samples of a class are held out, and the order of the others, depends on seed and class alone; only how
+        the classes mingle on arrival depends on the task. A sample's id is therefore the same for any number of tasks.
+        """
         if not 0 <= index < self.num_tasks:
             raise IndexError(f"There is no task {index}; the stream has {self.num_tasks}.")
         classes = self.task_classes[index]
-        train, validation = self._split(classes)
-        train_ids, validation_ids = (make_ids(p.labels, rank_in_class(p.labels)) for p in (train, validation))
-        its = tuple(self.class_order[label] for label in classes)
-        return Task(index, classes, train, train_ids, validation, validation_ids, its)
+        samples = self._of(self.dataset.train, classes)
+        judged = samples if self.dataset.validation is None else self._of(self.dataset.validation, classes)
+        train, validation = [], []
+        for label in classes:
+            # a generator a class, since one for all would draw by the classes that happen to share the task
+            order = np.random.default_rng([self.seed, 1, label]).permutation(np.flatnonzero(samples.labels == label))
+            held_out = self._held_out(len(order))
+            train.append(order[held_out:])
+            validation.append(order[:held_out] if judged is samples else np.flatnonzero(judged.labels == label))
+        rng = np.random.default_rng([self.seed, 2, *classes])
+        parts = [self._mingled(samples, train, rng), self._mingled(judged, validation, rng)]
+        (first, ids), (second, its) = ((part, make_ids(part.labels, rank_in_class(part.labels))) for part in parts)
+        return Task(index, classes, first, ids, second, its, tuple(self.class_order[label] for label in classes))
 
     def tests(self, up_to: int) -> list[Samples]:
         """Test samples of each task from the first to task `up_to`, that one included."""
@@ -160,30 +173,12 @@ class TaskStream:
         positions = np.flatnonzero(np.isin(labels, classes))
         return samples.select(positions, labels[positions])
 
-    def _split(self, classes: tuple[int, ...]) -> tuple[Samples, Samples]:
-        """Training and validation samples of some classes.
-
-        Which samples of a class are held out, and the order of the others, depends on seed and class alone; only how
-        the classes mingle on arrival depends on the task. A sample's id is therefore the same for any number of tasks.
-        """
-        samples = self._of(self.dataset.train, classes)
-        judged = samples if self.dataset.validation is None else self._of(self.dataset.validation, classes)
-        train, validation = [], []
-        for label in classes:
-            # a generator a class, since one for all would draw by the classes that happen to share the task
-            order = np.random.default_rng([self.seed, 1, label]).permutation(np.flatnonzero(samples.labels == label))
-            held_out = self._held_out(len(order))
-            train.append(order[held_out:])
-            validation.append(order[:held_out] if judged is samples else np.flatnonzero(judged.labels == label))
-        rng = np.random.default_rng([self.seed, 2, *classes])
-        return self._mingled(samples, train, rng), self._mingled(judged, validation, rng)
-
     @staticmethod
     def _mingled(samples: Samples, by_class: list[np.ndarray], rng: np.random.Generator) -> Samples:
         """Samples of several classes in a random order that keeps the order within each class."""
         source = rng.permutation(np.repeat(np.arange(len(by_class)), [len(part) for part in by_class]))
-        starts = np.cumsum([0, *(len(part) for part in by_class[:-1])])
-        order = np.concatenate(by_class)[starts[source] + rank_in_class(source)]
+        order = np.empty_like(source)
+        order[np.argsort(source, kind="stable")] = np.concatenate(by_class)
         return samples.select(order)
 
     def describe(self) -> list[dict[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from PIL import Image
 from mirolib.base.errors import InputError
 from mirolib.data.dataset import Dataset, DatasetSpec, Preset
 from mirolib.data.fetch import ARCHIVES
-from mirolib.data.files import cached_samples, check_classes, list_files, read_file, stamp_of
+from mirolib.data.files import cached_samples, check_classes, read_file, stamp_of
+from mirolib.data.images import entries
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +63,19 @@ def load(root: Path) -> Dataset:
             image, or the cache can't be written.
     """
     folder = _ARCHIVE.find(root)
-    listed = _wnids(folder / "wnids.txt")
+    listed = list(dict.fromkeys(_lines(table := folder / "wnids.txt")))
+    for number, wnid in enumerate(listed, start=1):
+        if not re.fullmatch(r"n[0-9]{8}", wnid):
+            raise InputError(f"{table} has {wnid[:40]!r} for class {number}, which is no WordNet id; restore the file.")
     wnids = [wnid for wnid in listed if (folder / "train" / wnid).is_dir()]
     if not wnids:
         raise InputError(f"{folder / 'train'} has no folder of a class in wnids.txt. {_ARCHIVE.advice}")
-    train = _of_classes(folder, "train", wnids)
-    test = _of_classes(folder, "val", wnids) or _annotated(folder, wnids)
+    train, sorted_test = (list(entries(folder, part, wnids, _IMAGE)) for part in ("train", "val"))
+    test = sorted_test or _annotated(folder, wnids)
     train_labels, test_labels = (np.array([label for _, label, *_ in part], np.int64) for part in (train, test))
     check_classes(folder, dict(enumerate(wnids)), len(listed), train_labels, test_labels)
-    entries = (line.partition("\t") for line in _lines(folder / "words.txt"))
-    words = {wnid.strip(): synonyms.partition(",")[0].strip() for wnid, _, synonyms in entries}
+    named = (line.partition("\t") for line in _lines(folder / "words.txt"))
+    words = {wnid.strip(): synonyms.partition(",")[0].strip() for wnid, _, synonyms in named}
     names = [words.get(wnid) or wnid for wnid in wnids]
     paths = [folder / path for path, *_ in (*train, *test)]
     images, _ = cached_samples(root, TINY_IMAGENET, stamp_of(train, test), paths, _image)
@@ -83,39 +88,20 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-def _wnids(path: Path) -> list[str]:
-    for number, wnid in enumerate(wnids := _lines(path), start=1):
-        if not re.fullmatch(r"n[0-9]{8}", wnid):
-            raise InputError(f"{path} has {wnid[:40]!r} for class {number}, which is no WordNet id; restore the file.")
-    return list(dict.fromkeys(wnids))
-
-
-def _of_classes(folder: Path, part: str, wnids: list[str]) -> list[tuple[str, int, int, int]]:
-    """Path, label, size and time of change of the images in a part's folders of classes, or in `images` in those."""
-    found = []
-    for label, wnid in enumerate(wnids):
-        place = f"{part}/{wnid}/images" if (folder / part / wnid / "images").is_dir() else f"{part}/{wnid}"
-        found += [(f"{place}/{name}", label, size, time) for name, size, time in list_files(folder / place, _IMAGE)]
-    return found
-
-
 def _annotated(folder: Path, wnids: list[str]) -> list[tuple[str, int, int, int]]:
-    """The same of the test images of these classes in a single folder, in the order of the annotations."""
+    """The entries of the test images of these classes in a single folder, in the order of the annotations."""
     path = folder / "val" / "val_annotations.txt"
-    place = "val/images" if (folder / "val" / "images").is_dir() else "val"
-    present = {entry[0]: entry[1:] for entry in list_files(folder / place, _IMAGE)}
-    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+    present = {os.path.basename(entry[0]): entry for entry in entries(folder, "", ["val"], _IMAGE)}
     label_of_image: dict[str, int] = {}
     for number, line in enumerate(_lines(path), start=1):
-        fields = line.split()
-        if len(fields) < 2:
+        if len(fields := line.split()) < 2:
             raise InputError(f"{path} has no image and WordNet id in entry {number}; restore the file.")
-        if fields[1] in label_of:
-            label_of_image[fields[0]] = label_of[fields[1]]
-    found = [(f"{place}/{name}", label, *present[name]) for name, label in label_of_image.items() if name in present]
-    if absent := len(label_of_image) - len(found):
+        if fields[1] in wnids:
+            label_of_image[fields[0]] = wnids.index(fields[1])
+    here = [(present[name], label) for name, label in label_of_image.items() if name in present]
+    if absent := len(label_of_image) - len(here):
         logger.info("tiny-imagenet: %d images of %s are not there and left out", absent, path)
-    return found
+    return [(entry[0], label, *entry[2:]) for entry, label in here]
 
 
 def _image(path: Path) -> np.ndarray:

@@ -64,8 +64,14 @@ def load(root: Path) -> Dataset:
     # some copies have the folds and the csv side by side
     audio, metadata = (place if (place := folder / name).is_dir() else folder for name in ("audio", "metadata"))
     rows = _rows(metadata / "UrbanSound8K.csv")
-    clips = _clips(audio, rows)
+    places = [(fold, audio / f"fold{fold}") for fold in sorted({fold for fold, _ in rows})]
+    sizes = {(fold, name): size for fold, place in places for name, size, _ in list_files(place, r".*")}
+    clips = [(*clip, sizes[clip]) for clip in sorted(rows) if clip in sizes]
+    if not clips:
+        raise InputError(f"None of the wavs that the csv lists is in {audio}/fold1 to fold10. {_ARCHIVE.advice}")
     folds, labels = np.array([(fold, rows[fold, name]) for fold, name, _ in clips]).T
+    there = ", ".join(map(str, np.unique(folds)))
+    logger.info("UrbanSound8K: %d of the %d clips listed are there, in folds %s.", len(clips), len(rows), there)
     tests = folds == (last := folds.max())
     if tests.all():
         raise InputError(f"Only fold {last} has wavs in {audio}; add one more, one is kept for testing.")
@@ -79,18 +85,6 @@ def load(root: Path) -> Dataset:
     train, test = (np.flatnonzero(part & np.isin(labels, both)) for part in (~tests, tests))
     parts = images[train], labels[train], images[test], labels[test]
     return Dataset.from_arrays(*parts, spec=URBANSOUND8K, class_names=[CLASS_NAMES[label] for label in both])
-
-
-def _clips(audio: Path, rows: dict[tuple[int, str], int]) -> list[tuple[int, str, int]]:
-    """Fold, name and length in bytes of the clips whose wav is there."""
-    folds = sorted({fold for fold, _ in rows})
-    sizes = {(fold, name): size for fold in folds for name, size, _ in list_files(audio / f"fold{fold}", r".*")}
-    clips = [(*clip, sizes[clip]) for clip in sorted(rows) if clip in sizes]
-    if not clips:
-        raise InputError(f"None of the wavs that the csv lists is in {audio}/fold1 to fold10. {_ARCHIVE.advice}")
-    there = ", ".join(str(fold) for fold in folds if any(clip[0] == fold for clip in clips))
-    logger.info("UrbanSound8K: %d of the %d clips listed are there, in folds %s.", len(clips), len(rows), there)
-    return clips
 
 
 def _rows(table: Path) -> dict[tuple[int, str], int]:

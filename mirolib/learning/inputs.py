@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from mirolib.base.errors import InputError
 from mirolib.base.files import read_bounded
 from mirolib.data import DatasetSpec
-from mirolib.data.arrays import aligned, arranged, checked
+from mirolib.data.arrays import arranged, checked
 from mirolib.data.audio import log_mel
-from mirolib.data.class_folders import picture
+from mirolib.data.images import picture
 from mirolib.learning.augment import Transform
 from mirolib.learning.models import evaluating, features_of
 
@@ -54,7 +54,7 @@ def taken(samples: Any, spec: DatasetSpec) -> np.ndarray:
     if spec.layout == "images" and all(isinstance(one, str | os.PathLike) for one in samples):
         read = partial(log_mel, seconds=spec.seconds) if spec.seconds else partial(picture, shape=spec.sample_shape)
         samples = np.stack([read(Path(one)) for one in samples])
-    found, _ = checked(aligned(samples, spec.columns), np.zeros(len(samples), dtype=int), "given")
+    found, _ = checked(samples, np.zeros(len(samples), dtype=int), "given", spec.columns)
     given = f"{found.shape[1:]} {found.dtype}"
     if spec.layout and found.shape[1:] != spec.sample_shape:
         found = arranged(found, spec.layout)

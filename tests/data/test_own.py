@@ -21,7 +21,7 @@ from mirolib import Dataset, InputError, RunSettings, TaskStream, load_dataset, 
 from mirolib.data import locate
 from mirolib.data.arrays import held_out
 from mirolib.data.audio import log_mel
-from mirolib.data.class_folders import picture
+from mirolib.data.images import picture
 from mirolib.learning.inputs import taken
 from mirolib.workbench.run import Run
 
