@@ -12,7 +12,7 @@
 #             core; what benchmarks/measured/controller has is kept, so that it goes on; writes docs/controller.md
 # make generality: Miro against baselines on the five data sets in MIRO_DATA, three seeds, and against an oracle; an hour and a
 #             half; what results/generality and results/oracle have is kept, so that it goes on; writes docs/generality.md
-# make adaptation: budget drops, a throttled store and a disk competitor; needs MIRO_SHARED_DATA; writes docs/adaptation.md
+# make adaptation: budget drops, a throttled store and a disk competitor, on CIFAR-100 in MIRO_DATA; writes docs/adaptation.md
 # make notebooks: run every notebook and save its outputs
 
 PYTHON ?= python3

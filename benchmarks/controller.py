@@ -60,10 +60,10 @@ class Planned(FixedController):
 def splits(tasks: int) -> dict[str, np.ndarray]:
     """Epochs of each task in four ways, in proportion; an epoch of a later task has more replayed samples."""
     growth = np.geomspace(0.5, 2, tasks)
-    return {"uniform": np.ones(tasks), "late": growth, "early": growth[::-1], "equal visits": 1 / _epoch(tasks)}
+    return {"uniform": np.ones(tasks), "late": growth, "early": growth[::-1], "equal visits": 1 / epoch_visits(tasks)}
 
 
-def _epoch(tasks: int) -> np.ndarray:
+def epoch_visits(tasks: int) -> np.ndarray:
     """Sample visits in an epoch of each task, for each of its samples."""
     return 1 + np.sqrt(np.arange(tasks))
 
@@ -83,7 +83,7 @@ def rows(name: str) -> dict[str, tuple[dict[str, object], np.ndarray | None]]:
     found["miro knee"] = {"controller": "miro"}, None
     for target in TARGETS[name]:
         found[f"miro accuracy={target}"] = {"controller": "miro", "objective": f"accuracy={target}"}, None
-    samples, each = round(0.9 * len(dataset.train) / preset.tasks), _epoch(preset.tasks)
+    samples, each = round(0.9 * len(dataset.train) / preset.tasks), epoch_visits(preset.tasks)
     for share in BUDGETS:
         visits = share * preset.epochs * samples * each.sum()
         objective = f"energy_budget={visits:.0f} visits"
