@@ -27,7 +27,7 @@ SEEDS = (330, 331, 332)
 ROOT = Path(__file__).parents[1]
 PAGE, FILE = ROOT / "docs" / "adaptation.md", ROOT / "benchmarks" / "measured" / "adaptation.csv"
 SHARE, RATE = 0.25, 5e5
-"""Work as a share of the preset's, and the throttle in bytes a second: 160 samples, a twelfth of what training takes."""
+"""Work as a share of the preset's, and the throttle in bytes a second: some 160 samples."""
 
 
 def cases(seed: int) -> dict[str, tuple[RunSettings, Disturbance | None]]:
