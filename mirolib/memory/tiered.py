@@ -17,7 +17,7 @@ from mirolib.base.errors import InputError
 from mirolib.base.state import Flags, Ids, State, generator_of, loaded
 from mirolib.data.stream import labels_of
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.replace_damaged import fill_episodic, refill_stream
+from mirolib.memory.replace_damaged import append_sound, fill_episodic, fill_stream
 from mirolib.memory.rotation import LAG, Position, Rotation, most_new, replays
 from mirolib.memory.storage import Storage
 from mirolib.memory.swapper import Replayed, SwapCounts, Swapper, SwapPolicy
@@ -271,7 +271,10 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
             found.update(ids.tolist())
         self.stream_buffer.order = kept.stream_order
         self.stream_buffer.array.reset(kept.config.stream_size)
-        refill_stream(self.storage, self.stream_buffer, kept.stream_ids)
+        append_sound(self.storage, self.stream_buffer, kept.stream_ids)
+        if len(self.stream_buffer) < len(kept.stream_ids):  # damage since: need no longer be a prefix of the order
+            self.stream_buffer.array.reset(kept.config.stream_size)
+            fill_stream(self.storage, self.stream_buffer)
         self.episodic_memory.array.reset(kept.config.episodic_size)
         self.episodic_memory.damaged = kept.lost
         self.episodic_memory.extend(self._stored)
