@@ -86,7 +86,7 @@ def _breakdown(experiment: Experiment) -> dict[str, float]:
 
     timed(learner._transform, "train", "transform")
     timed(learner, "step", "step")
-    timed(memory._swapper, "_request", "swap: request")
+    timed(memory._swapper, "swap", "swap: request")
     timed(memory._swapper, "settle", "swap: commit")
     epochs = []
     for _ in range(EPOCHS * ROUNDS // 2):
@@ -94,6 +94,7 @@ def _breakdown(experiment: Experiment) -> dict[str, float]:
         speed = _epoch(experiment)
         parts = {part: 1e6 * value / (len(memory.stream_buffer) + len(memory.episodic_memory))
                  for part, value in spent.items()}  # fmt: skip
+        parts["swap: request"] -= parts["swap: commit"]  # a swap does both
         step, total = parts.pop("step"), 1e6 / speed
         parts["model step"] = step - parts["transform"]
         parts["gather"] = total - sum(parts.values())

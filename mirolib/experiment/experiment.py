@@ -35,7 +35,7 @@ from mirolib.learning.schedules import RATES
 from mirolib.memory.available_memory import explain_memory_errors
 from mirolib.memory.budget import parse_budget, parse_size, store_budget
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.rotation import check_slots, least_slots, replays
+from mirolib.memory.rotation import least_slots, most_new, replays
 from mirolib.memory.storage import Storage
 from mirolib.memory.store_file import Fingerprint
 from mirolib.memory.tiered import TieredMemory
@@ -169,7 +169,7 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
     defaults = (min(wanted, largest), min(preset.episodic_size, total)) if fixed else (None, None)
     stream_size, episodic_size = map(default, sizes, defaults)
     if epoch_of == "task" and fixed and stream_size < largest:
-        check_slots(stream_size, *passing)
+        most_new(stream_size, passing[1], batch_size=batch_size)
     if callable(preset.optimizer):  # it has no name that could be written down
         own["optimizer"] = None
     elif settings.optimizer not in (None, preset.optimizer):

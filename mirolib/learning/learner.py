@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mirolib.base.errors import InputError, brief
 from mirolib.base.state import State, loaded
@@ -21,7 +22,6 @@ from mirolib.data import DatasetSpec, Preset, Samples
 from mirolib.data.stream import Task
 from mirolib.learning.augment import Transform
 from mirolib.learning.inputs import FORWARD_BATCH, Tally as Tally, features_in_batches, layout_of, taken, usable_device
-from mirolib.learning.losses import LOSSES as LOSSES, binary_cross_entropy as binary_cross_entropy
 from mirolib.learning.models import ExpandingHead, build_model, evaluating, feature_dim, features_of, norms_of
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.tiered import Batch, TieredMemory
@@ -30,6 +30,21 @@ ROUND_STEPS = 1000
 """Most training steps from one round to the next, unless told otherwise."""
 
 logger = logging.getLogger(__name__)
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy on one-hot targets, mean over samples and classes (the paper's loss)."""
+    targets = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
+    return functional.binary_cross_entropy_with_logits(logits, targets)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce": binary_cross_entropy,
+    # summed over classes: what one class teaches does not shrink as others are added
+    "bce-sum": lambda logits, labels: binary_cross_entropy(logits, labels) * logits.shape[1],
+    "ce": functional.cross_entropy,
+}
+"""Losses by name, of logits `(n, classes)` against labels `(n,) int64`."""
 
 
 class Method(ABC):

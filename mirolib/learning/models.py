@@ -73,10 +73,8 @@ def _small_cnn(shape: tuple[int, ...]) -> nn.Module:
 
 def _mlp_bn(shape: tuple[int, ...]) -> nn.Module:
     """Two hidden layers of 256 units with batch normalisation, for feature vectors."""
-    layers: list[nn.Module] = [nn.Flatten()]
-    for _ in range(2):
-        layers += [nn.LazyLinear(256, bias=False), nn.BatchNorm1d(256), nn.ReLU()]
-    return nn.Sequential(*layers)
+    hidden = (one for _ in range(2) for one in (nn.LazyLinear(256, bias=False), nn.BatchNorm1d(256), nn.ReLU()))
+    return nn.Sequential(nn.Flatten(), *hidden)
 
 
 def _cnn(shape: tuple[int, ...], scale: int = 1) -> nn.Module:

@@ -81,7 +81,7 @@ def check_available(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
     # later is too late: the system ends the process that fills it without a word
     if size_bytes > (1 << 20) and size_bytes > (available := available_bytes()):
         need = f"{size_bytes / 1e6:,.0f} MB, and {available / 1e6:,.0f} MB are available"
-        raise InputError(_sentence(what, need, advice))
+        raise InputError(f"{what} needs {need}; choose {advice}.")
 
 
 @contextmanager
@@ -96,8 +96,4 @@ def explain_memory_errors(what: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:  # PyTorch has no class of its own for the CPU
         if isinstance(error, RuntimeError) and not re.search("can't allocate memory|out of memory", str(error)):
             raise
-        raise InputError(_sentence(what, "more memory than this process may have")) from error
-
-
-def _sentence(what: str, need: str, advice: str = _SMALLER) -> str:
-    return f"{what} needs {need}; choose {advice}."
+        raise InputError(f"{what} needs more memory than this process may have; choose {_SMALLER}.") from error

@@ -87,16 +87,12 @@ class SystemBudget(MemoryBudget):
 
     def read(self, epochs_done: float, used_bytes: int) -> int | None:
         """The share of what is available beyond the reserve, the buffers' own memory counted as available."""
-        room = int(self._share * (self.available_bytes() - self._reserve + used_bytes))
+        room = int(self._share * (available_bytes() - self._reserve + used_bytes))
         return max(room, used_bytes // 2, self._least)  # buffers shrink step by step
 
     def is_short(self) -> bool:
         """Whether less than half of the reserve is left."""
-        return self.available_bytes() < self._reserve / 2
-
-    def available_bytes(self) -> int:
-        """Bytes that this process could still take without swapping."""
-        return available_bytes()
+        return available_bytes() < self._reserve / 2
 
 
 def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:

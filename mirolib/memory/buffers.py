@@ -109,8 +109,7 @@ class SampleArray:
         """Samples and ids of some taken slots."""
         return self._samples[slots], self._ids[slots]
 
-    def copy(self) -> SampleArray:
-        """The same samples in an array of their own."""
+    def __deepcopy__(self, memo: dict[int, object]) -> SampleArray:
         other = SampleArray(self.capacity, self._samples.shape[1:], str(self._samples.dtype))
         for slots in in_chunks(np.arange(self._count)):  # the free slots are left alone: no memory backs them yet
             other.append(*self.copy_of(slots))
@@ -183,12 +182,6 @@ class StreamBuffer:
         """Empties the buffer."""
         self.array.discard(np.arange(len(self.array)))
         self.order = self.order[:0]
-
-    def copy(self) -> StreamBuffer:
-        """The same buffer with an array of its own."""
-        other = StreamBuffer(self.array.copy())
-        other.order = self.order
-        return other
 
     def begin(self, ids: np.ndarray, rng: np.random.Generator) -> None:
         """Empties the buffer for a task whose training samples have these ids."""
@@ -271,18 +264,6 @@ class EpisodicMemory:
         self._held[self._places(self.array.ids_at(surplus))] = False
         self.array.discard(surplus)
         self.array.resize(capacity)
-
-    def copy(self) -> EpisodicMemory:
-        """The same memory with an array of its own."""
-        other = EpisodicMemory(self.array.copy())
-        other._stored, other._starts, other._held = self._stored, self._starts, self._held.copy()
-        other.damaged, other.classes = self.damaged, self.classes
-        return other
-
-    def add(self, samples: np.ndarray, ids: np.ndarray) -> None:
-        """Takes in samples that are not held yet; there must be room."""
-        self.reserve(ids)
-        self.array.append(samples, ids)
 
     def reserve(self, ids: np.ndarray) -> None:
         """Marks samples as held, those being fetched included, so that none is fetched twice."""

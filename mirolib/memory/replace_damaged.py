@@ -104,14 +104,6 @@ def append_sound(storage: Storage, buffer: StreamBuffer, ids: np.ndarray) -> Non
         buffer.array.append(samples, chunk[sound])
 
 
-def refill_stream(storage: Storage, buffer: StreamBuffer, ids: np.ndarray) -> None:
-    """Fills an empty stream buffer with what it held before, in the same slots; without damage, that is."""
-    append_sound(storage, buffer, ids)
-    if len(buffer) < len(ids):  # damage since: what is left need no longer be a prefix of the order
-        buffer.array.reset(buffer.array.capacity)
-        fill_stream(storage, buffer)
-
-
 def fill_episodic(storage: Storage, memory: EpisodicMemory, ids: np.ndarray) -> None:
     """Adds samples of storage to an episodic memory that has room for them."""
     memory.reserve(ids)  # all of them first, so that no replacement is drawn that comes anyway

@@ -47,22 +47,18 @@ def least_slots(batch_size: int, swap_ratio: float, lag: int = LAG) -> int:
     return batch_size + lag * math.ceil(swap_ratio * batch_size)
 
 
-def most_new(stream_size: int, swap_ratio: float, lag: int = LAG) -> int:
-    """New samples that a step may take of so many slots; 0 where they are too few for any."""
-    return sum(least_slots(new, swap_ratio, lag) <= stream_size for new in range(1, stream_size + 1))
-
-
-def check_slots(stream_size: int, batch_size: int, swap_ratio: float, lag: int = LAG) -> None:
-    """Refuses a stream buffer that holds a part of its task and has too few slots; see `least_slots`.
+def most_new(stream_size: int, swap_ratio: float, lag: int = LAG, *, batch_size: int = 0) -> int:
+    """New samples that a step may take of so many slots; 0 where they are too few for any.
 
     Raises:
-        InputError: If it has.
+        InputError: If they are too few for a `batch_size`.
     """
     if (least := least_slots(batch_size, swap_ratio, lag)) > stream_size:
         raise InputError(
             f"stream_size is {stream_size}, but {least} slots are needed for batches of {batch_size} while others are "
             "fetched; enlarge it, or lower batch_size."
         )
+    return sum(least_slots(new, swap_ratio, lag) <= stream_size for new in range(1, stream_size + 1))
 
 
 @dataclass
@@ -154,10 +150,6 @@ class Rotation:
             now.pack = np.concatenate([now.pack, rng.permutation(len(self._episodic))])
         slots, now.pack = now.pack[:count], now.pack[count:]
         return slots
-
-    def shuffle(self, rng: np.random.Generator) -> None:
-        """Another order, where the whole task is in RAM."""
-        self.position.queue = rng.permutation(self.position.queue)
 
     def _in_blocks(self, ids: np.ndarray, turn: int) -> np.ndarray:
         """Ids in an order of their own for each turn; neighbours on storage stay together in blocks."""

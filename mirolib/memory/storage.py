@@ -131,12 +131,6 @@ class Storage:
             if os.fstat(file.fileno()).st_size > end:
                 file.truncate(end)
 
-    def _locate(self, keys: np.ndarray) -> np.ndarray:
-        """The row of each key, `(n,) int64`; -1 where it is not stored."""
-        pairs = zip(*(half.tolist() for half in files.split(keys)), strict=True)
-        found = ((self._places.get(name, ()), ordinal) for name, ordinal in pairs)
-        return np.array([rows[at] if at < len(rows) else -1 for rows, at in found], dtype=np.int64)
-
     def _extents(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where the records of rows begin, and their bytes, `(n,) int64` each."""
         header = files.HEADER.itemsize
@@ -161,7 +155,9 @@ class Storage:
 
     def rows(self, ids: np.ndarray, part: str = "train") -> np.ndarray:
         """The row of each sample, `(n,) int64`, in the order of the file; -1 where it is not stored."""
-        return self._locate(files.keys_of(ids, part))
+        pairs = zip(*(half.tolist() for half in files.split(files.keys_of(ids, part))), strict=True)
+        found = ((self._places.get(name, ()), ordinal) for name, ordinal in pairs)
+        return np.array([rows[at] if at < len(rows) else -1 for rows, at in found], dtype=np.int64)
 
     def neighbours(self, ids: np.ndarray, count: int) -> np.ndarray:
         """Training samples that lie from each of `ids` on in the file, `count` at most, `(k,) int64` ids.
@@ -307,9 +303,9 @@ class Storage:
         Raises:
             StorageError: If the store is closed.
         """
-        keys, kind = files.keys_of(ids, part), self.fingerprint
+        kind = self.fingerprint
         with self._lock:
-            rows = self._locate(keys)
+            rows = self.rows(ids, part)
             sound = rows >= 0
             offsets, lengths = self._extents(rows[sound])
         if (before_read := self.before_read) is not None:  # another thread may take it away
@@ -321,7 +317,7 @@ class Storage:
         self.bytes_read += int(lengths.sum())
         if not kind.encoded:
             samples = samples.view(kind.sample_dtype).reshape(len(found), *kind.sample_shape)
-        right &= found == keys[sound]
+        right &= found == files.keys_of(ids[sound], part)
         sound[sound] = right
         for id_ in ids[~sound].tolist():
             if id_ not in self.damaged[part]:

@@ -173,10 +173,19 @@ class Swapper:
         """
         step = self.counts.steps
         self.settle(memory, step)
-        # drawn after the commit: what has just come in is no longer absent, what has just gone is
-        slots, unavailable = self._request(memory, step, trained, ratio)
-        self.counts += SwapCounts(1, len(trained), len(slots), unavailable)
-        return slots
+        slots, found = trained[:0], np.zeros(0, dtype=bool)
+        if ratio and len(trained):
+            self._owed += ratio * len(trained)
+            owed = int(self._owed + 1e-9)  # ten steps of 0.1 owe one, though their floats sum to less
+            self._owed -= owed
+            slots = self.policy.choose(trained, min(owed, len(trained)), self._rng)
+            # drawn after the commit: what has just come in is no longer absent, what has just gone is
+            ids = memory.draw(slots, self._rng)
+            if (found := ids >= 0).any():
+                memory.reserve(ids[found])
+                self.request(step, slots[found], ids[found])
+        self.counts += SwapCounts(1, len(trained), int(found.sum()), int((~found).sum()))
+        return slots[found]
 
     def settle(self, memory: Tier, step: float = math.inf) -> None:
         """Commits the exchanges that are due up to `step`, by default every one under way.
@@ -205,21 +214,6 @@ class Swapper:
             self.counts += SwapCounts(stall_s=time.monotonic() - start)
             # taken off the list after the wait, so that an interrupt while waiting loses nothing
             yield self._pending.popleft()
-
-    def _request(self, memory: Tier, step: int, trained: np.ndarray, ratio: float) -> tuple[np.ndarray, int]:
-        """Asks storage for exchanges of some slots; these, and how many can't be had."""
-        if ratio == 0 or not len(trained):
-            return trained[:0], 0
-        self._owed += ratio * len(trained)
-        owed = int(self._owed + 1e-9)  # ten steps of 0.1 owe one, though their floats sum to less
-        self._owed -= owed
-        slots = self.policy.choose(trained, min(owed, len(trained)), self._rng)
-        ids = memory.draw(slots, self._rng)
-        found = ids >= 0
-        if found.any():
-            memory.reserve(ids[found])
-            self.request(step, slots[found], ids[found])
-        return slots[found], int((~found).sum())
 
     def state(self) -> State:
         """What is owed and under way, the counts, and the generator."""

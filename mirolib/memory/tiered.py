@@ -17,8 +17,8 @@ from mirolib.base.errors import InputError
 from mirolib.base.state import Flags, Ids, State, generator_of, loaded
 from mirolib.data.stream import labels_of
 from mirolib.memory.config import MemoryConfig
-from mirolib.memory.replace_damaged import fill_episodic, refill_stream
-from mirolib.memory.rotation import LAG, Position, Rotation, check_slots, most_new, replays
+from mirolib.memory.replace_damaged import append_sound, fill_episodic, fill_stream
+from mirolib.memory.rotation import LAG, Position, Rotation, most_new, replays
 from mirolib.memory.storage import Storage
 from mirolib.memory.swapper import Replayed, SwapCounts, Swapper, SwapPolicy
 from mirolib.memory.tiers import Tiers
@@ -98,7 +98,7 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
                 raise InputError(f"lag is {lag}; choose 1 step or more between fetch and commit.")
             if block < 1:
                 raise InputError(f"block is {block}; choose 1 sample or more to exchange together.")
-            super().__init__(storage, config, num_classes, seed, hierarchical, block)
+            super().__init__(storage, config, num_classes, hierarchical)
         except BaseException:
             storage.close()  # its lock would keep the next try out of the folder
             raise
@@ -112,6 +112,7 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
         self._swapper = Swapper(self.storage, self._lag, policy, swap_rng)
         self._streamer = Swapper(self.storage, self._lag, rng=stream_rng)
         self._replayed = Replayed(self.episodic_memory, self.storage, self._block)
+        self.rotation = Rotation(self.stream_buffer, self.episodic_memory, seed, self.storage, self._block)
 
     def batches(self, batch_size: int, *, replay: bool = True) -> Iterator[Batch]:
         """One epoch over stream buffer and episodic memory, shuffled together.
@@ -146,12 +147,10 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
         Raises:
             InputError: If the stream buffer is too small for such batches, or the ratio is none.
         """
-        ratio, rotation = self.replays(replay_ratio), self.rotation
-        most = batch_size if rotation.whole else most_new(self.config.stream_size, self._passing, self._lag)
-        if not most:
-            check_slots(self.config.stream_size, 1, self._passing, self._lag)
-        if rotation.whole and begin == int(begin):
-            rotation.shuffle(self._batch_rng)
+        ratio, rotation, size = self.replays(replay_ratio), self.rotation, self.config.stream_size
+        most = batch_size if rotation.whole else most_new(size, self._passing, self._lag, batch_size=1)
+        if rotation.whole and begin == int(begin):  # another order, where the whole task is in RAM
+            rotation.position.queue = self._batch_rng.permutation(rotation.position.queue)
         for streamed, replayed in rotation.steps(batch_size, ratio, begin, end, most):
             slots = rotation.new(streamed), rotation.replayed(replayed, self._batch_rng)
             yield from self._gathered(*slots, passing=True)
@@ -231,10 +230,9 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
         not copied; draws are those of `seed`.
         """
         other = copy.copy(self)
-        other.stream_buffer, other.episodic_memory = self.stream_buffer.copy(), self.episodic_memory.copy()
-        other._stored, other._old_classes = self._stored.copy(), self._old_classes.copy()
+        own = self.stream_buffer, self.episodic_memory, self._stored, self._old_classes
+        other.stream_buffer, other.episodic_memory, other._stored, other._old_classes = copy.deepcopy(own)
         other._draw_anew(seed, copy.deepcopy(self._swapper.policy))
-        other.rotation = Rotation(other.stream_buffer, other.episodic_memory, seed, self.storage, self._block)
         other.rotation.position.fetched = self.rotation.position.fetched
         other._owns_storage = False
         return other
@@ -273,7 +271,10 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
             found.update(ids.tolist())
         self.stream_buffer.order = kept.stream_order
         self.stream_buffer.array.reset(kept.config.stream_size)
-        refill_stream(self.storage, self.stream_buffer, kept.stream_ids)
+        append_sound(self.storage, self.stream_buffer, kept.stream_ids)
+        if len(self.stream_buffer) < len(kept.stream_ids):  # damage since: need no longer be a prefix of the order
+            self.stream_buffer.array.reset(kept.config.stream_size)
+            fill_stream(self.storage, self.stream_buffer)
         self.episodic_memory.array.reset(kept.config.episodic_size)
         self.episodic_memory.damaged = kept.lost
         self.episodic_memory.extend(self._stored)
@@ -287,7 +288,5 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
     @property
     def counts(self) -> SwapCounts:
         """Swapping so far."""
-        streamed = self._streamer.counts
-        return self._swapper.counts + SwapCounts(
-            stall_s=streamed.stall_s, passed=streamed.replayed, streamed=streamed.swapped
-        )
+        new = self._streamer.counts
+        return self._swapper.counts + SwapCounts(stall_s=new.stall_s, passed=new.replayed, streamed=new.swapped)

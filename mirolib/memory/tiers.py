@@ -21,17 +21,15 @@ from mirolib.memory.storage import Storage
 class Tiers(ABC):
     """Stream buffer, episodic memory and storage; `TieredMemory` trains from them."""
 
+    rotation: Rotation
     _select_rng: np.random.Generator
 
-    def __init__(
-        self, storage: Storage, config: MemoryConfig, num_classes: int, seed: int, hierarchical: bool, block: int
-    ) -> None:
+    def __init__(self, storage: Storage, config: MemoryConfig, num_classes: int, hierarchical: bool) -> None:
         self.storage, self.config, self.hierarchical = storage, config, hierarchical
         self._check(config, config.stream_size + config.episodic_size)
         kind = storage.fingerprint.sample_shape, storage.fingerprint.sample_dtype
         self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, *kind))
         self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, *kind))
-        self.rotation = Rotation(self.stream_buffer, self.episodic_memory, seed, storage, block)
         self._stored = np.zeros(num_classes, dtype=np.int64)
         self._old_classes = np.zeros(num_classes, dtype=bool)
         self.staged = 0  # most samples that were on their way into slots at once
@@ -130,7 +128,8 @@ class Tiers(ABC):
         slots = self._select_rng.permutation(np.flatnonzero(flushed[buffer.labels]))
         slots = slots[rank_in_class(buffer.labels[slots]) < lacking[buffer.labels[slots]]]
         for chunk in in_chunks(slots):
-            memory.add(*buffer.copy_of(chunk))
+            memory.reserve(buffer.ids_at(chunk))
+            memory.array.append(*buffer.copy_of(chunk))
         if not self.hierarchical:
             return
         lacking = quotas - memory.class_counts(num_labels)

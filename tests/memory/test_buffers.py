@@ -79,7 +79,8 @@ def episodic(capacity, labels, ordinals, stored):
     memory = EpisodicMemory(SampleArray(capacity, SHAPE, "uint8"))
     memory.extend(np.array(stored))
     held = make_ids(np.array(labels), np.array(ordinals))
-    memory.add(tagged(held), held)
+    memory.reserve(held)
+    memory.array.append(tagged(held), held)
     return memory
 
 
