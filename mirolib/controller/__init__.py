@@ -9,12 +9,7 @@ resources (`adaptation`); `baselines` are what they are compared with.
 from mirolib.controller.adaptation import BudgetGovernor, CongestionPolicy, SwapGovernor
 from mirolib.controller.allotment import AllottingController
 from mirolib.controller.base import Controller, Decision, FixedController
-from mirolib.controller.baselines import (
-    RandomController,
-    ShareController,
-    TunedController,
-    WholeBudgetController,
-)
+from mirolib.controller.baselines import RandomController, ShareController, TunedController
 from mirolib.controller.expectation import Calibration, CostModel
 from mirolib.controller.grid import candidate_grid, least_samples
 from mirolib.controller.miro import MiroController
@@ -37,6 +32,6 @@ __all__ = [
     "FORWARD_SHARE", "SELECTORS", "AllottingController", "BudgetGovernor", "Calibration", "CongestionPolicy",
     "Controller", "CostModel", "Decision", "FixedController", "Miro2023Controller", "MiroController", "Objective",
     "Outlook", "ProbeProfiler", "ProfileRequest", "Profiler", "RandomController", "SelectionContext", "Selector",
-    "ShareController", "Situation", "SwapGovernor", "TrialProfiler", "TunedController", "WholeBudgetController",
+    "ShareController", "Situation", "SwapGovernor", "TrialProfiler", "TunedController",
     "above_cutline", "candidate_grid", "full_training", "least_samples", "parse_objective",
 ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import replace
 
 import numpy as np
@@ -19,39 +18,23 @@ from mirolib.memory.config import MemoryConfig
 from mirolib.memory.tiered import TieredMemory
 
 
-class GridController(Controller):
-    """Picks a candidate of Miro's grid at each task, with a rule that looks at nothing but the grid."""
+class RandomController(Controller):
+    """A random candidate of the paper's grid at each task."""
 
-    def __init__(self, *, swap_ratio: float = 1.0) -> None:
-        """A controller all of whose candidates have a swap ratio in [0, 1]."""
-        self._ratio = swap_ratio
-
-    @abstractmethod
-    def pick(self, grid: list[MemoryConfig]) -> tuple[MemoryConfig, str]:
-        """One of the candidates, and why."""
+    def __init__(self, *, swap_ratio: float = 1.0, seed: int = 0) -> None:
+        """Candidates have a swap ratio in [0, 1]; draws come from a generator of its own, made from `seed`."""
+        self._ratio, self._rng = swap_ratio, np.random.default_rng([seed, 6])
 
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
         """A candidate within the budget, its swap ratio within the cap."""
         self._ratio = self._ratio if memory.hierarchical else 0.0
         ratio = min(self._ratio, resources.swap_ratio_cap)
-        return Decision(*self.pick(candidate_grid(task, memory, resources.memory_budget_bytes, swap_ratio=ratio)))
+        grid = candidate_grid(task, memory, resources.memory_budget_bytes, swap_ratio=ratio)
+        return Decision(grid[self._rng.integers(len(grid))], f"Drawn at random from {len(grid)} candidates.")
 
     def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:
         """The configuration in force, its swap ratio within the cap."""
         return within_cap(config, self._ratio, resources)
-
-
-class RandomController(GridController):
-    """A random candidate of the same grid at each task."""
-
-    def __init__(self, *, swap_ratio: float = 1.0, seed: int = 0) -> None:
-        """As `GridController`; draws with a generator of its own, made from `seed`."""
-        super().__init__(swap_ratio=swap_ratio)
-        self._rng = np.random.default_rng([seed, 6])
-
-    def pick(self, grid: list[MemoryConfig]) -> tuple[MemoryConfig, str]:
-        """Any candidate."""
-        return grid[self._rng.integers(len(grid))], f"Drawn at random from {len(grid)} candidates."
 
     def state(self) -> State:
         """The generator."""
@@ -62,20 +45,12 @@ class RandomController(GridController):
         self._rng = generator_of(state["generator"])
 
 
-class WholeBudgetController(GridController):
-    """All of the task in the stream buffer and an episodic memory as large as the rest of the budget allows."""
-
-    def pick(self, grid: list[MemoryConfig]) -> tuple[MemoryConfig, str]:
-        """The largest candidate, of equals that with the larger episodic memory."""
-        largest = max(grid, key=lambda c: (c.stream_size + c.episodic_size, c.episodic_size))
-        return largest, "As much memory as the budget allows."
-
-
 class ShareController(Controller):
     """The same share of the task and of what is stored, in epochs of the buffers, whatever they hold.
 
     Attributes:
-        share: Of the task's samples in the stream buffer, and of the stored ones in the episodic memory, in (0, 1].
+        share: Of the task's samples in the stream buffer, and of the stored ones in the episodic memory, in (0, 1]; a
+            share of 1 takes as much as a memory budget allows.
         epochs: Epochs as a share of the preset's, in (0, 1].
     """
 
@@ -86,15 +61,14 @@ class ShareController(Controller):
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
         """The shares, as much smaller as a memory budget asks for."""
         self._ratio = self._ratio if memory.hierarchical else 0.0
-        new, old = len(task.train), max(1, memory.stored - len(task.train))
-        budget = resources.memory_budget_bytes
-        room = new + old if budget is None else budget // memory.slot_bytes
-        share = min(self.share, room / (new + old))
         # a single-level memory keeps what it is to have of this task, too
-        old = old if memory.hierarchical else memory.stored
-        sizes = max(len(task.classes), int(share * new)), max(1, min(task.classes[0], old), int(share * old))
-        decision = within_cap(MemoryConfig(*sizes, self._ratio), self._ratio, resources)
-        whole = max(1, round(self.epochs * learner.epochs))
+        new, old = len(task.train), max(1, memory.stored - (len(task.train) if memory.hierarchical else 0))
+        budget = resources.memory_budget_bytes
+        slots = max(int(self.share * (new + old)), learner.num_classes)
+        slots = max(2, slots if budget is None else min(slots, budget // memory.slot_bytes))
+        stream = min(max(slots * new // (new + old), len(task.classes)), slots - 1)
+        decision = within_cap(MemoryConfig(stream, slots - stream, self._ratio), self._ratio, resources)
+        whole, share = max(1, round(self.epochs * learner.epochs)), slots / (new + old)
         return replace(decision, reason=f"{share:.2g} of the task and of what is stored.", epochs=whole)
 
     def adapt(self, config: MemoryConfig, resources: Resources) -> Decision:

@@ -19,7 +19,6 @@ from mirolib.controller import (
     RandomController,
     ShareController,
     TunedController,
-    WholeBudgetController,
 )
 from mirolib.controller.resources import ResourceMonitor
 from mirolib.controller.selectors import SELECTORS
@@ -46,6 +45,7 @@ Disturbance = Callable[[Storage], During]
 _FROM_PRESET = (
     "model", "loss", "optimizer", "schedule", "epoch_of", "replay_ratio", "epochs", "batch_size", "lr",
 )  # fmt: skip
+_SHARES = {"share": (0.5, 1.0), "everything": (1.0, 0.25), "whole-budget": (1.0, 1.0)}  # of samples, of epochs
 _IDLE_S = 2.0  # long enough for a sensor that averages over half a second
 
 
@@ -205,19 +205,16 @@ def _epochs(preset: Preset, epoch_of: str, total: int) -> float:
 
 def _controller(filled: RunSettings, config: MemoryConfig, energy_kind: Kind) -> Controller:
     """The controller that filled settings name."""
-    ratio, name = config.swap_ratio, filled.controller
+    ratio, name, seed = config.swap_ratio, filled.controller, filled.seed
     if name == "miro":
-        return MiroController(filled.objective, swap_ratio=ratio, num_tasks=filled.tasks, energy_kind=energy_kind)
+        tasks = filled.tasks
+        return MiroController(filled.objective, swap_ratio=ratio, num_tasks=tasks, energy_kind=energy_kind)
     if name in FIXED:
         return FixedController(config)
-    if name == "tuned":
-        return TunedController(swap_ratio=ratio, seed=filled.seed)
-    if name in ("share", "everything"):
-        return ShareController(*((0.5, 1.0) if name == "share" else (1.0, 0.25)), swap_ratio=ratio)
-    if name == "whole-budget":
-        return WholeBudgetController(swap_ratio=ratio)
-    if name == "random":
-        return RandomController(swap_ratio=ratio, seed=filled.seed)
+    if name in _SHARES:
+        return ShareController(*_SHARES[name], swap_ratio=ratio)
+    if name in ("tuned", "random"):
+        return (TunedController if name == "tuned" else RandomController)(swap_ratio=ratio, seed=seed)
     return Miro2023Controller(
         PROFILERS[filled.profiler](),
         SELECTORS[filled.selector],
@@ -227,5 +224,5 @@ def _controller(filled: RunSettings, config: MemoryConfig, energy_kind: Kind) ->
         energy_budget=filled.energy_budget,
         num_tasks=filled.tasks,
         energy_kind=energy_kind,
-        seed=filled.seed,
+        seed=seed,
     )

@@ -8,7 +8,6 @@ from mirolib.controller import (
     RandomController,
     ShareController,
     TunedController,
-    WholeBudgetController,
     candidate_grid,
 )
 
@@ -16,14 +15,15 @@ from mirolib.controller import (
 def test_baselines(make_memory):
     task, one, memory = arrived(make_memory, task=2)
     grid = candidate_grid(task, memory)
-    assert WholeBudgetController().choose(task, one, memory, UNLIMITED).config == MemoryConfig(36, 72, 1.0)
+    whole_budget = ShareController(1.0)
+    assert whole_budget.choose(task, one, memory, UNLIMITED).config == MemoryConfig(36, 72, 1.0)
     budget = replace(UNLIMITED, memory_budget_bytes=40 * memory.slot_bytes)
-    whole = WholeBudgetController().choose(task, one, memory, budget).config
+    whole = whole_budget.choose(task, one, memory, budget).config
     assert whole.stream_size + whole.episodic_size == 40
     drawn = [RandomController(seed=seed).choose(task, one, memory, UNLIMITED).config for seed in range(20)]
     assert set(drawn) <= set(grid) and len(set(drawn)) > 5
     assert RandomController(seed=3).choose(task, one, memory, UNLIMITED).config == drawn[3]
-    for controller in (RandomController(), WholeBudgetController(), FixedController(grid[0])):
+    for controller in (RandomController(), whole_budget, FixedController(grid[0])):
         assert controller.adapt(grid[1], UNLIMITED) == Decision(grid[1])
 
 
@@ -31,7 +31,6 @@ def test_baselines(make_memory):
     "make",
     [
         lambda: FixedController(MemoryConfig(20, 18, 1.0)),
-        WholeBudgetController,
         RandomController,
         ShareController,
         Miro2023Controller,
@@ -52,7 +51,7 @@ def test_a_cap_on_the_swap_ratio_acts_at_once_and_is_given_back(make_memory, mak
     assert chosen.config.swap_ratio == 0.5
 
 
-@pytest.mark.parametrize("controller", [WholeBudgetController(), RandomController()])
+@pytest.mark.parametrize("controller", [ShareController(1.0), RandomController()])
 def test_a_cap_never_makes_a_single_level_memory_swap(make_memory, controller):
     task, one, memory = arrived(make_memory, hierarchical=False)
     config = controller.choose(task, one, memory, UNLIMITED).config
