@@ -182,8 +182,9 @@ class Learner:
             return self.epochs_done + 1
         samples = len(memory.stream_buffer.order)
         parts = math.ceil((samples + self.replayed(memory) / self.epochs) / self.batch_size / self.round_steps)
-        end = (math.floor(self.epochs_done * parts + 1e-9) + 1) / parts
         batch = self.batch_size / samples
+        # a look may have ended a round just before a boundary
+        end = (math.floor(self.epochs_done * parts + min(batch * parts, 0.5)) + 1) / parts
         goal = max(stop, self.epochs_done + batch)
         goal = goal if self.epochs - goal >= batch else self.epochs
         return end if goal - end >= batch else goal

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from arrivals import CONFIG, PRESET, STREAM, learner
+from arrivals import CONFIG, OF_TASK, PRESET, STREAM, arrived, learner
 from samples import make_dataset
 from tqdm import tqdm
 from watching import BY_TASK
@@ -332,3 +332,15 @@ def test_the_bar_counts_tasks_whatever_epochs_they_have(tmp_path, monkeypatch):
     for record in Experiment.build(BY_TASK, tmp_path, make_dataset()).run():
         assert seen[-1] == record.task + 1
     assert seen[0] > 0 and np.diff(seen).min() > -0.3
+
+
+@pytest.mark.parametrize("done", [0.0, 0.3, 0.97, 0.995, 1.0, 1.96])
+@pytest.mark.parametrize("stop", [0.31, 0.999, 1.001, 1.4, 2.0, 9.0])
+def test_no_round_is_shorter_than_a_batch_wherever_a_look_ends_it(make_memory, done, stop):
+    _, one, memory = arrived(make_memory)
+    one.settings, one.epochs, one.epochs_done = OF_TASK, 2.0, done  # 36 samples an epoch, 8 in a batch
+    if done < 1.9:
+        end = one.round_end(memory, stop)
+        assert end - done >= 8 / 36 - 1e-9 and end <= 2.0 and (2.0 - end >= 8 / 36 - 1e-9 or end == 2.0)
+    else:
+        assert one.round_end(memory, stop) == 2.0
