@@ -174,6 +174,7 @@ class AdaptiveController(Controller):
         "pending": str,
     }  # fmt: skip
     """What a checkpoint holds, and of what type; all else is given anew, by those who make the controller."""
+    _picked: ClassVar[str] = ""  # how sizes are, in the reason of a change
 
     def __init__(self, swap_ratio: float, congestion: CongestionPolicy | None) -> None:
         highest = MemoryConfig(1, 1, swap_ratio).swap_ratio  # which checks its range
@@ -210,7 +211,7 @@ class AdaptiveController(Controller):
         anew = self.budget_governor.step(resources.memory_budget_bytes, self.slot_bytes * size)
         found, why = self._resized(config, resources, anew, self.ratio < before)
         if (target := found.stream_size + found.episodic_size) != size:
-            reasons.append(f"{why}: {size} to {target} samples")
+            reasons.append(f"{why}: {size} to {target} samples{self._picked}")
         return Decision(found, "; ".join(filter(None, reasons)))
 
     def observe(self, record: TaskRecord) -> None:

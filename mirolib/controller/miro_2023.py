@@ -36,6 +36,7 @@ class Miro2023Controller(AdaptiveController):
         table: The ranked candidates of the task at hand.
     """
 
+    _picked = ", the best that fits"
     _KEPT = AdaptiveController._KEPT | {"calibration": Calibration, "costs": CostModel, "table": CandidateTable}
 
     def __init__(
