@@ -125,7 +125,8 @@ def test_a_budget_in_joules_is_kept_at_a_price_that_the_run_finds_out(make_memor
 
 
 def test_a_rate_is_a_knee_at_a_price():
-    dear, cheap = (records_of(epochs=24, objective=f"rate={rate} points/1000 visits") for rate in (30, 0.3))
+    hard = blobs(spread=1.5)
+    dear, cheap = (records_of(hard, epochs=24, objective=f"rate={rate} points/1000 visits") for rate in (30, 0.03))
     assert work(dear)[-1] < work(cheap)[-1]
     (chosen,) = dear[-1].trials[dear[-1].trials["chosen"]].to_dict("records")
     of_epoch = chosen["cost"] / chosen["epochs"]
