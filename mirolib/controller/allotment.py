@@ -78,7 +78,7 @@ class AllottingController(AdaptiveController):
         if slots < 2:
             needed = f"one sample in each buffer ({2 * self.slot_bytes:,} bytes)"
             raise InputError(f"A memory budget of {budget_bytes:,} bytes does not hold {needed}; raise it.")
-        # a quarter was best at every low ratio (docs/controller.md); full steps where that leaves the other half
+        # a quarter was best at low ratios (docs/controller.md, digits); full steps where that leaves the other half
         wanted = max(slots // 4, slots - old, min(least_slots(self.step, ratio), slots // 2))
         stream = min(self.new, max(wanted, min(least_slots(1, ratio), slots - 1)))
         return MemoryConfig(stream, min(old, slots - stream), self._ratio(stream))
@@ -93,7 +93,5 @@ class AllottingController(AdaptiveController):
         why = limit_of(budget)
         if budget is None and self.swaps and (waits or fell) and size < self.new + max(1, self.old):
             self.scale, anew = 2 * self.scale, True
-            why = (
-                f"training waited for storage {resources.stall_share:.0%} of the epoch" if waits else "less is swapped"
-            )
+            why = f"training waited for storage {resources.stall_share:.0%}" if waits else "less is swapped"
         return self._config(budget) if anew else replace(config, swap_ratio=self._ratio(config.stream_size)), why

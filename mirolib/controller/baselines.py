@@ -12,8 +12,9 @@ from mirolib.controller.base import Controller, Decision, within_cap
 from mirolib.controller.grid import candidate_grid
 from mirolib.controller.profiler import ProfileRequest
 from mirolib.controller.resources import Resources
+from mirolib.controller.trials import train_on_copy
 from mirolib.data.stream import Task
-from mirolib.learning.learner import Learner, train_epoch
+from mirolib.learning.learner import Learner
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.tiered import TieredMemory
 
@@ -100,8 +101,5 @@ class TunedController(AllottingController):
         """Held-out accuracy of a clone after so many epochs."""
         clone = learner.clone(self._seed)
         clone.epochs = epochs
-        with live.fork(self._seed) as memory:
-            memory.resize(config)
-            while clone.epochs_done < epochs:
-                train_epoch(clone, memory, end=clone.round_end(memory))
+        train_on_copy(clone, live, self._seed, config, epochs)
         return ProfileRequest(task, clone, live, [], self._seed).accuracy(clone)

@@ -3,7 +3,7 @@
 Looked at is the mean probability of the true class, which changes far more smoothly than the share of hits, always of
 the same samples, so that two looks at a task can be subtracted. The error left is taken to fall with a power of the
 work, whose exponent is pooled over looks and tasks. What is still to come, the fall of the learning rate and the step
-from probabilities to hits, is a factor that finished tasks tell.
+from probabilities to hits, is a power of that error which finished tasks tell.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from mirolib.base.state import Floats, Ids
-from mirolib.data.stream import ORDINAL_MASK, labels_of
+from mirolib.controller.profiler import features_of, judged_ids
+from mirolib.data.stream import labels_of
 from mirolib.learning.learner import Learner
-from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
 
-# Set on held-out samples with seeds that no page reports: see docs/controller.md.
+# Set by runs with seeds that no page reports, judged by the same test samples: see benchmarks/controller.py.
 _EXPONENT, _EXPONENT_SD = 0.5, 0.4  # expected of a curve that has not been looked at
 _JITTER = 0.5  # standard deviation of an exponent from one look to the next, beside what the samples' number makes
 _WINDOW = 5.0  # looks at less than a fifth of the work so far say little of what comes
@@ -28,7 +28,6 @@ _FORGET = 0.6  # weight of a task's looks one task later
 _POWER, _POWER_SD = 1.4, 0.4  # errors in the end are such a power of the error at the full rate
 _POWER_JITTER = 0.25  # of that power, from task to task
 _UNSEEN = 0.1  # of an error, added to what was seen: a few samples without one must not look like perfection
-_PIECE = 512  # samples read and sent through the model at a time
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Look:
         task: Index of the task at hand.
         epochs: Epochs of it that were done.
         samples: Held-out samples looked at.
-        error: One minus the mean probability of their true classes, with one error of two added.
+        error: One minus the mean probability of their true classes, with a tenth of an error added.
         exponent: Of the power of work with which the error fell since the last look; NaN at a task's first.
         exponent_sd: How far off that may be, for want of samples.
     """
@@ -108,12 +107,10 @@ class LearningCurve:
     def exponent(self) -> tuple[float, float]:
         """Expected exponent, and its standard deviation."""
         now = self.looks[-1]
-        weight, total = _EXPONENT_SD**-2, _EXPONENT * _EXPONENT_SD**-2
-        for look in self.looks:
-            if look.exponent == look.exponent and look.epochs * _WINDOW >= now.epochs:
-                one = _FORGET ** (now.task - look.task) / (look.exponent_sd**2 + _JITTER**2)
-                weight, total = weight + one, total + one * look.exponent
-        return max(total / weight, 0.02), weight**-0.5
+        seen = [(now.task - look.task, look.exponent, look.exponent_sd) for look in self.looks
+                if look.exponent == look.exponent and look.epochs * _WINDOW >= now.epochs]  # fmt: skip
+        found, deviation = _pooled(_EXPONENT, _EXPONENT_SD, seen, _JITTER)
+        return max(found, 0.02), deviation
 
     def _expected(self, epochs: np.ndarray, steady: float) -> tuple[np.ndarray, np.ndarray]:
         """Error at the full rate after that share of so many epochs, and how far off its logarithm may be."""
@@ -140,11 +137,17 @@ class LearningCurve:
 
     def power(self, task: int) -> tuple[float, float]:
         """The power from the error at the full rate to that in the end, and its standard deviation."""
-        weight, total = _POWER_SD**-2, _POWER * _POWER_SD**-2
-        for before, power, off in self.ends:
-            one = _FORGET ** (task - before) / (off**2 + _POWER_JITTER**2)
-            weight, total = weight + one, total + one * power
-        return total / weight, weight**-0.5
+        seen = [(task - before, power, off) for before, power, off in self.ends]
+        return _pooled(_POWER, _POWER_SD, seen, _POWER_JITTER)
+
+
+def _pooled(guess: float, sd: float, seen: list[tuple[int, float, float]], jitter: float) -> tuple[float, float]:
+    """Mean of a guess and of what was seen, so many tasks ago and so far off, and its standard deviation."""
+    weight, total = sd**-2, guess * sd**-2
+    for age, value, off in seen:
+        one = _FORGET**age / (off**2 + jitter**2)
+        weight, total = weight + one, total + one * value
+    return total / weight, weight**-0.5
 
 
 def _smoothed(truth: np.ndarray) -> float:
@@ -153,11 +156,8 @@ def _smoothed(truth: np.ndarray) -> float:
 
 def _judged(learner: Learner, memory: TieredMemory, most: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Ids of up to `most` held-out samples, the probabilities of their true classes, and how many were missed."""
-    ids = memory.validation_ids()
-    ids = ids[np.argsort(ids & ORDINAL_MASK, kind="stable")][:most]  # every prefix is balanced
-    parts = (ids[start : start + _PIECE] for start in range(0, len(ids), _PIECE))
-    features = (learner.features(read_all(memory.storage, part, "validation")) for part in parts)
-    scores = torch.cat([learner.classify(part) for part in features]).double().cpu()
+    ids = judged_ids(memory)[:most]
+    scores = learner.classify(features_of(learner, memory, ids, "validation")).double().cpu()
     labels = torch.from_numpy(labels_of(ids))
     truth = torch.softmax(scores, dim=1).gather(1, labels[:, None])[:, 0].nan_to_num().numpy()
     return ids, truth, int((scores.argmax(dim=1) != labels).sum())

@@ -204,7 +204,7 @@ class MiroController(AllottingController):
         least = int(does.argmax()) if does.any() else len(epochs) - 1
         if aim.kind == "accuracy" or not self.plans:
             return least
-        # what was learnt early is trained again: less work on later tasks than on those before was always worse
+        # what was learnt early is trained again: of equal work, less on later tasks was worse (docs/controller.md)
         usual = float(np.exp(np.log(self.plans).mean()))
         return max(least, min(int((epochs < usual).sum()), len(epochs) - 1))
 

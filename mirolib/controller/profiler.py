@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,9 +43,7 @@ class ProfileRequest:
     @cached_property
     def validation_ids(self) -> np.ndarray:
         """Ids of the validation samples that are looked at, the same number of each class where there are enough."""
-        ids = self.memory.validation_ids()
-        ids = ids[np.argsort(ids & ORDINAL_MASK, kind="stable")]  # by ordinal: prefixes are balanced
-        return np.sort(ids[: max(self.most_validation, self.learner.num_classes)])
+        return np.sort(judged_ids(self.memory)[: max(self.most_validation, self.learner.num_classes)])
 
     @cached_property
     def validation_labels(self) -> np.ndarray:
@@ -64,12 +62,12 @@ class ProfileRequest:
 
     def features(self, ids: np.ndarray, part: str = "train") -> Tensor:
         """Features by the live model of samples from storage."""
-        return torch.cat([self.learner.features(samples) for samples in self._read(ids, part)])
+        return features_of(self.learner, self.memory, ids, part)
 
     def accuracy(self, learner: Learner) -> float:
         """Share of the validation samples that a learner, a clone of the live one say, gets right."""
-        predicted = [learner.stream_labels(samples) for samples in self._read(self.validation_ids, "validation")]
-        return float((np.concatenate(predicted) == self.validation_labels).mean())
+        scores = learner.classify(features_of(learner, self.memory, self.validation_ids, "validation"))
+        return float((scores.argmax(dim=1).cpu().numpy() == self.validation_labels).mean())
 
     def accuracies(self) -> tuple[float, float]:
         """What the live model reaches on the validation samples, each in [0, 1].
@@ -88,9 +86,17 @@ class ProfileRequest:
         reached = float((logits[past, :old].argmax(axis=1) == labels[past]).mean()) if past.any() else float("nan")
         return reached, float((logits.argmax(axis=1) == labels).mean())
 
-    def _read(self, ids: np.ndarray, part: str) -> Iterator[np.ndarray]:
-        for start in range(0, len(ids), _PIECE):
-            yield read_all(self.memory.storage, ids[start : start + _PIECE], part)
+
+def judged_ids(memory: TieredMemory) -> np.ndarray:
+    """Ids of all validation samples so far, `(n,) int64`, in an order of which every prefix is class-balanced."""
+    ids = memory.validation_ids()
+    return ids[np.argsort(ids & ORDINAL_MASK, kind="stable")]
+
+
+def features_of(learner: Learner, memory: TieredMemory, ids: np.ndarray, part: str) -> Tensor:
+    """Features `(n, d)` by a learner, on its device, of samples from storage, a piece at a time."""
+    parts = (ids[start : start + _PIECE] for start in range(0, len(ids), _PIECE))
+    return torch.cat([learner.features(read_all(memory.storage, piece, part)) for piece in parts])
 
 
 class Profiler(ABC):

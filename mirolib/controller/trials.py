@@ -56,11 +56,11 @@ class TrialProfiler(Profiler):
         with torch.random.fork_rng(devices=[learner.device] if learner.device.type == "cuda" else []):
             checkpoint = learner.clone(next(seeds))
             if ahead:
-                _train(checkpoint, live, next(seeds), scaled[len(scaled) // 2], ahead)
+                train_on_copy(checkpoint, live, next(seeds), scaled[len(scaled) // 2], ahead)
             found = []
             for config in scaled:
                 clone = checkpoint.clone(next(seeds))
-                _train(clone, live, next(seeds), config, trail, request.task)
+                train_on_copy(clone, live, next(seeds), config, trail, request.task)
                 found.append(request.accuracy(clone))
         return np.array(found)
 
@@ -72,14 +72,14 @@ class TrialProfiler(Profiler):
         return replace(config, stream_size=stream_size, episodic_size=episodic_size)
 
 
-def _train(
-    learner: Learner, live: TieredMemory, seed: int, config: MemoryConfig, epochs: int, finished: Task | None = None
+def train_on_copy(
+    learner: Learner, live: TieredMemory, seed: int, config: MemoryConfig, epochs: float, finished: Task | None = None
 ) -> None:
     """Trains a clone on a copy of the memory; with `finished`, that task's training is over then."""
     with live.fork(seed) as memory:
         memory.resize(config)
-        for _ in range(epochs):
-            train_epoch(learner, memory)
+        while learner.epochs_done < epochs:
+            train_epoch(learner, memory, end=learner.round_end(memory))
         memory.settle()
         if finished is not None:
             learner.method.finish(learner, finished, memory)
