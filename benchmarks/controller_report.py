@@ -207,9 +207,9 @@ Bars in brackets."""
 
 _SPLIT = """## The split of a memory budget
 
-Accuracies in % on digits by swap ratio, slots, and the share of them that the stream buffer has, five seeds, at a quarter
-of the preset's work (`python -m benchmarks.controller ram`). Below full swapping a quarter is best or within the noise of
-it; the controller's rule is that quarter, or what full steps need."""
+Accuracies in % on digits by swap ratio, slots, and the share of them that the stream buffer has, five seeds, at a
+quarter of the preset's work (`python -m benchmarks.controller ram`). Below full swapping a quarter is best or within
+the noise of it; the controller's rule is that quarter, or what full steps need."""
 
 _READING = """The paper's controller, and how its profilers rank, has a [page of its own](miro_2023.md)."""
 
