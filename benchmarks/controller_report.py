@@ -181,6 +181,7 @@ def report() -> None:
         split = 100 * pd.read_csv(RAM).pivot_table(
             index=["swap_ratio", "slots"], columns="share", values=["final_accuracy", "average_incremental_accuracy"]
         )
+        split.columns = [f"{name.removesuffix('_accuracy').replace('_', ' ')}, {share:g}" for name, share in split]
         parts += [_SPLIT, split.round(1).reset_index().to_markdown(index=False)]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
