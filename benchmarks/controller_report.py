@@ -18,7 +18,7 @@ ACCURACIES = {"final": "final", "incremental": "average incremental"}
 
 def read() -> pd.DataFrame:
     """Every run."""
-    files = [file for name in SETS for file in sorted(FOLDER.glob(f"{name}-*.csv"))]
+    files = [file for name in SETS for file in sorted(FOLDER.glob(f"{name}-3*.csv"))]  # others were for choosing
     return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mirolib.controller.profiler import Profiler, ProfileRequest
-from mirolib.controller.trials import _train
+from mirolib.controller.trials import train_on_copy
 from mirolib.learning.learner import Learner
 
 
@@ -42,7 +42,7 @@ class HalvingProfiler(Profiler):
         found, left, epochs, round_ = np.zeros(len(candidates)), np.arange(len(candidates)), self.epochs, 0
         while True:
             for k in left:
-                _train(clones[k], request.memory, request.seed + round_, candidates[k], epochs)
+                train_on_copy(clones[k], request.memory, request.seed + round_, candidates[k], epochs)
                 found[k] = round_ + _finished(clones[k], request)
             if len(left) == 1 or 2 * epochs > request.learner.epochs:
                 return found
@@ -69,7 +69,7 @@ class ExtrapolatingProfiler(Profiler):
     def _end(self, request: ProfileRequest, k: int, seed: int) -> float:
         clone, errors = request.learner.clone(seed), []
         for epoch in range(self.epochs):
-            _train(clone, request.memory, seed + epoch, request.candidates[k], 1)
+            train_on_copy(clone, request.memory, seed + epoch, request.candidates[k], 1)
             errors.append(max(1 - _finished(clone, request), 0.005))
         slope, intercept = np.polyfit(np.log(np.arange(1, self.epochs + 1)), np.log(errors), 1)
         return 1 - float(np.exp(intercept + slope * np.log(request.learner.epochs)))
