@@ -1,9 +1,9 @@
 """The learning curve of the live run: what held-out samples say of it, and what more work is expected to bring.
 
 Looked at is the mean probability of the true class, which changes far more smoothly than the share of hits, always of
-the same samples, so that two looks at a task can be subtracted. The error left is taken to fall with a power of the
-work, whose exponent is pooled over looks and tasks. What is still to come, the fall of the learning rate and the step
-from probabilities to hits, is a power of that error which finished tasks tell.
+the same samples, so that two looks at a task can be subtracted. The odds of that error are taken to fall with a power
+of the work, whose exponent is pooled over looks and tasks. What is still to come, the fall of the learning rate and the
+step from probabilities to hits, is a power of that error which finished tasks tell.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mirolib.data.stream import labels_of
 from mirolib.learning.learner import Learner
 from mirolib.memory.tiered import TieredMemory
 
-# Set by runs with seeds that no page reports, judged by the same test samples: see benchmarks/controller.py.
-_EXPONENT, _EXPONENT_SD = 0.5, 0.4  # expected of a curve that has not been looked at
-_JITTER = 0.5  # standard deviation of an exponent from one look to the next, beside what the samples' number makes
+# Chosen on held-out samples, with seeds that no page reports: see benchmarks/controller.py.
+_EXPONENT, _EXPONENT_SD = 0.7, 0.4  # expected of a curve that has not been looked at
+_JITTER = 0.3  # standard deviation of an exponent from one look to the next, beside what the samples' number makes
 _WINDOW = 5.0  # looks at less than a fifth of the work so far say little of what comes
 _FORGET = 0.6  # weight of a task's looks one task later
-_POWER, _POWER_SD = 1.4, 0.4  # errors in the end are such a power of the error at the full rate
-_POWER_JITTER = 0.25  # of that power, from task to task
+_POWER, _POWER_SD = 1.6, 0.4  # errors in the end are such a power of the error at the full rate
+_POWER_JITTER = 0.2  # of that power, from task to task
 _UNSEEN = 0.1  # of an error, added to what was seen: a few samples without one must not look like perfection
 
 
@@ -38,15 +38,19 @@ class Look:
         task: Index of the task at hand.
         epochs: Epochs of it that were done.
         samples: Held-out samples looked at.
+        of: Held-out samples there are.
         error: One minus the mean probability of their true classes, with a tenth of an error added.
-        exponent: Of the power of work with which the error fell since the last look; NaN at a task's first.
+        error_sd: How far off its logarithm may be, for want of samples.
+        exponent: Of the power of work with which its odds fell since the last look; NaN at a task's first.
         exponent_sd: How far off that may be, for want of samples.
     """
 
     task: int
     epochs: float
     samples: int
+    of: int
     error: float
+    error_sd: float
     exponent: float = float("nan")
     exponent_sd: float = float("inf")
 
@@ -55,7 +59,8 @@ class Look:
 class Forecast:
     """What training is expected to reach, an entry for each choice of work.
 
-    Accuracies in [0, 1], the limits of an 80 % interval, and `gain`, the points that another tenth of work brings.
+    Accuracies in [0, 1], the limits of an 80 % interval, and `gain`, the most points that another tenth of work brings
+    from there on.
     """
 
     accuracy: np.ndarray
@@ -83,13 +88,16 @@ class LearningCurve:
     def look(self, task: int, learner: Learner, memory: TieredMemory, most: int) -> Look:
         """Looks at up to `most` held-out samples, as many of each class."""
         ids, truth, _ = _judged(learner, memory, most)
-        new = Look(task, learner.epochs_done, len(ids), _smoothed(truth))
+        error, all_of_them = _smoothed(truth), len(memory.validation_ids())
+        off = sqrt(truth.var() * len(ids) + _UNSEEN) / error / len(ids)
+        new = Look(task, learner.epochs_done, len(ids), all_of_them, error, off)
         last = self.looks[-1] if self.looks else None
         if last is not None and last.task == task and new.epochs > last.epochs:
             many = min(len(ids), len(self.ids))  # one is a prefix of the other
             before, after, work = _smoothed(self.truth[:many]), _smoothed(truth[:many]), log(new.epochs / last.epochs)
-            noise = float((truth[:many] - self.truth[:many]).std()) / sqrt(many) / after + 1 / many
-            new = replace(new, exponent=log(before / after) / work, exponent_sd=noise / work)
+            noise = (truth[:many] - self.truth[:many]).std() / sqrt(many) / after / (1 - after) + 1 / many
+            exponent = (log(before / (1 - before)) - log(after / (1 - after))) / work
+            new = replace(new, exponent=exponent, exponent_sd=float(noise) / work)
         self.looks.append(new)
         self.ids, self.truth = ids, truth
         return new
@@ -116,9 +124,8 @@ class LearningCurve:
         """Error at the full rate after that share of so many epochs, and how far off its logarithm may be."""
         now, (exponent, deviation) = self.looks[-1], self.exponent()
         further = np.log(np.maximum(steady * epochs / now.epochs, 1e-9))
-        return now.error * np.exp(-exponent * further), np.sqrt(
-            1 / (now.samples * now.error) + (deviation * further) ** 2
-        )
+        error = 1 / (1 + (1 / now.error - 1) * np.exp(exponent * further))
+        return error, np.hypot(now.error_sd, deviation * further * (1 - error))
 
     def forecast(self, task: int, epochs: np.ndarray, steady: float) -> Forecast:
         """What a task reaches after so many epochs, `steady` of them at the full rate; NaN before its first look."""
@@ -127,13 +134,14 @@ class LearningCurve:
             return Forecast(unknown, unknown, unknown, unknown)
         error, spread = self._expected(epochs, steady)
         power, off = self.power(task)
-        logarithm = np.log(np.minimum(error, 1.0))
-        found = np.exp(power * logarithm)
-        relative = (power * spread) ** 2 + (off**2 + _POWER_JITTER**2) * logarithm**2
+        found = error**power
+        relative = (power * spread) ** 2 + (off**2 + _POWER_JITTER**2) * np.log(error) ** 2
         # what is not known of the model, and what a test set twice as large as the held-out one would show of it
-        spread = 1.28 * np.sqrt(found**2 * relative + found * (1 - found) / (2 * self.looks[-1].samples))
+        spread = 1.28 * np.sqrt(found**2 * relative + found * (1 - found) / (2 * self.looks[-1].of))
+        gain = 100 * (found - self._expected(1.1 * epochs, steady)[0] ** power)
+        gain = np.maximum.accumulate(gain[::-1])[::-1]  # near chance a curve is flat: that is no knee
         low, high = (1 - np.clip(found + sign * spread, 0.0, 1.0) for sign in (1, -1))
-        return Forecast(1 - found, low, high, 100 * found * (1 - 1.1 ** (-power * self.exponent()[0])))
+        return Forecast(1 - found, low, high, gain)
 
     def power(self, task: int) -> tuple[float, float]:
         """The power from the error at the full rate to that in the end, and its standard deviation."""
@@ -151,7 +159,7 @@ def _pooled(guess: float, sd: float, seen: list[tuple[int, float, float]], jitte
 
 
 def _smoothed(truth: np.ndarray) -> float:
-    return float((1 - truth).sum() + _UNSEEN) / (len(truth) + _UNSEEN)
+    return min(float((1 - truth).sum() + _UNSEEN) / (len(truth) + _UNSEEN), 0.999)
 
 
 def _judged(learner: Learner, memory: TieredMemory, most: int) -> tuple[np.ndarray, np.ndarray, int]:

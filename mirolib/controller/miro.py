@@ -25,7 +25,7 @@ from mirolib.memory.rotation import replays
 from mirolib.memory.tiered import TieredMemory
 from mirolib.records import TaskRecord
 
-_LEAST_STEPS = 30  # fewer train nothing, whatever the curve says
+_LEAST_STEPS = 8  # fewer train nothing, whatever the curve says
 _FIRST = 1 / 16  # of the most epochs: the first look, and the least work
 _APART = 1.4  # work from one look to the next
 _LOOKING = 0.03  # most work that looks take, as a share of the training so far

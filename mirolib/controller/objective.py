@@ -8,8 +8,8 @@ from typing import Literal
 
 from mirolib.base.errors import InputError
 
-KNEE_POINTS = 0.1
-"""Points that another tenth of work must bring, 0.7 a doubling; benchmarks/controller.py says how it was set."""
+KNEE_POINTS = 0.15
+"""Points that another tenth of work must bring, one a doubling; benchmarks/controller.py says how it was set."""
 
 _UNITS: dict[str, tuple[float, Literal["J", "visits"]]] = {
     "J": (1.0, "J"), "kJ": (1e3, "J"), "MJ": (1e6, "J"), "Wh": (3600.0, "J"),

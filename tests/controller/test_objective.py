@@ -7,7 +7,7 @@ from mirolib.controller import Objective, parse_objective
 @pytest.mark.parametrize(
     ("text", "objective"),
     [
-        ("knee", Objective("knee", 0.1)),
+        ("knee", Objective("knee", 0.15)),
         ("knee=0.2 points", Objective("knee", 0.2)),
         ("knee = 1", Objective("knee", 1.0)),
         ("accuracy=0.9", Objective("accuracy", 0.9)),
