@@ -37,8 +37,7 @@ logger = logging.getLogger(__name__)
 def write_atomic(path: Path, content: str | bytes) -> int:
     """Writes text (as UTF-8) or bytes, and says how many, whole or not at all; see `replacing`.
 
-    Raises:
-        StorageError: If the folder can't be written or the disk is full; the old file is then still there.
+    There is a `StorageError` if the folder can't be written or the disk is full; the old file is then still there.
     """
     try:
         with replacing(path) as file:
@@ -71,8 +70,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 def append(path: Path, lines: str) -> int:
     """Adds whole lines to the end of a file that is there, synced, and says how many bytes; none where that fails.
 
-    Raises:
-        StorageError: If the disk is full or can't be written.
+    There is a `StorageError` if the disk is full or can't be written.
     """
     content = lines.encode()
     try:
@@ -94,9 +92,7 @@ def append(path: Path, lines: str) -> int:
 def read_bounded(path: str | os.PathLike[str], most_bytes: int = _MOST_BYTES) -> bytes:
     """The bytes of a plain file of bounded size.
 
-    Raises:
-        OSError: If it can't be read.
-        ValueError: If it is larger, or no plain file.
+    There is an `OSError` if it can't be read, and a `ValueError` if it is larger, or no plain file.
     """
     about = os.stat(path)
     # a pipe would be waited for without end, and a file of holes fill the memory of a board
@@ -127,11 +123,8 @@ def locked(path: Path, *, wait: bool = True, remove: bool = False) -> Iterator[N
     """Holds the lock of a file, made if need be, which the system takes back when the process ends, however it ends.
 
     With `wait` it waits until another holder lets go; with `remove` the file is gone afterwards, unless another one
-    holds it by then.
-
-    Raises:
-        BlockingIOError: If another holder has it and `wait` is false.
-        OSError: If it can't be made.
+    holds it by then. There is a `BlockingIOError` if another holder has it and `wait` is false, and an `OSError` if it
+    can't be made.
     """
     patience = 0 if wait else _TRIES
     with contextlib.ExitStack() as held:
@@ -187,9 +180,8 @@ if hasattr(os, "register_at_fork"):
 def folder_held(folder: Path, *, may_write: bool = True) -> Iterator[None]:
     """Holds a store's folder for this process; makes no file unless it may write: without one no process has it.
 
-    Raises:
-        OSError: If the lock file can't be made or written.
-        StorageError: If a process, perhaps this one, has the folder; the sentence names it.
+    There is an `OSError` if the lock file can't be made or written, and a `StorageError` if a process, perhaps this
+    one, has the folder; the sentence names it.
     """
     path = folder / PROCESS_LOCK
     with contextlib.ExitStack() as lock:

@@ -96,8 +96,7 @@ class Miro2023Controller(AdaptiveController):
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
         """Profiles the grid and picks a row (P1, P2).
 
-        Raises:
-            InputError: If the memory budget holds no candidate, or epochs are the task's.
+        There is an `InputError` if the memory budget holds no candidate, or epochs are the task's.
         """
         if learner.settings.epoch_of == "task":
             raise InputError(
@@ -204,8 +203,7 @@ class Miro2023Controller(AdaptiveController):
     def restore(self, state: State) -> None:
         """Takes back what `state` gave.
 
-        Raises:
-            InputError: If it is not that of such a controller, or its costs are in another unit.
+        There is an `InputError` if it is not that of such a controller, or its costs are in another unit.
         """
         if (unit := loaded(CostModel, state["costs"]).unit) != self.costs.unit:
             units = f"its costs in {unit}, but here they come in {self.costs.unit}"

@@ -54,8 +54,7 @@ class SelectionContext:
 def above_cutline(accuracy: pd.Series, cutline: float) -> pd.Series:
     """Which candidates are in the top share by accuracy; at least one is (paper: cutline).
 
-    Raises:
-        InputError: If the share lies outside (0, 1].
+    There is an `InputError` if the share lies outside (0, 1].
     """
     if not 0 < cutline <= 1:
         raise InputError(f"cutline is {cutline}; choose a share above 0, up to 1.")

@@ -36,8 +36,7 @@ class CandidateTable:
     def best(self, selector: Selector, budget_bytes: int | None) -> pd.Series:
         """The row that a selector picks of those within a memory budget; the smallest one, shrunk, if none is.
 
-        Raises:
-            InputError: If the budget does not even hold one sample in each buffer.
+        There is an `InputError` if the budget does not even hold one sample in each buffer.
         """
         fits = self.rows["memory_bytes"] <= (np.inf if budget_bytes is None else budget_bytes)
         if fits.all():

@@ -143,12 +143,10 @@ def fetch(archive: Archive, root: Path, progress: bool = True) -> Path:
     """Downloads a data set and unpacks it; what is there already is neither downloaded nor unpacked again.
 
     What came before a connection was cut stays in a file `.part`, and the next call asks for the rest. A process that
-    finds another one at it waits, and then takes what that one fetched. Returns the data set's folder.
-
-    Raises:
-        InputError: If a person must fetch it, the host can't be reached or refuses, the connection is cut, the file has
-            the wrong checksum or is too large, the disk is full or can't be written, or the archive is not as it
-            should be. No data set is left behind half-written.
+    finds another one at it waits, and then takes what that one fetched. Returns the data set's folder. There is an
+    `InputError` if a person must fetch it, the host can't be reached or refuses, the connection is cut, the file has
+    the wrong checksum or is too large, the disk is full or can't be written, or the archive is not as it should be. No
+    data set is left behind half-written.
     """
     folder = root / archive.folder
     try:

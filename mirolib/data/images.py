@@ -73,8 +73,7 @@ def entries(
 def listed(folder: Path, part: str, classes: Sequence[str]) -> Samples:
     """The images of some classes, by class and name, where `entries` finds them.
 
-    Raises:
-        InputError: If there is none, one is empty, or a folder can't be read.
+    There is an `InputError` if there is none, one is empty, or a folder can't be read.
     """
     # as bytes, since a character of NumPy's texts takes four
     found = [(os.fsencode(path), label, size) for path, label, size, _ in entries(folder, part, classes)]

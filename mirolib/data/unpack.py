@@ -23,11 +23,9 @@ UNPACKING = ".{}-unpacking-"  # how the names begin of folders that are not comp
 def unpack(file: Path, folder: Path, limit_bytes: int) -> Path:
     """Unpacks a zip or a tar (plain, gz, bz2 or xz): first beside the folder, then renamed into its place.
 
-    Where all lies in one top folder, its content becomes that of `folder`; hidden files beside it are left out.
-
-    Raises:
-        InputError: If the archive is damaged, or holds links, devices, names outside of it, or more than it may; if
-            the folder holds something or can't be written. Nothing is left behind.
+    Where all lies in one top folder, its content becomes that of `folder`; hidden files beside it are left out. There
+    is an `InputError` if the archive is damaged, or holds links, devices, names outside of it, or more than it may; if
+    the folder holds something or can't be written. Nothing is left behind.
     """
     try:
         if folder.exists() and any(folder.iterdir()):

@@ -46,8 +46,7 @@ class Checkpoints:
     def save(self, state: State) -> Path:
         """Adds a checkpoint and deletes those before the last two.
 
-        Raises:
-            StorageError: If the disk is full or can't be written; the checkpoints there are stay.
+        There is a `StorageError` if the disk is full or can't be written; the checkpoints there are stay.
         """
         content = encoded(state)
         files = self.files()
@@ -66,8 +65,7 @@ class Checkpoints:
     def latest(self) -> State | None:
         """The newest checkpoint that is whole; None where there is none. Damaged ones are named in the log.
 
-        Raises:
-            InputError: If there are checkpoints and all are damaged, or of another format.
+        There is an `InputError` if there are checkpoints and all are damaged, or of another format.
         """
         files = self.files()
         for file in files:

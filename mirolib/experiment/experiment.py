@@ -81,11 +81,8 @@ class Experiment:
         """Builds the parts, with the data set itself where it is the user's own or already loaded.
 
         The store's folder is new or of the same data set, class order and seed; `disturb` makes its life hard during
-        some epochs, as `mirolib.experiment.injectors.throttling` does.
-
-        Raises:
-            InputError: If a parameter is unknown, out of range, or exceeds what the data set holds.
-            StorageError: If the store can't be made.
+        some epochs, as `mirolib.experiment.injectors.throttling` does. There is an `InputError` if a parameter is
+        unknown, out of range, or exceeds what the data set holds, and a `StorageError` if the store can't be made.
         """
         return cls.of(*prepared(settings, dataset), store, disturb)
 

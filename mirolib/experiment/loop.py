@@ -87,8 +87,7 @@ class Loop:
     ) -> None:
         """A run that has not begun; see `run`.
 
-        Raises:
-            InputError: If learner or memory are used already, or sizes exceed what the stream holds.
+        There is an `InputError` if learner or memory are used already, or sizes exceed what the stream holds.
         """
         # a second run over the same parts would be tested on what it has not been taught
         if learner.num_classes or memory.stored:
@@ -276,11 +275,9 @@ class Loop:
     def restore(self, state: State) -> None:
         """Brings a run that has not begun to where `state` was taken.
 
-        Samples of its tasks that storage has lost meanwhile are written again from the stream.
-
-        Raises:
-            InputError: If the state is not that of a run with these parts; the sentence names the difference.
-            StorageError: If storage can't be read or written.
+        Samples of its tasks that storage has lost meanwhile are written again from the stream. There is an `InputError`
+        if the state is not that of a run with these parts; the sentence names the difference; a `StorageError` if
+        storage can't be read or written.
         """
         try:
             name, controller = state["controller"]
@@ -310,8 +307,7 @@ class Loop:
 def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:
     """Sees to it that there are samples for the sizes asked for.
 
-    Raises:
-        InputError: If a size exceeds what the stream holds.
+    There is an `InputError` if a size exceeds what the stream holds.
     """
     largest, total = stream.most_samples()
     for name, size, most, why in (

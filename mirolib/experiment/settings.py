@@ -180,8 +180,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         """Checks types, ranges and what can't go together, as far as that needs no data set.
 
-        Raises:
-            InputError: If a value is of another type, out of range, or does not go with another.
+        There is an `InputError` if a value is of another type, out of range, or does not go with another.
         """
         for one in fields(self):
             value, check, choices = getattr(self, one.name), one.metadata["check"], one.metadata["choices"]
@@ -227,8 +226,7 @@ class RunSettings:
     def from_cell(cls, names: Mapping[str, Any]) -> RunSettings:
         """Settings from a notebook's parameters cell: `RunSettings.from_cell(globals())`; other names are left aside.
 
-        Raises:
-            InputError: If a parameter is missing or out of range.
+        There is an `InputError` if a parameter is missing or out of range.
         """
         if missing := [one.name for one in fields(cls) if one.name not in names]:
             raise InputError(f"The parameters cell does not set {', '.join(missing)}; take it from RunSettings.cell().")

@@ -226,8 +226,7 @@ class BiC(Method):
     def finish(self, learner: Learner, task: Task, memory: TieredMemory) -> None:
         """Stage 2: fits the bias layer of the task's classes, and lets go of the old model.
 
-        Raises:
-            StorageError: If a validation sample can't be read.
+        There is a `StorageError` if a validation sample can't be read.
         """
         first, self._old = task.classes[0], None  # a checkpoint would hold it, and nothing asks for it any more
         if not first:
@@ -265,11 +264,7 @@ class BiC(Method):
         }
 
     def restore(self, state: State, learner: Learner) -> None:
-        """Takes back what `state` gave.
-
-        Raises:
-            InputError: If it is that of other classes.
-        """
+        """Takes back what `state` gave; an `InputError` if it is that of other classes."""
         self.layers = loaded(_Layers, state["layers"])
         self._layer = loaded(BiasLayer | None, state["layer"])
         self._reach = loaded(float, state["reach"])

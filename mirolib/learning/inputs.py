@@ -39,10 +39,8 @@ def taken(samples: Any, spec: DatasetSpec) -> np.ndarray:
     They may have the spec's own shape (which goes first), the layout that the user's arrays had, or lack the first axis
     where it has length 1, as grey images do. Numbers become float32 where the spec says so; nothing else is converted.
     Encoded images, `(n,)`, are bytes, or paths of their files; paths may also be given where the data set was read from
-    files of images or sounds. Data frames are brought into the order of the training columns.
-
-    Raises:
-        InputError: If they have another shape or type, or hold NaN or infinite values.
+    files of images or sounds. Data frames are brought into the order of the training columns. There is an `InputError`
+    if they have another shape or type, or hold NaN or infinite values.
     """
     many = hasattr(samples, "__len__") and not isinstance(samples, str | bytes)
     if not many or not getattr(samples, "ndim", 1) or not len(samples):

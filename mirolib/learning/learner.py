@@ -137,10 +137,8 @@ class Learner:
 
         The preset's model is built unless a backbone of the user's own is given, `(n, *sample_shape) float32` to
         features `(n, d)`; the method is experience replay by default, the device one of PyTorch's, such as `cuda:0`.
-        Weights and augmentation are drawn from `seed`. An epoch of the task of more than `round_steps` is parted.
-
-        Raises:
-            InputError: If the device can't be used, the model is unknown or its output is no feature vector.
+        Weights and augmentation are drawn from `seed`. An epoch of the task of more than `round_steps` is parted. There
+        is an `InputError` if the device can't be used, the model is unknown or its output is no feature vector.
         """
         self.spec, self.settings = spec, settings
         if method is not None and not isinstance(method, Method):
@@ -247,8 +245,7 @@ class Learner:
     def restore(self, state: State) -> None:
         """Brings the learner, new or trained, to a state that `state` gave; one that is refused changes nothing.
 
-        Raises:
-            InputError: If the state is that of another model or method, or damaged.
+        There is an `InputError` if the state is that of another model or method, or damaged.
         """
         try:
             trial = self.clone(0)
@@ -347,8 +344,7 @@ class Learner:
     def predict(self, samples: Any) -> np.ndarray:
         """Predicted label in the data set, `(n,) int64`, of raw samples as `taken` has them.
 
-        Raises:
-            InputError: If they are others, or the learner knows no class yet.
+        There is an `InputError` if they are others, or the learner knows no class yet.
         """
         if not self.num_classes:
             raise InputError("The learner knows no class yet; train it before it predicts.")

@@ -93,8 +93,7 @@ class TrainedModel:
     def content(self) -> bytes:
         """What its file holds.
 
-        Raises:
-            InputError: If the classifier is no linear layer, or the backbone keeps what is no tensor.
+        There is an `InputError` if the classifier is no linear layer, or the backbone keeps what is no tensor.
         """
         if type(self.classifier) not in (ExpandingHead, nn.Linear):
             raise InputError(f"A model's file holds linear classifiers; this is a {type(self.classifier).__name__}.")
@@ -109,8 +108,7 @@ class TrainedModel:
     def read(cls, content: bytes, model: nn.Module | Callable[..., nn.Module] | str | None = None) -> TrainedModel:
         """The inverse of `content`; for `model` see `mirolib.workbench.run.load_model`.
 
-        Raises:
-            InputError: If it is damaged, something else, or of another model.
+        There is an `InputError` if it is damaged, something else, or of another model.
         """
         try:
             size = int.from_bytes(content[:8], "little")
@@ -140,8 +138,7 @@ class TrainedModel:
     def scores(self, samples: Any) -> np.ndarray:
         """Scores `(n, classes) float32` of samples as the data set has them; see `Learner.predict`.
 
-        Raises:
-            InputError: If they have another shape or type.
+        There is an `InputError` if they have another shape or type.
         """
         features = features_in_batches(self.backbone, self._transform, self._layout, taken(samples, self.spec))
         with torch.no_grad():
@@ -158,11 +155,9 @@ class TrainedModel:
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Writes it as ONNX: `samples` as the data set has them (of encoded images the pixels) to `scores`.
 
-        Any number of samples may be given at once; the file's metadata hold `class_names`, a list in JSON.
-
-        Raises:
-            InputError: If the packages for it are missing, or PyTorch can't export the model.
-            StorageError: If the file can't be written.
+        Any number of samples may be given at once; the file's metadata hold `class_names`, a list in JSON. There is an
+        `InputError` if the packages for it are missing, or PyTorch can't export the model, and a `StorageError` if the
+        file can't be written.
         """
         if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
             raise InputError(f'Export needs {" and ".join(missing)}: pip install "mirolib[onnx]".')

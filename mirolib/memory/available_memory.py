@@ -75,8 +75,7 @@ def _membership(controller: str) -> str:
 def check_available(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
     """Sees to it that memory for `what` is there before it is filled.
 
-    Raises:
-        InputError: If there are fewer than `size_bytes`; its sentence says to choose what `advice` names.
+    There is an `InputError` if there are fewer than `size_bytes`; its sentence says to choose what `advice` names.
     """
     # later is too late: the system ends the process that fills it without a word
     if size_bytes > (1 << 20) and size_bytes > (available := available_bytes()):
@@ -86,11 +85,7 @@ def check_available(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
 
 @contextmanager
 def explain_memory_errors(what: str) -> Iterator[None]:
-    """Turns an allocation that fails, NumPy's or PyTorch's, into a sentence.
-
-    Raises:
-        InputError: If memory runs out.
-    """
+    """Turns an allocation that fails, NumPy's or PyTorch's, into a sentence; an `InputError` if memory runs out."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # PyTorch has no class of its own for the CPU

@@ -37,8 +37,7 @@ class BudgetSchedule(MemoryBudget):
     def __init__(self, steps: Mapping[int, int | None]) -> None:
         """A schedule of bytes (None for no limit) from so many epochs done on; no limit before the first.
 
-        Raises:
-            InputError: If an epoch is negative or a budget not positive.
+        There is an `InputError` if an epoch is negative or a budget not positive.
         """
         for epoch, size_bytes in steps.items():
             if epoch < 0 or (size_bytes is not None and size_bytes <= 0):
@@ -128,8 +127,7 @@ def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
 def parse_amount(text: str, sample_bytes: int) -> int | None:
     """Bytes from a text such as `2 GB`, `500 MiB` or `20000 samples` of `sample_bytes` each; None where it is empty.
 
-    Raises:
-        InputError: If the text is none of these.
+    There is an `InputError` if the text is none of these.
     """
     if text.strip() in ("", "none"):
         return None
@@ -140,8 +138,7 @@ def parse_amount(text: str, sample_bytes: int) -> int | None:
 def store_budget(text: str, stream: TaskStream) -> int | None:
     """Most bytes that a stream's samples may take on storage, of an amount (see `parse_amount`); None for no limit.
 
-    Raises:
-        InputError: If the text is none, or the budget does not hold what is never evicted.
+    There is an `InputError` if the text is none, or the budget does not hold what is never evicted.
     """
     record = HEADER.itemsize + Fingerprint.of(stream).sample_bytes + ROW.itemsize
     budget = parse_amount(text, record)
@@ -158,10 +155,8 @@ def store_budget(text: str, stream: TaskStream) -> int | None:
 def parse_size(size: int | str | None, slot_bytes: int) -> int | None:
     """A buffer's size in samples: numbers and None as they are, or an amount such as `64 MB` or `2000 samples`.
 
-    A sample takes `slot_bytes` of RAM, on average where samples are encoded.
-
-    Raises:
-        InputError: If a text is no amount, or less than one sample.
+    A sample takes `slot_bytes` of RAM, on average where samples are encoded. There is an `InputError` if a text is no
+    amount, or less than one sample.
     """
     if not isinstance(size, str):
         return size

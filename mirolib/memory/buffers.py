@@ -55,11 +55,7 @@ class SampleArray:
     """Samples, labels and ids in arrays of fixed capacity; the first `len` slots are taken."""
 
     def __init__(self, capacity: int, sample_shape: tuple[int, ...], sample_dtype: str) -> None:
-        """Allocates the arrays.
-
-        Raises:
-            InputError: If the process may not take as much.
-        """
+        """Allocates the arrays; an `InputError` if the process may not take as much."""
         self._slot_bytes = int(np.prod(sample_shape)) * np.dtype(sample_dtype).itemsize + 16
         check_available(capacity * self._slot_bytes, f"A buffer of {capacity} samples")
         with explain_memory_errors(f"A buffer of {capacity} samples"):
@@ -149,8 +145,7 @@ class SampleArray:
     def resize(self, capacity: int) -> None:
         """Changes the number of slots in place; there must be no more samples than slots.
 
-        Raises:
-            InputError: If the process may not take as much.
+        There is an `InputError` if the process may not take as much.
         """
         assert self._count <= capacity, "more samples than slots"
         check_available((capacity - self.capacity) * self._slot_bytes, f"A buffer of {capacity} samples")

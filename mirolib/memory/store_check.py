@@ -47,8 +47,7 @@ class StoreReport:
 def verify(path: str | os.PathLike[str], *, progress: bool = True) -> StoreReport:
     """Checks every row and every record of the store in a folder, without changing it.
 
-    Raises:
-        StorageError: If there is no store, it can't be read at all, or a process has it open.
+    There is a `StorageError` if there is no store, it can't be read at all, or a process has it open.
     """
     path = Path(path).expanduser()
     with _alone(path, may_write=False) as (data, index):
@@ -65,8 +64,7 @@ def verify(path: str | os.PathLike[str], *, progress: bool = True) -> StoreRepor
 def repair(path: str | os.PathLike[str]) -> int:
     """Drops what is damaged from a store and says how many records are left; a run writes anew what it finds missing.
 
-    Raises:
-        StorageError: If there is no store, it is in use, or can't be written.
+    There is a `StorageError` if there is no store, it is in use, or can't be written.
     """
     with _alone(Path(path).expanduser()) as (data, index):
         found, lost = _examined(data, index, progress=False)

@@ -166,10 +166,8 @@ class Swapper:
     def swap(self, memory: Tier, trained: np.ndarray, ratio: float) -> np.ndarray:
         """Commits the exchanges that are due, then asks for those of a batch, made of the buffer's slots `trained`.
 
-        Over time, `ratio` of these are exchanged. Returned are the slots that wait for other samples.
-
-        Raises:
-            StorageError: If storage can't be read.
+        Over time, `ratio` of these are exchanged. Returned are the slots that wait for other samples. There is a
+        `StorageError` if storage can't be read.
         """
         step = self.counts.steps
         self.settle(memory, step)
@@ -190,8 +188,7 @@ class Swapper:
     def settle(self, memory: Tier, step: float = math.inf) -> None:
         """Commits the exchanges that are due up to `step`, by default every one under way.
 
-        Raises:
-            StorageError: If storage can't be read.
+        There is a `StorageError` if storage can't be read.
         """
         for exchange in self.due(step):
             memory.take_in(exchange.slots, exchange.ids, *exchange.fetch.result())
@@ -228,8 +225,7 @@ class Swapper:
     def restore(self, state: State, memory: Tier) -> None:
         """Goes on from what `state` gave, with the buffer as it was then, asking again for what was under way.
 
-        Raises:
-            InputError: If it is no such state.
+        There is an `InputError` if it is no such state.
         """
         kept = loaded(_Kept, state)
         self._owed, self.counts = kept.owed, kept.counts

@@ -118,10 +118,8 @@ def ledger_path() -> Path:
 def charge(medium: str, written_bytes: int, capacity_bytes: int, *, begun: bool = False) -> None:
     """Adds to what a medium has been written, safe beside other processes; `begun` where a run has just begun to write.
 
-    The capacity counts where none is known yet.
-
-    Raises:
-        StorageError: If the ledger can't be written, or is damaged.
+    The capacity counts where none is known yet. There is a `StorageError` if the ledger can't be written, or is
+    damaged.
     """
     with _ledger() as media:
         found = media.setdefault(medium, dict(_NEW))
@@ -134,9 +132,8 @@ def charge(medium: str, written_bytes: int, capacity_bytes: int, *, begun: bool 
 def describe(medium: str, capacity_bytes: int | None, cycles: int | None) -> None:
     """Tells the ledger what a medium is; None leaves what is known, or is taken for granted.
 
-    Raises:
-        InputError: If it can't be a medium's name, or capacity or cycles are not positive.
-        StorageError: If the ledger can't be written, or is damaged.
+    There is an `InputError` if it can't be a medium's name, or capacity or cycles are not positive, and a
+    `StorageError` if the ledger can't be written, or is damaged.
     """
     medium_name(medium)
     told = (("capacity_bytes", capacity_bytes), ("cycles", cycles))
@@ -151,9 +148,7 @@ def describe(medium: str, capacity_bytes: int | None, cycles: int | None) -> Non
 def forget(medium: str) -> None:
     """Strikes a medium off the ledger.
 
-    Raises:
-        InputError: If it is not there.
-        StorageError: If the ledger can't be written, or is damaged.
+    There is an `InputError` if it is not there, and a `StorageError` if the ledger can't be written, or is damaged.
     """
     with _ledger() as media:
         if medium not in media:
@@ -185,8 +180,7 @@ def wear(medium: str | None = None) -> pd.DataFrame:
 def medium_name(name: str) -> str:
     """A name for a medium, which fits into a line of a table.
 
-    Raises:
-        InputError: If it is empty, too long, or begins, ends or is filled with what can't be seen.
+    There is an `InputError` if it is empty, too long, or begins, ends or is filled with what can't be seen.
     """
     text = name if isinstance(name, str) else ""
     if not 0 < len(text) <= _LONGEST_NAME or text != text.strip() or not text.isprintable():

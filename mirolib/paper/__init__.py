@@ -42,10 +42,7 @@ def fill(preset: str, results: str | os.PathLike[str] | None = None) -> list[Sta
     """Runs the studies of a preset that are not finished, or left a table that can't be read, one after another.
 
     One that fails doesn't stop the others; what is returned says how far each got. For `preset` see `studies`, for
-    `results` see `mirolib.workbench.folder.results_folder`.
-
-    Raises:
-        InputError: If there is no such preset.
+    `results` see `mirolib.workbench.run.results_folder`. There is an `InputError` if there is no such preset.
     """
     before, where = states(preset, results), os.fspath(results or "")
     for number, state in enumerate(before, 1):

@@ -95,8 +95,7 @@ class PaperFigure:
     def shown(self, state: State) -> _Shown:
         """Our panels of a study and what they say.
 
-        Raises:
-            InputError: If it has not finished, or its table can't be shown; the sentence says why.
+        There is an `InputError` if it has not finished, or its table can't be shown; the sentence says why.
         """
         if state.path is None:
             raise InputError(state.note or state.status)

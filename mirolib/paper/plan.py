@@ -17,8 +17,7 @@ import yaml
 
 from mirolib.base.errors import InputError
 from mirolib.data import available_datasets
-from mirolib.workbench.run import load_runs
-from mirolib.workbench.run_file import checked_bytes
+from mirolib.workbench.run import checked_bytes, load_runs
 from mirolib.workbench.sweep_plan import make_plan
 
 # columns of names; any other that a figure needs must hold numbers
@@ -90,8 +89,7 @@ class State:
     def table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
         """A table of the finished run, such as `runs` for `runs.csv`, with columns of which all but names hold numbers.
 
-        Raises:
-            InputError: If it can't be read, or lacks a column.
+        There is an `InputError` if it can't be read, or lacks a column.
         """
         assert self.path is not None
         file = self.path / f"{name}.csv"

@@ -60,8 +60,7 @@ def accuracy_over_energy(runs: pd.DataFrame, by: list[str] | None = None) -> go.
 def configurations(runs: Mapping[str, Run]) -> go.Figure:
     """Buffer sizes and swap ratio by task, a line a run, of at most six by the name they get in the legend.
 
-    Raises:
-        InputError: If there are none or too many.
+    There is an `InputError` if there are none or too many.
     """
     check_number(runs)
     plot = panels(["stream buffer, samples", "episodic memory, samples", "swap ratio"], "Configuration by task")

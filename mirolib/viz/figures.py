@@ -36,8 +36,7 @@ _MOST_RUNS, _LONGEST_NAME = 6, 40  # narrower panels have no room for their numb
 def set_theme(name: str) -> None:
     """Sets how plots look from now on, the user's own included: it is plotly's default template.
 
-    Raises:
-        InputError: If it is none of `THEMES`.
+    There is an `InputError` if it is none of `THEMES`.
     """
     if name not in THEMES:
         raise InputError(f"theme is {name!r}; choose one of {', '.join(THEMES)}.")
@@ -85,10 +84,7 @@ def panels(names: Sequence[object], title: str) -> go.Figure:
 def accuracy_matrix(runs: Run | Mapping[str, Run]) -> go.Figure:
     """Test accuracy on each task after each task, in percent; a column that pales downwards is forgotten.
 
-    It shows a run, or at most six by the name of their panel.
-
-    Raises:
-        InputError: If there are none or too many.
+    It shows a run, or at most six by the name of their panel. There is an `InputError` if there are none or too many.
     """
     title, shown = "Test accuracy after each task, %", {"": runs} if isinstance(runs, Run) else runs
     check_number(shown)

@@ -18,8 +18,7 @@ from mirolib.base.errors import InputError
 from mirolib.base.files import write_atomic
 from mirolib.viz.compare import accuracy_matrices, accuracy_over_energy, configurations, energy_of_phases
 from mirolib.workbench.compare import MEASURES, comparable, over_seeds, varied, warn_of_mixed_energy
-from mirolib.workbench.folder import PROJECT
-from mirolib.workbench.run import open_run
+from mirolib.workbench.run import PROJECT, open_run
 
 _SIDE_BY_SIDE = 4  # runs; their panels fill the page's 1,240 pixels
 _MOST_ROWS = 1000  # of a table on the page; the .csv has all

@@ -54,7 +54,7 @@ class Dashboard:
             settings: What the form begins with, and what holds for settings that it has no field for.
             dataset: The user's own data set.
             notebook: Folder of the runs within the results.
-            results: The folder of all results; see `mirolib.workbench.folder.results_folder`.
+            results: The folder of all results; see `mirolib.workbench.run.results_folder`.
             updates_per_s: How often it is drawn anew while a run goes on.
 
         Raises:
@@ -95,12 +95,9 @@ class Dashboard:
     def run(self, *, run_id: str = "") -> Run:
         """Trains in the cell, the dashboard drawn meanwhile; the run has the name `run_id`, by default a new one.
 
-        It is returned, after an interrupt what its finished tasks left, if any had finished.
-
-        Raises:
-            InputError: If a setting can't be.
-            StorageError: If the disk is full or can't be written.
-            KeyboardInterrupt: If the kernel is interrupted before a task has finished.
+        It is returned, after an interrupt what its finished tasks left, if any had finished. There is an `InputError`
+        if a setting can't be, and a `StorageError` if the disk is full or can't be written, and a `KeyboardInterrupt`
+        if the kernel is interrupted before a task has finished.
         """
         run = self._begin(run_id, in_background=False)
         try:

@@ -48,9 +48,8 @@ class LiveRun:
     def train(self) -> Run:
         """Trains in this thread until the run is done or stopped; an interrupt keeps the rows of the finished tasks.
 
-        Raises:
-            InputError: If a setting can't be; the run is then marked failed.
-            StorageError: If the disk is full or can't be written.
+        There is an `InputError` if a setting can't be; the run is then marked failed; a `StorageError` if the disk is
+        full or can't be written.
         """
         try:
             if self._after is not None:  # two runs at once would share the cores and each other's joules

@@ -31,10 +31,9 @@ from mirolib.energy.doctor import readable
 from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.memory.store_check import delete_store
 from mirolib.workbench.fleet import run_on_workers
-from mirolib.workbench.folder import owned, plain_name, refuse_changes, results_folder
+from mirolib.workbench.folder import owned, refuse_changes
 from mirolib.workbench.launch import declared_parameters, launch, stop_kernels
-from mirolib.workbench.run import load_run
-from mirolib.workbench.run_file import read_run
+from mirolib.workbench.run import load_run, plain_name, read_run, results_folder
 from mirolib.workbench.sweep_plan import Runs, SweepPlan, make_plan, read_entries
 
 if TYPE_CHECKING:
@@ -99,12 +98,10 @@ def sweep(
     The grid has values by parameter, of which every combination is run with each of the seeds, or so many, counted from
     0 (None leaves the seed to the notebook); all runs share `parameters`. On this machine `workers` runs go side by
     side; with a client of `dask.distributed` its workers do them, one at a time to a device (docs/sweeps.md).
-    `rerun="failed"` runs what failed again, from its beginning.
-
-    Raises:
-        InputError: If the grid is not one for this notebook, another process is at this sweep, more than one worker
-            is asked for where energy is read, or the workers of the client have other versions.
-        StorageError: If the results can't be written, or are taken away meanwhile.
+    `rerun="failed"` runs what failed again, from its beginning. There is an `InputError` if the grid is not one for
+    this notebook, another process is at this sweep, more than one worker is asked for where energy is read, or the
+    workers of the client have other versions, and a `StorageError` if the results can't be written, or are taken away
+    meanwhile.
     """
     plan = make_plan(notebook, grid, seeds, parameters, name)
     return _run(plan, results_folder(results), workers, client, rerun, progress)
