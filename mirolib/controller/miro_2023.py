@@ -17,8 +17,7 @@ from mirolib.controller.grid import EPISODIC_STEPS, STREAM_STEPS, candidate_grid
 from mirolib.controller.probe import ProbeProfiler
 from mirolib.controller.profiler import Profiler, ProfileRequest
 from mirolib.controller.resources import Resources
-from mirolib.controller.selectors import SELECTORS, SelectionContext, Selector
-from mirolib.controller.table import CandidateTable
+from mirolib.controller.selectors import SELECTORS, CandidateTable, SelectionContext, Selector
 from mirolib.data.stream import Task
 from mirolib.energy import NO_JOULES, Kind
 from mirolib.learning.learner import Learner

@@ -25,8 +25,8 @@ class Preset:
         batch_size: Samples in a training step.
         lr: Learning rate at the start of each task.
         loss: A name from `mirolib.learning.learner.LOSSES`.
-        optimizer: A name from `mirolib.learning.schedules.OPTIMIZERS`, or what makes one of parameters and a preset.
-        schedule: How the learning rate goes on, a name from `mirolib.learning.schedules.SCHEDULES`.
+        optimizer: A name from `mirolib.learning.models.OPTIMIZERS`, or what makes one of parameters and a preset.
+        schedule: How the learning rate goes on, a name from `mirolib.learning.models.SCHEDULES`.
         fall: Last share of a task's work over which the schedule `falling` brings the rate to zero, in (0, 1].
         warm_start: Share of its backbone's weights that a learner takes into a new task; the rest are those it began
             with (Ash and Adams 2020, "On warm-starting neural network training", shrink and perturb), in [0, 1].
@@ -152,12 +152,9 @@ class DatasetSpec:
             raise InputError(f"{self.name}: samples are {shape} {self.sample_dtype}; give uint8, float32 or jpeg ones.")
         if not self.presets:
             raise InputError(f"{self.name} has no presets; give one, such as {{'small': Preset(...)}}.")
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if not isinstance(values, tuple | list) or len(values) not in {1, channels}:
-                raise InputError(f"{self.name}: {name} is {values!r:.99}; give one value or {channels}.")
-        if len(self.mean) != len(self.std):
-            raise InputError(f"{self.name} has {len(self.mean)} means and {len(self.std)} stds; give as many of each.")
+        both = self.mean, self.std
+        if not all(isinstance(one, tuple | list) and len(one) == len(self.mean) in (1, channels) for one in both):
+            raise InputError(f"{self.name}: mean and std are {both!r:.99}; give one value, or {channels}, of each.")
         numbers = (*self.mean, *self.std, self.scale)
         if not all(math.isfinite(number) for number in numbers) or min(*self.std, self.scale) <= 0:
             raise InputError(f"{self.name}: a std or the scale is not above 0, or a value is not finite; mend it.")

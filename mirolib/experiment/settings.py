@@ -13,20 +13,12 @@ from numbers import Integral, Real
 from typing import Any
 
 from mirolib.base.errors import InputError
-from mirolib.controller import (
-    SELECTORS,
-    ProbeProfiler,
-    Profiler,
-    SelectionContext,
-    TrialProfiler,
-    full_training,
-    parse_objective,
-)
+from mirolib.controller import ProbeProfiler, Profiler, TrialProfiler, full_training, parse_objective
+from mirolib.controller.selectors import SELECTORS, SelectionContext
 from mirolib.data.spec import EPOCHS
+from mirolib.learning.bic import METHODS
 from mirolib.learning.learner import LOSSES, ROUND_STEPS
-from mirolib.learning.methods import METHODS
-from mirolib.learning.models import MODELS
-from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
+from mirolib.learning.models import MODELS, OPTIMIZERS, SCHEDULES
 from mirolib.memory.budget import parse_amount, parse_budget, parse_size
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.rotation import replays
@@ -103,9 +95,7 @@ class RunSettings:
     )
     memory: str = _setting("tiered", "tiered, or single-level: an episodic memory without storage below it", MEMORIES)
     controller: str = _setting(
-        "miro",
-        "who decides: miro, fixed, tuned, carm, share, everything, whole-budget, random, miro-2023",
-        CONTROLLERS,
+        "miro", "who decides: miro, fixed, tuned, carm, share, everything, whole-budget, random, miro-2023", CONTROLLERS
     )
     objective: str = _setting(
         "knee",
@@ -118,9 +108,7 @@ class RunSettings:
         PROFILERS,
     )
     selector: str = _setting(
-        "gain-per-joule",
-        "what miro-2023 picks: accuracy-per-joule, cheapest-within, highest-accuracy, ...",
-        SELECTORS,
+        "gain-per-joule", "what miro-2023 picks: accuracy-per-joule, cheapest-within, highest-accuracy, ...", SELECTORS
     )
     cutline: float = _setting(0.5, "top share of the candidates by accuracy, for selectors that use it", _top_share)
     points: float = _setting(

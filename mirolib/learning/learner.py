@@ -20,10 +20,25 @@ from mirolib.base.errors import InputError, brief
 from mirolib.base.state import State, loaded
 from mirolib.data import DatasetSpec, Preset, Samples
 from mirolib.data.stream import Task
-from mirolib.learning.augment import Transform
-from mirolib.learning.inputs import FORWARD_BATCH, Tally as Tally, features_in_batches, layout_of, taken, usable_device
-from mirolib.learning.models import ExpandingHead, build_model, evaluating, feature_dim, features_of, norms_of
-from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
+from mirolib.learning.inputs import (
+    FORWARD_BATCH,
+    Tally as Tally,
+    Transform,
+    features_in_batches,
+    layout_of,
+    taken,
+    usable_device,
+)
+from mirolib.learning.models import (
+    OPTIMIZERS,
+    SCHEDULES,
+    ExpandingHead,
+    build_model,
+    evaluating,
+    feature_dim,
+    features_of,
+    norms_of,
+)
 from mirolib.memory.tiered import Batch, TieredMemory
 
 ROUND_STEPS = 1000

@@ -61,17 +61,11 @@ def most_new(stream_size: int, swap_ratio: float, lag: int = LAG, *, batch_size:
 
 @dataclass
 class Position:
-    """How far the passes have come, for a checkpoint.
+    """How far the passes have come, for a checkpoint."""
 
-    Attributes:
-        queue: Slots of the stream buffer in the order in which they are trained on.
-        fetched: Samples of the task that were fetched so far, pass after pass.
-        pack: Slots of the episodic memory that are to be replayed before any is again.
-    """
-
-    queue: Ids
-    fetched: int
-    pack: Ids
+    queue: Ids  # slots of the stream buffer in the order in which they are trained on
+    fetched: int  # samples of the task that were fetched so far, pass after pass
+    pack: Ids  # slots of the episodic memory that are to be replayed before any is again
 
 
 class Rotation:

@@ -23,20 +23,14 @@ _CHUNK_BYTES = 1 << 24  # of data, read in one go
 
 @dataclass(frozen=True)
 class StoreReport:
-    """What `verify` found.
+    """What `verify` found."""
 
-    Attributes:
-        path: Folder of the store.
-        classes: A row for each part and label: `part`, `label`, `records` (sound ones), `size_bytes` of their
-            samples and checksums, `damaged` (their bytes don't match their checksum), `missing` (ordinals left out).
-        damaged: Part and id of each damaged record.
-        problems: What is damaged around the records, a sentence each.
-    """
-
-    path: Path
+    path: Path  # folder of the store
+    # a row for each part and label: `part`, `label`, `records` (sound ones), `size_bytes` of their samples and
+    # checksums, `damaged` (their bytes don't match their checksum), `missing` (ordinals left out)
     classes: pd.DataFrame
-    damaged: tuple[tuple[str, int], ...]
-    problems: tuple[str, ...]
+    damaged: tuple[tuple[str, int], ...]  # part and id of each damaged record
+    problems: tuple[str, ...]  # what is damaged around the records, a sentence each
 
     @property
     def sound(self) -> bool:

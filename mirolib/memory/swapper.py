@@ -39,25 +39,15 @@ class Exchange(NamedTuple):
 
 @dataclass(frozen=True)
 class SwapCounts:
-    """Swapping since the memory was made; subtract two to see what lies between.
+    """Swapping since the memory was made; subtract two to see what lies between."""
 
-    Attributes:
-        steps: Training steps.
-        replayed: Samples replayed from the episodic memory.
-        swapped: Samples exchanged with storage.
-        passed: Samples of the task at hand that were trained on, where they pass through the stream buffer.
-        streamed: Those of them that were fetched for it.
-        unavailable: Exchanges left out because storage had no further sample of the class.
-        stall_s: Seconds that training waited for storage.
-    """
-
-    steps: int = 0
-    replayed: int = 0
-    swapped: int = 0
-    unavailable: int = 0
-    stall_s: float = 0.0
-    passed: int = 0
-    streamed: int = 0
+    steps: int = 0  # training steps
+    replayed: int = 0  # samples replayed from the episodic memory
+    swapped: int = 0  # samples exchanged with storage
+    unavailable: int = 0  # exchanges left out because storage had no further sample of the class
+    stall_s: float = 0.0  # seconds that training waited for storage
+    passed: int = 0  # samples of the task at hand that were trained on, where they pass through the stream buffer
+    streamed: int = 0  # those of them that were fetched for it
 
     def __add__(self, more: SwapCounts) -> SwapCounts:
         # four a step: astuple would copy deeply, which takes a fifth of swapping's time

@@ -36,21 +36,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Writes:
-    """Bytes written since a run began.
+    """Bytes written since a run began."""
 
-    Attributes:
-        store_bytes: Records handed to the store.
-        checkpoint_bytes: Checkpoints.
-        result_bytes: `run.json` and tables.
-        process_bytes: What the process sent to block devices, its other files included; None where the system does
-            not tell. It is late: what still waits in the page cache does not count.
-        device_bytes: What all processes sent to the device that holds the run; None where there is none.
-    """
-
-    store_bytes: int = 0
-    checkpoint_bytes: int = 0
-    result_bytes: int = 0
+    store_bytes: int = 0  # records handed to the store
+    checkpoint_bytes: int = 0  # checkpoints
+    result_bytes: int = 0  # `run.json` and tables
+    # what the process sent to block devices, its other files included; None where the system does not tell. It is late:
+    # what still waits in the page cache does not count
     process_bytes: int | None = None
+    # what all processes sent to the device that holds the run; None where there is none
     device_bytes: int | None = None
 
     @property
@@ -150,10 +144,9 @@ def forget(medium: str) -> None:
 
     There is an `InputError` if it is not there, and a `StorageError` if the ledger can't be written, or is damaged.
     """
+    wear(medium)  # which says if it is not there
     with _ledger() as media:
-        if medium not in media:
-            raise _unknown(medium, media)
-        del media[medium]
+        media.pop(medium, None)
 
 
 def wear(medium: str | None = None) -> pd.DataFrame:
@@ -169,7 +162,8 @@ def wear(medium: str | None = None) -> pd.DataFrame:
     """
     media = _read(ledger_path())
     if medium is not None and medium not in media:
-        raise _unknown(medium, media)
+        known = ", ".join(media) or "none"
+        raise InputError(f"The wear ledger has no medium {medium!r:.200} (it has: {known}); name one, or describe it.")
     rows = [{"medium": name} | about for name, about in media.items() if medium in (None, name)]
     table = pd.DataFrame(rows, columns=["medium", "capacity_bytes", "cycles", "written_bytes", "runs", "last"])
     table["capacity_bytes"] = table["capacity_bytes"].astype("Int64")
@@ -186,13 +180,6 @@ def medium_name(name: str) -> str:
     if not 0 < len(text) <= _LONGEST_NAME or text != text.strip() or not text.isprintable():
         raise InputError(f"{name!r:.200} can't name a medium; use up to {_LONGEST_NAME} letters and digits.")
     return name
-
-
-def _unknown(medium: str, media: dict[str, dict]) -> InputError:
-    return InputError(
-        f"The wear ledger has no medium {medium!r:.200} (it has: {', '.join(media) or 'none'}); name one of them, or "
-        "tell its capacity or cycles."
-    )
 
 
 @contextmanager

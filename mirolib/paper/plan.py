@@ -58,14 +58,10 @@ PLAN: dict[str, list[Study]] = {
 
 
 def studies(preset: str) -> list[Study]:
-    """What fills the paper's figures.
+    """What fills the paper's figures; an `InputError` if there is no such preset.
 
-    Args:
-        preset: `smoke` (the bundled digits, minutes), `small` (parts of the paper's data sets, hours on two cores) or
-            `paper` (the paper's settings; days, with a GPU).
-
-    Raises:
-        InputError: If there is no such preset.
+    Presets are `smoke` (the bundled digits, minutes), `small` (parts of the paper's data sets, hours on two cores) and
+    `paper` (the paper's settings; days, with a GPU).
     """
     if preset not in PLAN:
         raise InputError(f"There is no preset {preset!r} of the paper's figures; choose one of {', '.join(PLAN)}.")

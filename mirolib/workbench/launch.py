@@ -146,7 +146,18 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     """
     if 0 <= (most := getattr(os, "sysconf", lambda _: -1)("SC_OPEN_MAX")) < _FILES:  # or it ends inside a library
         raise InputError(f"A launch takes {_FILES} open files, and {most} are allowed; raise that with ulimit -n.")
-    checked = _launchable(notebook, parameters | ({"resume": True} if resume else {}))
+    declared, parameters = declared_parameters(notebook), parameters | ({"resume": True} if resume else {})
+    if not {"run_id", "results"} <= set(declared):
+        raise InputError(f"Notebook {notebook} has no parameter run_id to be launched with; open it in JupyterLab.")
+    if parameters.get("resume") is True and ("resume" not in declared or not parameters.get("run_id")):
+        raise InputError(f"To resume a run of {notebook}, name it by run_id; the notebook must take resume.")
+    checked = check_parameters(notebook, parameters, declared)
+    for name in _PATHS & set(checked):  # the kernel works in the notebooks' folder, the caller in another
+        place = Path(str(checked[name])).expanduser()
+        if checked[name] and place.exists():  # not of what has options, which is absolute already
+            checked[name] = str(place.absolute())
+        elif place.suffix == ".csv":
+            raise InputError(f"There is no file {place}; name one that is there.")
     run_id = checked.get("run_id") or new_run_id(checked.get("seed", 0))
     path = run_path(checked.get("results"), notebook, run_id)
     output, file = path / "notebook.ipynb", path / "run.json"
@@ -163,23 +174,6 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     if done.get("concerns"):
         logger.warning("Run %s: %s", run_id, done["concerns"])
     return Launched(output, pd.Series(done))
-
-
-def _launchable(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters, checked, of a notebook that is made to be launched; paths are absolute."""
-    declared = declared_parameters(notebook)
-    if not {"run_id", "results"} <= set(declared):
-        raise InputError(f"Notebook {notebook} has no parameter run_id to be launched with; open it in JupyterLab.")
-    if parameters.get("resume") is True and ("resume" not in declared or not parameters.get("run_id")):
-        raise InputError(f"To resume a run of {notebook}, name it by run_id; the notebook must take resume.")
-    checked = check_parameters(notebook, parameters, declared)
-    for name in _PATHS & set(checked):  # the kernel works in the notebooks' folder, the caller in another
-        path = Path(str(checked[name])).expanduser()
-        if checked[name] and path.exists():  # not of what has options, which is absolute already
-            checked[name] = str(path.absolute())
-        elif path.suffix == ".csv":
-            raise InputError(f"There is no file {path}; name one that is there.")
-    return checked
 
 
 def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: bool) -> None:
