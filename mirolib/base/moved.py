@@ -34,7 +34,7 @@ _MOVED = {  # what was renamed, by the package that it lies in now
     },
 }  # fmt: skip
 _RENAMED = {old: f"{package}.{new}" for package, files in _MOVED.items() for old, new in files.items()}
-_RENAMED |= {"datasets": "data", "learner": "learning"}  # the face, for METHODS lies in a file of its own
+_RENAMED |= {"datasets": "data", "learner": "learning"}  # the face, for METHODS lies in another file
 _FOLDERS = {"": "*", "datasets": "data", "energy": "energy/sensors"}  # of version 0.1, and where their files went
 
 

@@ -18,7 +18,7 @@ from mirolib.controller.probe import ProbeProfiler
 from mirolib.controller.profiler import Profiler, ProfileRequest
 from mirolib.controller.resources import Resources
 from mirolib.controller.selectors import SELECTORS, CandidateTable, SelectionContext, Selector
-from mirolib.data.stream import Task
+from mirolib.data.stream import Task, labels_of
 from mirolib.energy import NO_JOULES, Kind
 from mirolib.learning.learner import Learner
 from mirolib.memory.config import MemoryConfig
@@ -125,7 +125,7 @@ class Miro2023Controller(AdaptiveController):
         self.table = CandidateTable(ranked.assign(rank=ranked.index + 1), context, memory.slot_bytes)
         row = self.table.best(self.selector, budget)
         self.table = self.table.marked(row)
-        count = request.unjudged
+        count = learner.num_classes - len(np.unique(labels_of(memory.validation_ids())))
         blind = f"Scores say nothing of classes without a validation sample, {count} so far." if count else ""
         return Decision(self._config(row), " ".join(filter(None, [self._reason(row), blind, capped])), self.trials)
 

@@ -46,11 +46,6 @@ class ProfileRequest:
         """Their features by the live model, on its device."""
         return self.features(self.validation_ids, "validation")
 
-    @property
-    def unjudged(self) -> int:
-        """Classes so far of which there is no validation sample."""
-        return self.learner.num_classes - len(np.unique(labels_of(self.memory.validation_ids())))
-
     def features(self, ids: np.ndarray, part: str = "train") -> Tensor:
         """Features by the live model of samples from storage."""
         return features_of(self.learner, self.memory, ids, part)

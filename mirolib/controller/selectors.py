@@ -1,4 +1,4 @@
-"""Selectors: a utility for each row of the table of candidates, of which the best is picked.
+"""Selectors: a utility for each row of the table of candidates, of which the best is picked; and that table, ranked.
 
 The table has a row a candidate with `accuracy` (predicted, in [0, 1]), `cost` (of the task's training), sizes, and
 `above_cutline`.

@@ -16,13 +16,9 @@ _GROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60  # cgroup v1 writes a number of this order for no limit
 _FILES = (  # folder, limit, usage, and the pages of files that are counted in it; of these the mapped, which stay
     ("", "memory.max", "memory.current", ("active_file", "inactive_file", "file_mapped")),
-    (
-        "memory",
-        "memory.limit_in_bytes",
-        "memory.usage_in_bytes",
-        ("total_active_file", "total_inactive_file", "total_mapped_file"),
-    ),
-)
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+     ("total_active_file", "total_inactive_file", "total_mapped_file")),
+)  # fmt: skip
 _SMALLER = "smaller buffers or batches, or memory_budget='system', which adapts"
 
 

@@ -160,15 +160,11 @@ class StreamBuffer:
     """Samples of the task at hand: a class-balanced prefix of a random order of all of them.
 
     Because it is a prefix, a smaller buffer holds a subset of what a larger one holds.
-
-    Attributes:
-        array: The samples.
-        order: `(n,) int64` ids of the task's samples in that order; `missing` says which of them are to come.
     """
 
     def __init__(self, array: SampleArray) -> None:
         self.array = array
-        self.order = np.empty(0, dtype=np.int64)
+        self.order = np.empty(0, dtype=np.int64)  # all ids of the task in that order; `missing` says which are to come
 
     def __len__(self) -> int:
         return len(self.array)
@@ -203,18 +199,12 @@ class StreamBuffer:
 
 
 class EpisodicMemory:
-    """Samples of old classes: class-balanced, never over capacity, no sample twice.
-
-    Attributes:
-        array: The samples.
-        damaged: `(n,) int64` ids of stored samples that were found damaged; they are not drawn again.
-        classes: `(n,) int64` old classes, all of which have samples on storage.
-    """
+    """Samples of old classes: class-balanced, never over capacity, no sample twice."""
 
     def __init__(self, array: SampleArray) -> None:
         self.array = array
-        self.damaged = np.zeros(0, dtype=np.int64)
-        self.classes = np.zeros(0, dtype=np.int64)
+        self.damaged = np.zeros(0, dtype=np.int64)  # ids of stored samples that can't be read and are not drawn again
+        self.classes = np.zeros(0, dtype=np.int64)  # the old ones, all of which have samples on storage
         self._stored = np.zeros(0, dtype=np.int64)
         self._starts = np.zeros(1, dtype=np.int64)
         self._held = np.zeros(0, dtype=bool)

@@ -94,10 +94,8 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
                 not take as much memory.
         """
         try:
-            if lag < 1:
-                raise InputError(f"lag is {lag}; choose 1 step or more between fetch and commit.")
-            if block < 1:
-                raise InputError(f"block is {block}; choose 1 sample or more to exchange together.")
+            if lag < 1 or block < 1:
+                raise InputError(f"lag is {lag} and block {block}; choose 1 or more of each.")
             super().__init__(storage, config, num_classes, hierarchical)
         except BaseException:
             storage.close()  # its lock would keep the next try out of the folder

@@ -26,7 +26,7 @@ def overview(found: Sequence[State]) -> pd.DataFrame:
     rows = []
     for state in found:
         for key in state.study.figures:
-            problem = FIGURES[key].problem(state) if state.path else state.note
+            problem = FIGURES[key].shown(state)[2] if state.path else state.note
             status = "unusable" if state.path and problem else state.status
             command = state.study.command(state.path.name if state.path and usable(state) else state.next_run_id)
             rows.append([key, state.study.dataset or "generated", state.study.notebook, status, problem, command])
@@ -35,7 +35,7 @@ def overview(found: Sequence[State]) -> pd.DataFrame:
 
 def usable(state: State) -> bool:
     """Whether a study is finished and all its figures can be drawn from it."""
-    return state.path is not None and not any(FIGURES[key].problem(state) for key in state.study.figures)
+    return not any(FIGURES[key].shown(state)[2] for key in state.study.figures)
 
 
 def fill(preset: str, results: str | os.PathLike[str] | None = None) -> list[State]:

@@ -40,13 +40,10 @@ _HEEDS |= dict.fromkeys(FIXED, "This controller keeps its sizes all the same.")
 
 
 class View:
-    """Form, buttons, knobs and panels; the buttons `start`, `pause` and `stop` say what they do.
+    """Form, buttons, knobs and panels, all of them in `widget`.
 
-    Attributes:
-        budget: The knob for the memory budget, in samples; see `budget_samples`.
-        cap: The knob for the highest swap ratio.
-        congestion: The knob for how fast storage may be read, in bytes a second; infinite for as fast as it can.
-        widget: All of it.
+    Of the knobs `budget` is in samples, see `budget_samples`, and `congestion`, how fast storage may be read, in bytes
+    a second, infinite for as fast as it can.
     """
 
     def __init__(self, form: ipw.Widget) -> None:

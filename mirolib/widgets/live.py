@@ -31,12 +31,8 @@ _WINDOW_S, _WINDOW_PERIODS = 1.0, 6  # power is the mean of so long, and of so m
 class LiveRun:
     """A run whose loop asks, after each epoch, whether to go on; it knows nothing of widgets.
 
-    One thread calls `train`; any other may call the rest.
-
-    Attributes:
-        state: `preparing`, `training`, `paused`, or how it ended: `finished`, `stopped` or `failed`.
-        error: What it failed of.
-        ended: Set once it has ended and its folder is complete.
+    One thread calls `train`; any other may call the rest. Its `state` is `preparing`, `training`, `paused`, or how it
+    ended: `finished`, `stopped` or `failed` of `error`; `ended` is set once its folder is complete.
     """
 
     def __init__(self, make: Callable[..., RecordedRun], after: LiveRun | None = None) -> None:
