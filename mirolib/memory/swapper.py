@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, make_dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -120,15 +120,9 @@ class UniformSwap(SwapPolicy):
         return slots if count == len(slots) else rng.permutation(slots)[:count]
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What `Swapper.state` gives, with the types it must have."""
-
-    owed: float
-    counts: SwapCounts
-    under_way: list[tuple[int, Ids, Ids]]
-    generator: State
-    policy: State
+_Kept = make_dataclass("_Kept", {  # what `Swapper.state` gives, with the types it must have
+    "owed": float, "counts": SwapCounts, "under_way": list[tuple[int, Ids, Ids]], "generator": State, "policy": State,
+}.items())  # fmt: skip
 
 
 class Swapper:

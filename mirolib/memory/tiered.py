@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, make_dataclass
 
 import numpy as np
 
@@ -41,24 +41,11 @@ class Batch:
     streamed: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What `TieredMemory.state` gives, with the types it must have."""
-
-    config: MemoryConfig
-    stream_ids: Ids
-    stream_order: Ids
-    episodic_ids: Ids
-    lost: Ids
-    damaged: list[Ids]
-    stored: Ids
-    old_classes: Flags
-    generators: list[State]
-    exchanger: State
-    position: Position
-    streamer: State
-    turns: Ids
-    staged: int
+_Kept = make_dataclass("_Kept", {  # what `TieredMemory.state` gives, with the types it must have
+    "config": MemoryConfig, "stream_ids": Ids, "stream_order": Ids, "episodic_ids": Ids, "lost": Ids,
+    "damaged": list[Ids], "stored": Ids, "old_classes": Flags, "generators": list[State], "exchanger": State,
+    "position": Position, "streamer": State, "turns": Ids, "staged": int,
+}.items())  # fmt: skip
 
 
 class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
