@@ -35,10 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_atomic(path: Path, content: str | bytes) -> int:
-    """Writes text (as UTF-8) or bytes, and says how many, whole or not at all; see `replacing`.
-
-    There is a `StorageError` if the folder can't be written or the disk is full; the old file is then still there.
-    """
+    """Writes text (as UTF-8) or bytes whole, and says how many; a `StorageError` leaves the old file as it was."""
     try:
         with replacing(path) as file:
             return file.write(content.encode() if isinstance(content, str) else content)
@@ -68,10 +65,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def append(path: Path, lines: str) -> int:
-    """Adds whole lines to the end of a file that is there, synced, and says how many bytes; none where that fails.
-
-    There is a `StorageError` if the disk is full or can't be written.
-    """
+    """Adds whole lines to the end of a file, synced, and says how many bytes; none where a `StorageError` ends it."""
     content = lines.encode()
     try:
         # unbuffered: one write, so that a process that is killed leaves no half line
@@ -90,10 +84,7 @@ def append(path: Path, lines: str) -> int:
 
 
 def read_bounded(path: str | os.PathLike[str], most_bytes: int = _MOST_BYTES) -> bytes:
-    """The bytes of a plain file of bounded size.
-
-    There is an `OSError` if it can't be read, and a `ValueError` if it is larger, or no plain file.
-    """
+    """The bytes of a plain file; an `OSError` if it can't be read, a `ValueError` if it is none or larger than that."""
     about = os.stat(path)
     # a pipe would be waited for without end, and a file of holes fill the memory of a board
     if not stat.S_ISREG(about.st_mode) or about.st_size > most_bytes:

@@ -72,10 +72,7 @@ def dumped(kind: Any, value: object) -> Any:
 
 
 def loaded(kind: Any, value: object) -> Any:
-    """The inverse of `dumped`.
-
-    There is an `InputError` if the value does not have the type; the sentence names the first difference.
-    """
+    """The inverse of `dumped`; an `InputError` names the first difference where the value does not have the type."""
     try:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:

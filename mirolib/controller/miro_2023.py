@@ -93,10 +93,7 @@ class Miro2023Controller(AdaptiveController):
         return rows.assign(accuracy=rows["accuracy"].where(rows["score"].notna())) if len(rows) else rows
 
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
-        """Profiles the grid and picks a row (P1, P2).
-
-        There is an `InputError` if the memory budget holds no candidate, or epochs are the task's.
-        """
+        """Profiles the grid and picks a row (P1, P2); an `InputError` if no row fits, or epochs are the task's."""
         if learner.settings.epoch_of == "task":
             raise InputError(
                 "The miro-2023 controller prices sizes by epochs of the buffers; give the learner a preset with such "
@@ -200,10 +197,7 @@ class Miro2023Controller(AdaptiveController):
         self.costs.observe(record.readings)
 
     def restore(self, state: State) -> None:
-        """Takes back what `state` gave.
-
-        There is an `InputError` if it is not that of such a controller, or its costs are in another unit.
-        """
+        """Takes back what `state` gave; an `InputError` if it is another's, or its costs are in another unit."""
         if (unit := loaded(CostModel, state["costs"]).unit) != self.costs.unit:
             units = f"its costs in {unit}, but here they come in {self.costs.unit}"
             raise InputError(f"The run has measured {units}; go on with the energy source it began with.")

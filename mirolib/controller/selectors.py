@@ -40,10 +40,7 @@ class SelectionContext:
 
 
 def above_cutline(accuracy: pd.Series, cutline: float) -> pd.Series:
-    """Which candidates are in the top share by accuracy; at least one is (paper: cutline).
-
-    There is an `InputError` if the share lies outside (0, 1].
-    """
+    """Which candidates are in the top share by accuracy, in (0, 1]; at least one is (paper: cutline)."""
     if not 0 < cutline <= 1:
         raise InputError(f"cutline is {cutline}; choose a share above 0, up to 1.")
     # 1e-9: a share such as 0.07 of 100 is a hair above 7 in floating point, which must not make it 8

@@ -66,10 +66,7 @@ def entries(
 
 
 def listed(folder: Path, part: str, classes: Sequence[str]) -> Samples:
-    """The images of some classes, by class and name, where `entries` finds them.
-
-    There is an `InputError` if there is none, one is empty, or a folder can't be read.
-    """
+    """The images of some classes, by class and name, where `entries` finds them; an `InputError` if one is empty."""
     # as bytes, since a character of NumPy's texts takes four
     found = [(os.fsencode(path), label, size) for path, label, size, _ in entries(folder, part, classes)]
     if not found:

@@ -25,8 +25,8 @@ class Preset:
         batch_size: Samples in a training step.
         lr: Learning rate at the start of each task.
         loss: A name from `mirolib.learning.learner.LOSSES`.
-        optimizer: A name from `mirolib.learning.models.OPTIMIZERS`, or what makes one of parameters and a preset.
-        schedule: How the learning rate goes on, a name from `mirolib.learning.models.SCHEDULES`.
+        optimizer: A name from `mirolib.learning.schedules.OPTIMIZERS`, or what makes one of parameters and a preset.
+        schedule: How the learning rate goes on, a name from `mirolib.learning.schedules.SCHEDULES`.
         fall: Last share of a task's work over which the schedule `falling` brings the rate to zero, in (0, 1].
         warm_start: Share of its backbone's weights that a learner takes into a new task; the rest are those it began
             with (Ash and Adams 2020, "On warm-starting neural network training", shrink and perturb), in [0, 1].

@@ -44,10 +44,7 @@ class Checkpoints:
         return sorted(found, key=_number, reverse=True)
 
     def save(self, state: State) -> Path:
-        """Adds a checkpoint and deletes those before the last two.
-
-        There is a `StorageError` if the disk is full or can't be written; the checkpoints there are stay.
-        """
+        """Adds a checkpoint and deletes those before the last two; a `StorageError` leaves all of them there."""
         content = encoded(state)
         files = self.files()
         number = _number(files[0]) + 1 if files else 1

@@ -24,7 +24,7 @@ from mirolib.experiment.loop import Loop, check_sizes
 from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, PROFILERS, RunSettings, default
 from mirolib.learning.bic import METHODS
 from mirolib.learning.learner import Learner
-from mirolib.learning.models import RATES
+from mirolib.learning.schedules import RATES
 from mirolib.memory.available_memory import explain_memory_errors
 from mirolib.memory.budget import parse_budget, parse_size, store_budget
 from mirolib.memory.config import MemoryConfig

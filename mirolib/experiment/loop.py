@@ -85,10 +85,7 @@ class Loop:
         meter: EnergyMeter | None = None,
         resources: ResourceMonitor | None = None,
     ) -> None:
-        """A run that has not begun; see `run`.
-
-        There is an `InputError` if learner or memory are used already, or sizes exceed what the stream holds.
-        """
+        """A run that has not begun, of parts that have learnt nothing, and sizes within the stream; see `run`."""
         # a second run over the same parts would be tested on what it has not been taught
         if learner.num_classes or memory.stored:
             raise InputError("A run needs a learner and a memory that have learnt nothing yet; make both anew.")
@@ -305,10 +302,7 @@ class Loop:
 
 
 def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:
-    """Sees to it that there are samples for the sizes asked for.
-
-    There is an `InputError` if a size exceeds what the stream holds.
-    """
+    """Sees to it that there are samples for the sizes asked for: an `InputError` else."""
     largest, total = stream.most_samples()
     for name, size, most, why in (
         ("stream_size", config.stream_size, largest, f"no task has more than {largest} samples"),

@@ -18,7 +18,8 @@ from mirolib.controller.selectors import SELECTORS, SelectionContext
 from mirolib.data.spec import EPOCHS
 from mirolib.learning.bic import METHODS
 from mirolib.learning.learner import LOSSES, ROUND_STEPS
-from mirolib.learning.models import MODELS, OPTIMIZERS, SCHEDULES
+from mirolib.learning.models import MODELS
+from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.budget import parse_amount, parse_budget, parse_size
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.rotation import replays
@@ -166,10 +167,7 @@ class RunSettings:
     )
 
     def __post_init__(self) -> None:
-        """Checks types, ranges and what can't go together, as far as that needs no data set.
-
-        There is an `InputError` if a value is of another type, out of range, or does not go with another.
-        """
+        """Checks types, ranges and what can't go together, as far as that needs no data set: an `InputError` else."""
         for one in fields(self):
             value, check, choices = getattr(self, one.name), one.metadata["check"], one.metadata["choices"]
             kinds = tuple(_TYPES[kind] for kind in str(one.type).split(" | "))

@@ -1,13 +1,12 @@
 """The continual learner: models, methods, augmentation and metrics."""
 
 from mirolib.learning.bic import METHODS as METHODS, BiC as BiC
-from mirolib.learning.inputs import Transform as Transform
+from mirolib.learning.inputs import Tally as Tally, Transform as Transform
 from mirolib.learning.learner import (
     ExperienceReplay as ExperienceReplay,
     Finetuning as Finetuning,
     Learner as Learner,
     Method as Method,
-    Tally as Tally,
     binary_cross_entropy as binary_cross_entropy,
     train_epoch as train_epoch,
 )

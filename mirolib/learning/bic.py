@@ -225,10 +225,7 @@ class BiC(Method):
         return weight * distillation + (1 - weight) * classification
 
     def finish(self, learner: Learner, task: Task, memory: TieredMemory) -> None:
-        """Stage 2: fits the bias layer of the task's classes, and lets go of the old model.
-
-        There is a `StorageError` if a validation sample can't be read.
-        """
+        """Stage 2: fits the bias layer of the task's classes, and lets go of the old model."""
         first, self._old = task.classes[0], None  # a checkpoint would hold it, and nothing asks for it any more
         if not first:
             return

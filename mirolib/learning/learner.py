@@ -20,25 +20,9 @@ from mirolib.base.errors import InputError, brief
 from mirolib.base.state import State, loaded
 from mirolib.data import DatasetSpec, Preset, Samples
 from mirolib.data.stream import Task
-from mirolib.learning.inputs import (
-    FORWARD_BATCH,
-    Tally as Tally,
-    Transform,
-    features_in_batches,
-    layout_of,
-    taken,
-    usable_device,
-)
-from mirolib.learning.models import (
-    OPTIMIZERS,
-    SCHEDULES,
-    ExpandingHead,
-    build_model,
-    evaluating,
-    feature_dim,
-    features_of,
-    norms_of,
-)
+from mirolib.learning.inputs import Tally, Transform, features_in_batches, layout_of, taken, usable_device
+from mirolib.learning.models import ExpandingHead, build_model, evaluating, feature_dim, features_of, norms_of
+from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.tiered import Batch, TieredMemory
 
 ROUND_STEPS = 1000
@@ -357,17 +341,14 @@ class Learner:
         return self.classify(self.features(samples)).argmax(dim=1).cpu().numpy()
 
     def predict(self, samples: Any) -> np.ndarray:
-        """Predicted label in the data set, `(n,) int64`, of raw samples as `taken` has them.
-
-        There is an `InputError` if they are others, or the learner knows no class yet.
-        """
+        """Predicted label in the data set, `(n,) int64`, of raw samples as `taken` has them: an `InputError` else."""
         if not self.num_classes:
             raise InputError("The learner knows no class yet; train it before it predicts.")
         return np.array(self.dataset_labels)[self.stream_labels(taken(samples, self.spec))]
 
     def accuracy(self, samples: Samples) -> float:
         """Share of samples of a stream, in [0, 1], whose label is predicted among all classes seen so far."""
-        chunks = samples.chunks(8 * FORWARD_BATCH)  # what is read at once: a test set need not fit RAM
+        chunks = samples.chunks(4096)  # read at once, some forward passes: a test set need not fit RAM
         right = sum(int((self.stream_labels(samples.read(part)) == samples.labels[part]).sum()) for part in chunks)
         return right / len(samples)
 

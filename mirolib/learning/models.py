@@ -1,4 +1,4 @@
-"""Backbones, optimisers and schedules of the learning rate by name, and the head that grows with each task.
+"""Backbones by name and the head that grows with each task.
 
 A backbone maps a batch `(n, *sample_shape) float32` to features `(n, d)`; any `nn.Module` that does so will do.
 """
@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mirolib.base.errors import InputError, brief
-from mirolib.data import Preset
 
 
 class ExpandingHead(nn.Module):
@@ -144,22 +143,6 @@ MODELS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
     "resnet18": _resnet18,
 }
 
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Preset], optim.Optimizer]] = {
-    "sgd": lambda parameters, s: optim.SGD(parameters, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay),
-    "adamw": lambda parameters, s: optim.AdamW(parameters, lr=s.lr, weight_decay=s.weight_decay),
-}
-
-RATES = {"sgd": 0.05, "adamw": 0.001}
-"""Learning rates for an optimiser that is not the preset's, whose rate would not suit it."""
-
-SCHEDULES: dict[str, Callable[[Preset, float], float]] = {
-    "constant": lambda settings, done: 1.0,
-    "milestones": lambda settings, done: settings.gamma ** sum(done >= stone for stone in settings.milestones),
-    # constant, then in a straight line to zero over the last share of the task's work
-    "falling": lambda settings, done: min(1.0, max(0.0, 1 - done / settings.epochs) / settings.fall),
-}
-"""Factor of the learning rate after so many epochs of a task, parts of one included."""
-
 _FOR_IMAGES = frozenset(MODELS) - {"linear", "mlp", "mlp-bn"}
 
 
@@ -201,10 +184,7 @@ def norms_of(model: nn.Module) -> list[nn.Module]:
 
 
 def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
-    """Length of the feature vectors of a backbone.
-
-    There is an `InputError` if the backbone doesn't map `(2, *sample_shape)` to `(2, d)`.
-    """
+    """Length of a backbone's feature vectors; an `InputError` if it doesn't map `(2, *sample_shape)` to `(2, d)`."""
     if not isinstance(backbone, nn.Module):
         raise InputError(f"The model is {backbone!r:.99}; give a torch.nn.Module, whose weights can be trained.")
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))

@@ -69,10 +69,7 @@ class TrainedModel:
         return cls(learner.spec, names, *copy.deepcopy((learner.backbone, learner.method.classifier(learner.head))))
 
     def content(self) -> bytes:
-        """What its file holds.
-
-        There is an `InputError` if the classifier is no linear layer, or the backbone keeps what is no tensor.
-        """
+        """What its file holds; an `InputError` if the classifier is not linear, or it keeps what is no tensor."""
         if type(self.classifier) not in (ExpandingHead, nn.Linear):
             raise InputError(f"A model's file holds linear classifiers; this is a {type(self.classifier).__name__}.")
         parts = {"backbone": self.backbone, "classifier": self.classifier}
@@ -85,10 +82,7 @@ class TrainedModel:
 
     @classmethod
     def read(cls, content: bytes, model: nn.Module | Callable[..., nn.Module] | str | None = None) -> TrainedModel:
-        """The inverse of `content`; for `model` see `mirolib.workbench.run.load_model`.
-
-        There is an `InputError` if it is damaged, something else, or of another model.
-        """
+        """The inverse of `content`; for `model` and the `InputError` see `mirolib.workbench.run.load_model`."""
         try:
             size = int.from_bytes(content[:8], "little")
             header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["miro"])
@@ -116,10 +110,7 @@ class TrainedModel:
             raise InputError(f"This is no model that can be used here: {brief(error)}.") from error
 
     def scores(self, samples: Any) -> np.ndarray:
-        """Scores `(n, classes) float32` of samples as the data set has them; see `Learner.predict`.
-
-        There is an `InputError` if they have another shape or type.
-        """
+        """Scores `(n, classes) float32` of samples as the data set has them: an `InputError` else, as of `predict`."""
         features = features_in_batches(self.backbone, self._transform, self._layout, taken(samples, self.spec))
         with torch.no_grad():
             return self.classifier(features).numpy()

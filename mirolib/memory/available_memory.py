@@ -69,10 +69,7 @@ def _membership(controller: str) -> str:
 
 
 def check_available(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
-    """Sees to it that memory for `what` is there before it is filled.
-
-    There is an `InputError` if there are fewer than `size_bytes`; its sentence says to choose what `advice` names.
-    """
+    """Sees to it that there is memory for `what` before it is filled: an `InputError` else, which says `advice`."""
     # later is too late: the system ends the process that fills it without a word
     if size_bytes > (1 << 20) and size_bytes > (available := available_bytes()):
         need = f"{size_bytes / 1e6:,.0f} MB, and {available / 1e6:,.0f} MB are available"

@@ -111,10 +111,7 @@ def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
 
 
 def parse_amount(text: str, sample_bytes: int) -> int | None:
-    """Bytes from a text such as `2 GB`, `500 MiB` or `20000 samples` of `sample_bytes` each; None where it is empty.
-
-    There is an `InputError` if the text is none of these.
-    """
+    """Bytes from `2 GB`, `500 MiB` or `20000 samples` of `sample_bytes` each; None of nothing; an `InputError` else."""
     if text.strip() in ("", "none"):
         return None
     return _bytes(text, sample_bytes, f"The amount {text!r}")

@@ -143,10 +143,7 @@ class SampleArray:
         self.resize(capacity)
 
     def resize(self, capacity: int) -> None:
-        """Changes the number of slots in place; there must be no more samples than slots.
-
-        There is an `InputError` if the process may not take as much.
-        """
+        """Changes the number of slots, no less than the samples, in place; an `InputError` if memory is short."""
         assert self._count <= capacity, "more samples than slots"
         check_available((capacity - self.capacity) * self._slot_bytes, f"A buffer of {capacity} samples")
         # No view of these arrays leaves this class, so a moved allocation can dangle nowhere.

@@ -170,10 +170,7 @@ class Swapper:
         return slots[found]
 
     def settle(self, memory: Tier, step: float = math.inf) -> None:
-        """Commits the exchanges that are due up to `step`, by default every one under way.
-
-        There is a `StorageError` if storage can't be read.
-        """
+        """Commits the exchanges due up to `step`, by default all under way; a `StorageError` if that can't be read."""
         for exchange in self.due(step):
             memory.take_in(exchange.slots, exchange.ids, *exchange.fetch.result())
 

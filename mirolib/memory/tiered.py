@@ -186,10 +186,7 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
         return 0.0 if self.rotation.whole else self.config.swap_ratio if self.hierarchical else 1.0
 
     def settle(self) -> None:
-        """Commits every exchange under way: before slots move, and at the end of a task's training.
-
-        There is a `StorageError` if a sample could not be read.
-        """
+        """Commits every exchange under way: before slots move, and at the end of a task's training."""
         self._swapper.settle(self._replayed)
         self._streamer.settle(self.rotation)
 

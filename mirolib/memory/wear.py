@@ -140,10 +140,7 @@ def describe(medium: str, capacity_bytes: int | None, cycles: int | None) -> Non
 
 
 def forget(medium: str) -> None:
-    """Strikes a medium off the ledger.
-
-    There is an `InputError` if it is not there, and a `StorageError` if the ledger can't be written, or is damaged.
-    """
+    """Strikes a medium off the ledger; an `InputError` if it is not there."""
     wear(medium)  # which says if it is not there
     with _ledger() as media:
         media.pop(medium, None)
@@ -172,10 +169,7 @@ def wear(medium: str | None = None) -> pd.DataFrame:
 
 
 def medium_name(name: str) -> str:
-    """A name for a medium, which fits into a line of a table.
-
-    There is an `InputError` if it is empty, too long, or begins, ends or is filled with what can't be seen.
-    """
+    """A name for a medium that fits into a line of a table; an `InputError` if it is empty, too long or unprintable."""
     text = name if isinstance(name, str) else ""
     if not 0 < len(text) <= _LONGEST_NAME or text != text.strip() or not text.isprintable():
         raise InputError(f"{name!r:.200} can't name a medium; use up to {_LONGEST_NAME} letters and digits.")

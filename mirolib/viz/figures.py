@@ -34,10 +34,7 @@ _MOST_RUNS, _LONGEST_NAME = 6, 40  # narrower panels have no room for their numb
 
 
 def set_theme(name: str) -> None:
-    """Sets how plots look from now on, the user's own included: it is plotly's default template.
-
-    There is an `InputError` if it is none of `THEMES`.
-    """
+    """Sets how plots look from now on, the user's own included: plotly's default template; one of `THEMES`."""
     if name not in THEMES:
         raise InputError(f"theme is {name!r}; choose one of {', '.join(THEMES)}.")
     _register(name)

@@ -16,7 +16,7 @@ from mirolib.controller import least_samples
 from mirolib.energy import EnergyMeter, Work
 from mirolib.experiment.experiment import Experiment
 from mirolib.experiment.injectors import During, Throttle
-from mirolib.learning.learner import Tally
+from mirolib.learning.inputs import Tally
 from mirolib.memory.budget import LiveBudget, SlotBytes
 from mirolib.memory.storage import Storage
 from mirolib.records import EpochRecord

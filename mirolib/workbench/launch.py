@@ -139,10 +139,13 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     The executed notebook lies in the run's folder. The run is done only if its `run.json` says so: a kernel that dies
     leaves a notebook that looks whole. Among the parameters of its cell are `results`, the folder of all results, and
     `run_id`. With `resume` a run that has been stopped goes on from its last checkpoint (one that has finished is
-    handed back as it is); the notebook must have such a parameter, and `run_id` be given. There is an `InputError` if
-    the notebook or a parameter is unknown, a value has another type or is out of range, or the run exists already;
-    nothing has then been started; a `StorageError` if the results folder can't be written, or is taken away meanwhile;
-    a `RunError` if the run failed; the sentence is its own.
+    handed back as it is); the notebook must have such a parameter, and `run_id` be given.
+
+    Raises:
+        InputError: If the notebook or a parameter is unknown, a value has another type or is out of range, or the run
+            exists already; nothing has then been started.
+        StorageError: If the results folder can't be written, or is taken away meanwhile.
+        RunError: If the run failed; the sentence is its own.
     """
     if 0 <= (most := getattr(os, "sysconf", lambda _: -1)("SC_OPEN_MAX")) < _FILES:  # or it ends inside a library
         raise InputError(f"A launch takes {_FILES} open files, and {most} are allowed; raise that with ulimit -n.")

@@ -187,10 +187,12 @@ def run_experiment(
     With `keep_store` store and last checkpoints are kept when the run ends; the store holds every training sample. A
     run that was stopped keeps them in any case. A checkpoint is saved after each task and, within one, after the first
     epoch that ends `checkpoint_minutes` after the last; 0 saves one after each epoch. With `resume` run `run_id` goes
-    on from its last checkpoint, if it has been stopped; it begins if there is none. There is an `InputError` if a
-    parameter is unknown or out of range; the run is then marked failed. If the run exists already and is not to be
-    resumed, or it is and has finished, still runs, or was made with other parameters; a `StorageError` if the disk is
-    full or can't be written.
+    on from its last checkpoint, if it has been stopped; it begins if there is none.
+
+    Raises:
+        InputError: If a parameter is unknown or out of range; the run is then marked failed. If the run exists already
+            and is not to be resumed, or it is and has finished, still runs, or was made with other parameters.
+        StorageError: If the disk is full or can't be written.
     """
     run = RecordedRun(settings, dataset=dataset, notebook=notebook, run_id=run_id, results=results,
                       keep_store=keep_store, disturb=disturb, checkpoint_minutes=checkpoint_minutes,

@@ -98,10 +98,12 @@ def sweep(
     The grid has values by parameter, of which every combination is run with each of the seeds, or so many, counted from
     0 (None leaves the seed to the notebook); all runs share `parameters`. On this machine `workers` runs go side by
     side; with a client of `dask.distributed` its workers do them, one at a time to a device (docs/sweeps.md).
-    `rerun="failed"` runs what failed again, from its beginning. There is an `InputError` if the grid is not one for
-    this notebook, another process is at this sweep, more than one worker is asked for where energy is read, or the
-    workers of the client have other versions, and a `StorageError` if the results can't be written, or are taken away
-    meanwhile.
+    `rerun="failed"` runs what failed again, from its beginning.
+
+    Raises:
+        InputError: If the grid is not one for this notebook, another process is at this sweep, more than one worker
+            is asked for where energy is read, or the workers of the client have other versions.
+        StorageError: If the results can't be written, or are taken away meanwhile.
     """
     plan = make_plan(notebook, grid, seeds, parameters, name)
     return _run(plan, results_folder(results), workers, client, rerun, progress)

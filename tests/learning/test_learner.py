@@ -24,7 +24,7 @@ from mirolib import (
 from mirolib.experiment.checkpoint import decoded, encoded
 from mirolib.learning.bic import BiasLayer, _Frozen
 from mirolib.learning.learner import LOSSES
-from mirolib.learning.models import SCHEDULES
+from mirolib.learning.schedules import SCHEDULES
 
 DATASET = make_dataset(classes=4, per_class=20)
 STREAM = TaskStream(DATASET, 2, validation_share=0.0)
