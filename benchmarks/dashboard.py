@@ -20,10 +20,9 @@ import pandas as pd
 
 from benchmarks.common import random_images, row, table
 from mirolib import Dataset, RecordedRun, RunSettings, load_dataset
+from mirolib.widgets.dashboard import View
 from mirolib.widgets.form import SettingsForm
-from mirolib.widgets.live import LiveRun
-from mirolib.widgets.pace import PaceSampler
-from mirolib.widgets.view import View
+from mirolib.widgets.live import LiveRun, PaceSampler
 
 _PERIOD_S = 0.25
 _DRAWN = (True, False, False, True)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from benchmarks.common import row, seconds, table
 from mirolib import RunSettings, load_runs, over_seeds, run_experiment
-from mirolib.workbench.run_file import SUMS
+from mirolib.workbench.run import SUMS
 
 RUNS = 500
 

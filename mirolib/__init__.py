@@ -40,12 +40,11 @@ from mirolib.records import EpochRecord, Event, TaskRecord
 from mirolib.viz import compare as comparison_plots, figures as plots
 from mirolib.viz.report import write_report
 from mirolib.viz.setup import setup
-from mirolib.workbench.cite import cite
 from mirolib.workbench.compare import SETTINGS, over_seeds, pareto, select, unread, unreadable_runs
 from mirolib.workbench.folder import RunFolder
 from mirolib.workbench.launch import launch
 from mirolib.workbench.recording import RecordedRun, run_experiment
-from mirolib.workbench.run import Run, Run as RunResult, Run as SavedRun, load_model, load_runs, open_run
+from mirolib.workbench.run import Run, Run as RunResult, Run as SavedRun, cite, load_model, load_runs, open_run
 from mirolib.workbench.sweep import Sweep, load_sweep, sweep, sweep_file
 
 # said once more for type checkers, which take an import without a word of it for private

@@ -10,7 +10,7 @@ from samples import make_dataset
 
 import mirolib.controller
 import mirolib.data
-import mirolib.learning.methods
+import mirolib.learning.bic
 import mirolib.learning.models
 from mirolib import RunSettings, TaskRecord, load_runs, run_experiment
 
@@ -25,7 +25,7 @@ RUNNABLE = [
     *(page for page in PAGES if page.parent.name == "howto"),
 ]
 REGISTRIES = (
-    mirolib.data.LOADERS, mirolib.learning.models.MODELS, mirolib.learning.methods.METHODS,
+    mirolib.data.LOADERS, mirolib.learning.models.MODELS, mirolib.learning.bic.METHODS,
     mirolib.controller.SELECTORS,
 )  # fmt: skip
 

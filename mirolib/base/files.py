@@ -35,11 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_atomic(path: Path, content: str | bytes) -> int:
-    """Writes text (as UTF-8) or bytes, and says how many, whole or not at all; see `replacing`.
-
-    Raises:
-        StorageError: If the folder can't be written or the disk is full; the old file is then still there.
-    """
+    """Writes text (as UTF-8) or bytes whole, and says how many; a `StorageError` leaves the old file as it was."""
     try:
         with replacing(path) as file:
             return file.write(content.encode() if isinstance(content, str) else content)
@@ -69,11 +65,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def append(path: Path, lines: str) -> int:
-    """Adds whole lines to the end of a file that is there, synced, and says how many bytes; none where that fails.
-
-    Raises:
-        StorageError: If the disk is full or can't be written.
-    """
+    """Adds whole lines to the end of a file, synced, and says how many bytes; none where a `StorageError` ends it."""
     content = lines.encode()
     try:
         # unbuffered: one write, so that a process that is killed leaves no half line
@@ -92,12 +84,7 @@ def append(path: Path, lines: str) -> int:
 
 
 def read_bounded(path: str | os.PathLike[str], most_bytes: int = _MOST_BYTES) -> bytes:
-    """The bytes of a plain file of bounded size.
-
-    Raises:
-        OSError: If it can't be read.
-        ValueError: If it is larger, or no plain file.
-    """
+    """The bytes of a plain file; an `OSError` if it can't be read, a `ValueError` if it is none or larger than that."""
     about = os.stat(path)
     # a pipe would be waited for without end, and a file of holes fill the memory of a board
     if not stat.S_ISREG(about.st_mode) or about.st_size > most_bytes:
@@ -127,11 +114,8 @@ def locked(path: Path, *, wait: bool = True, remove: bool = False) -> Iterator[N
     """Holds the lock of a file, made if need be, which the system takes back when the process ends, however it ends.
 
     With `wait` it waits until another holder lets go; with `remove` the file is gone afterwards, unless another one
-    holds it by then.
-
-    Raises:
-        BlockingIOError: If another holder has it and `wait` is false.
-        OSError: If it can't be made.
+    holds it by then. There is a `BlockingIOError` if another holder has it and `wait` is false, and an `OSError` if it
+    can't be made.
     """
     patience = 0 if wait else _TRIES
     with contextlib.ExitStack() as held:
@@ -187,9 +171,8 @@ if hasattr(os, "register_at_fork"):
 def folder_held(folder: Path, *, may_write: bool = True) -> Iterator[None]:
     """Holds a store's folder for this process; makes no file unless it may write: without one no process has it.
 
-    Raises:
-        OSError: If the lock file can't be made or written.
-        StorageError: If a process, perhaps this one, has the folder; the sentence names it.
+    There is an `OSError` if the lock file can't be made or written, and a `StorageError` if a process, perhaps this
+    one, has the folder; the sentence names it.
     """
     path = folder / PROCESS_LOCK
     with contextlib.ExitStack() as lock:

@@ -15,22 +15,26 @@ _ROOT = Path(__file__).resolve().parents[1]
 _MOVED = {  # what was renamed, by the package that it lies in now
     "base": {"atomic": "files", "locks": "files", "reprs": "display"},
     "controller": {"controller.calibration": "expectation", "controller.costs": "expectation"},
-    "data": {"datasets.base": "dataset", "datasets.download": "fetch"},
+    "data": {"datasets.base": "dataset", "datasets.download": "fetch", "datasets.unpack": "fetch"},
     "energy": {
         "energy.badge": "ledger", "energy.board_band": "sensors.boards", "energy.calibration": "calibrate",
         "energy.combined": "doctor", "energy.discovery": "doctor", "energy.load": "sensors.model",
         "energy.losses": "source", "energy.marginal": "compare", "energy.power": "sampled", "energy.reading": "ledger",
     },
     "experiment": {"swap_cost": "study"},
+    "learning": {"augment": "inputs"},
     "memory": {
         "budgets": "budget", "exchanger": "swapper", "limits": "available_memory", "memory_config": "config",
         "mending": "replace_damaged", "store_records": "store_file",
     },
     "viz": {"comparison_plots": "compare", "plots": "figures", "start": "setup"},
-    "workbench": {"alive": "folder", "comparison": "compare", "launcher": "launch", "sweeps": "sweep"},
+    "widgets": {"widgets.pace": "live", "widgets.view": "dashboard"},
+    "workbench": {
+        "alive": "folder", "comparison": "compare", "launcher": "launch", "run_file": "run", "sweeps": "sweep",
+    },
 }  # fmt: skip
 _RENAMED = {old: f"{package}.{new}" for package, files in _MOVED.items() for old, new in files.items()}
-_RENAMED |= {"datasets": "data", "learner": "learning"}  # the face, for METHODS lies in a file of its own
+_RENAMED |= {"datasets": "data", "learner": "learning"}  # the face, for METHODS lies in another file
 _FOLDERS = {"": "*", "datasets": "data", "energy": "energy/sensors"}  # of version 0.1, and where their files went
 
 

@@ -72,11 +72,7 @@ def dumped(kind: Any, value: object) -> Any:
 
 
 def loaded(kind: Any, value: object) -> Any:
-    """The inverse of `dumped`.
-
-    Raises:
-        InputError: If the value does not have the type; the sentence names the first difference.
-    """
+    """The inverse of `dumped`; an `InputError` names the first difference where the value does not have the type."""
     try:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
@@ -87,11 +83,7 @@ def loaded(kind: Any, value: object) -> Any:
 
 
 def generator_of(state: Any) -> np.random.Generator:
-    """A NumPy generator in a state that `rng.bit_generator.state` gave.
-
-    Raises:
-        InputError: If it is none.
-    """
+    """A NumPy generator in a state that `rng.bit_generator.state` gave; an `InputError` if it is none."""
     rng = np.random.default_rng(0)
     try:
         rng.bit_generator.state = state

@@ -2,7 +2,7 @@
 
 `miro` ends each task where an `objective` says, by the `curve` of held-out samples; RAM goes by rule (`allotment`).
 `miro_2023` is the paper's: it profiles a `grid` of sizes with a profiler (`probe` or `trials`), says what each is
-expected to reach and to cost (`expectation`) and lets a selector rank them (`selectors`, `table`). Both adapt to
+expected to reach and to cost (`expectation`) and lets a selector rank them (`selectors`). Both adapt to
 resources (`adaptation`); `baselines` are what they are compared with.
 """
 

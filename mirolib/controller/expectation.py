@@ -31,15 +31,12 @@ class Calibration:
 
     The two are taken to lie on a line in logarithms, which moves slowly from task to task, so that older measurements
     count for less; docs/miro_2023.md says how far off the result is. Before any task is finished the prior decides.
-
-    Attributes:
-        forgetting: Weight of a measurement one task later, in (0, 1].
-        points: Logarithms of the error by the profiler and of that reached, for each finished task.
-        pseudo: The pseudo-observation that stands in for them, if there is one.
     """
 
-    forgetting: float = 0.5
+    forgetting: float = 0.5  # weight of a measurement one task later, in (0, 1]
+    # logarithms of the error by the profiler and of that reached, for each finished task
     points: list[tuple[float, float]] = field(default_factory=list)
+    # the pseudo-observation that stands in for them, if there is one
     pseudo: list[tuple[float, float]] = field(default_factory=list)
 
     def observe(self, score: float, reached: float) -> None:
@@ -85,17 +82,13 @@ class CostModel:
     The cost is joules where they are measured, else work: sample visits, which are known exactly. The fit weighs
     relative errors and is drawn towards a cost proportional to visits; as long as the tasks' visits hardly differ it is
     just that, for a fixed part could not be told from the rest.
-
-    Attributes:
-        unit: `J`, or `visits` where there is no sensor.
-        measured: Visits, bytes swapped and joules of each training whose joules were seen.
-        train: Visits and joules of each task's training.
-        beside: Visits and joules of what each task needed beside it.
     """
 
-    unit: Literal["J", "visits"] = "visits"
+    unit: Literal["J", "visits"] = "visits"  # `J`, or `visits` where there is no sensor
+    # visits, bytes swapped and joules of each training whose joules were seen
     measured: list[tuple[float, float, float]] = field(default_factory=list)
-    train: list[tuple[float, float]] = field(default_factory=list)
+    train: list[tuple[float, float]] = field(default_factory=list)  # visits and joules of each task's training
+    # visits and joules of what each task needed beside it
     beside: list[tuple[float, float]] = field(default_factory=list)
 
     @property

@@ -33,20 +33,9 @@ def candidate_grid(
     leaves. Where there is nothing to replay, as in the first task, the episodic memory is as small as can be. That of
     a single-level memory is as large as can be, and gets half of the budget at least: what it does not keep is lost.
 
-    Args:
-        task: The task, already received.
-        memory: The memory that received it.
-        budget_bytes: Most bytes of RAM the two buffers may take; None for no limit.
-        swap_ratio: Swap ratio of every candidate.
-        pairs: A user's own `(stream_size, episodic_size)`, cut to what there is; what exceeds the budget is left out.
-        replays: Whether training sees the episodic memory.
-        limit: Most candidates; more pairs are thinned out evenly over their total size.
-
-    Returns:
-        Candidates by growing total size.
-
-    Raises:
-        InputError: If the budget holds no candidate, or the limit is below 1.
+    The memory has received the task. A user's own `pairs` of stream and episodic size take the place of all this, cut
+    to what there is, but for those that exceed the budget; more than `limit` are thinned out evenly over their total
+    size, by which candidates come. There is an `InputError` if the budget holds none, or the limit is below 1.
     """
     if limit < 1:
         raise InputError(f"The grid's limit is {limit}; choose 1 candidate or more.")

@@ -17,9 +17,8 @@ from mirolib.controller.grid import EPISODIC_STEPS, STREAM_STEPS, candidate_grid
 from mirolib.controller.probe import ProbeProfiler
 from mirolib.controller.profiler import Profiler, ProfileRequest
 from mirolib.controller.resources import Resources
-from mirolib.controller.selectors import SELECTORS, SelectionContext, Selector
-from mirolib.controller.table import CandidateTable
-from mirolib.data.stream import Task
+from mirolib.controller.selectors import SELECTORS, CandidateTable, SelectionContext, Selector
+from mirolib.data.stream import Task, labels_of
 from mirolib.energy import NO_JOULES, Kind
 from mirolib.learning.learner import Learner
 from mirolib.memory.config import MemoryConfig
@@ -94,11 +93,7 @@ class Miro2023Controller(AdaptiveController):
         return rows.assign(accuracy=rows["accuracy"].where(rows["score"].notna())) if len(rows) else rows
 
     def choose(self, task: Task, learner: Learner, memory: TieredMemory, resources: Resources) -> Decision:
-        """Profiles the grid and picks a row (P1, P2).
-
-        Raises:
-            InputError: If the memory budget holds no candidate, or epochs are the task's.
-        """
+        """Profiles the grid and picks a row (P1, P2); an `InputError` if no row fits, or epochs are the task's."""
         if learner.settings.epoch_of == "task":
             raise InputError(
                 "The miro-2023 controller prices sizes by epochs of the buffers; give the learner a preset with such "
@@ -127,7 +122,7 @@ class Miro2023Controller(AdaptiveController):
         self.table = CandidateTable(ranked.assign(rank=ranked.index + 1), context, memory.slot_bytes)
         row = self.table.best(self.selector, budget)
         self.table = self.table.marked(row)
-        count = request.unjudged
+        count = learner.num_classes - len(np.unique(labels_of(memory.validation_ids())))
         blind = f"Scores say nothing of classes without a validation sample, {count} so far." if count else ""
         return Decision(self._config(row), " ".join(filter(None, [self._reason(row), blind, capped])), self.trials)
 
@@ -202,11 +197,7 @@ class Miro2023Controller(AdaptiveController):
         self.costs.observe(record.readings)
 
     def restore(self, state: State) -> None:
-        """Takes back what `state` gave.
-
-        Raises:
-            InputError: If it is not that of such a controller, or its costs are in another unit.
-        """
+        """Takes back what `state` gave; an `InputError` if it is another's, or its costs are in another unit."""
         if (unit := loaded(CostModel, state["costs"]).unit) != self.costs.unit:
             units = f"its costs in {unit}, but here they come in {self.costs.unit}"
             raise InputError(f"The run has measured {units}; go on with the energy source it began with.")

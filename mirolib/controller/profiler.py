@@ -22,23 +22,14 @@ _PIECE = 512  # samples read and sent through a model at a time: as many as eval
 
 @dataclass(frozen=True)
 class ProfileRequest:
-    """What a profiler may look at: a task has arrived, its training has not begun.
+    """What a profiler may look at: a task has arrived, its training has not begun."""
 
-    Attributes:
-        task: The new task.
-        learner: The live learner, its head grown for the task.
-        memory: The live memory, the task received.
-        candidates: What is to be profiled.
-        seed: Seed of every draw that profiling makes.
-        most_validation: Most validation samples that are looked at, an equal share of each class.
-    """
-
-    task: Task
-    learner: Learner
-    memory: TieredMemory
-    candidates: Sequence[MemoryConfig]
-    seed: int
-    most_validation: int = 1 << 30
+    task: Task  # the new task
+    learner: Learner  # the live learner, its head grown for the task
+    memory: TieredMemory  # the live memory, the task received
+    candidates: Sequence[MemoryConfig]  # what is to be profiled
+    seed: int  # seed of every draw that profiling makes
+    most_validation: int = 1 << 30  # most validation samples that are looked at, an equal share of each class
 
     @cached_property
     def validation_ids(self) -> np.ndarray:
@@ -54,11 +45,6 @@ class ProfileRequest:
     def validation_features(self) -> Tensor:
         """Their features by the live model, on its device."""
         return self.features(self.validation_ids, "validation")
-
-    @property
-    def unjudged(self) -> int:
-        """Classes so far of which there is no validation sample."""
-        return self.learner.num_classes - len(np.unique(labels_of(self.memory.validation_ids())))
 
     def features(self, ids: np.ndarray, part: str = "train") -> Tensor:
         """Features by the live model of samples from storage."""
@@ -100,17 +86,11 @@ def features_of(learner: Learner, memory: TieredMemory, ids: np.ndarray, part: s
 
 
 class Profiler(ABC):
-    """A way to score candidates.
+    """A way to score candidates."""
 
-    Attributes:
-        name: Name in the table.
-        needs_past: Whether it can say nothing before a task has been learnt.
-        exact: Whether a score is what training reaches, so that it needs no calibration.
-    """
-
-    name: str
-    needs_past: bool = False
-    exact: bool = False
+    name: str  # name in the table
+    needs_past: bool = False  # whether it can say nothing before a task has been learnt
+    exact: bool = False  # whether a score is what training reaches, so that it needs no calibration
 
     @abstractmethod
     def scores(self, request: ProfileRequest) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Selectors: a utility for each row of the table of candidates, of which the best is picked.
+"""Selectors: a utility for each row of the table of candidates, of which the best is picked; and that table, ranked.
 
 The table has a row a candidate with `accuracy` (predicted, in [0, 1]), `cost` (of the task's training), sizes, and
 `above_cutline`.
@@ -8,39 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from mirolib.base.errors import InputError
+from mirolib.base.state import Table
 
 
 @dataclass(frozen=True)
 class SelectionContext:
-    """What a selector may know beside the table.
+    """What a selector may know beside the table; an `InputError` if one of the last three is out of range."""
 
-    Attributes:
-        accuracy_now: Accuracy on all classes before the task is learnt, in [0, 1].
-        spent: Cost of the run so far, profiling included.
-        overhead: Cost of a task beside its training.
-        tasks_left: Tasks to come, this one included.
-        cost_known: Whether the table's cost is in the unit of `spent`.
-        cutline: Top share of the candidates by accuracy, for the selectors that use it, in (0, 1].
-        points: Percentage points below the best predicted accuracy that `cheapest-within` gives away.
-        energy_budget: Joules (sample visits where there is no sensor) that `within-budget` may spend on the stream.
-
-    Raises:
-        InputError: If one of the last three is out of range.
-    """
-
-    accuracy_now: float = 0.0
-    spent: float = 0.0
-    overhead: float = 0.0
-    tasks_left: int = 1
-    cost_known: bool = True
-    cutline: float = 0.5
-    points: float = 2.0
+    accuracy_now: float = 0.0  # accuracy on all classes before the task is learnt, in [0, 1]
+    spent: float = 0.0  # cost of the run so far, profiling included
+    overhead: float = 0.0  # cost of a task beside its training
+    tasks_left: int = 1  # tasks to come, this one included
+    cost_known: bool = True  # whether the table's cost is in the unit of `spent`
+    cutline: float = 0.5  # top share of the candidates by accuracy, for the selectors that use it, in (0, 1]
+    points: float = 2.0  # percentage points below the best predicted accuracy that `cheapest-within` gives away
+    # joules (sample visits where there is no sensor) that `within-budget` may spend on the stream
     energy_budget: float | None = None
 
     def __post_init__(self) -> None:
@@ -52,11 +40,7 @@ class SelectionContext:
 
 
 def above_cutline(accuracy: pd.Series, cutline: float) -> pd.Series:
-    """Which candidates are in the top share by accuracy; at least one is (paper: cutline).
-
-    Raises:
-        InputError: If the share lies outside (0, 1].
-    """
+    """Which candidates are in the top share by accuracy, in (0, 1]; at least one is (paper: cutline)."""
     if not 0 < cutline <= 1:
         raise InputError(f"cutline is {cutline}; choose a share above 0, up to 1.")
     # 1e-9: a share such as 0.07 of 100 is a hair above 7 in floating point, which must not make it 8
@@ -65,19 +49,13 @@ def above_cutline(accuracy: pd.Series, cutline: float) -> pd.Series:
 
 @dataclass(frozen=True)
 class Selector:
-    """A rule by which a candidate is picked.
+    """A rule by which a candidate is picked."""
 
-    Attributes:
-        name: Its name in `SELECTORS` and in the table.
-        caption: One sentence on what is picked; `{0.points:g}` stands for the points of the context, and so on.
-        utility: Gives each row's utility, -inf where the row may not be picked.
-        plans_ahead: Whether it needs an energy budget and the length of the stream.
-    """
-
-    name: str
-    caption: str
+    name: str  # its name in `SELECTORS` and in the table
+    caption: str  # one sentence on what is picked; `{0.points:g}` stands for the points of the context, and so on
+    # gives each row's utility, -inf where the row may not be picked
     utility: Callable[[pd.DataFrame, SelectionContext], pd.Series]
-    plans_ahead: bool = False
+    plans_ahead: bool = False  # whether it needs an energy budget and the length of the stream
 
     def rank(self, table: pd.DataFrame, context: SelectionContext) -> pd.DataFrame:
         """The table with `above_cutline`, `utility` and `eligible`: highest utility first, of equals the cheapest."""
@@ -141,3 +119,45 @@ SELECTORS: dict[str, Selector] = {
         ),
     )
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CandidateTable:
+    """Candidates, best first; a change makes a new table, since another thread may be reading."""
+
+    rows: Table = field(default_factory=pd.DataFrame)  # a row a candidate; `chosen` marks the one in force
+    context: SelectionContext = field(default_factory=SelectionContext)  # what the selector was told
+    slot_bytes: int = 1  # bytes of RAM that a sample takes
+
+    @property
+    def chosen_score(self) -> float:
+        """The profiler's score of the row in force; NaN where there is none."""
+        chosen = self.rows[self.rows["chosen"]] if len(self.rows) else self.rows
+        # sizes shrunk below every row's stand in no row
+        return float(chosen["score"].iloc[0]) if len(chosen) == 1 else float("nan")
+
+    def best(self, selector: Selector, budget_bytes: int | None) -> pd.Series:
+        """The row that a selector picks of those within a memory budget; the smallest one, shrunk, if none is.
+
+        There is an `InputError` if the budget does not even hold one sample in each buffer.
+        """
+        fits = self.rows["memory_bytes"] <= (np.inf if budget_bytes is None else budget_bytes)
+        if fits.all():
+            return self.rows.iloc[0]
+        if fits.any():
+            # ranked anew, since the cutline is a share of what fits
+            return self.rows.loc[selector.rank(self.rows[fits], self.context).index[0]]
+        row = self.rows.iloc[int(self.rows["memory_bytes"].argmin())].copy()
+        slots = (budget_bytes or 0) // self.slot_bytes
+        if slots < 2:
+            needed = f"one sample in each buffer ({2 * self.slot_bytes:,} bytes)"
+            raise InputError(f"A memory budget of {budget_bytes:,} bytes does not hold {needed}; raise it.")
+        share = slots / (row["stream_size"] + row["episodic_size"])
+        row["stream_size"] = min(max(1, int(share * row["stream_size"])), slots - 1)
+        row["episodic_size"] = min(max(1, int(share * row["episodic_size"])), slots - row["stream_size"])
+        return row
+
+    def marked(self, row: pd.Series) -> CandidateTable:
+        """The table with the row in force marked, by its sizes."""
+        same = (self.rows[["stream_size", "episodic_size"]] == row[["stream_size", "episodic_size"]]).all(axis=1)
+        return replace(self, rows=self.rows.assign(chosen=same))

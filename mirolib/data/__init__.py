@@ -46,10 +46,8 @@ def dataset_spec(name: str) -> DatasetSpec:
 def locate(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str, str]:
     """What results call a user's own data, and its absolute place; the arguments as they are where there is nothing.
 
-    Args:
-        name: A name from `LOADERS`, which stays as it is; a path, `file.py:function` or `module:function`; or a name
-            for what is at `root`.
-        root: The folder of the data sets, or the place of the one.
+    A name from `LOADERS` stays as it is; else it is a path, `file.py:function` or `module:function`, in `root`, the
+    folder of the data sets; or a name for what is at `root`.
     """
     root = os.fspath(root or "")
     if name not in LOADERS:

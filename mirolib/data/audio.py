@@ -37,14 +37,10 @@ def facts(seconds: float = SECONDS) -> tuple[float, ...]:
 def log_mel(path: Path, seconds: float = SECONDS, repair: str = "replace the file") -> np.ndarray:
     """The sound in a file as a log-mel image `(1, BANDS, FRAMES) uint8` as the settings above say; zeros for silence.
 
-    Args:
-        path: WAV (PCM, float or ADPCM), FLAC, AIFF or whatever else libsndfile reads (of others, such as Ogg, it
-            takes what is there of a truncated file), mono or stereo (averaged), any rate from 1 to 192 kHz.
-        seconds: What exceeds them is cut off, what is missing is silence; from 0.1 to 600.
-        repair: What to do about a file that can't be read, for the sentence on it.
-
-    Raises:
-        InputError: If the file is no sound, is truncated or empty, or holds NaN or infinite samples.
+    The file is WAV (PCM, float or ADPCM), FLAC, AIFF or whatever else libsndfile reads (of others, such as Ogg, it
+    takes what is there of a truncated file), mono or stereo (averaged), any rate from 1 to 192 kHz. What exceeds the
+    seconds, 0.1 to 600, is cut off, what is missing is silence. There is an `InputError` if it is no sound, is
+    truncated or empty, or holds NaN or infinite samples; `repair` is what that says to do.
     """
     from scipy import signal
 

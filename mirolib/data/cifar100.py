@@ -52,9 +52,8 @@ _MOST_TUPLES = 1_000  # hashing a key of many tuples in each other would exhaust
 def load(root: Path) -> Dataset:
     """Samples `(3, 32, 32) uint8` of `train` and `test` under their fine labels; fewer images or classes will do.
 
-    Raises:
-        InputError: If a file is missing, damaged or holds anything but arrays, lists and texts, or a class has
-            training images only or test images only.
+    There is an `InputError` if a file is missing, damaged or holds anything but arrays, lists and texts, or a class has
+    training images only or test images only.
     """
     folder = _ARCHIVE.find(root)
     names = _content(folder / "meta").get("fine_label_names")

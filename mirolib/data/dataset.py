@@ -20,18 +20,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, repr=False)
 class Samples:
-    """Labelled samples, read on demand: a view of `rows` of a larger array.
+    """Labelled samples, read on demand: a view of `rows` of a larger array."""
 
-    Attributes:
-        data: Raw samples, `(n_all, *sample_shape)`, or what gives encoded ones when it is indexed like `ImageFiles`.
-        labels: Class of each sample of this view, `(n,) int64`.
-        rows: Row of `data` of each sample of this view, `(n,) int64`.
-        groups: Who or what each sample is of (a person, a place, a session), `(n,)` of any values; None where unknown.
-    """
-
-    data: Any
-    labels: np.ndarray
-    rows: np.ndarray
+    data: Any  # raw samples, `(n_all, *sample_shape)`, or what gives encoded ones when it is indexed like `ImageFiles`
+    labels: np.ndarray  # class of each sample of this view, `(n,) int64`
+    rows: np.ndarray  # row of `data` of each sample of this view, `(n,) int64`
+    # who or what each sample is of (a person, a place, a session), `(n,)` of any values; None where unknown
     groups: np.ndarray | None = None
 
     @property
@@ -173,13 +167,7 @@ class Dataset:
         return cls.from_arrays(*parts["train"], *judged[0], validation=validation, **options)
 
     def subset(self, per_class: int = 0, test_per_class: int = 0, classes: int = 0) -> Dataset:
-        """A class-balanced part of this data set, the same every time.
-
-        Args:
-            per_class: Most training samples of a class, evenly spread over those there are; 0 for all.
-            test_per_class: Most test samples of a class; 0 for all.
-            classes: The first so many classes; 0 for all.
-        """
+        """Of the first so many classes so many training and test samples at most, evenly spread; 0 stands for all."""
         if not (per_class or test_per_class or classes):
             return self
         classes = min(classes or len(self.class_names), len(self.class_names))

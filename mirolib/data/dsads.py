@@ -52,12 +52,10 @@ def load(root: Path) -> Dataset:
     """Segments `(1, 125, 45) float32`, time by sensor, of the people and activities found; fewer of any will do.
 
     Of each person's segments of an activity, in order, every fifth is for the test, from the third on: 12 of 60. Each
-    of the 45 columns is standardised here, with the mean and standard deviation of all training segments found.
-    Parsed segments are kept in the cache, before standardisation; activities without a folder are left out.
-
-    Raises:
-        InputError: If a file holds anything but 125 rows of 45 numbers, an activity has a folder but no training or no
-            test segment, or the cache can't be written.
+    of the 45 columns is standardised here, with the mean and standard deviation of all training segments found. Parsed
+    segments are kept in the cache, before standardisation; activities without a folder are left out. There is an
+    `InputError` if a file holds anything but 125 rows of 45 numbers, an activity has a folder but no training or no
+    test segment, or the cache can't be written.
     """
     folder = _ARCHIVE.find(root)
     present = {label: f"a{label + 1:02d}" for label in range(19) if (folder / f"a{label + 1:02d}").is_dir()}

@@ -47,10 +47,8 @@ def load(root: Path) -> Dataset:
 
     Class folders bear the WordNet ids. The images of `val` lie in such folders too, or all in one, and then
     LOC_val_solution.csv, there or up to three folders above, says their classes. Where there is no `val`, or nothing
-    says its classes, every tenth image of each class is the test set.
-
-    Raises:
-        InputError: If there is no folder, no class or a class without images, or an image is empty.
+    says its classes, every tenth image of each class is the test set. There is an `InputError` if there is no folder,
+    no class or a class without images, or an image is empty.
     """
     folder = _ARCHIVE.find(root)
     if not (wnids := list_folders(folder / "train")):

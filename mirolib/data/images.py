@@ -33,12 +33,7 @@ _LIVING: WeakSet[ImageFiles] = WeakSet()
 
 
 class ImageFiles:
-    """Encoded images in files, read when they are asked for; an index of some 30 bytes an image.
-
-    Attributes:
-        names: Path of each file below the folder, `(n,)` byte strings.
-        size_bytes: Length of each file, `(n,) int32`.
-    """
+    """Encoded images in files, `names` below a folder, read when they are asked for; an index of 30 bytes an image."""
 
     def __init__(self, folder: Path, names: np.ndarray, size_bytes: np.ndarray) -> None:
         self._folder, self.names, self.size_bytes = folder, names, size_bytes
@@ -71,11 +66,7 @@ def entries(
 
 
 def listed(folder: Path, part: str, classes: Sequence[str]) -> Samples:
-    """The images of some classes, by class and name, where `entries` finds them.
-
-    Raises:
-        InputError: If there is none, one is empty, or a folder can't be read.
-    """
+    """The images of some classes, by class and name, where `entries` finds them; an `InputError` if one is empty."""
     # as bytes, since a character of NumPy's texts takes four
     found = [(os.fsencode(path), label, size) for path, label, size, _ in entries(folder, part, classes)]
     if not found:

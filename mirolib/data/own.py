@@ -194,10 +194,8 @@ def read_class_folders(
     """A data set of class folders, or of `train`, `test` and `validation` with those, decoded once into the cache.
 
     Images are brought to `size` pixels a side, or to their `common_shape`; sounds are cut or padded to `seconds`, by
-    default 4. What can't be decoded is refused, or left out and counted: `broken`.
-
-    Raises:
-        InputError: If a file can't be decoded, a class folder is empty, or images and sounds are mixed.
+    default 4. What can't be decoded is refused, or left out and counted: `broken`. There is an `InputError` if a file
+    can't be decoded, a class folder is empty, or images and sounds are mixed.
     """
     parts = parts_of({child.name: child for child in sorted(path.iterdir()) if child.is_dir()})
     parts = parts if "train" in parts else {"train": path}

@@ -152,12 +152,9 @@ class DatasetSpec:
             raise InputError(f"{self.name}: samples are {shape} {self.sample_dtype}; give uint8, float32 or jpeg ones.")
         if not self.presets:
             raise InputError(f"{self.name} has no presets; give one, such as {{'small': Preset(...)}}.")
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if not isinstance(values, tuple | list) or len(values) not in {1, channels}:
-                raise InputError(f"{self.name}: {name} is {values!r:.99}; give one value or {channels}.")
-        if len(self.mean) != len(self.std):
-            raise InputError(f"{self.name} has {len(self.mean)} means and {len(self.std)} stds; give as many of each.")
+        both = self.mean, self.std
+        if not all(isinstance(one, tuple | list) and len(one) == len(self.mean) in (1, channels) for one in both):
+            raise InputError(f"{self.name}: mean and std are {both!r:.99}; give one value, or {channels}, of each.")
         numbers = (*self.mean, *self.std, self.scale)
         if not all(math.isfinite(number) for number in numbers) or min(*self.std, self.scale) <= 0:
             raise InputError(f"{self.name}: a std or the scale is not above 0, or a value is not finite; mend it.")

@@ -56,11 +56,9 @@ def load(root: Path) -> Dataset:
     Samples are `(3, 64, 64) uint8`; greyscale and CMYK images become RGB. Classes come in the order of `wnids.txt`,
     named by the first word of `words.txt`; one without a folder in `train` is left out, and so are lines of
     `val_annotations.txt` of other classes or of images that are not there. Test images may also lie in a folder of
-    their class each, and those of a class in a folder `images` or not. Decoded images are kept in the cache.
-
-    Raises:
-        InputError: If a file is missing, damaged or no JPEG of 64x64, a class has a folder but no image or no test
-            image, or the cache can't be written.
+    their class each, and those of a class in a folder `images` or not. Decoded images are kept in the cache. There is
+    an `InputError` if a file is missing, damaged or no JPEG of 64x64, a class has a folder but no image or no test
+    image, or the cache can't be written.
     """
     folder = _ARCHIVE.find(root)
     listed = list(dict.fromkeys(_lines(table := folder / "wnids.txt")))

@@ -53,12 +53,10 @@ _MOST_TABLE_BYTES = 1 << 24
 def load(root: Path) -> Dataset:
     """The clips found under `root`: the highest fold that is there for testing (10 in the full set), the rest to train.
 
-    Rows of the csv whose wav is absent are skipped, and so are classes without a clip in either part; what was found
-    is logged. Images are computed once and cached, by the settings and the names and lengths of the wavs.
-
-    Raises:
-        InputError: If files are missing, damaged or no wavs, if fewer than two folds are there, if no class has clips
-            in both parts, if the cache can't be written, or if the library soundfile is missing.
+    Rows of the csv whose wav is absent are skipped, and so are classes without a clip in either part; what was found is
+    logged. Images are computed once and cached, by the settings and the names and lengths of the wavs. There is an
+    `InputError` if files are missing, damaged or no wavs, if fewer than two folds are there, if no class has clips in
+    both parts, if the cache can't be written, or if the library soundfile is missing.
     """
     folder = _ARCHIVE.find(root)
     # some copies have the folds and the csv side by side

@@ -44,11 +44,7 @@ class Checkpoints:
         return sorted(found, key=_number, reverse=True)
 
     def save(self, state: State) -> Path:
-        """Adds a checkpoint and deletes those before the last two.
-
-        Raises:
-            StorageError: If the disk is full or can't be written; the checkpoints there are stay.
-        """
+        """Adds a checkpoint and deletes those before the last two; a `StorageError` leaves all of them there."""
         content = encoded(state)
         files = self.files()
         number = _number(files[0]) + 1 if files else 1
@@ -66,8 +62,7 @@ class Checkpoints:
     def latest(self) -> State | None:
         """The newest checkpoint that is whole; None where there is none. Damaged ones are named in the log.
 
-        Raises:
-            InputError: If there are checkpoints and all are damaged, or of another format.
+        There is an `InputError` if there are checkpoints and all are damaged, or of another format.
         """
         files = self.files()
         for file in files:

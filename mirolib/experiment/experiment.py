@@ -7,19 +7,13 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from mirolib.controller import (
-    Controller,
-    FixedController,
-    Miro2023Controller,
-    MiroController,
-    RandomController,
-    ShareController,
-    TunedController,
-)
+from mirolib.controller import Controller, FixedController, Miro2023Controller, MiroController
+from mirolib.controller.baselines import RandomController, ShareController, TunedController
 from mirolib.controller.resources import ResourceMonitor
 from mirolib.controller.selectors import SELECTORS
 from mirolib.data import Dataset, Preset, load_dataset, locate
@@ -28,8 +22,8 @@ from mirolib.energy import EnergyMeter, Kind, TraceSource, choose, named
 from mirolib.experiment.injectors import During
 from mirolib.experiment.loop import Loop, check_sizes
 from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, PROFILERS, RunSettings, default
+from mirolib.learning.bic import METHODS
 from mirolib.learning.learner import Learner
-from mirolib.learning.methods import METHODS
 from mirolib.learning.schedules import RATES
 from mirolib.memory.available_memory import explain_memory_errors
 from mirolib.memory.budget import parse_budget, parse_size, store_budget
@@ -81,11 +75,8 @@ class Experiment:
         """Builds the parts, with the data set itself where it is the user's own or already loaded.
 
         The store's folder is new or of the same data set, class order and seed; `disturb` makes its life hard during
-        some epochs, as `mirolib.experiment.injectors.throttling` does.
-
-        Raises:
-            InputError: If a parameter is unknown, out of range, or exceeds what the data set holds.
-            StorageError: If the store can't be made.
+        some epochs, as `mirolib.experiment.injectors.throttling` does. There is an `InputError` if a parameter is
+        unknown, out of range, or exceeds what the data set holds, and a `StorageError` if the store can't be made.
         """
         return cls.of(*prepared(settings, dataset), store, disturb)
 
@@ -206,23 +197,14 @@ def _epochs(preset: Preset, epoch_of: str, total: int) -> float:
 def _controller(filled: RunSettings, config: MemoryConfig, energy_kind: Kind) -> Controller:
     """The controller that filled settings name."""
     ratio, name, seed = config.swap_ratio, filled.controller, filled.seed
-    if name == "miro":
-        tasks = filled.tasks
-        return MiroController(filled.objective, swap_ratio=ratio, num_tasks=tasks, energy_kind=energy_kind)
     if name in FIXED:
         return FixedController(config)
     if name in _SHARES:
         return ShareController(*_SHARES[name], swap_ratio=ratio)
     if name in ("tuned", "random"):
         return (TunedController if name == "tuned" else RandomController)(swap_ratio=ratio, seed=seed)
-    return Miro2023Controller(
-        PROFILERS[filled.profiler](),
-        SELECTORS[filled.selector],
-        swap_ratio=ratio,
-        cutline=filled.cutline,
-        points=filled.points,
-        energy_budget=filled.energy_budget,
-        num_tasks=filled.tasks,
-        energy_kind=energy_kind,
-        seed=seed,
-    )
+    run: dict[str, Any] = {"swap_ratio": ratio, "num_tasks": filled.tasks, "energy_kind": energy_kind}
+    if name == "miro":
+        return MiroController(filled.objective, **run)
+    run |= {name: getattr(filled, name) for name in ("cutline", "points", "energy_budget", "seed")}
+    return Miro2023Controller(PROFILERS[filled.profiler](), SELECTORS[filled.selector], **run)

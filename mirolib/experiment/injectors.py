@@ -32,8 +32,7 @@ class Throttle(AbstractContextManager["Throttle"]):
     def set_rate(self, rate_bytes_s: float | None) -> None:
         """Sets the rate in bytes a second, None for no limit; a read that waits under the old one goes on at once.
 
-        Raises:
-            InputError: If the rate is not positive.
+        There is an `InputError` if the rate is not positive.
         """
         if rate_bytes_s is not None and not rate_bytes_s > 0:
             raise InputError(f"A rate of {rate_bytes_s} bytes/s can't be; use above 0.")
@@ -66,10 +65,8 @@ class Throttle(AbstractContextManager["Throttle"]):
 def disk_competitors(folder: str | os.PathLike[str], processes: int = 1) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Processes that write, sync and read back files beside a store, without the page cache, until the block ends.
 
-    Each takes 64 MiB of the disk that holds `folder`.
-
-    Raises:
-        StorageError: If one had ended by itself, so that there was less competition than was asked for.
+    Each takes 64 MiB of the disk that holds `folder`. There is a `StorageError` if one had ended by itself, so that
+    there was less competition than was asked for.
     """
     command = [sys.executable, "-S", disk_competitor.__file__]
     with tempfile.TemporaryDirectory(prefix="miro-competitor-", dir=folder) as work:
@@ -132,8 +129,7 @@ class During(ExitStack):
 def throttling(first: int, last: int, rate_bytes_s: float) -> Callable[[Storage], During]:
     """A disturbance for `run_experiment`: a throttle of so many bytes a second while `first <= epochs done < last`.
 
-    Raises:
-        InputError: If the rate is not positive.
+    There is an `InputError` if the rate is not positive.
     """
     if not rate_bytes_s > 0:  # not only when the run has begun
         raise InputError(f"A rate of {rate_bytes_s} bytes/s can't be; use above 0.")

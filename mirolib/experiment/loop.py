@@ -85,11 +85,7 @@ class Loop:
         meter: EnergyMeter | None = None,
         resources: ResourceMonitor | None = None,
     ) -> None:
-        """A run that has not begun; see `run`.
-
-        Raises:
-            InputError: If learner or memory are used already, or sizes exceed what the stream holds.
-        """
+        """A run that has not begun, of parts that have learnt nothing, and sizes within the stream; see `run`."""
         # a second run over the same parts would be tested on what it has not been taught
         if learner.num_classes or memory.stored:
             raise InputError("A run needs a learner and a memory that have learnt nothing yet; make both anew.")
@@ -276,11 +272,9 @@ class Loop:
     def restore(self, state: State) -> None:
         """Brings a run that has not begun to where `state` was taken.
 
-        Samples of its tasks that storage has lost meanwhile are written again from the stream.
-
-        Raises:
-            InputError: If the state is not that of a run with these parts; the sentence names the difference.
-            StorageError: If storage can't be read or written.
+        Samples of its tasks that storage has lost meanwhile are written again from the stream. There is an `InputError`
+        if the state is not that of a run with these parts; the sentence names the difference; a `StorageError` if
+        storage can't be read or written.
         """
         try:
             name, controller = state["controller"]
@@ -308,11 +302,7 @@ class Loop:
 
 
 def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:
-    """Sees to it that there are samples for the sizes asked for.
-
-    Raises:
-        InputError: If a size exceeds what the stream holds.
-    """
+    """Sees to it that there are samples for the sizes asked for: an `InputError` else."""
     largest, total = stream.most_samples()
     for name, size, most, why in (
         ("stream_size", config.stream_size, largest, f"no task has more than {largest} samples"),

@@ -13,18 +13,11 @@ from numbers import Integral, Real
 from typing import Any
 
 from mirolib.base.errors import InputError
-from mirolib.controller import (
-    SELECTORS,
-    ProbeProfiler,
-    Profiler,
-    SelectionContext,
-    TrialProfiler,
-    full_training,
-    parse_objective,
-)
+from mirolib.controller import ProbeProfiler, Profiler, TrialProfiler, full_training, parse_objective
+from mirolib.controller.selectors import SELECTORS, SelectionContext
 from mirolib.data.spec import EPOCHS
+from mirolib.learning.bic import METHODS
 from mirolib.learning.learner import LOSSES, ROUND_STEPS
-from mirolib.learning.methods import METHODS
 from mirolib.learning.models import MODELS
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.budget import parse_amount, parse_budget, parse_size
@@ -103,9 +96,7 @@ class RunSettings:
     )
     memory: str = _setting("tiered", "tiered, or single-level: an episodic memory without storage below it", MEMORIES)
     controller: str = _setting(
-        "miro",
-        "who decides: miro, fixed, tuned, carm, share, everything, whole-budget, random, miro-2023",
-        CONTROLLERS,
+        "miro", "who decides: miro, fixed, tuned, carm, share, everything, whole-budget, random, miro-2023", CONTROLLERS
     )
     objective: str = _setting(
         "knee",
@@ -118,9 +109,7 @@ class RunSettings:
         PROFILERS,
     )
     selector: str = _setting(
-        "gain-per-joule",
-        "what miro-2023 picks: accuracy-per-joule, cheapest-within, highest-accuracy, ...",
-        SELECTORS,
+        "gain-per-joule", "what miro-2023 picks: accuracy-per-joule, cheapest-within, highest-accuracy, ...", SELECTORS
     )
     cutline: float = _setting(0.5, "top share of the candidates by accuracy, for selectors that use it", _top_share)
     points: float = _setting(
@@ -178,11 +167,7 @@ class RunSettings:
     )
 
     def __post_init__(self) -> None:
-        """Checks types, ranges and what can't go together, as far as that needs no data set.
-
-        Raises:
-            InputError: If a value is of another type, out of range, or does not go with another.
-        """
+        """Checks types, ranges and what can't go together, as far as that needs no data set: an `InputError` else."""
         for one in fields(self):
             value, check, choices = getattr(self, one.name), one.metadata["check"], one.metadata["choices"]
             kinds = tuple(_TYPES[kind] for kind in str(one.type).split(" | "))
@@ -227,8 +212,7 @@ class RunSettings:
     def from_cell(cls, names: Mapping[str, Any]) -> RunSettings:
         """Settings from a notebook's parameters cell: `RunSettings.from_cell(globals())`; other names are left aside.
 
-        Raises:
-            InputError: If a parameter is missing or out of range.
+        There is an `InputError` if a parameter is missing or out of range.
         """
         if missing := [one.name for one in fields(cls) if one.name not in names]:
             raise InputError(f"The parameters cell does not set {', '.join(missing)}; take it from RunSettings.cell().")

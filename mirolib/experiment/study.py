@@ -35,10 +35,8 @@ _STUDIED: dict[type, tuple[str, Callable[[Any], bool]]] = {
 def check_study(kind: type, *, least: int = 1, **values: object) -> None:
     """Checks what a study is to compare, values or lists of at least so many different ones, before it is trained.
 
-    Each is of its kind: `int` (1 or more), `float` (0 to 1), `str` (a name) or `tuple` (a pair of sizes).
-
-    Raises:
-        InputError: If a value is of another kind, or a list too short.
+    Each is of its kind: `int` (1 or more), `float` (0 to 1), `str` (a name) or `tuple` (a pair of sizes). There is an
+    `InputError` if a value is of another kind, or a list too short.
     """
     what, fits = _STUDIED[kind]
     several = f"a list of {least} or more different values, each {what}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,7 +26,7 @@ from torch.nn import functional
 from mirolib.base.errors import InputError
 from mirolib.base.state import State, dumped, loaded
 from mirolib.data.stream import ORDINAL_MASK, Task, labels_of
-from mirolib.learning.learner import Learner, Method
+from mirolib.learning.learner import ExperienceReplay, Finetuning, Learner, Method
 from mirolib.learning.models import ExpandingHead
 from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
@@ -224,11 +225,7 @@ class BiC(Method):
         return weight * distillation + (1 - weight) * classification
 
     def finish(self, learner: Learner, task: Task, memory: TieredMemory) -> None:
-        """Stage 2: fits the bias layer of the task's classes, and lets go of the old model.
-
-        Raises:
-            StorageError: If a validation sample can't be read.
-        """
+        """Stage 2: fits the bias layer of the task's classes, and lets go of the old model."""
         first, self._old = task.classes[0], None  # a checkpoint would hold it, and nothing asks for it any more
         if not first:
             return
@@ -265,11 +262,7 @@ class BiC(Method):
         }
 
     def restore(self, state: State, learner: Learner) -> None:
-        """Takes back what `state` gave.
-
-        Raises:
-            InputError: If it is that of other classes.
-        """
+        """Takes back what `state` gave; an `InputError` if it is that of other classes."""
         self.layers = loaded(_Layers, state["layers"])
         self._layer = loaded(BiasLayer | None, state["layer"])
         self._reach = loaded(float, state["reach"])
@@ -281,3 +274,17 @@ class BiC(Method):
     def classifier(self, head: ExpandingHead) -> nn.Module:
         """The head with the bias layer in force, if there is one, folded into its weights."""
         return head if self._layer is None else self._layer.folded(head)
+
+
+def _bias_correction(loss_name: str) -> Method:
+    """BiC, whose loss is its paper's; the name given must be one all the same."""
+    ExperienceReplay(loss_name)
+    return BiC()
+
+
+METHODS: dict[str, Callable[[str], Method]] = {
+    "er": ExperienceReplay,
+    "finetuning": Finetuning,
+    "bic": _bias_correction,
+}
+"""The methods by name."""

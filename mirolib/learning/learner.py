@@ -20,8 +20,7 @@ from mirolib.base.errors import InputError, brief
 from mirolib.base.state import State, loaded
 from mirolib.data import DatasetSpec, Preset, Samples
 from mirolib.data.stream import Task
-from mirolib.learning.augment import Transform
-from mirolib.learning.inputs import FORWARD_BATCH, Tally as Tally, features_in_batches, layout_of, taken, usable_device
+from mirolib.learning.inputs import Tally, Transform, features_in_batches, layout_of, taken, usable_device
 from mirolib.learning.models import ExpandingHead, build_model, evaluating, feature_dim, features_of, norms_of
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.tiered import Batch, TieredMemory
@@ -137,10 +136,8 @@ class Learner:
 
         The preset's model is built unless a backbone of the user's own is given, `(n, *sample_shape) float32` to
         features `(n, d)`; the method is experience replay by default, the device one of PyTorch's, such as `cuda:0`.
-        Weights and augmentation are drawn from `seed`. An epoch of the task of more than `round_steps` is parted.
-
-        Raises:
-            InputError: If the device can't be used, the model is unknown or its output is no feature vector.
+        Weights and augmentation are drawn from `seed`. An epoch of the task of more than `round_steps` is parted. There
+        is an `InputError` if the device can't be used, the model is unknown or its output is no feature vector.
         """
         self.spec, self.settings = spec, settings
         if method is not None and not isinstance(method, Method):
@@ -247,8 +244,7 @@ class Learner:
     def restore(self, state: State) -> None:
         """Brings the learner, new or trained, to a state that `state` gave; one that is refused changes nothing.
 
-        Raises:
-            InputError: If the state is that of another model or method, or damaged.
+        There is an `InputError` if the state is that of another model or method, or damaged.
         """
         try:
             trial = self.clone(0)
@@ -345,18 +341,14 @@ class Learner:
         return self.classify(self.features(samples)).argmax(dim=1).cpu().numpy()
 
     def predict(self, samples: Any) -> np.ndarray:
-        """Predicted label in the data set, `(n,) int64`, of raw samples as `taken` has them.
-
-        Raises:
-            InputError: If they are others, or the learner knows no class yet.
-        """
+        """Predicted label in the data set, `(n,) int64`, of raw samples as `taken` has them: an `InputError` else."""
         if not self.num_classes:
             raise InputError("The learner knows no class yet; train it before it predicts.")
         return np.array(self.dataset_labels)[self.stream_labels(taken(samples, self.spec))]
 
     def accuracy(self, samples: Samples) -> float:
         """Share of samples of a stream, in [0, 1], whose label is predicted among all classes seen so far."""
-        chunks = samples.chunks(8 * FORWARD_BATCH)  # what is read at once: a test set need not fit RAM
+        chunks = samples.chunks(4096)  # read at once, some forward passes: a test set need not fit RAM
         right = sum(int((self.stream_labels(samples.read(part)) == samples.labels[part]).sum()) for part in chunks)
         return right / len(samples)
 

@@ -149,10 +149,8 @@ _FOR_IMAGES = frozenset(MODELS) - {"linear", "mlp", "mlp-bn"}
 def build_model(name: str, sample_shape: tuple[int, ...], seed: int) -> nn.Module:
     """Builds a backbone of `MODELS` with weights drawn from `seed`; PyTorch's global generator is left as it was.
 
-    A sample is `(channels, height, width)` for the convolutional ones, `(1, time, sensors)` for `cnn1d`.
-
-    Raises:
-        InputError: If no model has that name, or the model needs images or sensor windows and the samples are none.
+    A sample is `(channels, height, width)` for the convolutional ones, `(1, time, sensors)` for `cnn1d`. There is an
+    `InputError` if no model has that name, or the model needs images or sensor windows and the samples are none.
     """
     if name not in MODELS:
         raise InputError(f"There is no model {name!r}; choose one of {', '.join(MODELS)}.")
@@ -186,11 +184,7 @@ def norms_of(model: nn.Module) -> list[nn.Module]:
 
 
 def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
-    """Length of the feature vectors of a backbone.
-
-    Raises:
-        InputError: If the backbone doesn't map `(2, *sample_shape)` to `(2, d)`.
-    """
+    """Length of a backbone's feature vectors; an `InputError` if it doesn't map `(2, *sample_shape)` to `(2, d)`."""
     if not isinstance(backbone, nn.Module):
         raise InputError(f"The model is {backbone!r:.99}; give a torch.nn.Module, whose weights can be trained.")
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
@@ -201,8 +195,7 @@ def feature_dim(backbone: nn.Module, sample_shape: tuple[int, ...]) -> int:
 def features_of(backbone: nn.Module, inputs: Tensor) -> Tensor:
     """Features `(n, d)` of inputs `(n, *sample_shape)`.
 
-    Raises:
-        InputError: If the model fails on them, or returns anything else; what it raised is the error's cause.
+    There is an `InputError` if the model fails on them, or returns anything else; what it raised is the error's cause.
     """
     shape = tuple(inputs.shape)
     try:

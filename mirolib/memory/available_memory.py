@@ -16,13 +16,9 @@ _GROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60  # cgroup v1 writes a number of this order for no limit
 _FILES = (  # folder, limit, usage, and the pages of files that are counted in it; of these the mapped, which stay
     ("", "memory.max", "memory.current", ("active_file", "inactive_file", "file_mapped")),
-    (
-        "memory",
-        "memory.limit_in_bytes",
-        "memory.usage_in_bytes",
-        ("total_active_file", "total_inactive_file", "total_mapped_file"),
-    ),
-)
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+     ("total_active_file", "total_inactive_file", "total_mapped_file")),
+)  # fmt: skip
 _SMALLER = "smaller buffers or batches, or memory_budget='system', which adapts"
 
 
@@ -73,11 +69,7 @@ def _membership(controller: str) -> str:
 
 
 def check_available(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
-    """Sees to it that memory for `what` is there before it is filled.
-
-    Raises:
-        InputError: If there are fewer than `size_bytes`; its sentence says to choose what `advice` names.
-    """
+    """Sees to it that there is memory for `what` before it is filled: an `InputError` else, which says `advice`."""
     # later is too late: the system ends the process that fills it without a word
     if size_bytes > (1 << 20) and size_bytes > (available := available_bytes()):
         need = f"{size_bytes / 1e6:,.0f} MB, and {available / 1e6:,.0f} MB are available"
@@ -86,11 +78,7 @@ def check_available(size_bytes: int, what: str, advice: str = _SMALLER) -> None:
 
 @contextmanager
 def explain_memory_errors(what: str) -> Iterator[None]:
-    """Turns an allocation that fails, NumPy's or PyTorch's, into a sentence.
-
-    Raises:
-        InputError: If memory runs out.
-    """
+    """Turns an allocation that fails, NumPy's or PyTorch's, into a sentence; an `InputError` if memory runs out."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # PyTorch has no class of its own for the CPU

@@ -37,8 +37,7 @@ class BudgetSchedule(MemoryBudget):
     def __init__(self, steps: Mapping[int, int | None]) -> None:
         """A schedule of bytes (None for no limit) from so many epochs done on; no limit before the first.
 
-        Raises:
-            InputError: If an epoch is negative or a budget not positive.
+        There is an `InputError` if an epoch is negative or a budget not positive.
         """
         for epoch, size_bytes in steps.items():
             if epoch < 0 or (size_bytes is not None and size_bytes <= 0):
@@ -69,15 +68,10 @@ class SystemBudget(MemoryBudget):
     """What the system can spare: available memory, or what the control group leaves, whichever is less."""
 
     def __init__(self, share: float = 0.5, reserve_bytes: int = 256 << 20, least_bytes: int = 1 << 20) -> None:
-        """A budget that follows the system.
+        """A share in (0, 1] of the memory that is free or taken by the buffers; an `InputError` if it is none.
 
-        Args:
-            share: Share of the memory that is free or taken by the buffers, in (0, 1].
-            reserve_bytes: Bytes that must stay available; below half of it, memory is short.
-            least_bytes: The budget never falls below this: a run goes on with small buffers rather than end.
-
-        Raises:
-            InputError: If a value is out of range.
+        The reserve must stay available: below half of it, memory is short. The budget never falls below `least_bytes`:
+        a run goes on with small buffers rather than end.
         """
         if not 0 < share <= 1 or reserve_bytes < 0:
             raise InputError(
@@ -96,52 +90,37 @@ class SystemBudget(MemoryBudget):
 
 
 def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
-    """A budget from a text.
+    """A budget from a text; samples take `slot_bytes` of RAM.
 
-    Args:
-        text: Empty for no limit; `system`; an amount such as `2000 samples`, `64 MiB` or `500000 bytes`; or a
-            schedule of amounts (`none` for no limit) by epochs done, such as `0: 64 MiB, 100: 32 MiB`.
-        slot_bytes: Bytes of RAM that a sample takes.
-
-    Raises:
-        InputError: If the text is none of these.
+    The text is empty for no limit; `system`; an amount such as `2000 samples`, `64 MiB` or `500000 bytes`; or a
+    schedule of amounts (`none` for no limit) by epochs done, such as `0: 64 MiB, 100: 32 MiB`; an `InputError` else.
     """
-    refusal = (
-        f"The memory budget {text!r} can't be read; write an amount such as '2000 samples' or '64 MiB', 'system', or "
-        "a schedule by epochs such as '0: 64 MiB, 100: 32 MiB'."
-    )
+    what, more = f"The memory budget {text!r}", ", 'system', or a schedule by epochs such as '0: 64 MiB, 100: 32 MiB'"
     text = text.strip()
     if text == "system":
         return SystemBudget()
     steps: dict[int, int | None] = {}
     for entry in filter(None, (text if ":" in text or not text else f"0: {text}").split(",")):
         epoch, _, amount = (part.strip() for part in entry.partition(":"))
-        if not re.fullmatch(r"[0-9]{1,9}", epoch):
-            raise InputError(refusal)
+        amount = amount if re.fullmatch(r"[0-9]{1,9}", epoch) else ""  # which is none
+        size = None if amount == "none" else _bytes(amount, slot_bytes, what, more)
         if int(epoch) in steps:
-            raise InputError(f"The memory budget {text!r} names epoch {int(epoch)} twice; keep one amount for it.")
-        size = None if amount == "none" else _bytes(amount, slot_bytes, refusal)
+            raise InputError(f"{what} names epoch {int(epoch)} twice; keep one amount for it.")
         steps[int(epoch)] = SlotBytes(size) if size is not None and "sample" in amount else size
     return BudgetSchedule(steps)
 
 
 def parse_amount(text: str, sample_bytes: int) -> int | None:
-    """Bytes from a text such as `2 GB`, `500 MiB` or `20000 samples` of `sample_bytes` each; None where it is empty.
-
-    Raises:
-        InputError: If the text is none of these.
-    """
+    """Bytes from `2 GB`, `500 MiB` or `20000 samples` of `sample_bytes` each; None of nothing; an `InputError` else."""
     if text.strip() in ("", "none"):
         return None
-    refusal = f"The amount {text!r} can't be read; write '2 GB', '500 MiB' or, for a budget, '20000 samples'."
-    return _bytes(text, sample_bytes, refusal)
+    return _bytes(text, sample_bytes, f"The amount {text!r}")
 
 
 def store_budget(text: str, stream: TaskStream) -> int | None:
     """Most bytes that a stream's samples may take on storage, of an amount (see `parse_amount`); None for no limit.
 
-    Raises:
-        InputError: If the text is none, or the budget does not hold what is never evicted.
+    There is an `InputError` if the text is none, or the budget does not hold what is never evicted.
     """
     record = HEADER.itemsize + Fingerprint.of(stream).sample_bytes + ROW.itemsize
     budget = parse_amount(text, record)
@@ -158,28 +137,22 @@ def store_budget(text: str, stream: TaskStream) -> int | None:
 def parse_size(size: int | str | None, slot_bytes: int) -> int | None:
     """A buffer's size in samples: numbers and None as they are, or an amount such as `64 MB` or `2000 samples`.
 
-    A sample takes `slot_bytes` of RAM, on average where samples are encoded.
-
-    Raises:
-        InputError: If a text is no amount, or less than one sample.
+    A sample takes `slot_bytes` of RAM, on average where samples are encoded. There is an `InputError` if a text is no
+    amount, or less than one sample.
     """
     if not isinstance(size, str):
         return size
-    refusal = (
-        f"The size {size!r} can't be read; write a whole number of samples, or an amount such as '64 MB' or "
-        "'2000 samples'."
-    )
-    size_bytes = _bytes(size, slot_bytes, refusal)
+    size_bytes = _bytes(size, slot_bytes, f"The size {size!r}")
     if size_bytes < slot_bytes:
         raise InputError(f"A buffer of {size} does not hold one sample, which takes {slot_bytes:,} bytes; enlarge it.")
     return size_bytes // slot_bytes
 
 
-def _bytes(text: str, sample_bytes: int, refusal: str) -> int:
-    """The bytes in an amount with its unit; refuses what is none, or less than one byte."""
+def _bytes(text: str, sample_bytes: int, what: str, more: str = "") -> int:
+    """The bytes in an amount with its unit; an `InputError` on what is none, or less than one byte."""
     found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]+)", text.strip())
     units = _UNITS | {"samples": sample_bytes, "sample": sample_bytes}
     size_bytes = float(found[1]) * units.get(found[2].lower(), 0) if found else 0.0
     if not 1 <= size_bytes < math.inf:  # so many digits are infinite
-        raise InputError(refusal)
+        raise InputError(f"{what} can't be read; write an amount such as '2 GB', '64 MiB' or '2000 samples'{more}.")
     return int(size_bytes)

@@ -55,11 +55,7 @@ class SampleArray:
     """Samples, labels and ids in arrays of fixed capacity; the first `len` slots are taken."""
 
     def __init__(self, capacity: int, sample_shape: tuple[int, ...], sample_dtype: str) -> None:
-        """Allocates the arrays.
-
-        Raises:
-            InputError: If the process may not take as much.
-        """
+        """Allocates the arrays; an `InputError` if the process may not take as much."""
         self._slot_bytes = int(np.prod(sample_shape)) * np.dtype(sample_dtype).itemsize + 16
         check_available(capacity * self._slot_bytes, f"A buffer of {capacity} samples")
         with explain_memory_errors(f"A buffer of {capacity} samples"):
@@ -147,11 +143,7 @@ class SampleArray:
         self.resize(capacity)
 
     def resize(self, capacity: int) -> None:
-        """Changes the number of slots in place; there must be no more samples than slots.
-
-        Raises:
-            InputError: If the process may not take as much.
-        """
+        """Changes the number of slots, no less than the samples, in place; an `InputError` if memory is short."""
         assert self._count <= capacity, "more samples than slots"
         check_available((capacity - self.capacity) * self._slot_bytes, f"A buffer of {capacity} samples")
         # No view of these arrays leaves this class, so a moved allocation can dangle nowhere.
@@ -165,15 +157,11 @@ class StreamBuffer:
     """Samples of the task at hand: a class-balanced prefix of a random order of all of them.
 
     Because it is a prefix, a smaller buffer holds a subset of what a larger one holds.
-
-    Attributes:
-        array: The samples.
-        order: `(n,) int64` ids of the task's samples in that order; `missing` says which of them are to come.
     """
 
     def __init__(self, array: SampleArray) -> None:
         self.array = array
-        self.order = np.empty(0, dtype=np.int64)
+        self.order = np.empty(0, dtype=np.int64)  # all ids of the task in that order; `missing` says which are to come
 
     def __len__(self) -> int:
         return len(self.array)
@@ -208,18 +196,12 @@ class StreamBuffer:
 
 
 class EpisodicMemory:
-    """Samples of old classes: class-balanced, never over capacity, no sample twice.
-
-    Attributes:
-        array: The samples.
-        damaged: `(n,) int64` ids of stored samples that were found damaged; they are not drawn again.
-        classes: `(n,) int64` old classes, all of which have samples on storage.
-    """
+    """Samples of old classes: class-balanced, never over capacity, no sample twice."""
 
     def __init__(self, array: SampleArray) -> None:
         self.array = array
-        self.damaged = np.zeros(0, dtype=np.int64)
-        self.classes = np.zeros(0, dtype=np.int64)
+        self.damaged = np.zeros(0, dtype=np.int64)  # ids of stored samples that can't be read and are not drawn again
+        self.classes = np.zeros(0, dtype=np.int64)  # the old ones, all of which have samples on storage
         self._stored = np.zeros(0, dtype=np.int64)
         self._starts = np.zeros(1, dtype=np.int64)
         self._held = np.zeros(0, dtype=bool)

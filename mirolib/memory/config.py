@@ -17,9 +17,6 @@ class MemoryConfig:
         stream_size: Capacity of the stream buffer in samples.
         episodic_size: Capacity of the episodic memory in samples.
         swap_ratio: Share of the replayed samples exchanged with storage, in [0, 1].
-
-    Raises:
-        InputError: If a size is not a positive integer or the ratio lies outside [0, 1].
     """
 
     stream_size: int

@@ -17,8 +17,7 @@ from mirolib.memory.storage import Storage
 def read_all(storage: Storage, ids: np.ndarray, part: str = "train") -> np.ndarray:
     """Samples `(n, *sample_shape)` by `(n,) int64` ids; for one that is damaged, the next sound one of its class.
 
-    Raises:
-        StorageError: If a class has no sound sample left.
+    There is a `StorageError` if a class has no sound sample left.
     """
     samples, sound = storage.read_sound(ids, part)
     complete = samples if sound.all() else _spread(samples, sound)

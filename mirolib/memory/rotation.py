@@ -28,8 +28,7 @@ RATIOS = ("sqrt", "classes")
 def replays(name: str, ratio: float | str, old: int = 1, new: int = 1) -> float:
     """Replayed samples for each new one, of a number from 0 up, or of a name from `RATIOS` and old and new classes.
 
-    Raises:
-        InputError: If the parameter, called `name`, is neither.
+    There is an `InputError` if the parameter, called `name`, is neither.
     """
     if isinstance(ratio, str) and ratio in RATIOS:
         return math.sqrt(old / new) if ratio == "sqrt" else old / new
@@ -50,8 +49,7 @@ def least_slots(batch_size: int, swap_ratio: float, lag: int = LAG) -> int:
 def most_new(stream_size: int, swap_ratio: float, lag: int = LAG, *, batch_size: int = 0) -> int:
     """New samples that a step may take of so many slots; 0 where they are too few for any.
 
-    Raises:
-        InputError: If they are too few for a `batch_size`.
+    There is an `InputError` if they are too few for a `batch_size`.
     """
     if (least := least_slots(batch_size, swap_ratio, lag)) > stream_size:
         raise InputError(
@@ -63,17 +61,11 @@ def most_new(stream_size: int, swap_ratio: float, lag: int = LAG, *, batch_size:
 
 @dataclass
 class Position:
-    """How far the passes have come, for a checkpoint.
+    """How far the passes have come, for a checkpoint."""
 
-    Attributes:
-        queue: Slots of the stream buffer in the order in which they are trained on.
-        fetched: Samples of the task that were fetched so far, pass after pass.
-        pack: Slots of the episodic memory that are to be replayed before any is again.
-    """
-
-    queue: Ids
-    fetched: int
-    pack: Ids
+    queue: Ids  # slots of the stream buffer in the order in which they are trained on
+    fetched: int  # samples of the task that were fetched so far, pass after pass
+    pack: Ids  # slots of the episodic memory that are to be replayed before any is again
 
 
 class Rotation:
@@ -95,8 +87,7 @@ class Rotation:
     def resize(self, capacity: int) -> None:
         """Changes the number of slots and goes on with the pass: what waits comes first, then what it has not fetched.
 
-        Raises:
-            InputError: If the process may not take as much.
+        There is an `InputError` if the process may not take as much.
         """
         stream, now = self._stream, self.position
         waiting, turn = stream.array.ids_at(now.queue), self._turn(now.fetched // len(stream.order))

@@ -175,19 +175,12 @@ class Storage:
     def put(self, ids: np.ndarray, samples: np.ndarray, part: str = "train") -> int:
         """Stores samples, all of them or, when it fails, none; killed on the way, it leaves each there whole or not.
 
-        Samples already there are left as they are, so that receiving a task again after a crash is harmless.
+        Samples already there are left as they are, so that receiving a task again after a crash is harmless; returned
+        is how many were not there. Samples are `(n, *sample_shape)` or, where they are encoded, `(n,)` bytes objects;
+        the ordinals in their `(n,) int64` ids must continue those stored of each class, without a gap.
 
-        Args:
-            ids: `(n,) int64`; the ordinals of each class must continue those stored, without a gap.
-            samples: `(n, *sample_shape)`; `(n,)` bytes objects where samples are encoded.
-            part: `train` or `validation`.
-
-        Returns:
-            How many samples were not there.
-
-        Raises:
-            InputError: If a sample has another shape or type, ids leave a gap, or a budget is too small.
-            StorageError: If the disk is full or can't be written; what was stored is then still there.
+        There is an `InputError` if a sample has another shape or type, ids leave a gap, or a budget is too small, and a
+        `StorageError` if the disk is full or can't be written; what was stored is then still there.
         """
         expected = (tuple(self.fingerprint.sample_shape), np.dtype(self.fingerprint.sample_dtype))
         if (samples.shape[1:], samples.dtype) != expected or len(ids) != len(samples):

@@ -23,20 +23,14 @@ _CHUNK_BYTES = 1 << 24  # of data, read in one go
 
 @dataclass(frozen=True)
 class StoreReport:
-    """What `verify` found.
+    """What `verify` found."""
 
-    Attributes:
-        path: Folder of the store.
-        classes: A row for each part and label: `part`, `label`, `records` (sound ones), `size_bytes` of their
-            samples and checksums, `damaged` (their bytes don't match their checksum), `missing` (ordinals left out).
-        damaged: Part and id of each damaged record.
-        problems: What is damaged around the records, a sentence each.
-    """
-
-    path: Path
+    path: Path  # folder of the store
+    # a row for each part and label: `part`, `label`, `records` (sound ones), `size_bytes` of their samples and
+    # checksums, `damaged` (their bytes don't match their checksum), `missing` (ordinals left out)
     classes: pd.DataFrame
-    damaged: tuple[tuple[str, int], ...]
-    problems: tuple[str, ...]
+    damaged: tuple[tuple[str, int], ...]  # part and id of each damaged record
+    problems: tuple[str, ...]  # what is damaged around the records, a sentence each
 
     @property
     def sound(self) -> bool:
@@ -47,8 +41,7 @@ class StoreReport:
 def verify(path: str | os.PathLike[str], *, progress: bool = True) -> StoreReport:
     """Checks every row and every record of the store in a folder, without changing it.
 
-    Raises:
-        StorageError: If there is no store, it can't be read at all, or a process has it open.
+    There is a `StorageError` if there is no store, it can't be read at all, or a process has it open.
     """
     path = Path(path).expanduser()
     with _alone(path, may_write=False) as (data, index):
@@ -65,8 +58,7 @@ def verify(path: str | os.PathLike[str], *, progress: bool = True) -> StoreRepor
 def repair(path: str | os.PathLike[str]) -> int:
     """Drops what is damaged from a store and says how many records are left; a run writes anew what it finds missing.
 
-    Raises:
-        StorageError: If there is no store, it is in use, or can't be written.
+    There is a `StorageError` if there is no store, it is in use, or can't be written.
     """
     with _alone(Path(path).expanduser()) as (data, index):
         found, lost = _examined(data, index, progress=False)

@@ -32,29 +32,17 @@ _MIX = np.random.default_rng(3).integers(1 << 63, 1 << 64, 8, dtype=np.uint64) |
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a store was written for; it opens for nothing else.
+    """What a store was written for; it opens for nothing else."""
 
-    Attributes:
-        dataset: Name of the data set.
-        content: Hash of its samples and labels.
-        class_order: The data set's class at each label.
-        seed: Seed of the order of arrival and of the held-out samples.
-        validation_share: Share of the samples held out.
-        sample_shape: Shape of a record's sample; `()` where samples are bytes of any length.
-        sample_dtype: NumPy type of a record's sample; `object` where samples are bytes of any length.
-        mean_bytes: Mean length of such samples; 0 otherwise.
-        format_version: Version of the record format.
-    """
-
-    dataset: str
-    content: str
-    class_order: tuple[int, ...]
-    seed: int
-    validation_share: float
-    sample_shape: tuple[int, ...]
-    sample_dtype: str
-    mean_bytes: int = 0
-    format_version: int = FORMAT_VERSION
+    dataset: str  # name of the data set
+    content: str  # hash of its samples and labels
+    class_order: tuple[int, ...]  # the data set's class at each label
+    seed: int  # seed of the order of arrival and of the held-out samples
+    validation_share: float  # share of the samples held out
+    sample_shape: tuple[int, ...]  # shape of a record's sample; `()` where samples are bytes of any length
+    sample_dtype: str  # numPy type of a record's sample; `object` where samples are bytes of any length
+    mean_bytes: int = 0  # mean length of such samples; 0 otherwise
+    format_version: int = FORMAT_VERSION  # version of the record format
 
     @classmethod
     def of(cls, stream: TaskStream) -> Fingerprint:

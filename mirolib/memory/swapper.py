@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, make_dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -39,25 +39,15 @@ class Exchange(NamedTuple):
 
 @dataclass(frozen=True)
 class SwapCounts:
-    """Swapping since the memory was made; subtract two to see what lies between.
+    """Swapping since the memory was made; subtract two to see what lies between."""
 
-    Attributes:
-        steps: Training steps.
-        replayed: Samples replayed from the episodic memory.
-        swapped: Samples exchanged with storage.
-        passed: Samples of the task at hand that were trained on, where they pass through the stream buffer.
-        streamed: Those of them that were fetched for it.
-        unavailable: Exchanges left out because storage had no further sample of the class.
-        stall_s: Seconds that training waited for storage.
-    """
-
-    steps: int = 0
-    replayed: int = 0
-    swapped: int = 0
-    unavailable: int = 0
-    stall_s: float = 0.0
-    passed: int = 0
-    streamed: int = 0
+    steps: int = 0  # training steps
+    replayed: int = 0  # samples replayed from the episodic memory
+    swapped: int = 0  # samples exchanged with storage
+    unavailable: int = 0  # exchanges left out because storage had no further sample of the class
+    stall_s: float = 0.0  # seconds that training waited for storage
+    passed: int = 0  # samples of the task at hand that were trained on, where they pass through the stream buffer
+    streamed: int = 0  # those of them that were fetched for it
 
     def __add__(self, more: SwapCounts) -> SwapCounts:
         # four a step: astuple would copy deeply, which takes a fifth of swapping's time
@@ -130,15 +120,9 @@ class UniformSwap(SwapPolicy):
         return slots if count == len(slots) else rng.permutation(slots)[:count]
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What `Swapper.state` gives, with the types it must have."""
-
-    owed: float
-    counts: SwapCounts
-    under_way: list[tuple[int, Ids, Ids]]
-    generator: State
-    policy: State
+_Kept = make_dataclass("_Kept", {  # what `Swapper.state` gives, with the types it must have
+    "owed": float, "counts": SwapCounts, "under_way": list[tuple[int, Ids, Ids]], "generator": State, "policy": State,
+}.items())  # fmt: skip
 
 
 class Swapper:
@@ -166,10 +150,8 @@ class Swapper:
     def swap(self, memory: Tier, trained: np.ndarray, ratio: float) -> np.ndarray:
         """Commits the exchanges that are due, then asks for those of a batch, made of the buffer's slots `trained`.
 
-        Over time, `ratio` of these are exchanged. Returned are the slots that wait for other samples.
-
-        Raises:
-            StorageError: If storage can't be read.
+        Over time, `ratio` of these are exchanged. Returned are the slots that wait for other samples. There is a
+        `StorageError` if storage can't be read.
         """
         step = self.counts.steps
         self.settle(memory, step)
@@ -188,11 +170,7 @@ class Swapper:
         return slots[found]
 
     def settle(self, memory: Tier, step: float = math.inf) -> None:
-        """Commits the exchanges that are due up to `step`, by default every one under way.
-
-        Raises:
-            StorageError: If storage can't be read.
-        """
+        """Commits the exchanges due up to `step`, by default all under way; a `StorageError` if that can't be read."""
         for exchange in self.due(step):
             memory.take_in(exchange.slots, exchange.ids, *exchange.fetch.result())
 
@@ -228,8 +206,7 @@ class Swapper:
     def restore(self, state: State, memory: Tier) -> None:
         """Goes on from what `state` gave, with the buffer as it was then, asking again for what was under way.
 
-        Raises:
-            InputError: If it is no such state.
+        There is an `InputError` if it is no such state.
         """
         kept = loaded(_Kept, state)
         self._owed, self.counts = kept.owed, kept.counts

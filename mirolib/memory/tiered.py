@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, make_dataclass
 
 import numpy as np
 
@@ -41,24 +41,11 @@ class Batch:
     streamed: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What `TieredMemory.state` gives, with the types it must have."""
-
-    config: MemoryConfig
-    stream_ids: Ids
-    stream_order: Ids
-    episodic_ids: Ids
-    lost: Ids
-    damaged: list[Ids]
-    stored: Ids
-    old_classes: Flags
-    generators: list[State]
-    exchanger: State
-    position: Position
-    streamer: State
-    turns: Ids
-    staged: int
+_Kept = make_dataclass("_Kept", {  # what `TieredMemory.state` gives, with the types it must have
+    "config": MemoryConfig, "stream_ids": Ids, "stream_order": Ids, "episodic_ids": Ids, "lost": Ids,
+    "damaged": list[Ids], "stored": Ids, "old_classes": Flags, "generators": list[State], "exchanger": State,
+    "position": Position, "streamer": State, "turns": Ids, "staged": int,
+}.items())  # fmt: skip
 
 
 class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
@@ -94,10 +81,8 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
                 not take as much memory.
         """
         try:
-            if lag < 1:
-                raise InputError(f"lag is {lag}; choose 1 step or more between fetch and commit.")
-            if block < 1:
-                raise InputError(f"block is {block}; choose 1 sample or more to exchange together.")
+            if lag < 1 or block < 1:
+                raise InputError(f"lag is {lag} and block {block}; choose 1 or more of each.")
             super().__init__(storage, config, num_classes, hierarchical)
         except BaseException:
             storage.close()  # its lock would keep the next try out of the folder
@@ -118,10 +103,8 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
         """One epoch over stream buffer and episodic memory, shuffled together.
 
         The samples are spread evenly over the batches, of `batch_size` at most, so that none is much smaller than the
-        others. Without `replay` the episodic memory is left out.
-
-        Raises:
-            InputError: If the buffers are resized or flushed before the epoch is over.
+        others. Without `replay` the episodic memory is left out. There is an `InputError` if the buffers are resized or
+        flushed before the epoch is over.
         """
         streamed = len(self.stream_buffer)
         total = streamed + (len(self.episodic_memory) if replay else 0)
@@ -142,10 +125,8 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
 
         `swap` must be called with each batch before the next; it has `batch_size` samples at most, less where slots are
         few. `replay_ratio` is how many samples are replayed for each new one: a number, 0 for none, or a name from
-        `RATIOS`. A part of a pass goes from `begin`, the passes done so far, to `end`.
-
-        Raises:
-            InputError: If the stream buffer is too small for such batches, or the ratio is none.
+        `RATIOS`. A part of a pass goes from `begin`, the passes done so far, to `end`. There is an `InputError` if the
+        stream buffer is too small for such batches, or the ratio is none.
         """
         ratio, rotation, size = self.replays(replay_ratio), self.rotation, self.config.stream_size
         most = batch_size if rotation.whole else most_new(size, self._passing, self._lag, batch_size=1)
@@ -205,11 +186,7 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
         return 0.0 if self.rotation.whole else self.config.swap_ratio if self.hierarchical else 1.0
 
     def settle(self) -> None:
-        """Commits every exchange under way: before slots move, and at the end of a task's training.
-
-        Raises:
-            StorageError: If a sample could not be read.
-        """
+        """Commits every exchange under way: before slots move, and at the end of a task's training."""
         self._swapper.settle(self._replayed)
         self._streamer.settle(self.rotation)
 
@@ -259,9 +236,8 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
     def restore(self, state: State) -> None:
         """Brings a new memory to a state that `state` gave: the samples are read from storage.
 
-        Raises:
-            InputError: If the state is not that of such a memory.
-            StorageError: If a sample can't be read.
+        There is an `InputError` if the state is not that of such a memory, and a `StorageError` if a sample can't be
+        read.
         """
         kept = loaded(_Kept, state)
         self._check(kept.config, 0)  # for room, each buffer looks as it is resized below

@@ -42,11 +42,9 @@ class Tiers(ABC):
     def receive(self, task: Task) -> None:
         """Buffering: writes the samples of a new task to storage and fills the stream buffer.
 
-        Under a budget storage keeps some of them only, and the stream buffer takes its samples from these.
-
-        Raises:
-            InputError: If the store's budget does not hold a training sample of each class.
-            StorageError: If storage can't take them.
+        Under a budget storage keeps some of them only, and the stream buffer takes its samples from these. There is an
+        `InputError` if the store's budget does not hold a training sample of each class, and a `StorageError` if
+        storage can't take them.
         """
         self.store(task)
         shrunk = [] if self.storage.size_budget is None else np.flatnonzero(self._old_classes).tolist()
@@ -65,9 +63,8 @@ class Tiers(ABC):
     def store(self, task: Task) -> None:
         """Writes the samples of a task to storage; those that are there are left as they are.
 
-        Raises:
-            InputError: If the store's budget does not hold a training sample of each class.
-            StorageError: If storage can't take them.
+        There is an `InputError` if the store's budget does not hold a training sample of each class, and a
+        `StorageError` if storage can't take them.
         """
         parts = ("validation", task.validation, task.validation_ids), ("train", task.train, task.train_ids)
         for part, samples, ids in parts:  # validation first: under a budget, training samples get what it leaves
@@ -92,9 +89,7 @@ class Tiers(ABC):
         """Applies a configuration between two epochs.
 
         What fits is kept; new room in the stream buffer, and in a hierarchical episodic memory, is filled from storage.
-
-        Raises:
-            InputError: If the process may not take as much; nothing is changed then.
+        There is an `InputError` if the process may not take as much; nothing is changed then.
         """
         if config == self.config:
             return

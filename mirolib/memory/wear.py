@@ -36,21 +36,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Writes:
-    """Bytes written since a run began.
+    """Bytes written since a run began."""
 
-    Attributes:
-        store_bytes: Records handed to the store.
-        checkpoint_bytes: Checkpoints.
-        result_bytes: `run.json` and tables.
-        process_bytes: What the process sent to block devices, its other files included; None where the system does
-            not tell. It is late: what still waits in the page cache does not count.
-        device_bytes: What all processes sent to the device that holds the run; None where there is none.
-    """
-
-    store_bytes: int = 0
-    checkpoint_bytes: int = 0
-    result_bytes: int = 0
+    store_bytes: int = 0  # records handed to the store
+    checkpoint_bytes: int = 0  # checkpoints
+    result_bytes: int = 0  # `run.json` and tables
+    # what the process sent to block devices, its other files included; None where the system does not tell. It is late:
+    # what still waits in the page cache does not count
     process_bytes: int | None = None
+    # what all processes sent to the device that holds the run; None where there is none
     device_bytes: int | None = None
 
     @property
@@ -118,10 +112,8 @@ def ledger_path() -> Path:
 def charge(medium: str, written_bytes: int, capacity_bytes: int, *, begun: bool = False) -> None:
     """Adds to what a medium has been written, safe beside other processes; `begun` where a run has just begun to write.
 
-    The capacity counts where none is known yet.
-
-    Raises:
-        StorageError: If the ledger can't be written, or is damaged.
+    The capacity counts where none is known yet. There is a `StorageError` if the ledger can't be written, or is
+    damaged.
     """
     with _ledger() as media:
         found = media.setdefault(medium, dict(_NEW))
@@ -134,9 +126,8 @@ def charge(medium: str, written_bytes: int, capacity_bytes: int, *, begun: bool 
 def describe(medium: str, capacity_bytes: int | None, cycles: int | None) -> None:
     """Tells the ledger what a medium is; None leaves what is known, or is taken for granted.
 
-    Raises:
-        InputError: If it can't be a medium's name, or capacity or cycles are not positive.
-        StorageError: If the ledger can't be written, or is damaged.
+    There is an `InputError` if it can't be a medium's name, or capacity or cycles are not positive, and a
+    `StorageError` if the ledger can't be written, or is damaged.
     """
     medium_name(medium)
     told = (("capacity_bytes", capacity_bytes), ("cycles", cycles))
@@ -149,16 +140,10 @@ def describe(medium: str, capacity_bytes: int | None, cycles: int | None) -> Non
 
 
 def forget(medium: str) -> None:
-    """Strikes a medium off the ledger.
-
-    Raises:
-        InputError: If it is not there.
-        StorageError: If the ledger can't be written, or is damaged.
-    """
+    """Strikes a medium off the ledger; an `InputError` if it is not there."""
+    wear(medium)  # which says if it is not there
     with _ledger() as media:
-        if medium not in media:
-            raise _unknown(medium, media)
-        del media[medium]
+        media.pop(medium, None)
 
 
 def wear(medium: str | None = None) -> pd.DataFrame:
@@ -174,7 +159,8 @@ def wear(medium: str | None = None) -> pd.DataFrame:
     """
     media = _read(ledger_path())
     if medium is not None and medium not in media:
-        raise _unknown(medium, media)
+        known = ", ".join(media) or "none"
+        raise InputError(f"The wear ledger has no medium {medium!r:.200} (it has: {known}); name one, or describe it.")
     rows = [{"medium": name} | about for name, about in media.items() if medium in (None, name)]
     table = pd.DataFrame(rows, columns=["medium", "capacity_bytes", "cycles", "written_bytes", "runs", "last"])
     table["capacity_bytes"] = table["capacity_bytes"].astype("Int64")
@@ -183,22 +169,11 @@ def wear(medium: str | None = None) -> pd.DataFrame:
 
 
 def medium_name(name: str) -> str:
-    """A name for a medium, which fits into a line of a table.
-
-    Raises:
-        InputError: If it is empty, too long, or begins, ends or is filled with what can't be seen.
-    """
+    """A name for a medium that fits into a line of a table; an `InputError` if it is empty, too long or unprintable."""
     text = name if isinstance(name, str) else ""
     if not 0 < len(text) <= _LONGEST_NAME or text != text.strip() or not text.isprintable():
         raise InputError(f"{name!r:.200} can't name a medium; use up to {_LONGEST_NAME} letters and digits.")
     return name
-
-
-def _unknown(medium: str, media: dict[str, dict]) -> InputError:
-    return InputError(
-        f"The wear ledger has no medium {medium!r:.200} (it has: {', '.join(media) or 'none'}); name one of them, or "
-        "tell its capacity or cycles."
-    )
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def overview(found: Sequence[State]) -> pd.DataFrame:
     rows = []
     for state in found:
         for key in state.study.figures:
-            problem = FIGURES[key].problem(state) if state.path else state.note
+            problem = FIGURES[key].shown(state)[2] if state.path else state.note
             status = "unusable" if state.path and problem else state.status
             command = state.study.command(state.path.name if state.path and usable(state) else state.next_run_id)
             rows.append([key, state.study.dataset or "generated", state.study.notebook, status, problem, command])
@@ -35,17 +35,14 @@ def overview(found: Sequence[State]) -> pd.DataFrame:
 
 def usable(state: State) -> bool:
     """Whether a study is finished and all its figures can be drawn from it."""
-    return state.path is not None and not any(FIGURES[key].problem(state) for key in state.study.figures)
+    return not any(FIGURES[key].shown(state)[2] for key in state.study.figures)
 
 
 def fill(preset: str, results: str | os.PathLike[str] | None = None) -> list[State]:
     """Runs the studies of a preset that are not finished, or left a table that can't be read, one after another.
 
     One that fails doesn't stop the others; what is returned says how far each got. For `preset` see `studies`, for
-    `results` see `mirolib.workbench.folder.results_folder`.
-
-    Raises:
-        InputError: If there is no such preset.
+    `results` see `mirolib.workbench.run.results_folder`. There is an `InputError` if there is no such preset.
     """
     before, where = states(preset, results), os.fspath(results or "")
     for number, state in enumerate(before, 1):

@@ -92,32 +92,20 @@ class PaperFigure:
     paper: Callable[[], list[Panel]] = list
     together: bool = False
 
-    def shown(self, state: State) -> _Shown:
-        """Our panels of a study and what they say.
-
-        Raises:
-            InputError: If it has not finished, or its table can't be shown; the sentence says why.
-        """
-        if state.path is None:
-            raise InputError(state.note or state.status)
-        table = state.table(self.table, self.columns)
+    def shown(self, state: State) -> tuple[list[Panel], str, str]:
+        """Our panels of a study and what they say; or neither, and why not, in a sentence."""
         try:
-            return self.show(state.study, table)
-        except (LookupError, ValueError, TypeError) as error:  # numbers throughout, but without a case that is compared
-            raise InputError(f"The table in {state.path} can't be compared ({error!r}); run the study anew.") from error
-
-    def problem(self, state: State) -> str:
-        """Why a study can't be shown, in a sentence; empty where it can."""
-        try:
-            self.shown(state)
+            if state.path is None:
+                raise InputError(state.note or state.status)
+            return *self.show(state.study, state.table(self.table, self.columns)), ""
         except InputError as error:
-            return str(error)
-        return ""
+            return [], "", str(error)
+        except (LookupError, ValueError, TypeError) as error:  # numbers throughout, but without a case that is compared
+            return [], "", f"The table in {state.path} can't be compared ({error!r}); run the study anew."
 
     def draw(self, found: Sequence[State]) -> go.Figure:
         """The paper's panels beside ours; the paper's alone where no study is finished."""
-        ready = [state for state in self._of(found) if not self.problem(state)]
-        ours = [panel for state in ready for panel in self.shown(state)[0]]
+        ours = [panel for state in self._of(found) for panel in self.shown(state)[0]]
         if self.together and ours:
             ours = [replace(ours[0], title="ours", lines=[one for panel in ours for one in panel.lines])]
         panels = [*self.paper(), *ours] or [Panel("not run, and the paper's numbers are not known", "")]
@@ -127,9 +115,9 @@ class PaperFigure:
         """What the paper says and what our results say, as Markdown; what is missing, with the command that runs it."""
         sentences = [f"**The paper**: {self.claim}"]
         for state in self._of(found):
-            problem, whose = self.problem(state), f"**Ours, {state.study.dataset or 'generated images'}**"
+            (_, said, problem), whose = self.shown(state), f"**Ours, {state.study.dataset or 'generated images'}**"
             # escaped: Markdown lets HTML through, and an error's text may quote anything
-            said = escape(problem or self.shown(state)[1], quote=False)
+            said = escape(problem or said, quote=False)
             sentences.append(f"{whose}: nothing to show ({said}); to run it:" if problem else f"{whose}: {said}")
             sentences += [f"    {state.study.command(state.next_run_id)}"] if problem else []
         return "\n\n".join(sentences)

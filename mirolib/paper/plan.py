@@ -17,8 +17,7 @@ import yaml
 
 from mirolib.base.errors import InputError
 from mirolib.data import available_datasets
-from mirolib.workbench.run import load_runs
-from mirolib.workbench.run_file import checked_bytes
+from mirolib.workbench.run import checked_bytes, load_runs
 from mirolib.workbench.sweep_plan import make_plan
 
 # columns of names; any other that a figure needs must hold numbers
@@ -59,14 +58,10 @@ PLAN: dict[str, list[Study]] = {
 
 
 def studies(preset: str) -> list[Study]:
-    """What fills the paper's figures.
+    """What fills the paper's figures; an `InputError` if there is no such preset.
 
-    Args:
-        preset: `smoke` (the bundled digits, minutes), `small` (parts of the paper's data sets, hours on two cores) or
-            `paper` (the paper's settings; days, with a GPU).
-
-    Raises:
-        InputError: If there is no such preset.
+    Presets are `smoke` (the bundled digits, minutes), `small` (parts of the paper's data sets, hours on two cores) and
+    `paper` (the paper's settings; days, with a GPU).
     """
     if preset not in PLAN:
         raise InputError(f"There is no preset {preset!r} of the paper's figures; choose one of {', '.join(PLAN)}.")
@@ -90,8 +85,7 @@ class State:
     def table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
         """A table of the finished run, such as `runs` for `runs.csv`, with columns of which all but names hold numbers.
 
-        Raises:
-            InputError: If it can't be read, or lacks a column.
+        There is an `InputError` if it can't be read, or lacks a column.
         """
         assert self.path is not None
         file = self.path / f"{name}.csv"

@@ -21,11 +21,8 @@ def accuracy_over_energy(runs: pd.DataFrame, by: list[str] | None = None) -> go.
     """Average incremental accuracy against energy (work where there are no joules), with the front of each data set.
 
     A point is a setting, with its row in `over_seeds` beside it, and the standard deviation over its seeds both ways.
-    Joules that were got in different ways stand in panels of their own, and a `MixedEnergyWarning` is given.
-
-    Args:
-        runs: A row a run, as from `load_runs`.
-        by: Columns that make up a setting; by default those settings that differ.
+    Joules that were got in different ways stand in panels of their own, and a `MixedEnergyWarning` is given. A setting
+    is made up of the columns `by`, by default of those settings that differ.
     """
     points = over_seeds(runs, by)
     warn_of_mixed_energy(points)
@@ -60,8 +57,7 @@ def accuracy_over_energy(runs: pd.DataFrame, by: list[str] | None = None) -> go.
 def configurations(runs: Mapping[str, Run]) -> go.Figure:
     """Buffer sizes and swap ratio by task, a line a run, of at most six by the name they get in the legend.
 
-    Raises:
-        InputError: If there are none or too many.
+    There is an `InputError` if there are none or too many.
     """
     check_number(runs)
     plot = panels(["stream buffer, samples", "episodic memory, samples", "swap ratio"], "Configuration by task")

@@ -34,11 +34,7 @@ _MOST_RUNS, _LONGEST_NAME = 6, 40  # narrower panels have no room for their numb
 
 
 def set_theme(name: str) -> None:
-    """Sets how plots look from now on, the user's own included: it is plotly's default template.
-
-    Raises:
-        InputError: If it is none of `THEMES`.
-    """
+    """Sets how plots look from now on, the user's own included: plotly's default template; one of `THEMES`."""
     if name not in THEMES:
         raise InputError(f"theme is {name!r}; choose one of {', '.join(THEMES)}.")
     _register(name)
@@ -85,22 +81,18 @@ def panels(names: Sequence[object], title: str) -> go.Figure:
 def accuracy_matrix(runs: Run | Mapping[str, Run]) -> go.Figure:
     """Test accuracy on each task after each task, in percent; a column that pales downwards is forgotten.
 
-    It shows a run, or at most six by the name of their panel.
-
-    Raises:
-        InputError: If there are none or too many.
+    It shows a run, or at most six by the name of their panel. There is an `InputError` if there are none or too many.
     """
     title, shown = "Test accuracy after each task, %", {"": runs} if isinstance(runs, Run) else runs
     check_number(shown)
-    plot = figure(title) if isinstance(runs, Run) else panels(list(shown), title)
+    plot = panels(list(shown), title)
     for column, run in enumerate(shown.values(), 1):
-        row, col = (None, None) if isinstance(runs, Run) else (1, column)
         values = 100 * run.accuracies
         text = [["" if np.isnan(value) else f"{value:.0f}" for value in row] for row in values]
         plot.add_heatmap(z=values, x=[f"task {k + 1}" for k in range(values.shape[1])],
                          y=[f"task {task + 1:g}" for task in run.tasks["task"]], zmin=0, zmax=100, colorscale="Blues",
                          hoverongaps=False, text=text, texttemplate="%{text}", showscale=column == len(shown),
-                         colorbar={"title": "%"}, row=row, col=col)  # fmt: skip
+                         colorbar={"title": "%"}, row=1, col=column)  # fmt: skip
     plot.update_xaxes(title_text="tested on", showgrid=False).update_yaxes(autorange="reversed", showgrid=False)
     return plot.update_layout(yaxis_title_text="after")
 
@@ -159,12 +151,8 @@ def slot_history(ids: np.ndarray, buffer: str = "episodic memory") -> go.Figure:
 def accuracy_against(table: pd.DataFrame, x: str, x_title: str, line: str, *, log: bool = False) -> go.Figure:
     """Final accuracy against a setting, mean over seeds with standard deviation, a line a value of another setting.
 
-    Args:
-        table: One row a run, with columns `x`, `line` and `final_accuracy` in [0, 1].
-        x: Column on the horizontal axis.
-        x_title: Its title, with the unit.
-        line: Column that tells the lines apart.
-        log: Whether the horizontal axis is logarithmic.
+    The table has a row a run, with `final_accuracy` in [0, 1]; `x` and `line` are columns of it. The title says the
+    unit, too; with `log` the horizontal axis is logarithmic.
     """
     seeds = int(table.groupby([line, x]).size().min())
     what = "one seed" if seeds == 1 else f"mean ± s.d. of {seeds} seeds"
@@ -273,11 +261,9 @@ def decisions(result: Run) -> go.Figure:
 def accuracy_over_cost(table: pd.DataFrame, label: str, reference: str = "", cost: str = "learning_work") -> go.Figure:
     """Average incremental accuracy against the cost of a run, a point a setting, mean and deviation over seeds.
 
-    Args:
-        table: One row a run, with columns `label`, `average_incremental_accuracy` and `cost`.
-        label: Column that names the settings; those whose name begins with `fixed` are drawn alike, with their front.
-        reference: The setting whose cost is 1 in each `dataset`, which get a symbol each; by default costs stay.
-        cost: Column with the cost.
+    The table has a row a run; column `label` names the settings, of which those that begin with `fixed` are drawn
+    alike, with their front. Costs are those of column `cost`, or in units of the `reference`, a setting, in each
+    `dataset`, which get a symbol each.
     """
     table = table if reference else table.assign(dataset="")
     groups = table.groupby(["dataset", label], sort=False)[[cost, "average_incremental_accuracy"]]
@@ -312,13 +298,10 @@ accuracy_over_relative_cost = accuracy_over_cost
 
 
 def power_over_time(trace: pd.DataFrame, energy: pd.DataFrame, rails: Sequence[str] = ()) -> go.Figure:
-    """Power as it was sampled, the phases shaded.
+    """Power as it was sampled, as in `trace.csv`, the phases of the ledger, as in `energy.csv`, shaded.
 
-    Args:
-        trace: `time_s`, `rail` and `power_w`, as in `trace.csv`.
-        energy: Rows of the ledger with `window`, `start_s` and `duration_s`, as in `energy.csv`.
-        rails: Rails to stack instead of drawing the total: those that add up to it (`total_rails` in `run.json`), never
-            a rail together with what lies inside it.
+    Rails are stacked in the place of the total: those that add up to it (`total_rails` in `run.json`), never a rail
+    together with what lies inside it.
     """
     plot = figure("Power over time", "time, s", "power, W").update_yaxes(rangemode="tozero")
     start = min(trace["time_s"].min(), energy["start_s"].min())
@@ -347,11 +330,7 @@ def power_over_time(trace: pd.DataFrame, energy: pd.DataFrame, rails: Sequence[s
 def energy_by_phase(energy: pd.DataFrame | Mapping[str, Run]) -> go.Figure:
     """Joules of each phase, stacked, with what they cover; work where there are none of one kind for all.
 
-    Args:
-        energy: Rows of a ledger, as in `energy.csv`, for a bar a task; or at most six runs, by name, for a bar a run.
-
-    Raises:
-        InputError: If there are no runs or too many.
+    Rows of a ledger, as in `energy.csv`, make a bar a task; one to six runs, by name, a bar a run.
     """
     if by_task := isinstance(energy, pd.DataFrame):
         ledger = energy.assign(bar=energy["task"] + 1)

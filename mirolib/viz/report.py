@@ -18,8 +18,7 @@ from mirolib.base.errors import InputError
 from mirolib.base.files import write_atomic
 from mirolib.viz.compare import accuracy_matrices, accuracy_over_energy, configurations, energy_of_phases
 from mirolib.workbench.compare import MEASURES, comparable, over_seeds, varied, warn_of_mixed_energy
-from mirolib.workbench.folder import PROJECT
-from mirolib.workbench.run import open_run
+from mirolib.workbench.run import PROJECT, open_run
 
 _SIDE_BY_SIDE = 4  # runs; their panels fill the page's 1,240 pixels
 _MOST_ROWS = 1000  # of a table on the page; the .csv has all
@@ -33,15 +32,9 @@ def write_report(
 ) -> Path:
     """Writes runs to a file, and returns it: every run a row as `.csv`, or a page that compares them as `.html`.
 
-    Args:
-        path: The file; its ending says which.
-        runs: A row a run, as from `load_runs`.
-        unread: What could not be read, as from `mirolib.workbench.compare.unreadable_runs`; the page names it.
-        places: Whether the machine's name and folders stay in it, which are no concern of those a report is for.
-
-    Raises:
-        InputError: If the ending is another, the file's folder isn't there, or there are no runs.
-        StorageError: If the file can't be written.
+    Runs are as from `load_runs`, `unread`, which the page names, as from `unreadable_runs`. With `places` the machine's
+    name and folders stay in it, which are no concern of those a report is for. There is an `InputError` if the file's
+    ending is another, its folder isn't there, or there are no runs, and a `StorageError` if it can't be written.
     """
     path = Path(path).absolute()
     if path.suffix not in (".html", ".csv"):

@@ -28,15 +28,11 @@ class Setup(dict[str, str]):
 
 
 def setup(*, theme: str = "auto", seed: int | None = None, threads: int | None = None) -> Setup:
-    """Prepares a notebook and says what it works with.
+    """Prepares a notebook and says what it works with; an `InputError` if a value is unknown or out of range.
 
-    Args:
-        theme: Of the plots: `auto` reads on light and dark pages alike, `light` and `dark` have their own background.
-        seed: Seeds Python, NumPy and PyTorch for the notebook's own code; the library never draws from them.
-        threads: Threads that PyTorch computes with; by default as many as it likes.
-
-    Raises:
-        InputError: If a value is unknown or out of range.
+    Plots of theme `auto` read on light and dark pages alike, `light` and `dark` have their own background. The seed is
+    that of Python, NumPy and PyTorch for the notebook's own code; the library never draws from them. PyTorch computes
+    with so many threads, by default as many as it likes.
     """
     if seed is not None and not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; choose a whole number from 0 to {2**32 - 1}.")

@@ -27,10 +27,8 @@ class SettingsForm:
     def __init__(self, settings: RunSettings, dataset: Dataset | None = None) -> None:
         """A form filled in from settings; it offers the user's own data set, or else those found on this machine.
 
-        What is the user's own by path is loaded here, and is then `dataset`.
-
-        Raises:
-            InputError: If there is no such data set or preset.
+        What is the user's own by path is loaded here, and is then `dataset`. There is an `InputError` if there is no
+        such data set or preset.
         """
         if dataset is None and settings.dataset not in LOADERS:
             settings = located(settings)
@@ -83,11 +81,7 @@ class SettingsForm:
         self._choices["selector"].disabled = controller != "miro-2023"
 
     def read(self) -> RunSettings:
-        """The settings as they are filled in.
-
-        Raises:
-            InputError: If a setting is of another type or out of range.
-        """
+        """The settings as they are filled in; an `InputError` if a setting is of another type or out of range."""
         values: dict[str, Any] = {name: box.value for name, box in self._choices.items()}
         values |= {name: _value(self._texts[name].value) for name in (*_NUMBERS, "seed")}
         if values["controller"] not in FIXED:  # the fields are shut, and may hold what another controller was given

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
+
+import numpy as np
 
 from mirolib.base.display import size_text
 from mirolib.base.errors import InputError, MiroError
 from mirolib.controller import least_samples
+from mirolib.energy import EnergyMeter, Work
 from mirolib.experiment.experiment import Experiment
 from mirolib.experiment.injectors import During, Throttle
+from mirolib.learning.inputs import Tally
 from mirolib.memory.budget import LiveBudget, SlotBytes
 from mirolib.memory.storage import Storage
 from mirolib.records import EpochRecord
-from mirolib.widgets.pace import NO_PACE, Pace
-from mirolib.widgets.panels import Snapshot
+from mirolib.widgets.panels import NO_PACE, Pace, Snapshot
 from mirolib.workbench.recording import RecordedRun
 from mirolib.workbench.run import Run
+
+_MOST_LOOKS = 1200  # five minutes at 4 Hz; then every other is dropped
+_WINDOW_S, _WINDOW_PERIODS = 1.0, 6  # power is the mean of so long, and of so many readings of a slow sensor
 
 
 class LiveRun:
     """A run whose loop asks, after each epoch, whether to go on; it knows nothing of widgets.
 
-    One thread calls `train`; any other may call the rest.
-
-    Attributes:
-        state: `preparing`, `training`, `paused`, or how it ended: `finished`, `stopped` or `failed`.
-        error: What it failed of.
-        ended: Set once it has ended and its folder is complete.
+    One thread calls `train`; any other may call the rest. Its `state` is `preparing`, `training`, `paused`, or how it
+    ended: `finished`, `stopped` or `failed` of `error`; `ended` is set once its folder is complete.
     """
 
     def __init__(self, make: Callable[..., RecordedRun], after: LiveRun | None = None) -> None:
@@ -48,9 +51,8 @@ class LiveRun:
     def train(self) -> Run:
         """Trains in this thread until the run is done or stopped; an interrupt keeps the rows of the finished tasks.
 
-        Raises:
-            InputError: If a setting can't be; the run is then marked failed.
-            StorageError: If the disk is full or can't be written.
+        There is an `InputError` if a setting can't be; the run is then marked failed; a `StorageError` if the disk is
+        full or can't be written.
         """
         try:
             if self._after is not None:  # two runs at once would share the cores and each other's joules
@@ -185,3 +187,28 @@ class LiveRun:
             budget_bytes=self.experiment.resources.slots_budget(loop.epochs_done),
             pace=pace,
         )
+
+
+class PaceSampler:
+    """Looks at a meter and a learner's tally now and then; one thread alone may use it."""
+
+    def __init__(self, meter: EnergyMeter, tally: Tally) -> None:
+        """A sampler whose time begins now."""
+        self._meter, self._tally, self._start = meter, tally, time.monotonic()
+        self._looks: list[tuple[float, float, float]] = []
+
+    def sample(self) -> Pace:
+        """Takes down how things stand, and returns all so far."""
+        now, start, tally, source = time.monotonic(), self._start, self._tally, self._meter.source
+        work = Work(tally.visits, tally.forward_visits).visit_equivalents
+        window_s = max(_WINDOW_S, _WINDOW_PERIODS * (source.period_s or 0.0))
+        power_w = source.measure(now - window_s, now).energy_j / window_s
+        self._looks.append((now - start, work, power_w))
+        if len(self._looks) > _MOST_LOOKS:
+            del self._looks[::2]  # the whole run stays on the chart, at half the resolution
+        phases = [(row.window, row.start_s, row.start_s + row.duration_s) for row in self._meter.readings]
+        name, since = self._meter.under_way
+        phases += [(name, since, now)] if name else []
+        phases = [(name, max(0.0, begin - start), end - start) for name, begin, end in phases]
+        time_s, works, powers_w = np.array(self._looks).T
+        return Pace(time_s, works, powers_w, source.kind, phases)

@@ -14,7 +14,6 @@ from mirolib.base.display import size_text
 from mirolib.memory.config import MemoryConfig
 from mirolib.records import EpochRecord, Event, TaskRecord
 from mirolib.viz.figures import OKABE_ITO, elapsed_epochs
-from mirolib.widgets.pace import NO_PACE, Pace
 from mirolib.widgets.svg import Axis, Band, Line, chart, number
 
 _STREAM, _EPISODIC, _BUDGET = OKABE_ITO[1], OKABE_ITO[0], OKABE_ITO[5]
@@ -22,35 +21,44 @@ _PHASES = {"receive": 4, "profile": 3, "train": 2, "retain": 0, "evaluate": 6}  
 _LATEST_EVENTS = 50  # all of them would be sent anew at each decision
 
 
+@dataclass(frozen=True, eq=False)
+class Pace:
+    """Power and work at some instants, and what was going on."""
+
+    time_s: np.ndarray  # `(n,)` seconds since the first look
+    work: np.ndarray  # `(n,)` sample visits done by then
+    power_w: np.ndarray  # `(n,)` mean power of the time just before; NaN where it is not known
+    kind: str = "none"  # how power is got; `none` where there is no sensor
+    # name, beginning and end of each phase, in seconds since the first look
+    phases: Sequence[tuple[str, float, float]] = ()
+
+    @property
+    def rate(self) -> np.ndarray:
+        """`(n,)` sample visits a second over the four looks before each instant; NaN at the first."""
+        # four: between two looks there may be a step or none
+        before = np.maximum(np.arange(len(self.time_s)) - 4, 0)
+        elapsed = self.time_s - self.time_s[before]
+        return np.divide(self.work - self.work[before], elapsed, out=np.full(len(elapsed), np.nan), where=elapsed > 0)
+
+
+NO_PACE = Pace(np.zeros(0), np.zeros(0), np.zeros(0))
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a run at one instant.
+    """The state of a run at one instant."""
 
-    Attributes:
-        tasks: Its finished tasks.
-        epochs: Its finished epochs.
-        events: The controller's decisions.
-        trials: The ranked candidates of the task at hand.
-        config: Sizes and swap ratio in force; None before the run is built.
-        fill: Samples in stream buffer and episodic memory.
-        slot_bytes: Bytes of RAM of a sample.
-        stored: Training samples on storage.
-        memory_bytes: Bytes of RAM in all: slots, samples on their way, index.
-        budget_bytes: Most that slots may take at the last look; None for no limit.
-        pace: Power and work over time.
-    """
-
-    tasks: Sequence[TaskRecord] = ()
-    epochs: Sequence[EpochRecord] = ()
-    events: Sequence[Event] = ()
-    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
-    config: MemoryConfig | None = None
-    fill: tuple[int, int] = (0, 0)
-    slot_bytes: int = 0
-    stored: int = 0
-    memory_bytes: int = 0
-    budget_bytes: int | None = None
-    pace: Pace = NO_PACE
+    tasks: Sequence[TaskRecord] = ()  # its finished tasks
+    epochs: Sequence[EpochRecord] = ()  # its finished epochs
+    events: Sequence[Event] = ()  # the controller's decisions
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame)  # the ranked candidates of the task at hand
+    config: MemoryConfig | None = None  # sizes and swap ratio in force; None before the run is built
+    fill: tuple[int, int] = (0, 0)  # samples in stream buffer and episodic memory
+    slot_bytes: int = 0  # bytes of RAM of a sample
+    stored: int = 0  # training samples on storage
+    memory_bytes: int = 0  # bytes of RAM in all: slots, samples on their way, index
+    budget_bytes: int | None = None  # most that slots may take at the last look; None for no limit
+    pace: Pace = NO_PACE  # power and work over time
 
 
 def accuracy(state: Snapshot) -> str:

@@ -1,11 +1,10 @@
 """Runs on disk: folders, recording, launching, sweeps, and the comparison of what they left."""
 
-from mirolib.workbench.cite import cite as cite
 from mirolib.workbench.compare import over_seeds, pareto, select, unread, unreadable_runs
-from mirolib.workbench.folder import RunFolder, results_folder
+from mirolib.workbench.folder import RunFolder
 from mirolib.workbench.launch import launch
 from mirolib.workbench.recording import RecordedRun, run_experiment
-from mirolib.workbench.run import Run, Run as RunResult, Run as SavedRun, load_runs, open_run
+from mirolib.workbench.run import Run, Run as RunResult, Run as SavedRun, cite, load_runs, open_run, results_folder
 from mirolib.workbench.sweep import Sweep, load_sweep, sweep, sweep_file
 
 # said once more for type checkers, which take an import without a word of it for private

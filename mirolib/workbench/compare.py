@@ -16,7 +16,7 @@ from mirolib.base.errors import InputError
 from mirolib.data import LOADERS
 from mirolib.energy.source import NO_JOULES
 from mirolib.experiment.settings import RunSettings
-from mirolib.workbench.folder import results_folder
+from mirolib.workbench.run import results_folder
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +37,7 @@ class MixedEnergyWarning(UserWarning):
 def select(runs: pd.DataFrame, conditions: Mapping[str, object]) -> pd.DataFrame:
     """The rows of `load_runs` whose columns all have the value, or one of the values, asked for.
 
-    Texts stand for numbers too.
-
-    Raises:
-        InputError: If a column is unknown.
+    Texts stand for numbers too; an `InputError` names a column that is unknown.
     """
     chosen = pd.Series(True, index=runs.index)
     for name, wanted in conditions.items():
@@ -128,11 +125,9 @@ def over_seeds(runs: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFr
 
 
 def _name_of(setting: Mapping[str, Any]) -> str:
-    """A setting in one line, without what it leaves open."""
-    said = {name: value for name, value in setting.items() if pd.notna(value)}
-    # short texts: they are legends and rows of a report
-    texts = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in said.items()]
-    return ", ".join(texts) or "all"
+    """A setting in one short line, for legends and reports, without what it leaves open."""
+    said = {k: f"{v:g}" if isinstance(v, float) else v for k, v in setting.items() if pd.notna(v)}
+    return ", ".join(f"{name}={value}" for name, value in said.items()) or "all"
 
 
 def pareto(cost: pd.Series, value: pd.Series) -> pd.Series:

@@ -98,7 +98,21 @@ def run_on_workers(client: Client, plan: SweepPlan, todo: Runs) -> Generator[Pat
         def teardown(self, worker: object) -> None:
             stop_kernels()
 
-    _check_workers(client, plan, expected := versions(plan.notebook))
+    expected = versions(plan.notebook)
+    try:
+        workers = client.run(worker_facts, plan.notebook, plan.energy_names())
+    except Exception as error:  # of any kind: another version may lack the function itself
+        raise InputError(f"A worker can't tell its versions ({error!r}); install this mirolib on each.") from error
+    if not workers:
+        raise InputError("The scheduler has no workers; start one on each device, see docs/sweeps.md.")
+    hosts = Counter(worker["host"] for worker in workers.values())
+    for address, worker in workers.items():
+        _check_versions(address, worker["versions"], expected)
+        if worker["reads"] and hosts[worker["host"]] > 1:
+            raise InputError(
+                f"{hosts[worker['host']]} workers on {worker['host']} would each count the other's joules "
+                f"({', '.join(worker['reads'])}); start one there, or set the parameter energy to none."
+            )
     client.register_plugin(StopKernels())
     # not pure: dask would hand back what it knows of a former attempt
     futures = {
@@ -120,23 +134,6 @@ def run_on_workers(client: Client, plan: SweepPlan, todo: Runs) -> Generator[Pat
             yield run
     finally:
         client.cancel(list(futures))
-
-
-def _check_workers(client: Client, plan: SweepPlan, expected: dict[str, str]) -> None:
-    try:
-        workers = client.run(worker_facts, plan.notebook, plan.energy_names())
-    except Exception as error:  # of any kind: another version may lack the function itself
-        raise InputError(f"A worker can't tell its versions ({error!r}); install this mirolib on each.") from error
-    if not workers:
-        raise InputError("The scheduler has no workers; start one on each device, see docs/sweeps.md.")
-    hosts = Counter(worker["host"] for worker in workers.values())
-    for address, worker in workers.items():
-        _check_versions(address, worker["versions"], expected)
-        if worker["reads"] and hosts[worker["host"]] > 1:
-            raise InputError(
-                f"{hosts[worker['host']]} workers on {worker['host']} would each count the other's joules "
-                f"({', '.join(worker['reads'])}); start one there, or set the parameter energy to none."
-            )
 
 
 def write_run(files: Mapping[str, bytes], run: Path) -> None:

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import platform
-import re
 import secrets
 import socket
 import time
@@ -23,18 +22,15 @@ import pandas as pd
 import torch
 
 from mirolib.base.errors import InputError, StorageError
-from mirolib.base.files import TEMPORARY, append, clear, is_locked, locked, log_storage_errors, write_atomic
+from mirolib.base.files import TEMPORARY, append, clear, locked, log_storage_errors, write_atomic
 from mirolib.energy import EnergyMeter
 from mirolib.experiment.summary import summarise
 from mirolib.memory.wear import WriteMeter
 from mirolib.records import TaskRecord, tables_of
-from mirolib.workbench.run_file import MODEL, RUN_FORMAT, SUMS, doubt, read_run
-
-PROJECT = Path(__file__).resolve().parents[2]
-"""The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
+from mirolib.workbench.run import LOCK, MODEL, RUN_FORMAT, SUMS, doubt, plain_name, read_run, results_folder
 
 _PACKAGES = ("mirolib", "torch", "torchvision", "numpy", "pandas")  # whose version may change a run's numbers
-_LOCK, LAUNCHED = ".owner.lock", ".launch.lock"
+LAUNCHED = ".launch.lock"
 _BUSY = "Run {} is still running, here or in another process; stop it first."
 _TABLES = ("tasks", "swaps", "energy", "events", "trials", "trace")
 _MAY_CHANGE = {"data", "medium"}  # where the data and the run lie: a resumed run may say otherwise
@@ -45,30 +41,6 @@ _NEEDED = {
 _TAKEN_UP = ("asked", "parameters", "dataset_fingerprint", "energy", "summary")  # what a resumed run has from before
 
 logger = logging.getLogger(__name__)
-
-
-def results_folder(results: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of all results: the one given, that of the variable `MIRO_RESULTS`, or the repository's.
-
-    Raises:
-        InputError: If its name is no text in UTF-8, as notebooks and tables are.
-    """
-    folder = Path(results or os.environ.get("MIRO_RESULTS") or PROJECT / "results").absolute()
-    if not str(folder).isprintable():
-        raise InputError(f"The results folder's name, {str(folder)!a}, is no printable text; rename it.")
-    return folder
-
-
-def plain_name(name: str) -> str:
-    """A name that is safe as that of a file or folder: it can lead nowhere else.
-
-    Raises:
-        InputError: If it is no text of letters, digits, dots, hyphens and underscores, or begins with a dot or hyphen.
-    """
-    # 128: with the dot and the random end of a file being written it stays below the 255 bytes of file systems
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", name):
-        raise InputError(f"{name!r:.200} can't name a run; use a text of letters, digits, dots, hyphens, underscores.")
-    return name
 
 
 def run_path(results: str | os.PathLike[str] | None, notebook: str, run_id: str) -> Path:
@@ -85,8 +57,7 @@ def new_run_id(seed: int = 0) -> str:
 def claim(path: Path, *, resume: bool) -> dict[str, Any]:
     """What the `run.json` in a folder, which the caller owns, says of a run that can be taken up again; {} if it's new.
 
-    Raises:
-        InputError: If a run lies there and is not to be resumed, or can't be: damaged, of another format, or finished.
+    An `InputError` where a run is not to be resumed, or can't be: damaged, of another format, or finished.
     """
     if not (path / "run.json").exists():
         return {}
@@ -106,20 +77,12 @@ def claim(path: Path, *, resume: bool) -> dict[str, Any]:
     return run
 
 
-def is_owned(path: Path) -> bool:
-    """Whether a process, perhaps this one, is at work on the run in a folder: whoever is holds its lock."""
-    return is_locked(path / _LOCK)
-
-
 @contextmanager
-def owned(path: Path, lock: str = _LOCK, busy: str = _BUSY) -> Iterator[None]:
+def owned(path: Path, lock: str = LOCK, busy: str = _BUSY) -> Iterator[None]:
     """Holds the folder of a run or sweep, made if need be, before anything in it is read or written.
 
-    The lock `LAUNCHED` is for who starts another process that will hold the folder itself.
-
-    Raises:
-        InputError: If another owner has it.
-        StorageError: If it can't be written.
+    The lock `LAUNCHED` is for who starts another process that will hold the folder itself. An `InputError` says that
+    another owner has it, a `StorageError` that it can't be written.
     """
     # errors of the block itself are its own: only those of getting hold of the folder are told here
     with ExitStack() as held:
@@ -168,21 +131,19 @@ class RunFolder:
     ) -> None:
         """Makes `results/<notebook>/<run_id>/` with the status `running`, or takes up again a run that was stopped.
 
-        `notebook` may name a study too, `parameters` are what the run was asked to do; see `results_folder`.
-
-        Raises:
-            InputError: If `owned` or `claim` refuses it, or its name leads out of the results folder.
-            StorageError: If the folder can't be written.
+        `notebook` may name a study too, `parameters` are what the run was asked to do; see `results_folder`. There is
+        an `InputError` if `owned` or `claim` refuses it, or its name leads out of the results folder, and a
+        `StorageError` if the folder can't be written.
         """
         self.run_id = run_id or new_run_id(parameters.get("seed", 0))
         self.path = run_path(results, notebook, self.run_id)
         with ExitStack() as held:
             held.enter_context(owned(self.path))
-            self._begin(notebook, parameters, claim(self.path, resume=resume))
+            self._earlier = claim(self.path, resume=resume)
+            self._begin(notebook, parameters)
             self._owned = held.pop_all()
 
-    def _begin(self, notebook: str, parameters: dict[str, Any], earlier: dict[str, Any]) -> None:
-        self._earlier = earlier
+    def _begin(self, notebook: str, parameters: dict[str, Any]) -> None:
         # the monotonic clock: a board without a battery sets its wall clock while a run goes on
         self._start = time.monotonic() - self._earlier.get("duration_s", 0.0)
         self.writes = WriteMeter(self.path)
@@ -270,8 +231,7 @@ class RunFolder:
     def check_same(self, asked: dict[str, Any], filled: dict[str, Any], dataset_fingerprint: str) -> None:
         """Compares what a resumed run is asked for now, as given and with defaults filled in, with what it was.
 
-        Raises:
-            InputError: If a parameter or the data have changed; the sentence names each with both values.
+        An `InputError` names the parameters, or the data, that have changed.
         """
         earlier = self._earlier
         refuse_changes(self.run_id, earlier.get("asked", {}), asked)

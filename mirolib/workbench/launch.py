@@ -23,9 +23,8 @@ from mirolib.base.errors import InputError, RunError, StorageError
 from mirolib.data import LOADERS, dataset_spec, locate, own
 from mirolib.energy import named
 from mirolib.experiment.settings import RunSettings
-from mirolib.workbench.folder import LAUNCHED, PROJECT, RunFolder, claim, new_run_id, owned, refuse_changes, run_path
-from mirolib.workbench.run import load_run
-from mirolib.workbench.run_file import read_run
+from mirolib.workbench.folder import LAUNCHED, RunFolder, claim, new_run_id, owned, refuse_changes, run_path
+from mirolib.workbench.run import PROJECT, load_run, read_run
 
 _PATHS = {"data", "energy"}  # parameters that may name a file or folder
 _FILES = 128
@@ -137,9 +136,9 @@ class _LogLines(io.TextIOBase):
 def launch(notebook: str, *, progress: bool = True, resume: bool = False, **parameters: Any) -> Launched:
     """Runs a notebook of the repository with papermill, from any folder; what it prints is logged as it comes.
 
-    The executed notebook lies in the run's folder. The run is done only if its `run.json` says so: a kernel that
-    dies leaves a notebook that looks whole. Among the parameters of its cell are `results`, the folder of all results,
-    and `run_id`. With `resume` a run that has been stopped goes on from its last checkpoint (one that has finished is
+    The executed notebook lies in the run's folder. The run is done only if its `run.json` says so: a kernel that dies
+    leaves a notebook that looks whole. Among the parameters of its cell are `results`, the folder of all results, and
+    `run_id`. With `resume` a run that has been stopped goes on from its last checkpoint (one that has finished is
     handed back as it is); the notebook must have such a parameter, and `run_id` be given.
 
     Raises:
@@ -150,7 +149,18 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     """
     if 0 <= (most := getattr(os, "sysconf", lambda _: -1)("SC_OPEN_MAX")) < _FILES:  # or it ends inside a library
         raise InputError(f"A launch takes {_FILES} open files, and {most} are allowed; raise that with ulimit -n.")
-    checked = _launchable(notebook, parameters | ({"resume": True} if resume else {}))
+    declared, parameters = declared_parameters(notebook), parameters | ({"resume": True} if resume else {})
+    if not {"run_id", "results"} <= set(declared):
+        raise InputError(f"Notebook {notebook} has no parameter run_id to be launched with; open it in JupyterLab.")
+    if parameters.get("resume") is True and ("resume" not in declared or not parameters.get("run_id")):
+        raise InputError(f"To resume a run of {notebook}, name it by run_id; the notebook must take resume.")
+    checked = check_parameters(notebook, parameters, declared)
+    for name in _PATHS & set(checked):  # the kernel works in the notebooks' folder, the caller in another
+        place = Path(str(checked[name])).expanduser()
+        if checked[name] and place.exists():  # not of what has options, which is absolute already
+            checked[name] = str(place.absolute())
+        elif place.suffix == ".csv":
+            raise InputError(f"There is no file {place}; name one that is there.")
     run_id = checked.get("run_id") or new_run_id(checked.get("seed", 0))
     path = run_path(checked.get("results"), notebook, run_id)
     output, file = path / "notebook.ipynb", path / "run.json"
@@ -167,23 +177,6 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     if done.get("concerns"):
         logger.warning("Run %s: %s", run_id, done["concerns"])
     return Launched(output, pd.Series(done))
-
-
-def _launchable(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters, checked, of a notebook that is made to be launched; paths are absolute."""
-    declared = declared_parameters(notebook)
-    if not {"run_id", "results"} <= set(declared):
-        raise InputError(f"Notebook {notebook} has no parameter run_id to be launched with; open it in JupyterLab.")
-    if parameters.get("resume") is True and ("resume" not in declared or not parameters.get("run_id")):
-        raise InputError(f"To resume a run of {notebook}, name it by run_id; the notebook must take resume.")
-    checked = check_parameters(notebook, parameters, declared)
-    for name in _PATHS & set(checked):  # the kernel works in the notebooks' folder, the caller in another
-        path = Path(str(checked[name])).expanduser()
-        if checked[name] and path.exists():  # not of what has options, which is absolute already
-            checked[name] = str(path.absolute())
-        elif path.suffix == ".csv":
-            raise InputError(f"There is no file {path}; name one that is there.")
-    return checked
 
 
 def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: bool) -> None:

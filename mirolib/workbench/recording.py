@@ -23,8 +23,7 @@ from mirolib.learning.trained import TrainedModel
 from mirolib.memory.store_check import delete_store
 from mirolib.records import EpochRecord, TaskRecord, tables_of
 from mirolib.workbench.folder import RunFolder, refuse_changes
-from mirolib.workbench.run import Run, read_trace
-from mirolib.workbench.run_file import MODEL
+from mirolib.workbench.run import MODEL, Run, read_trace
 
 logger = logging.getLogger(__name__)
 

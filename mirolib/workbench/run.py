@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +21,25 @@ from torch import nn
 
 from mirolib.base.display import facts
 from mirolib.base.errors import InputError, brief
-from mirolib.base.files import read_bounded
+from mirolib.base.files import is_locked, read_bounded
 from mirolib.data.own import is_code
 from mirolib.experiment.settings import RunSettings
 from mirolib.learning.learner import Learner
 from mirolib.learning.trained import TrainedModel
 from mirolib.records import TaskRecord
-from mirolib.workbench.folder import is_owned, plain_name, results_folder
-from mirolib.workbench.run_file import MODEL, SUMS, checked_bytes, doubt, read_run
 
+PROJECT = Path(__file__).resolve().parents[2]
+"""The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
+
+RUN_FORMAT = 1
+SUMS = "SHA256SUMS"
+"""Checksums of an ended run's files, as `sha256sum --check` reads them."""
+
+MODEL = "model.safetensors"
+"""What a finished run has learnt; it may be deleted to save space."""
+
+LOCK = ".owner.lock"
+_UNDER_WAY = ("running", "died")  # what has not ended has no checksums yet, or those of which it was about to say so
 _NUMBERS = {
     "tasks": ("task", "stream_size", "episodic_size", "swap_ratio", "memory_bytes", "average_accuracy"),
     "swaps": ("task", "epoch", "stream_size", "episodic_size", "swap_ratio", "stall_share", "duration_s"),
@@ -39,6 +53,22 @@ _MOST_BYTES = 1 << 34  # of a model's file: four thousand million weights
 _OPTIONAL = ("events", "trials", "trace")  # a fixed controller has none, nor has a machine without a sensor
 
 logger = logging.getLogger(__name__)
+
+
+def results_folder(results: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of all results: the one given, that of `MIRO_RESULTS`, or the repository's; its name must be text."""
+    folder = Path(results or os.environ.get("MIRO_RESULTS") or PROJECT / "results").absolute()
+    if not str(folder).isprintable():
+        raise InputError(f"The results folder's name, {str(folder)!a}, is no printable text; rename it.")
+    return folder
+
+
+def plain_name(name: str) -> str:
+    """A name that is safe as that of a file or folder: it can lead nowhere else; an `InputError` for any other."""
+    # 128: with the dot and the random end of a file being written it stays below the 255 bytes of file systems
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", name):
+        raise InputError(f"{name!r:.200} can't name a run; use a text of letters, digits, dots, hyphens, underscores.")
+    return name
 
 
 def _table(name: str, what: str) -> property:
@@ -97,8 +127,7 @@ class Run:
     def settings(self) -> RunSettings:
         """Its settings with every default filled in, but for a function that made its data: pass those as `dataset`.
 
-        Raises:
-            InputError: If the run's parameters, as they were read from disk, are none of `RunSettings`.
+        There is an `InputError` if the run's parameters, as they were read from disk, are none of `RunSettings`.
         """
         asked = {one.name: self.row[one.name] for one in fields(RunSettings) if one.name in self.row}
         # a run's file may come from anyone: what it names is never executed
@@ -113,11 +142,7 @@ class Run:
 
     @property
     def learner(self) -> Learner:
-        """The learner of a run that was made in this process.
-
-        Raises:
-            InputError: If it was read from disk.
-        """
+        """The learner of a run that was made in this process; an `InputError` if it was read from disk."""
         if self.trained is None:
             raise InputError(f"Run {self.path.name} was read from disk; what it learnt, to predict with, is run.model.")
         return self.trained
@@ -170,9 +195,7 @@ def load_model(
     """The model that a finished run has left in its folder, or that a `model.safetensors` holds.
 
     Where its backbone is none of `MODELS`, `model` is it: a module, what makes one of a sample's shape, or a name.
-
-    Raises:
-        InputError: If there is none, it was damaged or changed, or is of another model.
+    There is an `InputError` if there is none, it was damaged or changed, or is of another model.
     """
     file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
     try:
@@ -206,7 +229,7 @@ def load_run(file: Path) -> dict[str, Any]:
     try:
         run = read_run(file)
         status, problem = str(run["status"]), run.get("error")
-        if status == "running" and not is_owned(folder):
+        if status == "running" and not is_locked(folder / LOCK):  # which whoever is at work on it holds
             status, problem = "died", "its process ended without a word: killed, out of memory, or power lost"
         if why := doubt(file, run):
             status, problem = "unvouched", f"{why} (it says {status}{f': {problem}' if problem else ''})"
@@ -255,3 +278,67 @@ def _read_table(path: Path, name: str) -> tuple[pd.DataFrame, str]:
     except (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         is_due = file.exists() or name not in _OPTIONAL
         return pd.DataFrame(columns=columns), f"{file} can't be read: {brief(error)}" if is_due else ""
+
+
+def read_run(file: Path) -> dict[str, Any]:
+    """A `run.json`; an `OSError` or `ValueError` if it is none, of another format, or not what the checksums say."""
+    content = read_bounded(file)
+    run = json.loads(content, parse_int=_bounded)
+    json.dumps(run, ensure_ascii=False).encode()  # half a character would stop whoever prints or writes it
+    if run["format"] != RUN_FORMAT:
+        raise ValueError(f"it is of format {run['format']!r} and this version of mirolib reads {RUN_FORMAT}")
+    if run["status"] not in _UNDER_WAY:
+        _check(file, content)
+    return run
+
+
+def doubt(file: Path, run: dict[str, Any]) -> str:
+    """Why what a `run.json` says can't be vouched for, in a sentence; empty if it can. It fails as `read_run` does."""
+    folder, its = file.parent, f"{run['notebook']}/{run['run_id']}"
+    if its != f"{folder.parent.name}/{folder.name}":
+        return f"it is run {its}: the folder was copied or renamed; give it that name again, or delete the copy"
+    if run["status"] in _UNDER_WAY:
+        return ""
+    if not (sums := folder / SUMS).exists():
+        return f"{SUMS} is gone, without which nothing tells whether it was changed; put it back"
+    names = [line[66:] for line in read_bounded(sums).decode("utf-8", "replace").splitlines()]
+    gone = [name for name in names if name != MODEL and not (folder / name).exists()]
+    return f"{gone[0]:.99} is gone, which {SUMS} names; put it back" if gone else ""
+
+
+def _bounded(digits: str) -> int:
+    if abs(number := int(digits)) >= 1 << 63:  # what a column holds
+        raise ValueError(f"it has a number of {len(digits)} digits")
+    return number
+
+
+def checked_bytes(file: Path, most_bytes: int = 64 << 20) -> bytes:
+    """The content of a run's file; an `OSError` or `ValueError` if it can't be read, or is not what checksums say."""
+    content = read_bounded(file, most_bytes)
+    _check(file, content)
+    return content
+
+
+def _check(file: Path, content: bytes) -> None:
+    if (sums := file.parent / SUMS).exists():
+        line = f"{hashlib.sha256(content).hexdigest()}  {file.name}"
+        if line not in read_bounded(sums).decode("utf-8", "replace").split("\n"):
+            raise ValueError(f"{file.name} is not what {SUMS} says; it was damaged or changed by hand")
+
+
+class BibTeX(str):
+    """BibTeX entries, shown in a notebook as one would paste them."""
+
+    __repr__ = str.__str__
+
+
+def cite(run: Run | RunSettings) -> BibTeX:
+    """BibTeX of what a run used: Miro, CarM, and the papers of its method, model and data set.
+
+    What is the user's own, or has no paper, is left out. Each entry's key is the name used here.
+    """
+    chosen = run.row if isinstance(run, Run) else vars(run)
+    names = ["miro", "carm", *(chosen.get(part) for part in ("method", "model", "dataset"))]
+    text = files("mirolib.workbench").joinpath("references.bib").read_text(encoding="utf-8")
+    entries = {entry.partition("{")[2].partition(",")[0]: entry.strip() for entry in text.split("\n\n")}
+    return BibTeX("\n\n".join(entries[name] for name in names if name in entries))

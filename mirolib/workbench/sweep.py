@@ -31,10 +31,9 @@ from mirolib.energy.doctor import readable
 from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.memory.store_check import delete_store
 from mirolib.workbench.fleet import run_on_workers
-from mirolib.workbench.folder import owned, plain_name, refuse_changes, results_folder
+from mirolib.workbench.folder import owned, refuse_changes
 from mirolib.workbench.launch import declared_parameters, launch, stop_kernels
-from mirolib.workbench.run import load_run
-from mirolib.workbench.run_file import read_run
+from mirolib.workbench.run import load_run, plain_name, read_run, results_folder
 from mirolib.workbench.sweep_plan import Runs, SweepPlan, make_plan, read_entries
 
 if TYPE_CHECKING:

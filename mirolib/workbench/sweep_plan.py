@@ -18,8 +18,8 @@ import yaml
 from mirolib.base.errors import InputError
 from mirolib.base.files import read_bounded
 from mirolib.data import dataset_spec, own
-from mirolib.workbench.folder import plain_name
 from mirolib.workbench.launch import check_parameters, declared_parameters
+from mirolib.workbench.run import plain_name
 
 PLAN_FORMAT = 1
 MOST_RUNS = 10_000
@@ -83,9 +83,8 @@ def make_plan(
 ) -> SweepPlan:
     """Lays out a sweep, and checks every run of it; see `sweep` for the arguments.
 
-    Raises:
-        InputError: If the notebook or a parameter is unknown, a value has another type or is out of range, a run
-            stands there twice, or there are too many.
+    There is an `InputError` if the notebook or a parameter is unknown, a value has another type or is out of range, a
+    run stands there twice, or there are too many.
     """
     for what, given, such in (("grid", grid, "[5, 10]"), ("parameters", parameters, "5")):
         if not isinstance(given, Mapping | None):
@@ -172,8 +171,7 @@ class _Loader(yaml.SafeLoader):
 def read_entries(path: str | Path) -> dict[str, Any]:
     """Reads what `make_plan` takes from a YAML file: `notebook` and, if wanted, `grid`, `name`, `parameters`, `seeds`.
 
-    Raises:
-        InputError: If the file can't be read as one, names no notebook, or has an unknown entry.
+    There is an `InputError` if the file can't be read as one, names no notebook, or has an unknown entry.
     """
     try:
         content = yaml.load(read_bounded(path).decode(), _Loader)

@@ -76,8 +76,8 @@ def test_statistics_are_numpys_in_chunks_and_constants_are_left_alone(monkeypatc
     ("change", "sentence"),
     [
         ({"presets": {}}, "has no presets; give one"),
-        ({"mean": (0.5,), "std": (0.2, 0.2, 0.2)}, "1 means and 3 stds"),
-        ({"mean": (0.5, 0.5)}, r"mean is \(0.5, 0.5\); give one value or 3"),
+        ({"mean": (0.5,), "std": (0.2, 0.2, 0.2)}, "give one value, or 3, of each"),
+        ({"mean": (0.5, 0.5)}, r"\(0.5, 0.5\).*give one value, or 3, of each"),
         ({"std": (0.0, 0.1, 0.1), "mean": (0.5, 0.5, 0.5)}, "not above 0"),
         ({"scale": 1.0, "mean": (0.5,), "std": (0.2,)}, "set scale to 255"),
         ({"sample_shape": (8,), "flip": True}, "flip and crop_padding are for images"),

@@ -22,9 +22,8 @@ import pytest
 from media import full_disk
 
 from mirolib import InputError, available_datasets, load_dataset
-from mirolib.data import ARCHIVES, LOADERS, unpack as unpack_module
-from mirolib.data.fetch import Archive, fetch
-from mirolib.data.unpack import unpack
+from mirolib.data import ARCHIVES, LOADERS, fetch as unpack_module
+from mirolib.data.fetch import Archive, fetch, unpack
 
 CONTENT = {"set/train.bin": random.Random(0).randbytes(400_000), "set/deep/er/a.txt": b"a", "set/empty": b""}
 

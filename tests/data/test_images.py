@@ -31,7 +31,7 @@ from mirolib import (
 from mirolib.data.imagenet1k import IMAGENET1K
 from mirolib.data.images import cut, decoded, listed
 from mirolib.data.stream import make_ids
-from mirolib.learning.augment import Transform
+from mirolib.learning.inputs import Transform
 from mirolib.memory.buffers import OBJECT_BYTES, SampleArray
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from mirolib import Experiment, FixedController, InputError, MemoryConfig, RunSettings
 from mirolib.experiment.settings import CONTROLLERS, FIXED
-from mirolib.learning.methods import METHODS
+from mirolib.learning.bic import METHODS
 
 
 def test_settings_fill_in_the_preset(tmp_path):
@@ -75,7 +75,7 @@ def test_settings_fill_in_the_preset(tmp_path):
         ({"controller": "fixed", "stream_size": 5000}, "no task has more than"),
         ({"controller": "fixed", "episodic_size": 5000}, "only 1260 training samples"),
         ({"controller": "fixed", "stream_size": "64MB"}, "no task has more than"),
-        ({"controller": "fixed", "stream_size": "much"}, "The size 'much' can't be read; write a whole number"),
+        ({"controller": "fixed", "stream_size": "much"}, "The size 'much' can't be read; write an amount"),
         ({"controller": "fixed", "episodic_size": "60 B"}, "60 B does not hold one sample, which takes 80 bytes"),
         ({"controller": "fixed", "episodic_size": 1.5}, r"give a value of type int \| str \| None"),
         ({"memory": "single-level", "swap_ratio": 0.5}, "single-level memory can't swap"),

@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms import functional
 
 from mirolib.data import DIGITS
-from mirolib.learning.augment import Transform
+from mirolib.learning.inputs import Transform
 
 SPEC = replace(DIGITS, sample_shape=(3, 8, 8), scale=255.0, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), crop_padding=0)
 RAW = np.random.default_rng(0).integers(0, 256, (300, 3, 8, 8), dtype=np.uint8)

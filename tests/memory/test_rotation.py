@@ -204,5 +204,5 @@ def test_neighbours_on_storage_come_together_and_no_sample_twice(make_memory, bl
 
 
 def test_a_block_of_none_is_refused(make_memory):
-    with pytest.raises(InputError, match="block is 0; choose 1 sample or more"):
+    with pytest.raises(InputError, match="block 0; choose 1 or more"):
         make_memory(STREAM, MemoryConfig(8, 7, 1.0), block=0)

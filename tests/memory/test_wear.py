@@ -85,8 +85,8 @@ def test_what_would_spoil_the_table_is_no_name_for_a_medium(name):
         (["--forget"], "about one medium; name it"),
         (["card", "--forget", "--cycles", "1"], "described or forgotten"),
         (["card", "--capacity", "none"], "'card'"),
-        (["card", "--capacity", "64"], "'64' can't be read; write '2 GB'"),
-        (["card", "--capacity", "20000 samples"], "'20000 samples' can't be read; write '2 GB'"),
+        (["card", "--capacity", "64"], "'64' can't be read; write an amount such as '2 GB'"),
+        (["card", "--capacity", "20000 samples"], "'20000 samples' can't be read; write an amount such as '2 GB'"),
         (["card", "--cycles", "9" * 30], "give a number above 0, up to 1,000"),
     ],
 )

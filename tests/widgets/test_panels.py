@@ -7,7 +7,7 @@ from pages import EVIL, Tags
 from watching import BY_TASK, PATIENCE_S, SETTINGS
 
 from mirolib.widgets import panels
-from mirolib.widgets.pace import Pace, PaceSampler
+from mirolib.widgets.live import Pace, PaceSampler
 from mirolib.widgets.panels import PANELS, Snapshot
 
 
