@@ -22,7 +22,7 @@ import pytest
 from media import full_disk
 
 from mirolib import InputError, available_datasets, load_dataset
-from mirolib.data import ARCHIVES, LOADERS, fetch as unpack_module
+from mirolib.data import ARCHIVES, LOADERS, fetch as fetch_module
 from mirolib.data.fetch import Archive, fetch, unpack
 
 CONTENT = {"set/train.bin": random.Random(0).randbytes(400_000), "set/deep/er/a.txt": b"a", "set/empty": b""}
@@ -417,7 +417,7 @@ def not_unpacked(folder, body, sentence, limit_bytes=10**12):
 def test_bombs_by_ratio_and_too_many_members_are_refused(tmp_path, monkeypatch, make):
     bomb = make({"set/a": bytes(40_000_000)})
     not_unpacked(tmp_path, bomb, "'set/a' makes it larger than it may be .16,777,216 bytes")
-    monkeypatch.setattr(unpack_module, "MAX_MEMBERS", 9)
+    monkeypatch.setattr(fetch_module, "MAX_MEMBERS", 9)
     not_unpacked(tmp_path, make({f"set/{number}": b"" for number in range(10)}), "larger than it .* 9 members")
     (tmp_path / "many").write_bytes(make({f"set/{number}": b"" for number in range(9)}))
     unpack(tmp_path / "many", tmp_path / "set", 1000)
