@@ -42,6 +42,7 @@ class CombinedSource(EnergySource):
         self.kind = max((source.kind for source in sources), key=KINDS.index)
         self.parts = frozenset().union(*(source.parts for source in sources))
         self.period_s = min((source.period_s for source in sources if source.period_s is not None), default=None)
+        self.averaging_s = max(source.averaging_s for source in sources)
 
     def probe(self) -> Availability:
         """Available if all are."""
@@ -73,6 +74,16 @@ class CombinedSource(EnergySource):
     def describe(self) -> dict[str, object]:
         """What each says."""
         return {source.name: source.describe() for source in self.sources}
+
+    @property
+    def least_s(self) -> float:
+        """What the neediest needs."""
+        return max(source.least_s for source in self.sources)
+
+    def rested(self, start_s: float, end_s: float) -> None:
+        """Tells all of them."""
+        for source in self.sources:
+            source.rested(start_s, end_s)
 
     def close(self) -> None:
         """Closes all of them."""

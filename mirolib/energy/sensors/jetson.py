@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mirolib.energy.sensors.boards import BoardSource, Channel, is_jetson
+from mirolib.energy.sensors.boards import BoardSource, Channel, file_text, is_jetson
 from mirolib.energy.source import Availability, LostReading
+
+DRIVERS = "/sys/bus/i2c/drivers"
 
 
 def _channels(root: Path) -> Iterator[tuple[Path, str, Channel]]:
@@ -21,6 +23,16 @@ def _channels(root: Path) -> Iterator[tuple[Path, str, Channel]]:
         yield folder / "label", "VIN", Channel((folder / "power1_input",), 1e-6)
 
 
+def averaging_s(folders: Iterable[Path]) -> float:
+    """What the slowest of some sensors averages over, in seconds; 0 where the driver does not say.
+
+    `update_interval` is in milliseconds: samples times the time to convert voltage and current of each channel.
+    Source: Linux kernel documentation, hwmon/ina3221.
+    """
+    texts = [file_text(folder / "update_interval") for folder in folders]
+    return max((int(text) / 1000 for text in texts if text.isdecimal()), default=0.0)
+
+
 class JetsonSource(BoardSource):
     """The INA3221 and INA238 power sensors of a Jetson board.
 
@@ -32,7 +44,7 @@ class JetsonSource(BoardSource):
 
     name = "jetson-ina"
 
-    def __init__(self, root: str | Path = "/sys/bus/i2c/drivers") -> None:
+    def __init__(self, root: str | Path = DRIVERS) -> None:
         """Looks for sensors in the folder of the I2C drivers."""
         super().__init__()
         self._root = Path(root)
@@ -58,6 +70,7 @@ class JetsonSource(BoardSource):
                     self._denied.add(f"{label_file.parent}/*")
         self._found, self._failed, self._watts = channels, failed, watts
         self.other_rails = tuple(rail for rail in channels if rail not in self.total_rails)
+        self._averages(averaging_s(channels[rail].files[0].parent for rail in self.total_rails if rail in channels))
         self._rediscover = False
 
     def probe(self) -> Availability:

@@ -14,9 +14,11 @@ from typing import IO
 
 from mirolib.energy.sampled import GAP_PERIODS
 from mirolib.energy.sensors.boards import BoardSource, is_jetson
+from mirolib.energy.sensors.jetson import DRIVERS, averaging_s
 from mirolib.energy.source import Availability
 
 _PATIENCE_S = 10.0
+_AVERAGING_S = 0.43  # as NVIDIA sets Xavier and Orin boards up, where the sensors themselves are out of sight
 _RETRY_S = 10.0  # each try starts a process
 _RESTART = "sudo systemctl restart jtop.service"
 _JOIN_GROUP = "sudo usermod -aG jtop $USER, then log out and in again"
@@ -40,8 +42,10 @@ class JtopSource(BoardSource):
     name = "jtop"
     period_s = 0.5
 
-    def __init__(self) -> None:
+    def __init__(self, drivers: str | Path = DRIVERS) -> None:
+        """A source of what the sensors in the folder of the I2C drivers, which jtop reads, average over."""
         super().__init__()
+        self.averaging_s = averaging_s(Path(drivers).glob("ina3221/*/hwmon/hwmon*")) or _AVERAGING_S
         self._starting, self._heard = threading.Lock(), threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
