@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mirolib.base.errors import InputError
 from mirolib.energy.sensors.battery import BatterySource
-from mirolib.energy.sensors.boards import BoardBandSource
+from mirolib.energy.sensors.boards import BoardBandSource, file_text
 from mirolib.energy.sensors.jetson import JetsonSource
 from mirolib.energy.sensors.jtop import JtopSource
 from mirolib.energy.sensors.model import ModelSource
 from mirolib.energy.sensors.nvml import NvmlSource
+from mirolib.energy.sensors.pi import PiSource
 from mirolib.energy.sensors.rapl import RaplSource
 from mirolib.energy.sensors.zeus import ZeusSource
 from mirolib.energy.source import KINDS, Availability, EnergySource, Measurement, NullSource, power_table
@@ -91,41 +93,80 @@ class CombinedSource(EnergySource):
             source.close()
 
 
-def candidates() -> list[EnergySource]:
-    """Every kind of source, made for this machine, in the order in which they are preferred."""
-    # What measures before what estimates; a board's sensors before the service that reads them.
-    return [
-        JetsonSource(), JtopSource(), RaplSource(), NvmlSource(), ZeusSource(), BatterySource(),
-        ModelSource(), BoardBandSource(), NullSource(),
-    ]  # fmt: skip
+@dataclass(frozen=True)
+class Place:
+    """What a run knows of where it runs, and sources can't find out.
+
+    Attributes:
+        device: PyTorch's name of the device that trains; "" for one that is not known.
+        cards: Indices or UUIDs of the graphics cards to read, with commas; "" for the device's.
+        board: Name of the board, where its model is out of sight; "" to look it up.
+        domains: RAPL domains to add, or with `-` to leave out; "" for packages and DRAM.
+    """
+
+    device: str = ""
+    cards: str = ""
+    board: str = ""
+    domains: str = ""
 
 
-def choose() -> EnergySource:
+SOURCES: dict[str, Callable[[Place], EnergySource]] = {
+    "jetson-ina": lambda place: JetsonSource(board=place.board),
+    "jtop": lambda place: JtopSource(board=place.board),
+    "pi-pmic": lambda place: PiSource(place.board),
+    "rapl": lambda place: RaplSource(domains=place.domains),
+    "nvml": lambda place: NvmlSource([card.strip() for card in place.cards.split(",")] if place.cards else None,
+                                     place.device),
+    "zeus": lambda _: ZeusSource(),
+    "battery": lambda _: BatterySource(),
+    "model": lambda _: ModelSource(),
+    "board band": lambda place: BoardBandSource(place.board),
+    "none": lambda _: NullSource(),
+}  # fmt: skip
+"""Every kind of source, in the order in which they are preferred: what measures before what estimates, a board's
+sensors before the service that reads them."""
+_CARDS = ("nvml", "zeus")
+
+
+def candidates(place: Place) -> list[EnergySource]:
+    """Every source, made for this machine; those of cards only where the run may train on one."""
+    return [make(place) for name, make in SOURCES.items() if name not in _CARDS or place.device != "cpu"]
+
+
+def choose(place: Place = Place()) -> EnergySource:
     """The first available source and, if it measures, what measures the parts that it leaves out; others are closed."""
     chosen: list[EnergySource] = []
-    for source in candidates():
+    for source in candidates(place):
         covered = frozenset().union(*(other.parts for other in chosen))
-        measures = source.kind.startswith("measured") and not source.parts & covered
-        if (measures or not chosen) and source.probe().available:
+        # asked before its parts, which it may only know then
+        available = (source.kind.startswith("measured") or not chosen) and _asked(source).available
+        if available and (not chosen or not source.parts & covered):
             chosen.append(source)
         else:
             source.close()
     return chosen[0] if len(chosen) == 1 else CombinedSource(chosen)
 
 
-def named(name: str) -> EnergySource:
+def _asked(source: EnergySource) -> Availability:
+    """What `probe` says; a source that fails at it is no reason that another can't be used."""
+    try:
+        return source.probe()
+    except Exception as error:
+        return Availability(False, f"it fails: {type(error).__name__}: {error}", "Report this line.")
+
+
+def named(name: str, place: Place = Place()) -> EnergySource:
     """The source of a name, whatever else there is.
 
     Raises:
-        InputError: If there is none of that name.
+        InputError: If there is none of that name, or it reads graphics cards and the run is on the processor.
     """
-    found = {source.name: source for source in candidates()}
-    for other in found.keys() - {name}:
-        found[other].close()
-    if name not in found:
-        choice = f"auto, {', '.join(found)}, or the path of a .csv trace"
+    if name not in SOURCES:
+        choice = f"auto, {', '.join(SOURCES)}, or the path of a .csv trace"
         raise InputError(f"There is no energy source {name!r}; choose {choice}.")
-    return found[name]
+    if name in _CARDS and place.device == "cpu":
+        raise InputError(f"Energy source {name} reads graphics cards, and this run is on the processor; choose auto.")
+    return SOURCES[name](place)
 
 
 def readable(names: Iterable[str]) -> list[str]:
@@ -136,14 +177,32 @@ def readable(names: Iterable[str]) -> list[str]:
     return [source.name for source in sources if source.kind != "none"]
 
 
-def doctor() -> pd.DataFrame:
+def in_container() -> bool:
+    """Whether this process is in a container, where Docker hides what most sources read."""
+    marks = Path("/.dockerenv"), Path("/run/.containerenv")
+    return any(mark.exists() for mark in marks) or "kubepods" in file_text(Path("/proc/1/cgroup"))
+
+
+_MOUNTS = {
+    "jetson-ina": "-v /sys:/sys:ro -v /proc/device-tree/model:/proc/device-tree/model:ro, or set energy_board",
+    "jtop": "-v /run/jtop.sock:/run/jtop.sock, and set energy_board",
+    "pi-pmic": "--device /dev/vcio, with vcgencmd in the image, and set energy_board",
+    "rapl": "-v /sys/devices/virtual/powercap:/sys/devices/virtual/powercap:ro",
+    "nvml": "--gpus all",
+    "battery": "-v /sys:/sys:ro",
+}  # what to start a container with
+
+
+def doctor(place: Place = Place()) -> pd.DataFrame:
     """What this machine can measure: a row a source, the preferred ones first.
 
-    It says `available`, `kind`, `scope`, what was found, and how to make it available.
+    It says `available`, `kind`, `scope`, what was found, and how to make it available; in a container, what to mount.
     """
-    rows = []
-    for source in candidates():
-        found = source.probe()
-        rows.append((source.name, found.available, source.kind, source.scope, found.reason, found.fix))
+    rows, contained = [], in_container()
+    for source in candidates(place):
+        found = _asked(source)
+        mount = _MOUNTS.get(source.name) if contained and not found.available else None
+        fix = " ".join(filter(None, [found.fix, mount and f"In this container: start it with {mount}."]))
+        rows.append((source.name, found.available, source.kind, source.scope, found.reason, fix))
         source.close()
     return pd.DataFrame(rows, columns=["source", "available", "kind", "scope", "found", "fix"]).set_index("source")

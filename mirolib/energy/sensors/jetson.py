@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mirolib.energy.sensors.boards import BoardSource, Channel, file_text, is_jetson
+from mirolib.energy.sensors.boards import PI, BoardSource, Channel, file_text, is_jetson
 from mirolib.energy.source import Availability, LostReading
 
 DRIVERS = "/sys/bus/i2c/drivers"
@@ -21,6 +21,11 @@ def _channels(root: Path) -> Iterator[tuple[Path, str, Channel]]:
             yield folder / f"in{n}_label", "", Channel((folder / f"in{n}_input", folder / f"curr{n}_input"), 1e-6)
     for folder in sorted(root.glob("ina238*/*/hwmon/hwmon*")):
         yield folder / "label", "VIN", Channel((folder / "power1_input",), 1e-6)
+
+
+def _address(label_file: Path) -> str:
+    """Bus and address of the sensor that a channel is of, such as `1-0040`."""
+    return next(part for part in reversed(label_file.parts) if "-00" in part)
 
 
 def averaging_s(folders: Iterable[Path]) -> float:
@@ -44,9 +49,13 @@ class JetsonSource(BoardSource):
 
     name = "jetson-ina"
 
-    def __init__(self, root: str | Path = DRIVERS) -> None:
-        """Looks for sensors in the folder of the I2C drivers."""
-        super().__init__()
+    def __init__(self, root: str | Path = DRIVERS, board: str = "") -> None:
+        """Looks for sensors in the folder of the I2C drivers; `board` names the board where its model is out of sight.
+
+        Raises:
+            InputError: If a board of that name is not known.
+        """
+        super().__init__(board)
         self._root = Path(root)
         self._discover()
 
@@ -54,14 +63,19 @@ class JetsonSource(BoardSource):
         """Finds the rails that give a reading, and what is wrong with the others."""
         channels, failed, watts = dict[str, Channel](), dict[str, Exception](), dict[str, float]()
         self._denied = set[str]()
-        for label_file, default, channel in _channels(self._root):
+        own = self.board.sensors if self.board else ()
+        # the module's own first: a carrier's sensor, often on a lower bus, may bear the name of a module's rail
+        for label_file, default, channel in sorted(_channels(self._root), key=lambda one: _address(one[0]) not in own):
             rail = str(label_file)
             try:
                 rail = label_file.read_text().strip() if label_file.exists() else default
+                if not rail and channel.files[0].exists():
+                    rail = f"a channel of {_address(label_file)}"
+                    raise OSError(f"the chip at {_address(label_file)} has no labels, so its rails are not known")
                 if not rail or rail == "NC":  # a channel that is not connected
                     continue
                 if rail in channels:  # two sensors of one name are told apart by their addresses
-                    rail = f"{rail} ({label_file.relative_to(self._root).parts[1]})"
+                    rail = f"{rail} ({_address(label_file)})"
                 watts[rail] = channel.power_w()
                 channels[rail] = channel
             except (OSError, ValueError) as error:
@@ -83,8 +97,9 @@ class JetsonSource(BoardSource):
             return self.availability(self._watts)
         if self._failed:
             found = f"all {len(self._failed)} channels of the power sensors fail: {next(iter(self._failed.values()))}"
-            return Availability(False, found, "Restart the board; dmesg says what its driver ran into.")
-        if not is_jetson():
+            fix = "Restart the board; dmesg says what its driver ran into. Labels come from its device tree."
+            return Availability(False, found, fix)
+        if self.board in (None, PI) and not is_jetson():
             return Availability(False, "no INA power sensor: not a Jetson board")
         fix = "In a container, mount /sys; else load the driver ina3221. The Nano of 2 GB has no such sensor."
         return Availability(False, f"this Jetson shows no INA power sensor in {self._root}", fix)
