@@ -88,9 +88,9 @@ def test_the_page_s_own_source_works():
 DOCTOR = import_module("mirolib.energy.doctor")
 
 
-def test_a_run_on_the_processor_is_not_booked_its_idle_cards(nvml_source, monkeypatch):
+def test_a_run_on_the_processor_is_not_booked_its_idle_cards(nvml_source, monkeypatch, tmp_path):
     nvml_source(Nvml("A", "A")).close()
-    monkeypatch.setattr(DOCTOR, "RaplSource", lambda **_: NullSource())
+    monkeypatch.setattr(DOCTOR, "RaplSource", lambda **_: RaplSource(tmp_path))
     assert choose(Place(device="cpu")).name == "none"
     on_card = choose(Place(device="cuda:1"))
     assert on_card.name == "nvml" and list(on_card.read()) == ["GPU 1"]
