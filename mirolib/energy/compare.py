@@ -82,8 +82,8 @@ def compare(
 ) -> Difference:
     """Runs two things in turns, A B B A and so on, and compares what they cost.
 
-    Drifts, of temperature for one, then hit both alike. Each is run before to warm up, and again and again until that
-    is long enough for the sensor; a run then repeats its work as often. About
+    Drifts, of temperature for one, then hit both alike. Each is run before, to warm up and to see how often a run must
+    repeat its work for the sensor. About
     `2 (2.8 s / d)^2` pairs resolve a difference `d` where runs scatter by `s`. The interval is a bootstrap percentile
     interval, widened for few pairs by what Student's t is wider than the normal distribution.
 
@@ -108,13 +108,13 @@ def compare(
     repeats = _repeats(meter, (a, b), most_s)
     in_joules, kind, scope = bool(repeats) and meter.source.kind not in NO_JOULES, meter.source.kind, meter.source.scope
     if not in_joules:
-        scope = f"{meter.source.name} needs runs of over {most_s:g} s" if kind not in NO_JOULES else "no sensor"
+        scope = "no sensor" if repeats else f"{meter.source.name} needs runs of over {most_s:g} s"
         kind, repeats = "none", 1
     rows = []
     for number in tqdm(range(pairs), unit="pair", disable=not progress):
         order = "BA" if number % 2 else "AB"
-        does = {which: (names["AB".index(which)], a if which == "A" else b) for which in order}
-        cost = {which: _cost(meter, *does[which], repeats, in_joules) for which in order}
+        runs = {which: _run(meter, names["AB".index(which)], a if which == "A" else b, repeats) for which in order}
+        cost = {which: _cost(run, in_joules) / repeats for which, run in runs.items()}
         rows.append({"order": order, "a": cost["A"], "b": cost["B"], "difference": cost["A"] - cost["B"]})
     table = pd.DataFrame(rows)
     low, high = interval(table["difference"].to_numpy(), seed)
@@ -153,15 +153,14 @@ def _run(meter: EnergyMeter, name: str, action: Callable[[], object], repeats: i
     return window.reading
 
 
-def _cost(meter: EnergyMeter, name: str, action: Callable[[], object], repeats: int, in_joules: bool) -> float:
-    """Joules that an action takes once, or processor seconds."""
-    reading = _run(meter, name, action, repeats)
+def _cost(reading: Reading, in_joules: bool) -> float:
+    """Joules that a run took, or processor seconds."""
     if not in_joules:
-        return reading.work.cpu_s / repeats
+        return reading.work.cpu_s
     found = reading.measurement
     if found.coverage < ENOUGH_COVERAGE:
         raise InputError(
-            f"{reading.source} saw {found.coverage:.0%} of a run of {name} that took {reading.duration_s:.2g} s "
+            f"{reading.source} saw {found.coverage:.0%} of a run of {reading.window}, {reading.duration_s:.2g} s long "
             f"({found.note or 'gaps'}); mend the sensor, or repeat the work within a run until it takes seconds."
         )
-    return found.energy_j / repeats
+    return found.energy_j

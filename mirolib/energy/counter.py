@@ -80,11 +80,7 @@ class CounterSource(SensorSource):
         self._keep("total", instant_s, (self._total[-1] if self._total else 0.0) + self.unit_j * sum(steps.values()))
 
     def _give_up(self, name: str, why: str) -> None:
-        """What to do about a counter that is of no use: nothing, since the others are not the whole.
-
-        Raises:
-            LostReading: Always, unless a source knows better.
-        """
+        """Raises LostReading for a counter that is of no use, as the others may not be the whole."""
         raise LostReading(f"counter {name} {why}")
 
     @property
@@ -93,15 +89,11 @@ class CounterSource(SensorSource):
         return 20 * self.update_s
 
     def measure(self, start_s: float, end_s: float) -> Measurement:
-        """Difference of the counters, interpolated between readings; beyond them, and where one was reset, is not seen.
-
-        The mean power of what was seen is taken for the rest, and the band assumes the lowest and the highest.
-        """
+        """Difference of the counters, interpolated between readings; beyond them, and over resets, nothing is seen."""
         duration, note = end_s - start_s, self._losses.note(start_s, end_s)
         times, joules = self._around(start_s, end_s)
         known = ~np.isin(times[1:], self._resets)
-        width = np.minimum(times[1:], end_s) - np.maximum(times[:-1], start_s)
-        width = np.where(known, width.clip(0), 0)
+        width = known * (np.minimum(times[1:], end_s) - np.maximum(times[:-1], start_s)).clip(0)
         covered, watts = float(width.sum()), np.diff(joules) / np.diff(times)
         if not covered >= 5 * self.update_s:
             return replace(NOT_MEASURED, samples=len(times), note=note or "too short a window")

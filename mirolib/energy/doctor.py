@@ -58,6 +58,7 @@ class CombinedSource(EnergySource):
     def measure(self, start_s: float, end_s: float) -> Measurement:
         """The sum; its band holds all bands, its coverage is that of the worst."""
         parts = [source.measure(start_s, end_s) for source in self.sources]
+        self.scope = " + ".join(source.scope for source in self.sources)  # one may have lost a part meanwhile
         joules, lows, highs, coverages, samples, gaps, notes = zip(*map(astuple, parts), strict=True)
         note = "; ".join(f"{source.name}: {note}" for source, note in zip(self.sources, notes, strict=True) if note)
         gap_s = float(np.max(gaps))  # NaN if any is
@@ -95,13 +96,13 @@ class CombinedSource(EnergySource):
 
 @dataclass(frozen=True)
 class Place:
-    """What a run knows of where it runs, and sources can't find out.
+    """What a run knows of where it runs and sources may not find out; "" for what it does not.
 
     Attributes:
-        device: PyTorch's name of the device that trains; "" for one that is not known.
-        cards: Indices or UUIDs of the graphics cards to read, with commas; "" for the device's.
-        board: Name of the board, where its model is out of sight; "" to look it up.
-        domains: RAPL domains to add, or with `-` to leave out; "" for packages and DRAM.
+        device: PyTorch's name of the device that trains.
+        cards: Indices or UUIDs of the graphics cards to read, with commas, instead of that device's.
+        board: Name of the board.
+        domains: RAPL domains to add, or with `-` to leave out, instead of packages and DRAM.
     """
 
     device: str = ""
@@ -110,26 +111,25 @@ class Place:
     domains: str = ""
 
 
+# What measures before what estimates; a board's sensors before the service that reads them.
 SOURCES: dict[str, Callable[[Place], EnergySource]] = {
     "jetson-ina": lambda place: JetsonSource(board=place.board),
     "jtop": lambda place: JtopSource(board=place.board),
     "pi-pmic": lambda place: PiSource(place.board),
     "rapl": lambda place: RaplSource(domains=place.domains),
-    "nvml": lambda place: NvmlSource([card.strip() for card in place.cards.split(",")] if place.cards else None,
-                                     place.device),
+    "nvml": lambda place: NvmlSource(place.cards.replace(",", " ").split() or None, place.device),
     "zeus": lambda _: ZeusSource(),
     "battery": lambda _: BatterySource(),
     "model": lambda _: ModelSource(),
     "board band": lambda place: BoardBandSource(place.board),
     "none": lambda _: NullSource(),
-}  # fmt: skip
-"""Every kind of source, in the order in which they are preferred: what measures before what estimates, a board's
-sensors before the service that reads them."""
+}
+"""What makes every kind of source for this machine, in the order in which they are preferred."""
 _CARDS = ("nvml", "zeus")
 
 
 def candidates(place: Place) -> list[EnergySource]:
-    """Every source, made for this machine; those of cards only where the run may train on one."""
+    """Every source, but those of graphics cards where the run is on the processor."""
     return [make(place) for name, make in SOURCES.items() if name not in _CARDS or place.device != "cpu"]
 
 
@@ -137,10 +137,9 @@ def choose(place: Place = Place()) -> EnergySource:
     """The first available source and, if it measures, what measures the parts that it leaves out; others are closed."""
     chosen: list[EnergySource] = []
     for source in candidates(place):
-        covered = frozenset().union(*(other.parts for other in chosen))
-        # asked before its parts, which it may only know then
+        # asked first, since a source may know its parts only then
         available = (source.kind.startswith("measured") or not chosen) and _asked(source).available
-        if available and (not chosen or not source.parts & covered):
+        if available and all(source.parts.isdisjoint(other.parts) for other in chosen):
             chosen.append(source)
         else:
             source.close()
@@ -152,7 +151,7 @@ def _asked(source: EnergySource) -> Availability:
     try:
         return source.probe()
     except Exception as error:
-        return Availability(False, f"it fails: {type(error).__name__}: {error}", "Report this line.")
+        return Availability(False, f"it fails: {type(error).__name__}: {error}")
 
 
 def named(name: str, place: Place = Place()) -> EnergySource:
@@ -178,9 +177,9 @@ def readable(names: Iterable[str]) -> list[str]:
 
 
 def in_container() -> bool:
-    """Whether this process is in a container, where Docker hides what most sources read."""
-    marks = Path("/.dockerenv"), Path("/run/.containerenv")
-    return any(mark.exists() for mark in marks) or "kubepods" in file_text(Path("/proc/1/cgroup"))
+    """Whether this process is in a container, which hides from it what most sources read."""
+    marked = any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv"))
+    return marked or "kubepods" in file_text(Path("/proc/1/cgroup"))
 
 
 _MOUNTS = {
@@ -190,7 +189,7 @@ _MOUNTS = {
     "rapl": "-v /sys/devices/virtual/powercap:/sys/devices/virtual/powercap:ro",
     "nvml": "--gpus all",
     "battery": "-v /sys:/sys:ro",
-}  # what to start a container with
+}
 
 
 def doctor(place: Place = Place()) -> pd.DataFrame:
@@ -201,8 +200,8 @@ def doctor(place: Place = Place()) -> pd.DataFrame:
     rows, contained = [], in_container()
     for source in candidates(place):
         found = _asked(source)
-        mount = _MOUNTS.get(source.name) if contained and not found.available else None
-        fix = " ".join(filter(None, [found.fix, mount and f"In this container: start it with {mount}."]))
+        mount = _MOUNTS.get(source.name, "") if contained and not found.available else ""
+        fix = f"{found.fix} In this container: start it with {mount}.".lstrip() if mount else found.fix
         rows.append((source.name, found.available, source.kind, source.scope, found.reason, fix))
         source.close()
     return pd.DataFrame(rows, columns=["source", "available", "kind", "scope", "found", "fix"]).set_index("source")

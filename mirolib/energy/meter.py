@@ -28,18 +28,15 @@ logger = logging.getLogger(__name__)
 _SHORTEST_SLOT, _FULL_SLOT_AFTER_S = 0.25, 24.0
 
 
-def sampling_instants(
-    start_s: float, period_s: float, rng: random.Random, shortest: float = _SHORTEST_SLOT
-) -> Iterator[float]:
+def sampling_instants(start_s: float, period_s: float, rng: random.Random) -> Iterator[float]:
     """When to read a sensor: at a random instant of every slot, the first of which begins at `start_s`.
 
-    Slots are the share `shortest` of `period_s` long at first and grow in proportion to time, to all of it from 24 s
-    on.
+    Slots are a quarter of `period_s` long at first and grow in proportion to time, to all of it from 24 s on.
     """
     # A fixed rhythm would beat with that of training: a wave of 100 ms that is read every 100 ms is off by a third.
     slot = start_s
     while True:
-        length = period_s * min(1.0, max(shortest, (slot - start_s) / _FULL_SLOT_AFTER_S))
+        length = period_s * min(1.0, max(_SHORTEST_SLOT, (slot - start_s) / _FULL_SLOT_AFTER_S))
         yield slot + rng.random() * length
         slot += length
 
@@ -77,9 +74,7 @@ class _Sampler(AbstractContextManager[None]):
         while True:
             if edge != self.edge_s:
                 edge = self.edge_s
-                # a sensor that averages has smoothed the swings that a dense beginning is there for
-                shortest = 1.0 if self._source.averaging_s else _SHORTEST_SLOT
-                instants = sampling_instants(time.monotonic(), period, self._rng, shortest)
+                instants = sampling_instants(time.monotonic(), period, self._rng)
             late = time.monotonic() - next(instants)
             if late > period:
                 continue

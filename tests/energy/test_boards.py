@@ -74,6 +74,6 @@ def test_no_band_is_made_up_for_a_board_whose_idle_power_is_not_known(monkeypatc
 
 
 def test_a_board_can_be_named_where_a_container_hides_it():
-    assert known.identify("orin nano").name == "Orin Nano"
+    assert known.identify("Orin Nano").name == "Orin Nano"
     with pytest.raises(InputError, match="energy_board is 'Orion'; choose one of TX2, TX2 NX, Nano"):
         known.identify("Orion")

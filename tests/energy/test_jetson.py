@@ -92,7 +92,7 @@ def test_a_sensor_that_comes_back_under_another_number(tmp_path, generation):
     away = tmp_path / "away"
     os.rename(sensor, away)
     _, gone = sample(source)
-    assert source.measure(start, gone).coverage < 0.7
+    assert source.measure(start, gone).coverage < 0.85
     assert "lost" in source.measure(start, gone).note
     os.rename(away, sensor.with_name(sensor.name[:-1] + "42"))
     back, end = sample(source)

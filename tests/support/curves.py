@@ -111,9 +111,8 @@ def walk(source: Simulated | Counting, edges_s: np.ndarray, seed: int, settle: b
     To settle, every other stretch, the first and the last among them, is rest, and only those between are measured.
     """
     rng, found = random.Random(seed), []
-    shortest = 1.0 if source.averaging_s else 0.25
     for number, (start, end) in enumerate(itertools.pairwise(edges_s)):
-        planned = sampling_instants(start, source.period_s, rng, shortest)
+        planned = sampling_instants(start, source.period_s, rng)
         for instant in [start, *itertools.takewhile(lambda at, end=end: at < end, planned), end]:
             source.now = instant
             source.mark()

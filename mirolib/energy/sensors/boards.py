@@ -110,16 +110,12 @@ class Channel(NamedTuple):
 
 
 def identify(name: str = "") -> Board | None:
-    """The board of this machine, or the one that is named; None if it is none of `BOARDS`.
-
-    Raises:
-        InputError: If a board of that name is not known.
-    """
+    """The board of this machine, or of a name; None if it is none of `BOARDS`, InputError if the name is of none."""
     if name:
-        named = {board.name.lower(): board for board in BOARDS}
-        if name.lower() not in named:
-            raise InputError(f"energy_board is {name!r}; choose one of {', '.join(board.name for board in BOARDS)}.")
-        return named[name.lower()]
+        named = {board.name: board for board in BOARDS}
+        if name not in named:
+            raise InputError(f"energy_board is {name!r}; choose one of {', '.join(named)}.")
+        return named[name]
     model = model_name().lower()
     fits = [(len(part), board) for board in BOARDS for part in board.models if part.lower() in model]
     return max(fits, key=lambda fit: fit[0])[1] if fits else None

@@ -11,29 +11,22 @@ from mirolib.energy.source import Availability, LostReading
 DRIVERS = "/sys/bus/i2c/drivers"
 
 
-def _channels(root: Path) -> Iterator[tuple[Path, str, Channel]]:
-    """Every channel there may be: the file with its label, the label where there is no such file, and the channel."""
+def _channels(root: Path) -> Iterator[tuple[str, Path, str, Channel]]:
+    """Every channel there may be: its bus and address, the file with its label, the label without a file, itself."""
     for folder in sorted(root.glob("ina3221*/*/iio:device*")):
         for n in range(3):
-            yield folder / f"rail_name_{n}", "", Channel((folder / f"in_power{n}_input",), 1e-3)
+            yield folder.parts[-2], folder / f"rail_name_{n}", "", Channel((folder / f"in_power{n}_input",), 1e-3)
     for folder in sorted(root.glob("ina3221*/*/hwmon/hwmon*")):
         for n in range(1, 4):  # those over 3 are sums over channels and shunt voltages, no rails
-            yield folder / f"in{n}_label", "", Channel((folder / f"in{n}_input", folder / f"curr{n}_input"), 1e-6)
+            files = folder / f"in{n}_input", folder / f"curr{n}_input"
+            yield folder.parts[-3], folder / f"in{n}_label", "", Channel(files, 1e-6)
     for folder in sorted(root.glob("ina238*/*/hwmon/hwmon*")):
-        yield folder / "label", "VIN", Channel((folder / "power1_input",), 1e-6)
-
-
-def _address(label_file: Path) -> str:
-    """Bus and address of the sensor that a channel is of, such as `1-0040`."""
-    return next(part for part in reversed(label_file.parts) if "-00" in part)
+        yield folder.parts[-3], folder / "label", "VIN", Channel((folder / "power1_input",), 1e-6)
 
 
 def averaging_s(folders: Iterable[Path]) -> float:
-    """What the slowest of some sensors averages over, in seconds; 0 where the driver does not say.
-
-    `update_interval` is in milliseconds: samples times the time to convert voltage and current of each channel.
-    Source: Linux kernel documentation, hwmon/ina3221.
-    """
+    """What the slowest of some sensors averages over, in seconds; 0 where the driver does not say."""
+    # milliseconds: samples times the time to convert voltage and current of each channel, says the kernel's page
     texts = [file_text(folder / "update_interval") for folder in folders]
     return max((int(text) / 1000 for text in texts if text.isdecimal()), default=0.0)
 
@@ -50,11 +43,7 @@ class JetsonSource(BoardSource):
     name = "jetson-ina"
 
     def __init__(self, root: str | Path = DRIVERS, board: str = "") -> None:
-        """Looks for sensors in the folder of the I2C drivers; `board` names the board where its model is out of sight.
-
-        Raises:
-            InputError: If a board of that name is not known.
-        """
+        """Looks for sensors in the folder of the I2C drivers; `board` names the board where no file does."""
         super().__init__(board)
         self._root = Path(root)
         self._discover()
@@ -65,17 +54,16 @@ class JetsonSource(BoardSource):
         self._denied = set[str]()
         own = self.board.sensors if self.board else ()
         # the module's own first: a carrier's sensor, often on a lower bus, may bear the name of a module's rail
-        for label_file, default, channel in sorted(_channels(self._root), key=lambda one: _address(one[0]) not in own):
+        for address, label_file, default, channel in sorted(_channels(self._root), key=lambda one: one[0] not in own):
             rail = str(label_file)
             try:
                 rail = label_file.read_text().strip() if label_file.exists() else default
                 if not rail and channel.files[0].exists():
-                    rail = f"a channel of {_address(label_file)}"
-                    raise OSError(f"the chip at {_address(label_file)} has no labels, so its rails are not known")
+                    raise OSError(f"the chip at {address} has no labels, so its rails are not known")
                 if not rail or rail == "NC":  # a channel that is not connected
                     continue
                 if rail in channels:  # two sensors of one name are told apart by their addresses
-                    rail = f"{rail} ({_address(label_file)})"
+                    rail = f"{rail} ({address})"
                 watts[rail] = channel.power_w()
                 channels[rail] = channel
             except (OSError, ValueError) as error:

@@ -133,14 +133,14 @@ class NvmlSource(CounterSource):
         """Indices of the cards that are named, or of the device's, or of all that CUDA sees."""
         if devices is not None:
             found = {entry: self._index(str(entry), uuids) for entry in devices}
+            chosen = [index for index in found.values() if index is not None]
             if absent := [entry for entry, index in found.items() if index is None]:
                 raise LostReading(f"there is no GPU {absent[0]}", f"Take devices from 0 to {len(uuids) - 1}, or UUIDs.")
-            return list(dict.fromkeys(index for index in found.values() if index is not None))
+            return list(dict.fromkeys(chosen))
         if device and (own := self._index(_uuid(device), uuids)) is not None:
             return [own]
-        text = os.environ.get("CUDA_VISIBLE_DEVICES")
-        entries = [entry.strip() for entry in text.split(",")] if text is not None else list(uuids)
-        chosen: list[int] = []
+        text, chosen = os.environ.get("CUDA_VISIBLE_DEVICES"), list[int]()
+        entries = uuids if text is None else [entry.strip() for entry in text.split(",")]
         for entry in entries:
             if (index := self._index(entry, uuids)) is None:
                 break  # CUDA ignores an entry that is not valid and all that follow
@@ -152,7 +152,11 @@ class NvmlSource(CounterSource):
             raise LostReading(f"CUDA_VISIBLE_DEVICES={text!r} shows no GPU {device}".rstrip(), fix)
         # CUDA numbers the fastest card first, NVML by slot; that matters only if they differ and some are left out
         differ = len(set(names)) > 1 and set(chosen) < set(range(len(uuids)))
-        if differ and any(map(str.isdecimal, entries)) and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        if (
+            differ
+            and (text is None or any(map(str.isdecimal, entries)))
+            and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID"
+        ):
             fix = "Set CUDA_DEVICE_ORDER=PCI_BUS_ID before CUDA starts."
             raise LostReading("CUDA may number these GPUs otherwise than NVML", fix)
         return list(dict.fromkeys(chosen))

@@ -9,19 +9,13 @@ from collections.abc import Mapping, Sequence
 from mirolib.energy.sensors.boards import PI, BoardSource
 from mirolib.energy.source import Availability, LostReading
 
-_FIXES = {
-    FileNotFoundError: "sudo apt install raspi-utils",
-    subprocess.CalledProcessError: "sudo usermod -aG video $USER, then log out and in again",
-}
-_LINE = re.compile(r"(\w+)_[AV] (?:current|volt)\(\d+\)=([-.\d]+)[AV]")
+_FIXES = {FileNotFoundError: "sudo apt install raspi-utils", subprocess.CalledProcessError: "Join the group video."}
 
 
 class PiSource(BoardSource):
-    """The twelve rails of a Raspberry Pi 5 that `vcgencmd pmic_read_adc` tells volts and amperes of, once a second.
+    """The rails of a Raspberry Pi 5 of which `vcgencmd pmic_read_adc` tells volts and amperes, once a second.
 
-    Not known: how exact they are, and whether a reading is a mean over some time. Not on them: what the power chip
-    loses, and what is fed with 5 V. This has not been run on a Pi. Each reading starts a process, so windows of ten
-    seconds and more are the ones to trust.
+    Not known: how exact they are, and whether readings are means. Each starts a process. Not run on a Pi yet.
     Source: Raspberry Pi documentation, vcgencmd.
     """
 
@@ -32,7 +26,7 @@ class PiSource(BoardSource):
         if self.board is not PI:
             return Availability(False, "not a Raspberry Pi 5")
         try:
-            return self.availability(self.read(PI.total_rails))
+            return self.availability(self.read(()))
         except (OSError, ValueError) as error:
             return Availability(False, str(error), getattr(error, "fix", ""))
 
@@ -43,7 +37,5 @@ class PiSource(BoardSource):
             text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout
         except (OSError, subprocess.SubprocessError) as error:
             raise LostReading(f"vcgencmd does not tell the rails: {error}", _FIXES.get(type(error), "")) from error
-        found: dict[str, list[float]] = {}
-        for rail, value in _LINE.findall(text):
-            found.setdefault(rail, []).append(float(value))
-        return {rail: amperes * volts for rail, (amperes, volts) in ((r, v) for r, v in found.items() if len(v) == 2)}
+        said = {(rail, unit): float(value) for rail, unit, value in re.findall(r"(\w+)_([AV]) .*=([-.\d]+)", text)}
+        return {rail: said[rail, "A"] * said[rail, "V"] for rail, unit in said if unit == "A" and (rail, "V") in said}
