@@ -4,12 +4,14 @@ import math
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from boards import CASES, write_board
 from curves import AVERAGING_S, Simulated, averaged, joules, phases, walk
 from hypothesis import given, settings, strategies as st
 from sensors import Clock
 
+from benchmarks import energy_accuracy
 from mirolib import EnergyMeter
 from mirolib.energy import integrate
 from mirolib.energy.sampled import SETTLING
@@ -134,3 +136,27 @@ def test_idle_is_measured_when_the_sensor_has_forgotten(monkeypatch):
     assert waits == [rest, 0.6, rest, 0.6, rest], "the rest between two windows serves both"
     assert window.reading.measurement.energy_j == pytest.approx(0.6 * 7) and window.reading.duration_s < 0.7
     assert [row.window for row in settled.readings] == ["a", "b"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_jumps_that_no_reading_has_shown_yet_lie_in_the_band(way):
+    """Power jumps between 5 and 25 W at any moment, also just before a window ends."""
+    inside = []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        pieces = rng.uniform(0.2, 1.2, 20)
+        power = np.concatenate([np.full(round(1000 * s), 5.0 + 20 * (k % 2)) for k, s in enumerate(pieces)])
+        source = Simulated(averaged(power, way, phase=rng.uniform()), AVERAGING_S)
+        (_, found) = walk(source, np.array([0.5, 4.0, 6.5]), seed)
+        inside.append(found.low_j <= joules(power, 4.0, 6.5) <= found.high_j)
+    assert np.mean(inside) >= 0.95
+
+
+def test_the_page_shows_the_table_that_was_measured():
+    table = pd.read_csv(energy_accuracy.TABLE)
+    assert energy_accuracy.page(table) in (energy_accuracy.DOCS / "energy.md").read_text()
+    assert (table["in_band_percent"].dropna() >= 95).all() and set(table["sensor"]) == set(energy_accuracy.SENSORS)
+    quick = energy_accuracy.accuracy(5, (2.0, 5.0)).set_index(["sensor", "phase_s"])
+    assert (quick["in_band_percent"].dropna() >= 90).all(), "30 phases each"
+    known = table.set_index(["sensor", "phase_s"]).loc[quick.index]
+    assert (quick["measured_percent"] == known["measured_percent"]).all()
