@@ -200,7 +200,7 @@ def doctor(place: Place = Place()) -> pd.DataFrame:
     rows, contained = [], in_container()
     for source in candidates(place):
         found = _asked(source)
-        mount = _MOUNTS.get(source.name, "") if contained and not found.available else ""
+        mount = contained and not found.available and _MOUNTS.get(source.name)
         fix = f"{found.fix} In this container: start it with {mount}.".lstrip() if mount else found.fix
         rows.append((source.name, found.available, source.kind, source.scope, found.reason, fix))
         source.close()

@@ -176,13 +176,6 @@ def test_a_zone_that_fails_is_named_and_the_scope_changes(tmp_path, zone):
     assert "No such file" in str(source.describe()["unusable"]) and ("dram" in source.parts) == (zone == "intel-rapl:1")
 
 
-def test_a_zone_that_stands_still_beside_others_is_left_out_from_the_start(tmp_path, monkeypatch):
-    root = rapl_tree(tmp_path)
-    monkeypatch.setattr("time.sleep", lambda _: advance(root, package_0=2000, package_1=1000))
-    source = RaplSource(root)
-    assert source.probe().available and source.scope == "processor packages (without dram (intel-rapl:0:1))"
-
-
 def test_a_package_without_a_readable_range_is_counted_all_the_same(tmp_path, clock):
     root = rapl_tree(tmp_path)
     (root / "intel-rapl:1" / "max_energy_range_uj").unlink()

@@ -106,9 +106,7 @@ class JetsonSource(BoardSource):
 
     def describe(self) -> dict[str, object]:
         """Board, rails with their files, rates, and how each sensor averages."""
-        sensors = {}  # over how many samples the sensor averages decides what of a wave its readings hold
-        for folder in sorted({channel.files[0].parent for channel in self._found.values()}):
-            files = {name: folder / name for name in ("samples", "update_interval")}
-            sensors[str(folder)] = {name: file.read_text().strip() for name, file in files.items() if file.exists()}
+        folders, names = {channel.files[0].parent for channel in self._found.values()}, ("samples", "update_interval")
+        sensors = {str(f): {n: text for n in names if (text := file_text(f / n))} for f in sorted(folders)}
         rails = {rail: [str(file) for file in channel.files] for rail, channel in self._found.items()}
         return super().describe() | {"rails": rails, "sensors": sensors}

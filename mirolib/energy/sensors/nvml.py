@@ -23,12 +23,9 @@ class NvmlSource(CounterSource):
 
     They count millijoules since the driver was loaded and move every 20 to 100 ms, so windows of two seconds and more
     are the ones to trust. Cards before Volta and Jetson boards have none. A slice of a card (MIG) has none of its own:
-    the whole card's is read, and the scope says so. With a run are kept the driver's version, and of each card its
-    name, UUID and power limit in watts. Needs the optional package nvidia-ml-py.
+    the whole card's is read, and the scope says so. It `answers` if the driver did, counters or not. Needs the optional
+    package nvidia-ml-py.
     Source: NVML API reference, nvmlDeviceGetTotalEnergyConsumption.
-
-    Attributes:
-        answers: Whether the driver answered, counters or not.
     """
 
     name, kind, scope = "nvml", "measured-partial", "NVIDIA GPU"
@@ -53,9 +50,6 @@ class NvmlSource(CounterSource):
     def _open(self, devices: Sequence[int | str] | None, device: str) -> None:
         try:
             nvml = self._nvml = importlib.import_module("pynvml")
-        except ImportError as error:
-            raise LostReading("nvidia-ml-py is not installed", "pip install nvidia-ml-py") from error
-        try:
             nvml.nvmlInit()
             self.answers = True
             handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
@@ -75,11 +69,13 @@ class NvmlSource(CounterSource):
                     notes.append(" (its counter covers the whole module, processor and memory too)")
                     self.parts = frozenset({"gpu", "cpu", "dram"})
                 scopes.append(names[index].removeprefix("NVIDIA ") + "".join(notes))
-        except nvml.NVMLError as error:
-            raise self._refusal("NVML", error) from error
+        except ImportError as error:
+            raise LostReading("nvidia-ml-py is not installed", "pip install nvidia-ml-py") from error
         except (AttributeError, TypeError, ValueError) as error:  # of years ago, or another package of that name
             fix = "pip uninstall pynvml, then pip install -U nvidia-ml-py"
             raise LostReading(f"this pynvml is not that of nvidia-ml-py ({error})", fix) from error
+        except nvml.NVMLError as error:
+            raise self._refusal("NVML", error) from error
         self._handles = {f"GPU {index}": handles[index] for index in chosen}
         self.scope = f"NVIDIA GPU {', '.join(scopes)}"
 
@@ -105,11 +101,7 @@ class NvmlSource(CounterSource):
         return LostReading(f"{name} has no energy counter: it is older than Volta, or virtual", fix)
 
     def read(self) -> Mapping[str, int]:
-        """Millijoules of each card since the driver was loaded.
-
-        Raises:
-            OSError: If a card can't be read.
-        """
+        """Millijoules of each card since the driver was loaded."""
         if not self._handles:
             raise self._absent
         readings = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -59,13 +58,9 @@ class RaplSource(CounterSource):
             self._facts["unusable"] = self._unusable
 
     def probe(self) -> Availability:
-        """Whether there are counters that may be read; those that fail, or stand still beside others, are left out."""
-        with suppress(LostReading):  # which is asked for again below
-            before = self._read(self._leave_out)
-            time.sleep(0.02)  # they move every millisecond
-            still = [name for name, value in self._read(self._leave_out).items() if value == before[name]]
-            for name in still if len(still) < len(before) else ():
-                self._leave_out(name, "stands still")
+        """Whether there are counters that may be read; those that fail are left out."""
+        with suppress(LostReading):  # it is told below
+            self._read(self._leave_out)
         return super().probe()
 
     def _leave_out(self, name: str, why: str) -> None:
