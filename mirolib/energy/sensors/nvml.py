@@ -144,11 +144,8 @@ class NvmlSource(CounterSource):
             raise LostReading(f"CUDA_VISIBLE_DEVICES={text!r} shows no GPU {device}".rstrip(), fix)
         # CUDA numbers the fastest card first, NVML by slot; that matters only if they differ and some are left out
         differ = len(set(names)) > 1 and set(chosen) < set(range(len(uuids)))
-        if (
-            differ
-            and (text is None or any(map(str.isdecimal, entries)))
-            and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID"
-        ):
+        by_number = text is None or any(map(str.isdecimal, entries))
+        if differ and by_number and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
             fix = "Set CUDA_DEVICE_ORDER=PCI_BUS_ID before CUDA starts."
             raise LostReading("CUDA may number these GPUs otherwise than NVML", fix)
         return list(dict.fromkeys(chosen))
