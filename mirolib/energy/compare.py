@@ -78,7 +78,7 @@ def compare(
     pairs: int = 8,
     seed: int = 0,
     progress: bool = True,
-    most_s: float = 60.0,
+    most_s: float = 20.0,
 ) -> Difference:
     """Runs two things in turns, A B B A and so on, and compares what they cost.
 

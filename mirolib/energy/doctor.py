@@ -137,9 +137,8 @@ def choose(place: Place = Place()) -> EnergySource:
     """The first available source and, if it measures, what measures the parts that it leaves out; others are closed."""
     chosen: list[EnergySource] = []
     for source in candidates(place):
-        # asked first, since a source may know its parts only then
-        available = (source.kind.startswith("measured") or not chosen) and _asked(source).available
-        if available and all(source.parts.isdisjoint(other.parts) for other in chosen):
+        adds = source.kind.startswith("measured") and all(source.parts.isdisjoint(other.parts) for other in chosen)
+        if (adds or not chosen) and _asked(source).available:
             chosen.append(source)
         else:
             source.close()

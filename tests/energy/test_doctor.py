@@ -132,3 +132,18 @@ def test_a_wrong_name_of_board_or_domain_is_refused(tmp_path):
     with pytest.raises(InputError, match="energy_board is 'Orion'"):
         choose(Place(board="Orion"))
     assert named("none", Place(board="Orion")).name == "none"
+
+
+def test_what_is_covered_already_is_not_asked(monkeypatch):
+    """To ask jtop starts a process, and waits for it."""
+
+    class Second(NullSource):
+        name, kind, parts = "second", "measured", frozenset({"module"})
+
+    class First(NullSource):
+        name, kind, parts = "first", "measured", frozenset({"module"})
+
+    monkeypatch.setattr(DOCTOR, "candidates", lambda _: [First(), Second()])
+    asked = []
+    monkeypatch.setattr(Second, "probe", lambda self: asked.append(self))
+    assert choose().name == "first" and not asked
