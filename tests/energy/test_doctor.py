@@ -9,7 +9,7 @@ import pytest
 from gpus import Nvml, take
 from sensors import put
 
-from mirolib import InputError, RaplSource, doctor
+from mirolib import Experiment, InputError, RaplSource, RunSettings, doctor
 from mirolib.energy import CombinedSource, NullSource, Place, choose, named
 from mirolib.energy.sensors.battery import BatterySource
 from mirolib.energy.sensors.boards import BOARDS
@@ -147,3 +147,14 @@ def test_what_is_covered_already_is_not_asked(monkeypatch):
     asked = []
     monkeypatch.setattr(Second, "probe", lambda self: asked.append(self))
     assert choose().name == "first" and not asked
+
+
+def test_the_parameters_of_a_run_reach_its_source_and_meter(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(DOCTOR, "candidates", lambda place: asked.append(place) or [NullSource()])
+    where = {"energy_device": "1", "energy_board": "Nano", "energy_domains": "psys"}
+    experiment = Experiment.build(RunSettings(device="cpu", energy_settle=True, **where), tmp_path)
+    assert asked == [Place("cpu", "1", "Nano", "psys")] and experiment.meter.settle
+    experiment.memory.close()
+    with pytest.raises(InputError, match="energy_settle is 1; give a value of type bool"):
+        RunSettings(energy_settle=1)
