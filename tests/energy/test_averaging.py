@@ -160,3 +160,11 @@ def test_the_page_shows_the_table_that_was_measured():
     assert (quick["in_band_percent"].dropna() >= 90).all(), "30 phases each"
     known = table.set_index(["sensor", "phase_s"]).loc[quick.index]
     assert (quick["measured_percent"] == known["measured_percent"]).all()
+
+
+@pytest.mark.parametrize("phase", np.linspace(0, 1, 9))
+def test_a_jump_just_before_the_end_lies_in_the_band(phase):
+    """A mean in blocks shows nothing of the last 0.4 s where its block began after the jump: 8 J of 40."""
+    power = np.repeat([5.0, 25.0, 5.0, 25.0], [4000, 1000, 1600, 401])
+    found = walk(Simulated(averaged(power, "block", phase=phase), AVERAGING_S), np.array([0.0, 4.0, 7.0]), 0)[1]
+    assert found.low_j <= 25 + 8 + 10 <= found.high_j
