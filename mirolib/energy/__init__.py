@@ -9,7 +9,7 @@ from mirolib.energy import magic
 from mirolib.energy.calibrate import calibrate
 from mirolib.energy.compare import Difference, compare
 from mirolib.energy.counter import CounterSource
-from mirolib.energy.doctor import CombinedSource, choose, doctor, named
+from mirolib.energy.doctor import CombinedSource, Place, choose, doctor, named
 from mirolib.energy.ledger import FORWARD_SHARE, Reading, Work, in_windows, in_windows as during, total_energy_j
 from mirolib.energy.meter import EnergyMeter, Window
 from mirolib.energy.sampled import SampledSource, integrate
@@ -29,7 +29,7 @@ from mirolib.energy.source import (
 
 __all__ = [
     "FORWARD_SHARE", "KINDS", "NO_JOULES", "Availability", "CombinedSource", "CounterSource", "Difference",
-    "EnergyMeter", "EnergySource", "Kind", "LostReading", "Measurement", "ModelSource", "NullSource", "PowerModel",
-    "RaplSource", "Reading", "SampledSource", "TraceSource", "Window", "Work", "calibrate", "choose", "compare",
-    "doctor", "during", "in_windows", "integrate", "magic", "named", "total_energy_j",
+    "EnergyMeter", "EnergySource", "Kind", "LostReading", "Measurement", "ModelSource", "NullSource", "Place",
+    "PowerModel", "RaplSource", "Reading", "SampledSource", "TraceSource", "Window", "Work", "calibrate", "choose",
+    "compare", "doctor", "during", "in_windows", "integrate", "magic", "named", "total_energy_j",
 ]  # fmt: skip

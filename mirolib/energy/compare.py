@@ -13,7 +13,7 @@ from scipy.stats import norm as normal, t as student
 from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError
-from mirolib.energy.ledger import ENOUGH_COVERAGE
+from mirolib.energy.ledger import ENOUGH_COVERAGE, Reading
 from mirolib.energy.meter import EnergyMeter
 from mirolib.energy.source import NO_JOULES, Kind
 
@@ -33,8 +33,9 @@ class Difference:
         high: Upper end.
         baseline: Mean of B.
         pairs: A row a pair: its `order`, `a`, `b`, and `difference`.
-        kind: How joules were got.
-        scope: What part of the machine they cover.
+        kind: How joules were got; `none` where processor time was compared.
+        scope: What part of the machine they cover, or why there are none.
+        repeats: How often each run did its work for the sensor to see it; costs are those of doing it once.
     """
 
     names: tuple[str, str]
@@ -46,6 +47,7 @@ class Difference:
     pairs: pd.DataFrame
     kind: Kind
     scope: str
+    repeats: int = 1
 
     @property
     def resolvable(self) -> bool:
@@ -57,7 +59,7 @@ class Difference:
         interval = f"{self.low:+.3g} to {self.high:+.3g} {self.unit}"
         if self.baseline > 0:
             interval += f", {100 * self.low / self.baseline:+.1f} to {100 * self.high / self.baseline:+.1f} % of {b}"
-        how = f"{self.kind}, {self.scope}" if self.unit == "J" else "no sensor, processor time stands in"
+        how = f"{self.kind}, {self.scope}" if self.unit == "J" else f"{self.scope}, processor time stands in"
         how = f"{len(self.pairs)} pairs; {how}"
         if not self.resolvable:
             return f"The difference between {a} and {b} is not resolvable ({interval}; {how})."
@@ -76,10 +78,12 @@ def compare(
     pairs: int = 8,
     seed: int = 0,
     progress: bool = True,
+    most_s: float = 20.0,
 ) -> Difference:
     """Runs two things in turns, A B B A and so on, and compares what they cost.
 
-    Drifts, of temperature for one, then hit both alike. Each is run once before, unmetered, to warm up. About
+    Drifts, of temperature for one, then hit both alike. Each is run before, to warm up and to see how often a run must
+    repeat its work for the sensor. About
     `2 (2.8 s / d)^2` pairs resolve a difference `d` where runs scatter by `s`. The interval is a bootstrap percentile
     interval, widened for few pairs by what Student's t is wider than the normal distribution.
 
@@ -91,6 +95,7 @@ def compare(
         pairs: Pairs of runs, an even number.
         seed: Seed of the bootstrap.
         progress: Whether to show a progress bar.
+        most_s: Longest that a run may last; where the sensor needs more, processor time is compared.
 
     Returns:
         The difference; `not resolvable` where its interval covers zero.
@@ -100,18 +105,22 @@ def compare(
     """
     if pairs < LEAST_PAIRS or pairs % 2:
         raise InputError(f"{pairs} pairs don't tell the scatter; take an even number of them, {LEAST_PAIRS} or more.")
-    for action in (a, b):
-        action()
+    repeats = _repeats(meter, (a, b), most_s)
+    in_joules, kind, scope = bool(repeats) and meter.source.kind not in NO_JOULES, meter.source.kind, meter.source.scope
+    if not in_joules:
+        scope = "no sensor" if repeats else f"{meter.source.name} needs runs of over {most_s:g} s"
+        kind, repeats = "none", 1
     rows = []
     for number in tqdm(range(pairs), unit="pair", disable=not progress):
         order = "BA" if number % 2 else "AB"
-        cost = {which: _cost(meter, names["AB".index(which)], a if which == "A" else b) for which in order}
+        runs = {which: _run(meter, names["AB".index(which)], a if which == "A" else b, repeats) for which in order}
+        cost = {which: _cost(run, in_joules) / repeats for which, run in runs.items()}
         rows.append({"order": order, "a": cost["A"], "b": cost["B"], "difference": cost["A"] - cost["B"]})
-    table, kind = pd.DataFrame(rows), meter.source.kind
+    table = pd.DataFrame(rows)
     low, high = interval(table["difference"].to_numpy(), seed)
     mean, baseline = float(table["difference"].mean()), float(table["b"].mean())
-    unit = "CPU s" if kind in NO_JOULES else "J"
-    return Difference(names, unit, mean, low, high, baseline, table, kind, meter.source.scope)
+    unit = "J" if in_joules else "CPU s"
+    return Difference(names, unit, mean, low, high, baseline, table, kind, scope, repeats)
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -123,17 +132,35 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _cost(meter: EnergyMeter, name: str, action: Callable[[], object]) -> float:
-    """Joules that an action takes, or processor seconds where there is no sensor."""
+def _repeats(meter: EnergyMeter, actions: tuple[Callable[[], object], ...], most_s: float) -> int:
+    """How often a run does its work for the sensor to see it, tried out; 0 where that would take too long."""
+    source, count = meter.source, 1
+    while True:
+        runs = [_run(meter, "warming up", action, count) for action in actions]
+        shortest, least_s = min(run.duration_s for run in runs), source.least_s
+        enough = shortest >= least_s and all(run.measurement.coverage >= ENOUGH_COVERAGE for run in runs)
+        if enough or source.kind == "replayed" or source.kind in NO_JOULES:
+            return count
+        if max(shortest, least_s) > most_s:
+            return 0
+        count = math.ceil(count * max(2.0, 1.2 * least_s / shortest))
+
+
+def _run(meter: EnergyMeter, name: str, action: Callable[[], object], repeats: int) -> Reading:
     with meter.window(name) as window:
-        action()
-    reading = window.reading
-    if reading.kind in NO_JOULES:
+        for _ in range(repeats):
+            action()
+    return window.reading
+
+
+def _cost(reading: Reading, in_joules: bool) -> float:
+    """Joules that a run took, or processor seconds."""
+    if not in_joules:
         return reading.work.cpu_s
     found = reading.measurement
     if found.coverage < ENOUGH_COVERAGE:
         raise InputError(
-            f"{reading.source} saw {found.coverage:.0%} of a run of {name} that took {reading.duration_s:.2g} s "
+            f"{reading.source} saw {found.coverage:.0%} of a run of {reading.window}, {reading.duration_s:.2g} s long "
             f"({found.note or 'gaps'}); mend the sensor, or repeat the work within a run until it takes seconds."
         )
     return found.energy_j

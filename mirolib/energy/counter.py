@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from array import array
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ class CounterSource(SensorSource):
             reported.
         unit_j: Joules a step of a counter.
         wraps: For counters that wrap: the value after the largest, by counter.
+        most_w: More than any counter's consumer can take; a step that implies more is no energy, but a reset.
         may_rest: Counters that need not move; any other that doesn't for three periods counts as dead.
     """
 
@@ -28,11 +30,12 @@ class CounterSource(SensorSource):
     update_s: float
     unit_j: float
     wraps: Mapping[str, int] = {}
+    most_w: float = math.inf
     may_rest: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         super().__init__()
-        self._set_back = array("d")
+        self._resets = array("d")  # instants of readings up to which, since the one before, nothing is known
         self._last: Mapping[str, int] = {}
         self._moved: dict[str, float] = {}
 
@@ -59,43 +62,51 @@ class CounterSource(SensorSource):
         self._moved |= {name: instant_s for name, value in said.items() if value != self._last.get(name)}
         # A counter may rest between two updates, and however often it moves, it is seen to once a period.
         limit = max(5 * self.update_s, 3 * (self.period_s or 1.0))
-        late = [name for name in said if instant_s - self._moved[name] > limit and name not in self.may_rest]
-        if late:
-            raise LostReading(f"counter {late[0]} stands still")
+        for name in [name for name in said if instant_s - self._moved[name] > limit and name not in self.may_rest]:
+            self._give_up(name, "stands still")
+            said = {other: value for other, value in said.items() if other != name}
         last, self._last = self._last or said, said
-        total = self._total[-1] if self._total else 0.0
-        for name, value in said.items():
-            advance = value - last.get(name, value)
-            if advance < 0 and (advance := advance + self.wraps.get(name, 0)) < 0:
-                self._losses.add(self.name, instant_s, f"counter {name} was set back")
-                self._set_back.append(instant_s)
-                advance = 0
+        steps = {name: value - last.get(name, value) for name, value in said.items()}
+        steps = {name: step + self.wraps.get(name, 0) * (step < 0) for name, step in steps.items()}
+        # what counts as one step may have come within an update before
+        since_s = instant_s - self._times[-1] + 2 * self.update_s if self._times else math.inf
+        if jumps := [name for name, step in steps.items() if not 0 <= step * self.unit_j <= self.most_w * since_s]:
+            self._losses.add(self.name, instant_s, f"counter {jumps[0]} was set back, or jumped")
+            self._resets.append(instant_s)
+            steps = dict.fromkeys(steps, 0)
+        for name, step in steps.items():
             _, joules = self._rails.get(name, ((), [0.0]))  # one that appears late has given nothing before
-            self._keep(name, instant_s, joules[-1] + self.unit_j * advance)
-            total += self.unit_j * advance
-        self._keep("total", instant_s, total)
+            self._keep(name, instant_s, joules[-1] + self.unit_j * step)
+        self._keep("total", instant_s, (self._total[-1] if self._total else 0.0) + self.unit_j * sum(steps.values()))
+
+    def _give_up(self, name: str, why: str) -> None:
+        """Raises LostReading for a counter that is of no use, as the others may not be the whole."""
+        raise LostReading(f"counter {name} {why}")
+
+    @property
+    def least_s(self) -> float:
+        """Twenty updates, for a band of five percent."""
+        return 20 * self.update_s
 
     def measure(self, start_s: float, end_s: float) -> Measurement:
-        """Difference of the counters, interpolated between readings; beyond the readings nothing is known."""
+        """Difference of the counters, interpolated between readings; beyond them, and over resets, nothing is seen."""
         duration, note = end_s - start_s, self._losses.note(start_s, end_s)
         times, joules = self._around(start_s, end_s)
-        first, last = (max(start_s, times[0]), min(end_s, times[-1])) if len(times) else (0.0, 0.0)
-        if last - first < 5 * self.update_s:
+        known = ~np.isin(times[1:], self._resets)
+        width = known * (np.minimum(times[1:], end_s) - np.maximum(times[:-1], start_s)).clip(0)
+        covered, watts = float(width.sum()), np.diff(joules) / np.diff(times)
+        if not covered >= 5 * self.update_s:
             return replace(NOT_MEASURED, samples=len(times), note=note or "too short a window")
-        covered = last - first
-        energy = float(np.interp(last, times, joules) - np.interp(first, times, joules))
+        energy = float(watts @ width)
         if energy == 0:
             return replace(NOT_MEASURED, samples=len(times), note=note or "the counters stood still")
-        power, unseen = energy / covered, max(0.0, duration - covered)
-        steps = np.diff(joules) / np.diff(times)
+        power, unseen, steps = energy / covered, max(0.0, duration - covered), watts[known]
         margin = float(steps.max()) * self.update_s  # what came before the window may still be counted within it
-        set_back = any(start_s < instant <= end_s for instant in self._set_back)
         return Measurement(
             energy_j=energy + unseen * power,
             low_j=max(0.0, energy - margin) + unseen * float(steps.min()),
-            # What was counted before the counter was set back is not known.
-            high_j=float("nan") if set_back else energy + margin + unseen * float(steps.max()),
-            coverage=0.0 if set_back else 1.0 if unseen < 1e-3 * duration else covered / duration,
+            high_j=energy + margin + unseen * float(steps.max()),
+            coverage=1.0 if unseen < 1e-3 * duration else covered / duration,
             samples=len(times),
             longest_gap_s=float(np.diff(times).max()),
             note=note,
@@ -105,7 +116,8 @@ class CounterSource(SensorSource):
         """Mean power between two readings, at the later one."""
         joules = super().trace()
         steps = joules.groupby("rail")[["time_s", "power_w"]].diff()
-        return joules.assign(power_w=steps["power_w"] / steps["time_s"]).dropna(ignore_index=True)
+        watts = (steps["power_w"] / steps["time_s"]).mask(joules["time_s"].isin(self._resets))
+        return joules.assign(power_w=watts).dropna(ignore_index=True)
 
     def describe(self) -> dict[str, object]:
         """Counters and rates."""

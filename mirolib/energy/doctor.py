@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mirolib.base.errors import InputError
 from mirolib.energy.sensors.battery import BatterySource
-from mirolib.energy.sensors.boards import BoardBandSource
+from mirolib.energy.sensors.boards import BoardBandSource, file_text
 from mirolib.energy.sensors.jetson import JetsonSource
 from mirolib.energy.sensors.jtop import JtopSource
 from mirolib.energy.sensors.model import ModelSource
 from mirolib.energy.sensors.nvml import NvmlSource
+from mirolib.energy.sensors.pi import PiSource
 from mirolib.energy.sensors.rapl import RaplSource
 from mirolib.energy.sensors.zeus import ZeusSource
 from mirolib.energy.source import KINDS, Availability, EnergySource, Measurement, NullSource, power_table
@@ -42,6 +44,7 @@ class CombinedSource(EnergySource):
         self.kind = max((source.kind for source in sources), key=KINDS.index)
         self.parts = frozenset().union(*(source.parts for source in sources))
         self.period_s = min((source.period_s for source in sources if source.period_s is not None), default=None)
+        self.averaging_s = max(source.averaging_s for source in sources)
 
     def probe(self) -> Availability:
         """Available if all are."""
@@ -55,6 +58,7 @@ class CombinedSource(EnergySource):
     def measure(self, start_s: float, end_s: float) -> Measurement:
         """The sum; its band holds all bands, its coverage is that of the worst."""
         parts = [source.measure(start_s, end_s) for source in self.sources]
+        self.scope = " + ".join(source.scope for source in self.sources)  # one may have lost a part meanwhile
         joules, lows, highs, coverages, samples, gaps, notes = zip(*map(astuple, parts), strict=True)
         note = "; ".join(f"{source.name}: {note}" for source, note in zip(self.sources, notes, strict=True) if note)
         gap_s = float(np.max(gaps))  # NaN if any is
@@ -74,47 +78,93 @@ class CombinedSource(EnergySource):
         """What each says."""
         return {source.name: source.describe() for source in self.sources}
 
+    @property
+    def least_s(self) -> float:
+        """What the neediest needs."""
+        return max(source.least_s for source in self.sources)
+
+    def rested(self, start_s: float, end_s: float) -> None:
+        """Tells all of them."""
+        for source in self.sources:
+            source.rested(start_s, end_s)
+
     def close(self) -> None:
         """Closes all of them."""
         for source in self.sources:
             source.close()
 
 
-def candidates() -> list[EnergySource]:
-    """Every kind of source, made for this machine, in the order in which they are preferred."""
-    # What measures before what estimates; a board's sensors before the service that reads them.
-    return [
-        JetsonSource(), JtopSource(), RaplSource(), NvmlSource(), ZeusSource(), BatterySource(),
-        ModelSource(), BoardBandSource(), NullSource(),
-    ]  # fmt: skip
+@dataclass(frozen=True)
+class Place:
+    """What a run knows of where it runs and sources may not find out; "" for what it does not.
+
+    Attributes:
+        device: PyTorch's name of the device that trains.
+        cards: Indices or UUIDs of the graphics cards to read, with commas, instead of that device's.
+        board: Name of the board.
+        domains: RAPL domains to add, or with `-` to leave out, instead of packages and DRAM.
+    """
+
+    device: str = ""
+    cards: str = ""
+    board: str = ""
+    domains: str = ""
 
 
-def choose() -> EnergySource:
+# What measures before what estimates; a board's sensors before the service that reads them.
+SOURCES: dict[str, Callable[[Place], EnergySource]] = {
+    "jetson-ina": lambda place: JetsonSource(board=place.board),
+    "jtop": lambda place: JtopSource(board=place.board),
+    "pi-pmic": lambda place: PiSource(place.board),
+    "rapl": lambda place: RaplSource(domains=place.domains),
+    "nvml": lambda place: NvmlSource(place.cards.replace(",", " ").split() or None, place.device),
+    "zeus": lambda _: ZeusSource(),
+    "battery": lambda _: BatterySource(),
+    "model": lambda _: ModelSource(),
+    "board band": lambda place: BoardBandSource(place.board),
+    "none": lambda _: NullSource(),
+}
+"""What makes every kind of source for this machine, in the order in which they are preferred."""
+_CARDS = ("nvml", "zeus")
+
+
+def candidates(place: Place) -> list[EnergySource]:
+    """Every source, but those of graphics cards where the run is on the processor."""
+    return [make(place) for name, make in SOURCES.items() if name not in _CARDS or place.device != "cpu"]
+
+
+def choose(place: Place = Place()) -> EnergySource:
     """The first available source and, if it measures, what measures the parts that it leaves out; others are closed."""
     chosen: list[EnergySource] = []
-    for source in candidates():
-        covered = frozenset().union(*(other.parts for other in chosen))
-        measures = source.kind.startswith("measured") and not source.parts & covered
-        if (measures or not chosen) and source.probe().available:
+    for source in candidates(place):
+        adds = source.kind.startswith("measured") and all(source.parts.isdisjoint(other.parts) for other in chosen)
+        if (adds or not chosen) and _asked(source).available:
             chosen.append(source)
         else:
             source.close()
     return chosen[0] if len(chosen) == 1 else CombinedSource(chosen)
 
 
-def named(name: str) -> EnergySource:
+def _asked(source: EnergySource) -> Availability:
+    """What `probe` says; a source that fails at it is no reason that another can't be used."""
+    try:
+        return source.probe()
+    except Exception as error:
+        return Availability(False, f"it fails: {type(error).__name__}: {error}")
+
+
+def named(name: str, place: Place = Place()) -> EnergySource:
     """The source of a name, whatever else there is.
 
     Raises:
-        InputError: If there is none of that name.
+        InputError: If there is none of that name, or it reads graphics cards and the run is on the processor.
     """
-    found = {source.name: source for source in candidates()}
-    for other in found.keys() - {name}:
-        found[other].close()
-    if name not in found:
-        choice = f"auto, {', '.join(found)}, or the path of a .csv trace"
+    if name not in SOURCES:
+        choice = f"auto, {', '.join(SOURCES)}, or the path of a .csv trace"
         raise InputError(f"There is no energy source {name!r}; choose {choice}.")
-    return found[name]
+    if name in _CARDS and place.device == "cpu":
+        raise InputError(f"Energy source {name} reads graphics cards, and this run is on the processor; choose auto.")
+    return SOURCES[name](place)
 
 
 def readable(names: Iterable[str]) -> list[str]:
@@ -125,14 +175,32 @@ def readable(names: Iterable[str]) -> list[str]:
     return [source.name for source in sources if source.kind != "none"]
 
 
-def doctor() -> pd.DataFrame:
+def in_container() -> bool:
+    """Whether this process is in a container, which hides from it what most sources read."""
+    marked = any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv"))
+    return marked or "kubepods" in file_text(Path("/proc/1/cgroup"))
+
+
+_MOUNTS = {
+    "jetson-ina": "-v /sys:/sys:ro -v /proc/device-tree/model:/proc/device-tree/model:ro, or set energy_board",
+    "jtop": "-v /run/jtop.sock:/run/jtop.sock, and set energy_board",
+    "pi-pmic": "--device /dev/vcio, with vcgencmd in the image, and set energy_board",
+    "rapl": "-v /sys/devices/virtual/powercap:/sys/devices/virtual/powercap:ro",
+    "nvml": "--gpus all",
+    "battery": "-v /sys:/sys:ro",
+}
+
+
+def doctor(place: Place = Place()) -> pd.DataFrame:
     """What this machine can measure: a row a source, the preferred ones first.
 
-    It says `available`, `kind`, `scope`, what was found, and how to make it available.
+    It says `available`, `kind`, `scope`, what was found, and how to make it available; in a container, what to mount.
     """
-    rows = []
-    for source in candidates():
-        found = source.probe()
-        rows.append((source.name, found.available, source.kind, source.scope, found.reason, found.fix))
+    rows, contained = [], in_container()
+    for source in candidates(place):
+        found = _asked(source)
+        mount = contained and not found.available and _MOUNTS.get(source.name)
+        fix = f"{found.fix} In this container: start it with {mount}.".lstrip() if mount else found.fix
+        rows.append((source.name, found.available, source.kind, source.scope, found.reason, fix))
         source.close()
     return pd.DataFrame(rows, columns=["source", "available", "kind", "scope", "found", "fix"]).set_index("source")

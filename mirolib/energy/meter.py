@@ -17,6 +17,7 @@ from mirolib.base.errors import InputError
 from mirolib.base.state import State, dumped, loaded
 from mirolib.energy.doctor import choose
 from mirolib.energy.ledger import Reading, Work
+from mirolib.energy.sampled import SETTLING
 from mirolib.energy.source import KINDS, NOT_MEASURED, EnergySource
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ class EnergyMeter:
         source: The energy source.
         readings: The ledger.
         idle_power_w: Power of the machine at rest; NaN where it was not measured.
+        settle: Whether this thread sleeps before a window and behind it where the source averages over some time.
         shift_s: What `restore` added to the instants of an earlier part of the run.
 
     Windows may nest, and those of several threads may overlap. One sensor can't be split between activities that run
@@ -123,8 +125,10 @@ class EnergyMeter:
     add up. The reading of one window as a whole is `window.reading`.
     """
 
-    def __init__(self, source: EnergySource) -> None:
+    def __init__(self, source: EnergySource, *, settle: bool = False) -> None:
         """A meter over one source, which it keeps.
+
+        To `settle` takes five averaging times at both ends of a window: its joules then hold none of its neighbours'.
 
         Raises:
             InputError: If it is not available, which the sentence explains, or no energy source.
@@ -136,7 +140,8 @@ class EnergyMeter:
             raise InputError(f"{what} must have a name, a scope, and as kind one of {', '.join(KINDS)}.")
         if not (found := source.probe()).available:
             raise InputError(f"Energy source {source.name} can't be used: {found.reason}. {found.fix}".rstrip())
-        self.source, self._sampler = source, _Sampler(source)
+        self.source, self.settle, self._sampler = source, settle, _Sampler(source)
+        self._rested_s = float("-inf")
         self.readings: list[Reading] = []
         self.idle_power_w = float("nan")
         self.shift_s = self.metered_s = self._edges_cpu_s = 0.0
@@ -228,6 +233,8 @@ class EnergyMeter:
 
     def measure_idle(self, duration_s: float = 5.0) -> Reading:
         """Measures the machine at rest, from where energy above idle counts; this thread sleeps meanwhile."""
+        if not self.settle:  # or it would be done twice
+            time.sleep(SETTLING * self.source.averaging_s)  # what the sensor still shows is not rest
         with self.window("idle") as window:  # closed also when a user interrupts the wait
             time.sleep(duration_s)
         power = self.idle_power_w = window.reading.measurement.energy_j / window.reading.duration_s
@@ -265,7 +272,11 @@ class EnergyMeter:
         except Exception as error:  # a device that has failed must not take the ledger along
             logger.warning("The device could not be waited for: %s", error)
         before = time.thread_time()
+        if windows and not self._open_windows:
+            self._rest()
         start, edge = self._edge, _Edge(self.source.mark(), self._count_work())
+        if self._open_windows and not windows:
+            self._rest(edge.instant_s)
         if self._open_windows and edge.instant_s > start.instant_s:
             names = tuple(window.name for window in self._open_windows)
             self.readings.append(self._reading(names, _task(self._open_windows), start, edge))
@@ -273,6 +284,15 @@ class EnergyMeter:
         self._open_windows, self._edge, self._sampler.edge_s = windows, edge, edge.instant_s
         self._edges_cpu_s += time.thread_time() - before
         return edge
+
+    def _rest(self, since_s: float | None = None) -> None:
+        """Lets an averaging sensor forget, if that is wanted, what went on before an instant, or unless it just has."""
+        wait_s = SETTLING * self.source.averaging_s if self.settle else 0.0
+        if wait_s and (since_s is not None or self.source.clock() - self._rested_s > wait_s / 50):
+            since_s = self.source.mark() if since_s is None else since_s
+            time.sleep(wait_s)
+            self._rested_s = self.source.mark()
+            self.source.rested(since_s, self._rested_s)
 
     def _reading(self, activities: tuple[str, ...], task: int, start: _Edge, end: _Edge) -> Reading:
         source, duration_s = self.source, end.instant_s - start.instant_s

@@ -16,6 +16,11 @@ LEAST_SAMPLES = 5
 """Under this many samples nothing is reported."""
 GAP_PERIODS = 3.0
 """A stretch without samples of more periods than this counts as not seen, unless a source says otherwise."""
+LEAST_AVERAGES = 4.0
+"""Windows of fewer averaging times are told apart only with rest before and behind them."""
+SETTLING = 5.0
+"""Averaging times after which a sensor shows rest alone: a recursive mean is then within one percent."""
+_LAG = 0.75
 
 
 def integrate(
@@ -64,6 +69,35 @@ def integrate(
     )
 
 
+def undelayed(
+    found: Measurement,
+    times_s: np.ndarray,
+    power_w: np.ndarray,
+    edges_s: tuple[float, float, float],
+    averaging_s: float,
+) -> Measurement:
+    """What `integrate` has found in readings `(n,)` that are means over some time, their lag taken back at both edges.
+
+    Readings r that lag by L show L times the power before the start, and leave as much at the end to come: the energy
+    is that of r plus L (r(end) - r(start)). A rolling mean lags by half of the averaging time, blocks and the recursive
+    mean of the INA3221's data sheet by all of it; three quarters are off by a quarter either way. The band holds any
+    such lag: the swing of the readings times the averaging time at each edge. `edges_s` are start, end, and until when
+    the machine was at rest behind it, as it then was before: of that only its own swing leaks.
+    """
+    start_s, end_s, until_s = edges_s
+    settled = until_s > end_s
+    if end_s - start_s < LEAST_AVERAGES * averaging_s and not settled:
+        longer = f"take windows of {LEAST_AVERAGES * averaging_s:.2g} s or more, or energy_settle"
+        note = f"not resolvable: each reading is a mean over {averaging_s:.2g} s; {longer}"
+        return replace(NOT_MEASURED, samples=found.samples, note=note)
+    leaking = power_w[(times_s <= start_s) | (times_s >= (end_s + until_s) / 2)] if settled else power_w
+    rest_j = (until_s - end_s) * power_w[times_s >= min(until_s - averaging_s, times_s[-1])].mean()
+    at_start, at_end = np.interp([start_s, until_s], times_s, power_w)
+    shift, margin = float(_LAG * averaging_s * (at_end - at_start) - rest_j), 2 * averaging_s * float(np.ptp(leaking))
+    low_j, high_j = found.low_j + shift - margin, found.high_j + shift + margin
+    return replace(found, energy_j=found.energy_j + shift, low_j=low_j, high_j=high_j)
+
+
 class SampledSource(SensorSource):
     """A source that reads the power of rails, some of which add up to the total.
 
@@ -93,6 +127,22 @@ class SampledSource(SensorSource):
         self._last_others = self._changed = -math.inf
         self._last_read: Mapping[str, float] = {}
         self._extremes = (math.inf, -math.inf)
+        self._rests: list[tuple[float, float]] = []
+
+    def _averages(self, averaging_s: float) -> None:
+        """Takes note of what the sensor averages over, which is how often it deserves to be read."""
+        if averaging_s > type(self).period_s:  # less than that is no more than an instant
+            self.averaging_s = self.period_s = averaging_s  # a window begins with four times that rate
+
+    @property
+    def least_s(self) -> float:
+        """Ten readings, as often as they come; those of a sensor that averages are as many averaging times apart."""
+        came = np.diff(self._times[-10:]) if self.changes_only else ()
+        return 10 * max(float(np.median(came)) if len(came) else self.period_s, self.averaging_s)
+
+    def rested(self, start_s: float, end_s: float) -> None:
+        """Keeps it, for windows that it leads to or follows."""
+        self._rests.append((start_s, end_s))
 
     @abstractmethod
     def read(self, rails: Sequence[str]) -> Mapping[str, float]:
@@ -146,16 +196,21 @@ class SampledSource(SensorSource):
                 self._keep(rail, instant_s, rails[rail])
 
     def measure(self, start_s: float, end_s: float) -> Measurement:
-        """Energy by the trapezoid rule; see `integrate`."""
-        times, power = self._around(start_s, end_s)
+        """Energy by the trapezoid rule; see `integrate`, and `undelayed` for a sensor that averages."""
+        averaging_s = self.averaging_s
+        rested = any(0 <= start_s - end <= averaging_s / 4 for _, end in self._rests)
+        until_s = next((end for start, end in self._rests if rested and start == end_s), end_s)
+        times, power = self._around(start_s - 2 * averaging_s, until_s)
         gap_s = self.gap_s or GAP_PERIODS * self.period_s
         resolution_w = self.resolution_w * len(self.total_rails)  # each rail is rounded for itself
-        found = integrate(times, power, start_s, end_s, gap_s, resolution_w, self._extremes)
+        found = integrate(times, power, start_s, until_s, gap_s, resolution_w, self._extremes)
+        if averaging_s and found.coverage:
+            found = undelayed(found, times, power, (start_s, end_s, until_s), averaging_s)
         note = "; ".join(filter(None, [found.note, self._losses.note(start_s, end_s)]))
         return replace(found, note=note)
 
     def describe(self) -> dict[str, object]:
         """Rails and rates."""
         rails = {"total_rails": list(self.total_rails), "other_rails": list(self.other_rails)}
-        rates = {"resolution_w": self.resolution_w, "rail_readings_lost": len(self._rail_losses)}
-        return super().describe() | rails | rates
+        facts = rails | {"resolution_w": self.resolution_w, "averaging_s": self.averaging_s}
+        return super().describe() | facts | {"rail_readings_lost": len(self._rail_losses)}

@@ -84,6 +84,7 @@ class EnergySource(ABC):
         scope: What part of the machine they cover.
         parts: The same as names of consumers; sources are added only where these are disjoint.
         period_s: How often `mark` should be called while something is measured; None if edges are enough.
+        averaging_s: Each reading is a mean over about as long; 0 for one of an instant.
         clock: Seconds of the monotonic clock that all its instants are on.
     """
 
@@ -92,6 +93,7 @@ class EnergySource(ABC):
     scope: str
     parts: frozenset[str] = frozenset()
     period_s: float | None = None
+    averaging_s: float = 0.0
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     @abstractmethod
@@ -113,6 +115,14 @@ class EnergySource(ABC):
     def describe(self) -> dict[str, object]:
         """Facts to keep with a run, such as the board and its rails."""
         return {}
+
+    @property
+    def least_s(self) -> float:
+        """Seconds that a window should last to be compared with others; 0 where any will do."""
+        return 0.0
+
+    def rested(self, start_s: float, end_s: float) -> None:  # noqa: B027
+        """Takes note that the machine was at rest between two instants, before a window or behind it."""
 
     def close(self) -> None:  # noqa: B027
         """Ends what the source has started."""

@@ -18,7 +18,7 @@ from mirolib.controller.resources import ResourceMonitor
 from mirolib.controller.selectors import SELECTORS
 from mirolib.data import Dataset, Preset, load_dataset, locate
 from mirolib.data.stream import TaskStream
-from mirolib.energy import EnergyMeter, Kind, TraceSource, choose, named
+from mirolib.energy import EnergyMeter, EnergySource, Kind, Place, TraceSource, choose, named
 from mirolib.experiment.injectors import During
 from mirolib.experiment.loop import Loop, check_sizes
 from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, PROFILERS, RunSettings, default
@@ -40,7 +40,7 @@ _FROM_PRESET = (
     "model", "loss", "optimizer", "schedule", "epoch_of", "replay_ratio", "epochs", "batch_size", "lr",
 )  # fmt: skip
 _SHARES = {"share": (0.5, 1.0), "everything": (1.0, 0.25), "whole-budget": (1.0, 1.0)}  # of samples, of epochs
-_IDLE_S = 2.0  # long enough for a sensor that averages over half a second
+_IDLE_S, _MOST_IDLE_S = 2.0, 10.0  # as long as the sensor needs, within reason
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ class Experiment:
         learner = Learner(
             spec, preset, method=method, device=filled.device, seed=filled.seed, round_steps=filled.round_steps
         )
-        name = filled.energy
-        source = TraceSource.from_csv(name) if name.endswith(".csv") else choose() if name == "auto" else named(name)
-        meter, controller = EnergyMeter(source), _controller(filled, config, source.kind)
+        source = _source(filled)
+        meter = EnergyMeter(source, settle=filled.energy_settle)
+        controller = _controller(filled, config, source.kind)
         storage = Storage(store, Fingerprint.of(stream), size_budget=store_budget(filled.store_budget, stream))
         tiered = MEMORIES[filled.memory]
         memory = TieredMemory(
@@ -122,8 +122,16 @@ class Experiment:
         loop, meter = self.loop, self.meter  # the loop first: it tells the meter what work to count
         with explain_memory_errors("Training"), self.memory, self.disturbance or nullcontext(), closing(meter.source):
             if meter.source.kind.startswith("measured"):
-                meter.measure_idle(_IDLE_S)
+                meter.measure_idle(max(_IDLE_S, min(meter.source.least_s, _MOST_IDLE_S)))
             yield from loop.steps(progress=progress)
+
+
+def _source(filled: RunSettings) -> EnergySource:
+    """The energy source that filled settings name."""
+    if filled.energy.endswith(".csv"):
+        return TraceSource.from_csv(filled.energy)
+    place = Place(filled.device, filled.energy_device, filled.energy_board, filled.energy_domains)
+    return choose(place) if filled.energy == "auto" else named(filled.energy, place)
 
 
 def located(settings: RunSettings) -> RunSettings:

@@ -35,7 +35,7 @@ FIXED = ("fixed", "carm")
 PROFILERS: dict[str, Callable[[], Profiler]] = {"probe": ProbeProfiler, "trial": TrialProfiler, "oracle": full_training}
 MEMORIES = {"tiered": True, "single-level": False}
 
-_TYPES: dict[str, Any] = {"int": Integral, "float": Real, "str": str, "None": type(None)}
+_TYPES: dict[str, Any] = {"int": Integral, "float": Real, "str": str, "bool": bool, "None": type(None)}
 
 Check = Callable[[str, Any], object]
 """Refuses a value that is out of range, given the parameter's name and the value, which is not None."""
@@ -165,6 +165,12 @@ class RunSettings:
     energy: str = _setting(
         "auto", "auto, a source that mirolib.doctor() names, none, or a power trace to replay (.csv)"
     )
+    energy_device: str = _setting(
+        "", 'graphics cards to read: indices or UUIDs, with commas; "" for the one that trains'
+    )
+    energy_board: str = _setting("", 'name of the board where a container hides it: docs/energy.md; "" to look it up')
+    energy_domains: str = _setting("", 'RAPL domains: psys, or -dram to leave one out, ...; "" for packages and DRAM')
+    energy_settle: bool = _setting(False, "rest before and after each phase where the sensor averages (seconds each)")
 
     def __post_init__(self) -> None:
         """Checks types, ranges and what can't go together, as far as that needs no data set: an `InputError` else."""
@@ -172,7 +178,8 @@ class RunSettings:
             value, check, choices = getattr(self, one.name), one.metadata["check"], one.metadata["choices"]
             kinds = tuple(_TYPES[kind] for kind in str(one.type).split(" | "))
             finite = not isinstance(value, float) or math.isfinite(value)
-            if not isinstance(value, kinds) or isinstance(value, bool) or not finite:  # a bool is no number here
+            # a bool is no number here
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds) or not finite:
                 raise InputError(f"{one.name} is {value!r}; give a value of type {one.type}.")
             if value is None:
                 continue

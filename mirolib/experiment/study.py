@@ -88,7 +88,7 @@ def swapping_cost(
     """What swapping costs in the second task: epochs with all exchanged that can be, against epochs with nothing.
 
     Sizes come from the settings, or from their preset; their controller and swap ratio play no part. Without a meter,
-    what their `energy` says measures. A metered run has so many epochs, enough of them for the sensor (seconds).
+    what their `energy` says measures. A metered run has so many epochs, or as often so many as the sensor needs.
 
     Raises:
         InputError: See `compare` and `Experiment.build`.

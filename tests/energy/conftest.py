@@ -31,8 +31,8 @@ def nvml_source(monkeypatch):
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
         monkeypatch.delenv(name, raising=False)
 
-    def make(nvml, devices=None):
+    def make(nvml, devices=None, device=""):
         monkeypatch.setitem(sys.modules, "pynvml", nvml)
-        return NvmlSource(devices)
+        return NvmlSource(devices, device)
 
     return make

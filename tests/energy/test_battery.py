@@ -58,12 +58,25 @@ def test_no_battery_and_what_is_none(tmp_path):
     assert BatterySource(tmp_path).probe().reason == "no battery"
 
 
+@pytest.mark.parametrize("name", ["CMB1", "macsmc-battery", "qcom-battmgr-bat"])
+def test_a_battery_is_known_by_its_type(tmp_path, name):
+    battery(tmp_path, name)
+    battery(tmp_path, "hidpp_battery_0", scope="Device", power_now=1_000_000)  # that of a mouse
+    source = BatterySource(tmp_path)
+    assert source.probe().available and source.total_rails == (name,)
+
+
 def test_a_battery_beside_a_charger_gives_only_a_part(tmp_path):
     battery(tmp_path)
     put(tmp_path, "AC", type="Mains", online=1)
     found = BatterySource(tmp_path).probe()
     assert not found.available and "only a part" in found.reason
     put(tmp_path, "AC", online=0)
+    for name, kind, online in (("ucsi", "USB", 1), ("usb-c", "USB_C", 2), ("pad", "Wireless", 1), ("pd", "USB", 2)):
+        put(tmp_path, name, type=kind, online=online)
+        assert "only a part" in BatterySource(tmp_path).probe().reason, name
+        put(tmp_path, name, online=0)
+    assert BatterySource(tmp_path).probe().available
     battery(tmp_path, "BAT1", status="Charging", power_now=9_000_000)
     assert not BatterySource(tmp_path).probe().available, "one battery is being charged"
 

@@ -4,7 +4,7 @@ import types
 import boards
 import pytest
 
-from mirolib import EnergyMeter
+from mirolib import EnergyMeter, InputError
 from mirolib.energy import total_energy_j
 from mirolib.energy.sensors import boards as known
 from mirolib.energy.sensors.boards import BoardBandSource
@@ -20,13 +20,13 @@ def test_every_board_is_told_from_the_others(tmp_path):
         "NVIDIA Jetson AGX Xavier Developer Kit": "AGX Xavier",
         "NVIDIA Jetson Nano 2GB Developer Kit": "Nano",
     }
-    assert set(models) == {board.name for board in known.BOARDS}
+    assert set(models) == {board.name for board in known.BOARDS} - {"Raspberry Pi 5"}
     for model, name in [*((model, name) for name, model in models.items()), *more.items()]:
         (tmp_path / "model").write_bytes(model.encode() + b"\0")
         assert known.identify().name == name, model
         assert known.is_jetson()
     (tmp_path / "model").write_bytes(b"Raspberry Pi 5 Model B Rev 1.0\0")
-    assert known.identify() is None and not known.is_jetson()
+    assert known.identify() is known.PI and not known.is_jetson()
     (tmp_path / "compatible").write_bytes(b"vendor,carrier\0nvidia,tegra234\0")
     assert known.is_jetson()
     (tmp_path / "model").unlink()
@@ -34,7 +34,9 @@ def test_every_board_is_told_from_the_others(tmp_path):
 
 
 def test_rails_and_caps_of_the_boards_are_consistent():
-    for board in known.BOARDS:
+    for board in known.BOARDS[:-1]:
+        _, bus, sensors = boards.BOARDS[board.name]
+        assert set(board.sensors) <= {f"{bus}-{address}" for address in sensors}
         assert set(board.total_rails) <= {rail for rails in boards.BOARDS[board.name][2].values() for rail in rails}
         assert not board.idle_w >= board.cap_w
 
@@ -66,6 +68,12 @@ def test_no_band_is_known_for_another_machine(model_file, model):
 
 def test_no_band_is_made_up_for_a_board_whose_idle_power_is_not_known(monkeypatch):
     board = types.SimpleNamespace(name="Jetson X", idle_w=math.nan, cap_w=20.0)
-    monkeypatch.setattr(known, "identify", lambda: board)
+    monkeypatch.setattr(known, "identify", lambda _: board)
     found = BoardBandSource().probe()
     assert not found.available and "Jetson X" in found.reason
+
+
+def test_a_board_can_be_named_where_a_container_hides_it():
+    assert known.identify("Orin Nano").name == "Orin Nano"
+    with pytest.raises(InputError, match="energy_board is 'Orion'; choose one of TX2, TX2 NX, Nano"):
+        known.identify("Orion")

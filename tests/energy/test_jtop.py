@@ -1,3 +1,4 @@
+import math
 import multiprocessing
 import sys
 import time
@@ -93,6 +94,9 @@ def test_jtop_is_read_in_another_process_and_its_total_is_not_taken(fake_jtop, n
     source = fake_jtop(name)
     assert source.probe().available
     assert source.period_s == 0.02, "the interval is the service's"
+    assert source.averaging_s == 0.43, "the same chip, and its files are out of sight here"
+    assert math.isnan(source.measure(source.mark(), source.mark() + 1).energy_j)
+    source.averaging_s = 0.0
     start = source.mark()
     wait_for(lambda: len(source._times) > 15)
     end = source._times[-1]
@@ -146,7 +150,9 @@ def test_a_service_that_hangs(fake_jtop):
 def test_jtop_says_why_not(fake_jtop, error, reason, fix):
     source = fake_jtop(error=error)
     found = source.probe()
-    assert not found.available and reason in found.reason and "Please" not in found.reason and fix in found.fix
+    assert not found.available and reason in found.reason and fix in found.fix
+    assert " ".join(error.split()) in found.reason, "jtop's own sentence, whole"
+    assert " ".join(error.partition("Please")[2].split()) in found.fix
     with pytest.raises(InputError, match="jtop says"):
         EnergyMeter(source)
 

@@ -131,7 +131,7 @@ def test_auto_is_never_without_a_source():
 
 def test_a_run_keeps_trace_board_and_cost_of_metering(tmp_path, monkeypatch):
     sensor = Sensor()
-    monkeypatch.setattr(import_module("mirolib.energy.doctor"), "candidates", lambda: [sensor, NullSource()])
+    monkeypatch.setattr(import_module("mirolib.energy.doctor"), "candidates", lambda _: [sensor, NullSource()])
     monkeypatch.setattr("mirolib.experiment.experiment._IDLE_S", 0.1)
     result = run_experiment(RunSettings(epochs=2, controller="miro-2023"), results=tmp_path, progress=False)
     assert set(result.energy["kind"]) == {"measured"} and set(result.trials["energy_kind"]) == {"measured"}
@@ -154,7 +154,7 @@ def test_a_sensor_that_dies_midway_leaves_the_run_going(tmp_path, monkeypatch, c
             raise OSError(5, "Input/output error")
         return 5.0
 
-    monkeypatch.setattr(import_module("mirolib.energy.doctor"), "candidates", lambda: [Sensor(dying), NullSource()])
+    monkeypatch.setattr(import_module("mirolib.energy.doctor"), "candidates", lambda _: [Sensor(dying), NullSource()])
     monkeypatch.setattr("mirolib.experiment.experiment._IDLE_S", 0.1)
     result = run_experiment(RunSettings(epochs=2), results=tmp_path, progress=False)
     last = result.energy.iloc[-1]

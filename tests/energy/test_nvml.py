@@ -3,7 +3,7 @@ import math
 import sys
 
 import pytest
-from gpus import Nvml, take
+from gpus import Nvml, OldNvml, take
 from sensors import steps
 
 from mirolib import EnergyMeter, InputError
@@ -62,7 +62,8 @@ def test_nvml_is_not_installed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(12, "no NVIDIA driver"), (9, "no NVIDIA driver"), (4, "may not be read")]
+    ("code", "reason"),
+    [(12, "no NVIDIA driver"), (9, "no NVIDIA driver"), (4, "may not be read"), (18, "differ in version")],
 )
 def test_nvml_does_not_start(nvml_source, code, reason):
     found = nvml_source(Nvml("A", init_error=code)).probe()
@@ -114,18 +115,19 @@ def test_nvml_refuses_a_card_that_is_not_there(nvml_source, devices):
         ("GPU-,0", None),
         ("", None),
         ("-1", None),
-        ("MIG-0abc", None),
+        ("MIG-1-0", ["GPU 1"]),
+        ("MIG-2-0", None),
     ],
 )
 def test_nvml_reads_the_cards_that_cuda_sees(nvml_source, visible, counters, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    nvml = Nvml("A", "A", "A")
+    nvml = Nvml("A", "A", "A", sliced=[1])
     source = nvml_source(nvml)
-    assert source.probe().available == (counters is not None)
+    found = source.probe()
+    assert found.available == (counters is not None) and "\n" not in found.reason
     if counters:
         assert sorted(source.read()) == counters
-    elif visible.startswith("MIG"):
-        assert "slice" in source.probe().reason
+    assert ("others may share it" in source.scope) == (counters is not None and "GPU 1" in counters)
     asked = nvml_source(nvml, [2, 2])
     assert list(asked.read()) == ["GPU 2"] and asked.scope == "NVIDIA GPU A", (
         "what is asked for goes before the variable"
@@ -173,9 +175,8 @@ def test_an_nvml_counter_that_is_set_back_is_never_taken_for_whole(nvml_source, 
 
     instants = steps(source, clock, [(1, lambda: take(nvml, 100_000)), (1, reload), (1, lambda: take(nvml, 100_000))])
     measured = source.measure(instants[0], instants[-1])
-    assert "set back" in measured.note and measured.coverage == 0
-    assert not math.isfinite(measured.high_j), "what was used before the reload is not known"
-    assert 0 <= measured.energy_j <= 200 + 1e-9
+    assert "set back" in measured.note and measured.coverage == pytest.approx(2 / 3)
+    assert measured.energy_j == pytest.approx(300), "the mean of the rest is taken for what no counter tells"
     after = source.measure(instants[2], instants[3])
     assert after.energy_j == pytest.approx(100)
 
@@ -218,3 +219,45 @@ def test_sources_warn_once_only(nvml_source, clock, caplog):
     with caplog.at_level(logging.WARNING):
         steps(source, clock, [(1, lambda: None)] * 5)
     assert caplog.text.count("lost a reading") == 1
+
+
+@pytest.mark.parametrize(("device", "card"), [("cuda", "GPU 0"), ("cuda:0", "GPU 0"), ("cuda:5", "GPU 5")])
+def test_a_run_on_one_card_is_not_booked_those_of_eight(nvml_source, device, card):
+    source = nvml_source(Nvml(*["A"] * 8), device=device)
+    assert list(source.read()) == [card] and source.scope == "NVIDIA GPU A"
+
+
+def test_the_card_that_trains_is_known_by_its_uuid(nvml_source, monkeypatch):
+    """CUDA numbers otherwise than NVML here, and only the UUID tells."""
+    properties = type("Properties", (), {"uuid": "2abc-def"})
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
+    assert list(nvml_source(Nvml("slow", "slow", "fast"), device="cuda:0").read()) == ["GPU 2"]
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: object())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    assert list(nvml_source(Nvml(*"AAAA"), device="cuda:1").read()) == ["GPU 1"], "of those that CUDA sees"
+    found = nvml_source(Nvml(*"AAAA"), device="cuda:2").probe()
+    assert not found.available and "shows no GPU cuda:2" in found.reason
+    assert list(nvml_source(Nvml(*"AAAA"), ["GPU-2abc"], "cuda:0").read()) == ["GPU 2"], "what is named goes first"
+
+
+def test_old_bindings_that_give_bytes(nvml_source):
+    source = nvml_source(OldNvml("NVIDIA H100"))
+    assert source.probe().available and source.scope == "NVIDIA GPU H100"
+    assert source.describe()["driver"] == "410.2" and source.describe()["GPU 0"]["uuid"] == "GPU-0abc-def"
+
+
+def test_another_package_of_that_name_is_one_line(nvml_source):
+    class Other:
+        NVMLError = Nvml.NVMLError
+
+    found = nvml_source(Other()).probe()
+    assert not found.available and "not that of nvidia-ml-py" in found.reason and "pip uninstall pynvml" in found.fix
+    assert "\n" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"), [("NVIDIA GH200 480GB", True), ("NVIDIA GB200", True), ("NVIDIA H200", False)]
+)
+def test_a_counter_that_covers_more_than_the_card_says_so(nvml_source, name, whole):
+    source = nvml_source(Nvml(name))
+    assert ("processor and memory too" in source.scope) == whole and ("cpu" in source.parts) == whole

@@ -86,7 +86,7 @@ def write_board(
                 _put(folder, **{f"rail_name_{n}": label, f"in_voltage{n}_input": MILLIVOLTS})
         else:
             folder = drivers / "ina3221" / f"{bus}-{address}" / "hwmon" / f"hwmon{number}"
-            _put(folder, name="ina3221", samples=512, update_interval=1689)
+            _put(folder, name="ina3221", samples=512, update_interval=430)
             _put(folder, in7_label="sum of shunt voltages", in7_input=321, curr4_input=99000)
             for n, label in enumerate(labels, start=1):
                 _put(folder, **{f"in{n}_label": label, f"in{n}_input": MILLIVOLTS, f"in{n}_enable": 1})

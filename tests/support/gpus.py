@@ -2,7 +2,14 @@
 
 
 class NVMLError(Exception):
-    texts = {3: "Not Supported", 4: "Insufficient Permissions", 9: "Driver Not Loaded", 15: "GPU is lost"}
+    texts = {
+        6: "Not Found",
+        18: "Driver/library version mismatch",
+        3: "Not Supported",
+        4: "Insufficient Permissions",
+        9: "Driver Not Loaded",
+        15: "GPU is lost",
+    }
 
     def __init__(self, value):
         self.value = value
@@ -20,8 +27,10 @@ class Nvml:
     NVMLError = NVMLError
     NVML_ERROR_NOT_SUPPORTED, NVML_ERROR_NO_PERMISSION = 3, 4
     NVML_ERROR_DRIVER_NOT_LOADED, NVML_ERROR_LIBRARY_NOT_FOUND = 9, 12
+    NVML_ERROR_LIB_RM_VERSION_MISMATCH = 18
 
-    def __init__(self, *names, init_error=None):
+    def __init__(self, *names, init_error=None, sliced=()):
+        self.sliced = set(sliced)  # cards that MIG has cut into slices, named MIG-<card>-<slice>
         self.names, self.energy_mj = names, [1_000_000] * len(names)
         self.errors = [None] * len(names)
         self.init_error, self.users = init_error, 0
@@ -48,6 +57,19 @@ class Nvml:
     def nvmlDeviceGetUUID(self, handle):
         return f"GPU-{handle}abc-def"
 
+    def nvmlDeviceGetMigMode(self, handle):
+        if handle not in self.sliced:
+            raise NVMLError(3)
+        return [1, 1]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        if not uuid.startswith("MIG-") or int(uuid[4]) not in self.sliced:
+            raise NVMLError(6)
+        return uuid
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, part):
+        return int(part[4])
+
     def nvmlDeviceGetTotalEnergyConsumption(self, handle):
         if not self.users:
             raise NVMLError(1)
@@ -67,3 +89,18 @@ class Nvml:
 def take(nvml, *millijoules):
     for card, value in enumerate(millijoules):
         nvml.energy_mj[card] += value
+
+
+class OldNvml(Nvml):
+    """Bindings of years ago: texts are bytes, and newer functions are missing."""
+
+    nvmlDeviceGetMigMode = property()
+
+    def nvmlDeviceGetName(self, handle):
+        return self.names[handle].encode()
+
+    def nvmlDeviceGetUUID(self, handle):
+        return f"GPU-{handle}abc-def".encode()
+
+    def nvmlSystemGetDriverVersion(self):
+        return b"410.2"

@@ -13,8 +13,8 @@ from mirolib.energy.source import LostReading
 class BatterySource(SampledSource):
     """Power that the batteries of a laptop give, which is all it takes, screen included, as long as it is unplugged.
 
-    The fuel gauge gives a new value every few seconds to a minute, so this suits windows of minutes. Batteries are
-    summed; drivers differ in the sign of a discharge, so it is left out.
+    The fuel gauge gives a new value every few seconds to a minute, so this suits windows of minutes. Batteries, known
+    by their type, are summed; drivers differ in the sign of a discharge, so it is left out.
     Source: Linux kernel documentation, ABI/testing/sysfs-class-power.
     """
 
@@ -29,8 +29,9 @@ class BatterySource(SampledSource):
         super().__init__()
         self._root = Path(root)
         self._batteries: dict[str, Channel] = {}
-        for path in sorted(self._root.glob("BAT*")):
-            if file_text(path / "type") == "Battery":  # in µW, or in µA and µV
+        for path in sorted(self._root.glob("*")):  # a battery of the scope Device is that of a mouse
+            if file_text(path / "type") == "Battery" and file_text(path / "scope") != "Device":
+                # in µW, or in µA and µV
                 names = ("power_now",) if (path / "power_now").exists() else ("current_now", "voltage_now")
                 self._batteries[path.name] = Channel(tuple(path / name for name in names), 1e-6 ** len(names))
         self.total_rails = tuple(self._batteries)
@@ -48,14 +49,15 @@ class BatterySource(SampledSource):
         if "Charging" in status.values() or "Discharging" not in status.values():
             said = ", ".join(f"{name}: {text}" for name, text in status.items())
             raise LostReading(f"the machine is not running from its battery ({said})", "Unplug the charger.")
-        mains = (path for path in self._root.glob("*") if file_text(path / "type") == "Mains")
-        if any(file_text(path / "online") == "1" for path in mains):
+        others = (path for path in self._root.glob("*") if path.name not in self._batteries)
+        # mains, USB, wireless: 1 is fixed, 2 programmable; what is no battery of the machine and online feeds it
+        if any(file_text(path / "online") in ("1", "2") for path in others if file_text(path / "type") != "Battery"):
             raise LostReading("the charger is plugged in, so the battery gives only a part", "Unplug the charger.")
         try:
             used = {name for name in rails if status[name] == "Discharging"}
             power = {name: abs(self._batteries[name].power_w()) if name in used else 0.0 for name in rails}
         except PermissionError as error:
-            fix = f"Let this user read {self._root}/BAT*/power_now, current_now and voltage_now."
+            fix = f"Let this user read {self._root}/*/power_now, current_now and voltage_now."
             raise LostReading("the battery's power may not be read by this user", fix) from error
         except (OSError, ValueError) as error:
             raise LostReading(f"the battery does not say its power: {error}") from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from mirolib.base.errors import InputError
 from mirolib.energy.sampled import SampledSource
 from mirolib.energy.source import NOT_MEASURED, Availability, EnergySource, Kind, Measurement
 
@@ -34,6 +35,7 @@ class Board:
         resolution_w: Smallest step of a reading.
         idle_w: Usual power at rest; NaN if not known.
         cap_w: The highest cap of its power modes; NaN if not known.
+        sensors: Where the module's own sensors are, as I2C bus and address; those of a carrier may bear the same names.
     """
 
     name: str
@@ -43,28 +45,34 @@ class Board:
     resolution_w: float = 0.04
     idle_w: float = math.nan
     cap_w: float = math.nan
+    sensors: tuple[str, ...] = ()
 
 
 # A module's NVMe drive and fan are fed by its carrier, so no rail of the module shows them. Rails that lie inside these
 # would count twice. Thor's rail VIN feeds the carrier too: it is shown beside the total.
 BOARDS: list[Board] = [
-    Board("TX2", ("Jetson TX2", "jetson-tx2", "quill"), ("VDD_IN",), "carrier, M.2 SSD", 0.04, 2.9, 15),
+    Board("TX2", ("Jetson TX2", "jetson-tx2", "quill"), ("VDD_IN",), "carrier, M.2 SSD", 0.04, 2.9, 15,
+          ("0-0040", "0-0041")),
     Board("TX2 NX", ("Jetson TX2 NX",), ("VDD_IN",), "carrier, NVMe"),
-    Board("Nano", ("Jetson Nano", "jetson-nano"), ("POM_5V_IN",)),
-    Board("Xavier NX", ("Xavier NX",), ("VDD_IN",), "carrier, NVMe", 0.04, 5.1, 20),
+    Board("Nano", ("Jetson Nano", "jetson-nano"), ("POM_5V_IN",), sensors=("6-0040",)),
+    Board("Xavier NX", ("Xavier NX",), ("VDD_IN",), "carrier, NVMe", 0.04, 5.1, 20, ("7-0040",)),
     Board("AGX Xavier", ("AGX Xavier", "Jetson-AGX", "jetson-xavier"),
-          ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"), "carrier", 0.4),
-    Board("Orin Nano", ("Orin Nano",), ("VDD_IN",), "carrier, NVMe, fan", 0.04, 3.5, 25),
-    Board("Orin NX", ("Orin NX",), ("VDD_IN",), "carrier, NVMe, fan", cap_w=25),
+          ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"), "carrier", 0.4, sensors=("1-0040", "1-0041")),
+    Board("Orin Nano", ("Orin Nano",), ("VDD_IN",), "carrier, NVMe, fan", 0.04, 3.5, 25, ("1-0040",)),
+    Board("Orin NX", ("Orin NX",), ("VDD_IN",), "carrier, NVMe, fan", cap_w=25, sensors=("1-0040",)),
     # VDDQ_VDD2_1V8AO, the memory's rail, lies inside VIN_SYS_5V0.
     Board("AGX Orin", ("AGX Orin", "Jetson-AGX Orin"), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
-          "carrier, NVMe", 0.4, 11, 60),
+          "carrier, NVMe", 0.4, 11, 60, ("1-0040", "1-0041")),
     Board("Thor", ("Jetson AGX Thor", "Jetson Thor"), ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),
           "carrier, NVMe", 0.4, 13),
+    # What its power chip converts is measured behind it; what it loses, and all that hangs on 5 V, is on no rail.
+    PI := Board("Raspberry Pi 5", ("Raspberry Pi 5", "Compute Module 5"),
+                ("3V7_WL_SW", "3V3_SYS", "1V8_SYS", "DDR_VDD2", "DDR_VDDQ", "1V1_SYS", "0V8_SW", "VDD_CORE", "3V3_DAC",
+                 "3V3_ADC", "0V8_AON", "HDMI"), "losses of its power chip, USB, fan, HATs", 0.01),
 ]  # fmt: skip
 """The boards that are known; append one to have a total of its rails.
 
-Source: NVIDIA Jetson Linux developer guides, platform power and performance.
+Source: NVIDIA Jetson Linux developer guides, platform power and performance; Raspberry Pi documentation, vcgencmd.
 """
 
 
@@ -101,8 +109,13 @@ class Channel(NamedTuple):
         return math.prod(map(file_number, self.files)) * self.unit_w
 
 
-def identify() -> Board | None:
-    """The board of this machine, or None if it is none of `BOARDS`."""
+def identify(name: str = "") -> Board | None:
+    """The board of this machine, or of a name; None if it is none of `BOARDS`, InputError if the name is of none."""
+    if name:
+        named = {board.name: board for board in BOARDS}
+        if name not in named:
+            raise InputError(f"energy_board is {name!r}; choose one of {', '.join(named)}.")
+        return named[name]
     model = model_name().lower()
     fits = [(len(part), board) for board in BOARDS for part in board.models if part.lower() in model]
     return max(fits, key=lambda fit: fit[0])[1] if fits else None
@@ -111,7 +124,7 @@ def identify() -> Board | None:
 def is_jetson() -> bool:
     """Whether this machine is a Jetson, be it one of `BOARDS` or another."""
     # The compatible string names the chip whatever the carrier's vendor calls the board.
-    known = identify() is not None or "jetson" in model_name().lower()
+    known = identify() not in (None, PI) or "jetson" in model_name().lower()
     return known or "nvidia,tegra" in file_text(MODEL_FILE.with_name("compatible"))
 
 
@@ -127,9 +140,9 @@ class BoardSource(SampledSource):
     scope = "module"
     parts = _MODULE
 
-    def __init__(self) -> None:
+    def __init__(self, board: str = "") -> None:
         super().__init__()
-        self.board, self.model = identify(), model_name()
+        self.board, self.model = identify(board), model_name()
         self.total_rails = ()
         if self.board is not None:
             self.total_rails, self.resolution_w = self.board.total_rails, self.board.resolution_w
@@ -162,8 +175,8 @@ class BoardBandSource(EnergySource):
     name, kind = "board band", "estimated-uncalibrated"
     parts = _MODULE
 
-    def __init__(self) -> None:
-        self._board = identify() or Board("", (), ())
+    def __init__(self, board: str = "") -> None:
+        self._board = identify(board) or Board("", (), ())
         self.scope = f"{self._board.name or 'Jetson'} module"
 
     def probe(self) -> Availability:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mirolib.energy.sensors.boards import BoardSource, Channel, is_jetson
+from mirolib.energy.sensors.boards import PI, BoardSource, Channel, file_text, is_jetson
 from mirolib.energy.source import Availability, LostReading
 
+DRIVERS = "/sys/bus/i2c/drivers"
 
-def _channels(root: Path) -> Iterator[tuple[Path, str, Channel]]:
-    """Every channel there may be: the file with its label, the label where there is no such file, and the channel."""
+
+def _channels(root: Path) -> Iterator[tuple[str, Path, str, Channel]]:
+    """Every channel there may be: its bus and address, the file with its label, the label without a file, itself."""
     for folder in sorted(root.glob("ina3221*/*/iio:device*")):
         for n in range(3):
-            yield folder / f"rail_name_{n}", "", Channel((folder / f"in_power{n}_input",), 1e-3)
+            yield folder.parts[-2], folder / f"rail_name_{n}", "", Channel((folder / f"in_power{n}_input",), 1e-3)
     for folder in sorted(root.glob("ina3221*/*/hwmon/hwmon*")):
         for n in range(1, 4):  # those over 3 are sums over channels and shunt voltages, no rails
-            yield folder / f"in{n}_label", "", Channel((folder / f"in{n}_input", folder / f"curr{n}_input"), 1e-6)
+            files = folder / f"in{n}_input", folder / f"curr{n}_input"
+            yield folder.parts[-3], folder / f"in{n}_label", "", Channel(files, 1e-6)
     for folder in sorted(root.glob("ina238*/*/hwmon/hwmon*")):
-        yield folder / "label", "VIN", Channel((folder / "power1_input",), 1e-6)
+        yield folder.parts[-3], folder / "label", "VIN", Channel((folder / "power1_input",), 1e-6)
+
+
+def averaging_s(folders: Iterable[Path]) -> float:
+    """What the slowest of some sensors averages over, in seconds; 0 where the driver does not say."""
+    # milliseconds: samples times the time to convert voltage and current of each channel, says the kernel's page
+    texts = [file_text(folder / "update_interval") for folder in folders]
+    return max((int(text) / 1000 for text in texts if text.isdecimal()), default=0.0)
 
 
 class JetsonSource(BoardSource):
@@ -32,9 +42,9 @@ class JetsonSource(BoardSource):
 
     name = "jetson-ina"
 
-    def __init__(self, root: str | Path = "/sys/bus/i2c/drivers") -> None:
-        """Looks for sensors in the folder of the I2C drivers."""
-        super().__init__()
+    def __init__(self, root: str | Path = DRIVERS, board: str = "") -> None:
+        """Looks for sensors in the folder of the I2C drivers; `board` names the board where no file does."""
+        super().__init__(board)
         self._root = Path(root)
         self._discover()
 
@@ -42,14 +52,18 @@ class JetsonSource(BoardSource):
         """Finds the rails that give a reading, and what is wrong with the others."""
         channels, failed, watts = dict[str, Channel](), dict[str, Exception](), dict[str, float]()
         self._denied = set[str]()
-        for label_file, default, channel in _channels(self._root):
+        own = self.board.sensors if self.board else ()
+        # the module's own first: a carrier's sensor, often on a lower bus, may bear the name of a module's rail
+        for address, label_file, default, channel in sorted(_channels(self._root), key=lambda one: one[0] not in own):
             rail = str(label_file)
             try:
                 rail = label_file.read_text().strip() if label_file.exists() else default
+                if not rail and channel.files[0].exists():
+                    raise OSError(f"the chip at {address} has no labels, so its rails are not known")
                 if not rail or rail == "NC":  # a channel that is not connected
                     continue
                 if rail in channels:  # two sensors of one name are told apart by their addresses
-                    rail = f"{rail} ({label_file.relative_to(self._root).parts[1]})"
+                    rail = f"{rail} ({address})"
                 watts[rail] = channel.power_w()
                 channels[rail] = channel
             except (OSError, ValueError) as error:
@@ -58,6 +72,7 @@ class JetsonSource(BoardSource):
                     self._denied.add(f"{label_file.parent}/*")
         self._found, self._failed, self._watts = channels, failed, watts
         self.other_rails = tuple(rail for rail in channels if rail not in self.total_rails)
+        self._averages(averaging_s(channels[rail].files[0].parent for rail in self.total_rails if rail in channels))
         self._rediscover = False
 
     def probe(self) -> Availability:
@@ -70,8 +85,9 @@ class JetsonSource(BoardSource):
             return self.availability(self._watts)
         if self._failed:
             found = f"all {len(self._failed)} channels of the power sensors fail: {next(iter(self._failed.values()))}"
-            return Availability(False, found, "Restart the board; dmesg says what its driver ran into.")
-        if not is_jetson():
+            fix = "Restart the board; dmesg says what its driver ran into. Labels come from its device tree."
+            return Availability(False, found, fix)
+        if self.board in (None, PI) and not is_jetson():
             return Availability(False, "no INA power sensor: not a Jetson board")
         fix = "In a container, mount /sys; else load the driver ina3221. The Nano of 2 GB has no such sensor."
         return Availability(False, f"this Jetson shows no INA power sensor in {self._root}", fix)
@@ -90,9 +106,7 @@ class JetsonSource(BoardSource):
 
     def describe(self) -> dict[str, object]:
         """Board, rails with their files, rates, and how each sensor averages."""
-        sensors = {}  # over how many samples the sensor averages decides what of a wave its readings hold
-        for folder in sorted({channel.files[0].parent for channel in self._found.values()}):
-            files = {name: folder / name for name in ("samples", "update_interval")}
-            sensors[str(folder)] = {name: file.read_text().strip() for name, file in files.items() if file.exists()}
+        folders, names = {channel.files[0].parent for channel in self._found.values()}, ("samples", "update_interval")
+        sensors = {str(f): {n: text for n in names if (text := file_text(f / n))} for f in sorted(folders)}
         rails = {rail: [str(file) for file in channel.files] for rail, channel in self._found.items()}
         return super().describe() | {"rails": rails, "sensors": sensors}

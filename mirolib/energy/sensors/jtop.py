@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import IO
 
 from mirolib.energy.sampled import GAP_PERIODS
-from mirolib.energy.sensors.boards import BoardSource, is_jetson
+from mirolib.energy.sensors.boards import PI, BoardSource, is_jetson
+from mirolib.energy.sensors.jetson import DRIVERS, averaging_s
 from mirolib.energy.source import Availability
 
 _PATIENCE_S = 10.0
+_AVERAGING_S = 0.43  # as NVIDIA sets Xavier and Orin boards up, where the sensors themselves are out of sight
 _RETRY_S = 10.0  # each try starts a process
 _RESTART = "sudo systemctl restart jtop.service"
-_JOIN_GROUP = "sudo usermod -aG jtop $USER, then log out and in again"
 _FIXES = {
-    "not active": _RESTART,
-    "silent": _RESTART,
-    "mismatch": f"Install the service's version of jetson-stats here as well, then {_RESTART}",
-    **dict.fromkeys(("access", "group", "permission"), _JOIN_GROUP),
+    "mismatch": "Install the service's version of jetson-stats here as well",
+    **dict.fromkeys(("access", "group", "permission"), "sudo usermod -aG jtop $USER, then log out and in again"),
 }
 
 
@@ -40,8 +39,10 @@ class JtopSource(BoardSource):
     name = "jtop"
     period_s = 0.5
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, drivers: str | Path = DRIVERS, board: str = "") -> None:
+        """A source; how its sensors average says the folder of the I2C drivers, and `board` names it if need be."""
+        super().__init__(board)
+        self.averaging_s = averaging_s(Path(drivers).glob("ina3221/*/hwmon/hwmon*")) or _AVERAGING_S
         self._starting, self._heard = threading.Lock(), threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
@@ -51,7 +52,7 @@ class JtopSource(BoardSource):
 
     def probe(self) -> Availability:
         """Whether jtop is installed and its service says the rails of the total; waits for its first word."""
-        if not is_jetson():
+        if self.board in (None, PI) and not is_jetson():
             return Availability(False, "not a Jetson board")
         if importlib.util.find_spec("jtop") is None:
             fix = "sudo pip3 install -U jetson-stats, and the same version in this environment"
@@ -59,10 +60,12 @@ class JtopSource(BoardSource):
         self._start()
         heard = self._heard.wait(_PATIENCE_S)
         if self._ended:
-            fix = next((fix for sign, fix in _FIXES.items() if sign in self._ended.lower()), "")
+            own = next((fix for sign, fix in _FIXES.items() if sign in self._ended.lower()), "")
+            told = self._ended.partition("Please ")[2]  # whole: it is jtop that knows
+            fix = "; ".join(filter(None, [own, told and f"Please {told}"])) or _RESTART
             return Availability(False, f"jtop says: {self._ended}", fix)
         if not heard:
-            return Availability(False, f"jtop has said nothing for {_PATIENCE_S:.0f} s", _FIXES["silent"])
+            return Availability(False, f"jtop has said nothing for {_PATIENCE_S:.0f} s", _RESTART)
         if not self._latest:
             fix = f"{_RESTART}; in a container, mount /run/jtop.sock of the host"
             return Availability(False, "jtop's service has found no power sensor", fix)
@@ -133,6 +136,6 @@ class JtopSource(BoardSource):
                 except Exception as error:  # whatever jtop says, the run goes on
                     self._lose(error)
         code = process.wait()
-        ended = ended.split(" Please")[0].strip(" .") or f"its helper ended with code {code}"
+        ended = ended or f"its helper ended with code {code}"
         self._ended = ended  # `mark` tells it
         self._heard.set()

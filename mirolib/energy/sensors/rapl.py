@@ -2,46 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from mirolib.base.errors import InputError
 from mirolib.energy.counter import CounterSource
 from mirolib.energy.sensors.boards import file_number, file_text
-from mirolib.energy.source import LostReading
+from mirolib.energy.source import Availability, LostReading
+
+_WORDS = {"package": "processor packages", "dram": "DRAM", "psys": "platform (psys)"}
+_PARTS = {"package": {"cpu"}, "dram": {"dram"}}
+_MACHINE = {"machine", "cpu", "dram", "gpu", "module"}
+_NONE = "no RAPL counters: a virtual machine, an Arm board, or the intel_rapl module is off"
 
 
 class RaplSource(CounterSource):
-    """Intel's and AMD's running energy counters in Linux' powercap tree: processor packages and DRAM.
+    """Intel's and AMD's running energy counters in Linux' powercap tree: processor packages, and DRAM where it counts.
 
-    Core and uncore lie inside the package and psys contains it, so neither is added. Each counter wraps at its
-    `max_energy_range_uj`; readings must come at least once in a wrap (minutes). Updates come every millisecond.
+    Core and uncore lie inside the package and psys contains it, so neither is added. A counter wraps at its
+    `max_energy_range_uj`, without which it only can be reset; readings must come at least once in a wrap (minutes).
+    Updates come every millisecond. A zone that gives nothing is named in the scope.
     Source: Linux kernel documentation, power/powercap.
     """
 
     name, kind, scope = "rapl", "measured-partial", "processor packages and DRAM"
     parts = frozenset({"cpu", "dram"})
-    update_s, unit_j = 1e-3, 1e-6
+    update_s, unit_j, most_w = 1e-3, 1e-6, 1000.0  # no package takes more
 
-    def __init__(self, root: str | Path = "/sys/class/powercap") -> None:
-        """Looks for counters under `root`."""
+    def __init__(self, root: str | Path = "/sys/class/powercap", domains: str = "") -> None:
+        """Looks for counters under `root`: of `domains`, by name or zone, as `psys`, or all but some, as `-dram`.
+
+        Raises:
+            InputError: If this machine lacks one of them, or one may contain another.
+        """
         super().__init__()
-        self._zones: dict[str, Path] = {}
+        self._zones = _chosen(Path(root), domains)
+        self._unusable: dict[str, str] = {}
         self.wraps: dict[str, int] = {}
-        for zone in sorted(Path(root).glob("intel-rapl:*")):
-            label = file_text(zone / "name")
-            if label.startswith("package") or label == "dram":
-                with suppress(OSError, ValueError):  # of one that does not say where it wraps, nothing is known
-                    # The range is the largest value; the step after it is zero.
-                    self.wraps[f"{label} ({zone.name})"] = file_number(zone / "max_energy_range_uj") + 1
-                    self._zones[f"{label} ({zone.name})"] = zone
+        for name, zone in self._zones.items():
+            try:  # the range is the largest value; the step after it is zero
+                self.wraps[name] = file_number(zone / "max_energy_range_uj") + 1
+            except (OSError, ValueError) as error:
+                self._facts[name] = f"has no readable range ({error})"
+        self._describe()
+
+    def _describe(self) -> None:
+        """Scope and parts of the zones that are in use."""
+        labels = {name.split("-")[0].split()[0] for name in self._zones}
+        if labels:
+            self.scope = " and ".join(_WORDS.get(label, label) for label in sorted(labels, reverse=True))
+            self.parts = frozenset().union(*(_PARTS.get(label, _MACHINE) for label in labels))
+        if self._unusable:
+            self.scope += f" (without {', '.join(self._unusable)})"
+            self._facts["unusable"] = self._unusable
+
+    def probe(self) -> Availability:
+        """Whether there are counters that may be read; those that fail are left out."""
+        with suppress(LostReading):  # it is told below
+            self._read(self._leave_out)
+        return super().probe()
+
+    def _leave_out(self, name: str, why: str) -> None:
+        del self._zones[name]
+        self._unusable[name] = why
+        self._losses.add(self.name, self.clock(), f"{name} {why}: left out from here on")
+        self._describe()
+
+    def _give_up(self, name: str, why: str) -> None:
+        """Leaves DRAM out; a package that dies midway leaves no number, since a part of the sockets is not all."""
+        if not name.startswith("dram"):
+            super()._give_up(name, why)
+        self._leave_out(name, why)
 
     def read(self) -> Mapping[str, int]:
-        """Microjoules of each package and DRAM counter."""
-        if not self._zones:
-            raise LostReading("no RAPL counters: a virtual machine, an Arm board, or the intel_rapl module is off")
-        try:
-            return {name: file_number(zone / "energy_uj") for name, zone in self._zones.items()}
-        except PermissionError as error:
-            fix = "sudo chmod -R a+r /sys/class/powercap/intel-rapl* (or a udev rule that does so at every start)"
-            raise LostReading("RAPL counters can be read by root only (since CVE-2020-8694)", fix) from error
+        """Microjoules of each counter."""
+        if said := self._read(self._give_up):
+            return said
+        raise LostReading("; ".join(f"{name} {why}" for name, why in self._unusable.items()) or _NONE)
+
+    def _read(self, give_up: Callable[[str, str], None]) -> dict[str, int]:
+        said = {}
+        for name, zone in list(self._zones.items()):
+            try:
+                said[name] = file_number(zone / "energy_uj")
+            except PermissionError as error:
+                fix = "sudo chmod -R a+r /sys/class/powercap/intel-rapl* (or a udev rule that does so at every start)"
+                raise LostReading("RAPL counters can be read by root only (since CVE-2020-8694)", fix) from error
+            except (OSError, ValueError) as error:
+                give_up(name, f"can't be read: {error}")
+        return said
+
+
+def _chosen(root: Path, domains: str) -> dict[str, Path]:
+    """The zones to add, by label and folder."""
+    words = domains.replace(",", " ").split()
+    zones = sorted(root.glob("intel-rapl*:*"), key=lambda zone: ("mmio" in zone.name, zone.name))
+    called = {zone: {zone.name, label, label.split("-")[0]} for zone in zones if (label := file_text(zone / "name"))}
+    known = set().union(*called.values())
+    if known and (unknown := [word for word in words if word.lstrip("-") not in known]):
+        raise InputError(f"energy_domains names {unknown[0]!r}; this machine has {', '.join(sorted(known))}.")
+    wanted = {word for word in words if not word.startswith("-")} or {"package", "dram"}
+    without = {word[1:] for word in words if word.startswith("-")}
+    chosen: dict[str, Path] = {}
+    for zone, names in called.items():
+        if names & wanted and not names & without:  # what MMIO shows again is counted once
+            chosen.setdefault(zone.name.partition(":")[2], zone)
+    kinds = {file_text(zone / "name").split("-")[0] for zone in chosen.values()}
+    if len(kinds) > 1 and kinds != {"package", "dram"}:
+        nested = "psys contains packages, and they core and uncore"
+        raise InputError(f"energy_domains {domains!r} would count energy twice: {nested}; choose one of them.")
+    return {f"{file_text(zone / 'name')} ({zone.name})": zone for zone in chosen.values()}
