@@ -58,7 +58,7 @@ def resumed(results, settings=QUICK, run_id="cut", **options):
 
 @pytest.fixture(scope="module", autouse=True)
 def patient():
-    """No wait is congestion: whether storage keeps up hangs on the machine's load, and runs are compared bit for bit."""
+    """No wait is congestion: whether storage keeps up hangs on the load, and runs are compared bit for bit."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SwapGovernor, "step", lambda self, stall_share, stall_s=0.0: "")
         yield
