@@ -19,7 +19,8 @@ ACCURACIES = {"final": "final", "incremental": "average incremental"}
 def read() -> pd.DataFrame:
     """Every run."""
     files = [file for name in SETS for file in sorted(FOLDER.glob(f"{name}-3*.csv"))]  # others were for choosing
-    return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+    every = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+    return every.sort_values("row", key=lambda row: ~row.str.startswith("miro "), kind="stable", ignore_index=True)
 
 
 def front(runs: pd.DataFrame, accuracy: str) -> tuple[np.ndarray, np.ndarray]:
