@@ -58,7 +58,8 @@ def cases(seed: int) -> dict[str, tuple[RunSettings, Disturbance | None]]:
 def facts(result: RunResult) -> dict[str, float]:
     """What is reported of a run."""
     epochs, events = result.epochs, result.events
-    over = events["memory_bytes"] > pd.to_numeric(events["memory_budget_bytes"])  # none is NaN, which none is over
+    sizes = events.reindex(columns=["memory_bytes", "memory_budget_bytes"]).astype(float)  # no budget is NaN
+    over = sizes["memory_bytes"] > sizes["memory_budget_bytes"]
     return {
         "final accuracy, %": 100 * float(result.summary["final_accuracy"]),  # type: ignore[arg-type]
         "rounds over the budget": float(over.sum()),
