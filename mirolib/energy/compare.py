@@ -23,31 +23,18 @@ _RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more A costs than B.
+    """How much more A costs than B."""
 
-    Attributes:
-        names: What A and B are called.
-        unit: `J`, or `CPU s` where there is no sensor.
-        mean: Mean over the pairs of A - B.
-        low: Lower end of its 95 % bootstrap interval.
-        high: Upper end.
-        baseline: Mean of B.
-        pairs: A row a pair: its `order`, `a`, `b`, and `difference`.
-        kind: How joules were got; `none` where processor time was compared.
-        scope: What part of the machine they cover, or why there are none.
-        repeats: How often each run did its work for the sensor to see it; costs are those of doing it once.
-    """
-
-    names: tuple[str, str]
-    unit: str
-    mean: float
-    low: float
+    names: tuple[str, str]  # what A and B are called
+    unit: str  # `J`, or `CPU s` where there is no sensor
+    mean: float  # mean over the pairs of A - B
+    low: float  # lower end of its 95 % bootstrap interval
     high: float
-    baseline: float
-    pairs: pd.DataFrame
-    kind: Kind
-    scope: str
-    repeats: int = 1
+    baseline: float  # mean of B
+    pairs: pd.DataFrame  # a row a pair: its `order`, `a`, `b`, and `difference`
+    kind: Kind  # how joules were got; `none` where processor time was compared
+    scope: str  # what part of the machine they cover, or why there are none
+    repeats: int = 1  # how often each run did its work for the sensor to see it; costs are those of doing it once
 
     @property
     def resolvable(self) -> bool:

@@ -96,19 +96,12 @@ class CombinedSource(EnergySource):
 
 @dataclass(frozen=True)
 class Place:
-    """What a run knows of where it runs and sources may not find out; "" for what it does not.
+    """What a run knows of where it runs and sources may not find out; "" for what it does not."""
 
-    Attributes:
-        device: PyTorch's name of the device that trains.
-        cards: Indices or UUIDs of the graphics cards to read, with commas, instead of that device's.
-        board: Name of the board.
-        domains: RAPL domains to add, or with `-` to leave out, instead of packages and DRAM.
-    """
-
-    device: str = ""
-    cards: str = ""
+    device: str = ""  # PyTorch's name of the device that trains
+    cards: str = ""  # indices or UUIDs of the graphics cards to read, with commas, instead of that device's
     board: str = ""
-    domains: str = ""
+    domains: str = ""  # RAPL domains to add, or with `-` to leave out, instead of packages and DRAM
 
 
 # What measures before what estimates; a board's sensors before the service that reads them.

@@ -32,21 +32,13 @@ _BADGES: dict[Kind, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Work:
-    """Work done since the start of a run; subtract two to see what lies between.
+    """Work done since the start of a run; subtract two to see what lies between."""
 
-    Attributes:
-        visits: Samples that went through a training step.
-        forward_visits: Samples that went through a forward pass alone.
-        cpu_s: Processor seconds of this process, all threads.
-        bytes_read: Bytes read from the storage tier.
-        bytes_written: Bytes written to the storage tier.
-    """
-
-    visits: int = 0
-    forward_visits: int = 0
-    cpu_s: float = 0.0
-    bytes_read: int = 0
-    bytes_written: int = 0
+    visits: int = 0  # samples that went through a training step
+    forward_visits: int = 0  # samples that went through a forward pass alone
+    cpu_s: float = 0.0  # processor seconds of this process, all threads
+    bytes_read: int = 0  # bytes read from the storage tier
+    bytes_written: int = 0  # bytes written to the storage tier
 
     def __sub__(self, earlier: Work) -> Work:
         return Work(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
@@ -59,31 +51,18 @@ class Work:
 
 @dataclass(frozen=True)
 class Reading:
-    """One row of the ledger: an interval with its energy, how that was got, and its work.
+    """One row of the ledger: an interval with its energy, how that was got, and its work."""
 
-    Attributes:
-        activities: What was going on, all the time: the windows open, outermost first.
-        task: Task it belongs to; -1 for none.
-        start_s: Seconds of the monotonic clock.
-        duration_s: Length of the interval.
-        measurement: Its energy.
-        work: Its work.
-        kind: How the energy was got.
-        scope: What part of the machine it covers.
-        source: Name of the source.
-        idle_power_w: Power of the machine at rest, measured before; NaN where it was not.
-    """
-
-    activities: tuple[str, ...]
-    task: int
-    start_s: float
+    activities: tuple[str, ...]  # what was going on, all the time: the windows open, outermost first
+    task: int  # task it belongs to; -1 for none
+    start_s: float  # seconds of the monotonic clock
     duration_s: float
     measurement: Measurement
     work: Work
-    kind: Kind
-    scope: str
-    source: str
-    idle_power_w: float = float("nan")
+    kind: Kind  # how the energy was got
+    scope: str  # what part of the machine it covers
+    source: str  # its name
+    idle_power_w: float = float("nan")  # power of the machine at rest, measured before; NaN where it was not
 
     @property
     def window(self) -> str:

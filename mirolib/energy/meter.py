@@ -95,19 +95,12 @@ class _Edge(NamedTuple):
 
 @dataclass(eq=False)
 class Window:
-    """An activity that is metered; `EnergyMeter.window` makes it.
-
-    Attributes:
-        name: The activity.
-        task: Task it belongs to; -1 for none.
-        thread: Identifier of the thread that has opened it.
-        reading: The whole window, once it is closed; None before.
-    """
+    """An activity that is metered; `EnergyMeter.window` makes it."""
 
     name: str
-    task: int
-    thread: int = field(default_factory=threading.get_ident)
-    reading: Reading = None  # type: ignore[assignment]  # who asks for it has closed the window
+    task: int  # task it belongs to; -1 for none
+    thread: int = field(default_factory=threading.get_ident)  # that has opened it
+    reading: Reading = None  # type: ignore[assignment]  # of all of it, once it is closed, which who asks has done
 
 
 class EnergyMeter:

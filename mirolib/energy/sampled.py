@@ -99,24 +99,16 @@ def undelayed(
 
 
 class SampledSource(SensorSource):
-    """A source that reads the power of rails, some of which add up to the total.
-
-    Attributes:
-        total_rails: Rails whose sum is the total; they are read every time.
-        other_rails: Rails to look at beside, read less often.
-        resolution_w: Smallest step of each rail.
-        stale_after_s: Readings may stay exactly the same for as long; then the sensor counts as dead since they did.
-        gap_s: Longest time between samples that counts as seen; by default three periods.
-        changes_only: Whether a reading that repeats the last is no sample, as with a gauge that is asked more often
-            than it looks.
-    """
+    """A source that reads the power of rails, some of which add up to the total."""
 
     period_s: float = 0.05
-    total_rails: tuple[str, ...] = ("total",)
-    other_rails: tuple[str, ...] = ()
-    resolution_w: float = 0.0
+    total_rails: tuple[str, ...] = ("total",)  # rails whose sum is the total; they are read every time
+    other_rails: tuple[str, ...] = ()  # rails to look at beside, read less often
+    resolution_w: float = 0.0  # smallest step of each rail
+    # readings may stay exactly the same for as long; then the sensor counts as dead since they did
     stale_after_s: float = math.inf
-    gap_s: float | None = None
+    gap_s: float | None = None  # longest time between samples that counts as seen; by default three periods
+    # whether a reading that repeats the last is no sample, as with a gauge that is asked more often than it looks
     changes_only: bool = False
     _other_period_s = 0.25  # they enter no total, and reading each costs as much as a rail of the total
     _least_w = -1.0  # a rail at rest may read slightly negative; a whole board never draws less than this

@@ -27,40 +27,24 @@ NO_JOULES: tuple[Kind, ...] = ("none", "estimated-uncalibrated")
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a source can be used here.
-
-    Attributes:
-        available: Whether it can.
-        reason: What was found.
-        fix: What would make it available; empty if nothing does or nothing needs to.
-    """
+    """Whether a source can be used here."""
 
     available: bool
-    reason: str
-    fix: str = ""
+    reason: str  # what was found
+    fix: str = ""  # what would make it available; empty if nothing does or nothing needs to
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Energy between two instants.
+    """Energy between two instants."""
 
-    Attributes:
-        energy_j: Best value in joules; NaN where there is none.
-        low_j: Lower end of the band in which the true value is expected.
-        high_j: Upper end of the band.
-        coverage: Share of the interval that the source saw, in [0, 1]; the rest is taken at the mean power seen.
-        samples: Number of sensor readings it rests on.
-        longest_gap_s: Longest time between two readings.
-        note: What went wrong meanwhile; empty if nothing.
-    """
-
-    energy_j: float
-    low_j: float
-    high_j: float
-    coverage: float
-    samples: int
-    longest_gap_s: float
-    note: str = ""
+    energy_j: float  # best value in joules; NaN where there is none
+    low_j: float  # lower end of the band in which the true value is expected
+    high_j: float  # upper end of the band
+    coverage: float  # share of the interval that the source saw, in [0, 1]; the rest is taken at the mean power seen
+    samples: int  # number of sensor readings it rests on
+    longest_gap_s: float  # longest time between two readings
+    note: str = ""  # what went wrong meanwhile; empty if nothing
 
 
 class LostReading(OSError):
@@ -76,25 +60,15 @@ NOT_MEASURED = Measurement(_NAN, _NAN, _NAN, 0.0, 0, _NAN)
 
 
 class EnergySource(ABC):
-    """Where joules come from.
+    """Where joules come from."""
 
-    Attributes:
-        name: Short name for tables.
-        kind: How its numbers are got.
-        scope: What part of the machine they cover.
-        parts: The same as names of consumers; sources are added only where these are disjoint.
-        period_s: How often `mark` should be called while something is measured; None if edges are enough.
-        averaging_s: Each reading is a mean over about as long; 0 for one of an instant.
-        clock: Seconds of the monotonic clock that all its instants are on.
-    """
-
-    name: str
-    kind: Kind
-    scope: str
-    parts: frozenset[str] = frozenset()
-    period_s: float | None = None
-    averaging_s: float = 0.0
-    clock: Callable[[], float] = staticmethod(time.monotonic)
+    name: str  # short name for tables
+    kind: Kind  # how its numbers are got
+    scope: str  # what part of the machine they cover
+    parts: frozenset[str] = frozenset()  # the same as names of consumers; only disjoint ones are added
+    period_s: float | None = None  # how often to `mark` while something is measured; None if edges are enough
+    averaging_s: float = 0.0  # each reading is a mean over about as long; 0 for one of an instant
+    clock: Callable[[], float] = staticmethod(time.monotonic)  # all its instants are on it
 
     @abstractmethod
     def probe(self) -> Availability:

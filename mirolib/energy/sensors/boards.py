@@ -25,26 +25,16 @@ _MODULE = frozenset({"module", "cpu", "gpu", "dram"})
 
 @dataclass(frozen=True)
 class Board:
-    """What is known of a board's power rails.
-
-    Attributes:
-        name: Short name.
-        models: Parts of the device tree's model by which it is known; the longest that fits decides between boards.
-        total_rails: Rails whose sum is the module's power.
-        not_included: What hangs on the board but not on these rails; empty if nothing.
-        resolution_w: Smallest step of a reading.
-        idle_w: Usual power at rest; NaN if not known.
-        cap_w: The highest cap of its power modes; NaN if not known.
-        sensors: Where the module's own sensors are, as I2C bus and address; those of a carrier may bear the same names.
-    """
+    """What is known of a board's power rails."""
 
     name: str
-    models: tuple[str, ...]
-    total_rails: tuple[str, ...]
-    not_included: str = ""
-    resolution_w: float = 0.04
-    idle_w: float = math.nan
-    cap_w: float = math.nan
+    models: tuple[str, ...]  # parts of the device tree's model; the longest that fits decides between boards
+    total_rails: tuple[str, ...]  # rails whose sum is the module's power
+    not_included: str = ""  # what hangs on the board but not on these rails; empty if nothing
+    resolution_w: float = 0.04  # smallest step of a reading
+    idle_w: float = math.nan  # usual power at rest; NaN if not known
+    cap_w: float = math.nan  # the highest cap of its power modes; NaN if not known
+    # where the module's own sensors are, as I2C bus and address; those of a carrier may bear the same names
     sensors: tuple[str, ...] = ()
 
 
@@ -129,12 +119,7 @@ def is_jetson() -> bool:
 
 
 class BoardSource(SampledSource):
-    """A source whose total is the sum of the rails that the table of boards names.
-
-    Attributes:
-        board: The board; None if it is not known, and then there is no total.
-        model: The device tree's name of it.
-    """
+    """A source whose total is the sum of the rails that the table of boards names."""
 
     kind: Kind = "measured-partial"
     scope = "module"
