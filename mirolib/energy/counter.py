@@ -35,12 +35,7 @@ class CounterSource(SensorSource):
 
     @abstractmethod
     def read(self) -> Mapping[str, int]:
-        """The counters, by name.
-
-        Raises:
-            OSError: If one can't be read.
-            ValueError: If what it says is no number.
-        """
+        """The counters, by name; an `OSError` if one can't be read, a `ValueError` if it says no number."""
 
     def mark(self) -> float:
         """Reads the counters and adds what they have advanced."""

@@ -27,13 +27,7 @@ class CombinedSource(EnergySource):
     """The sum of sources with disjoint scopes, such as processor and graphics card."""
 
     def __init__(self, sources: Sequence[EnergySource]) -> None:
-        """A sum.
-
-        Raises:
-            InputError: If there are fewer than two, or two of them cover the same part.
-        """
-        if len(sources) < 2:
-            raise InputError("A sum of energy sources needs two or more.")
+        """A sum of two or more; an `InputError` if two of them cover the same part."""
         for one, other in combinations(sources, 2):
             if common := ", ".join(sorted(one.parts & other.parts)):
                 both = f"Sources {one.name} and {other.name} both cover {common}"
@@ -147,11 +141,7 @@ def _asked(source: EnergySource) -> Availability:
 
 
 def named(name: str, place: Place = Place()) -> EnergySource:
-    """The source of a name, whatever else there is.
-
-    Raises:
-        InputError: If there is none of that name, or it reads graphics cards and the run is on the processor.
-    """
+    """The source of a name, whatever else there is; an `InputError` where it reads cards and the run uses none."""
     if name not in SOURCES:
         choice = f"auto, {', '.join(SOURCES)}, or the path of a .csv trace"
         raise InputError(f"There is no energy source {name!r}; choose {choice}.")

@@ -138,12 +138,7 @@ class SampledSource(SensorSource):
 
     @abstractmethod
     def read(self, rails: Sequence[str]) -> Mapping[str, float]:
-        """Power of some rails now, in watts.
-
-        Raises:
-            OSError: If the sensor can't be read.
-            ValueError: If what it says is no number.
-        """
+        """Power of some rails now, in watts; an `OSError` if it can't be read, a `ValueError` if it is no number."""
 
     def _ask(self) -> Mapping[str, float]:
         return self.read(self.total_rails)
@@ -159,11 +154,7 @@ class SampledSource(SensorSource):
                     self._rail_losses.add(self.name, self.clock(), error)
 
     def add(self, instant_s: float, rails: Mapping[str, float]) -> None:
-        """Takes in a reading of the rails that make the total, and of any others.
-
-        Raises:
-            LostReading: If it is not usable.
-        """
+        """Takes in a reading of the rails that make the total, and of any others; `LostReading` if it is unusable."""
         missing = [rail for rail in self.total_rails if rail not in rails]
         if missing or not self.total_rails:
             raise LostReading(f"{', '.join(missing) or 'a known total'} missing from the reading")

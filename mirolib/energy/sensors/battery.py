@@ -37,11 +37,7 @@ class BatterySource(SampledSource):
         self.total_rails = tuple(self._batteries)
 
     def read(self, rails: Sequence[str]) -> Mapping[str, float]:
-        """Power of each battery in watts; zero for one that waits for its turn.
-
-        Raises:
-            LostReading: If there is none, the machine is not fed by its batteries alone, or they don't say their power.
-        """
+        """Power of each battery in watts; zero for one that waits for its turn."""
         if not self._batteries:
             raise LostReading("no battery")
         status = {name: file_text(self._root / name / "status") for name in self._batteries}

@@ -55,11 +55,7 @@ class LoadMeter:
         self._gpu_s, self._last_s = 0.0, time.monotonic()
 
     def __call__(self) -> Load:
-        """The totals now.
-
-        Raises:
-            OSError: If the graphics unit's load can't be read.
-        """
+        """The totals now."""
         now, cpu, disks = time.monotonic(), psutil.cpu_times(), psutil.disk_io_counters()
         if self.gpu_load is not None:
             self._gpu_s += (now - self._last_s) * file_number(self.gpu_load) / 1000
@@ -119,11 +115,7 @@ class PowerModel:
 
     @classmethod
     def load(cls, path: Path | None = None) -> PowerModel:
-        """Reads a calibration.
-
-        Raises:
-            InputError: If there is none, or it is damaged or of another format.
-        """
+        """Reads a calibration; an `InputError` if there is none, or it is damaged or of another format."""
         path = path or calibration_file()
         try:
             values = json.loads(read_bounded(path))
