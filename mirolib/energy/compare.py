@@ -70,9 +70,8 @@ def compare(
     """Runs two things in turns, A B B A and so on, and compares what they cost.
 
     Drifts, of temperature for one, then hit both alike. Each is run before, to warm up and to see how often a run must
-    repeat its work for the sensor. About
-    `2 (2.8 s / d)^2` pairs resolve a difference `d` where runs scatter by `s`. The interval is a bootstrap percentile
-    interval, widened for few pairs by what Student's t is wider than the normal distribution.
+    repeat its work for the sensor. About `2 (2.8 s / d)^2` pairs resolve a difference `d` where runs scatter by `s`.
+    The interval is of bootstrap percentiles, widened for few pairs by what Student's t is wider than the normal.
 
     Args:
         meter: Measures; without a sensor, processor time of this process is compared.

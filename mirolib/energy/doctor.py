@@ -98,7 +98,7 @@ class Place:
     domains: str = ""  # RAPL domains to add, or with `-` to leave out, instead of packages and DRAM
 
 
-# What measures before what estimates; a board's sensors before the service that reads them.
+# In the order in which they are preferred: what measures before what estimates; a board's sensors before their service.
 SOURCES: dict[str, Callable[[Place], EnergySource]] = {
     "jetson-ina": lambda place: JetsonSource(board=place.board),
     "jtop": lambda place: JtopSource(board=place.board),
@@ -111,7 +111,6 @@ SOURCES: dict[str, Callable[[Place], EnergySource]] = {
     "board band": lambda place: BoardBandSource(place.board),
     "none": lambda _: NullSource(),
 }
-"""What makes every kind of source for this machine, in the order in which they are preferred."""
 _CARDS = ("nvml", "zeus")
 
 
@@ -141,7 +140,7 @@ def _asked(source: EnergySource) -> Availability:
 
 
 def named(name: str, place: Place = Place()) -> EnergySource:
-    """The source of a name, whatever else there is; an `InputError` where it reads cards and the run uses none."""
+    """The source of a name, whatever else there is; an `InputError` if none has it, or it reads cards beside a CPU."""
     if name not in SOURCES:
         choice = f"auto, {', '.join(SOURCES)}, or the path of a .csv trace"
         raise InputError(f"There is no energy source {name!r}; choose {choice}.")

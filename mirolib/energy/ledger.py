@@ -9,15 +9,9 @@ from dataclasses import asdict, astuple, dataclass
 
 from mirolib.energy.source import Kind, Measurement
 
-ENOUGH_COVERAGE = 0.9
-"""Rows that saw less of their interval than this don't enter totals."""
-
-FORWARD_SHARE = 1 / 3
-"""A forward pass as a share of a training step's work: the backward pass takes about twice the forward one."""
-
-LEARNING = ("receive", "profile", "train", "retain")
-"""The windows of a run that are needed to learn; evaluation is for the report."""
-
+ENOUGH_COVERAGE = 0.9  # rows that saw less of their interval don't enter totals
+FORWARD_SHARE = 1 / 3  # of a training step's work: the backward pass takes about twice the forward one
+LEARNING = ("receive", "profile", "train", "retain")  # windows that are needed to learn; evaluation is for the report
 _MISSING_SHARE = 0.05  # of the time; windows too short for the sensor, such as flushing after a task, stay far below
 
 _BADGES: dict[Kind, tuple[str, str]] = {

@@ -12,14 +12,10 @@ import numpy as np
 
 from mirolib.energy.source import NOT_MEASURED, Losses, LostReading, Measurement, SensorSource
 
-LEAST_SAMPLES = 5
-"""Under this many samples nothing is reported."""
-GAP_PERIODS = 3.0
-"""A stretch without samples of more periods than this counts as not seen, unless a source says otherwise."""
-LEAST_AVERAGES = 4.0
-"""Windows of fewer averaging times are told apart only with rest before and behind them."""
-SETTLING = 5.0
-"""Averaging times after which a sensor shows rest alone: a recursive mean is then within one percent."""
+LEAST_SAMPLES = 5  # under this many nothing is reported
+GAP_PERIODS = 3.0  # a stretch without samples of more periods counts as not seen, unless a source says otherwise
+LEAST_AVERAGES = 4.0  # windows of fewer averaging times are told apart only with rest before and behind them
+SETTLING = 5.0  # averaging times after which a sensor shows rest alone: a recursive mean is then within one percent
 _LAG = 0.75
 
 

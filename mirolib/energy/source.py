@@ -19,10 +19,8 @@ import pandas as pd
 logger = logging.getLogger(__name__)
 
 Kind = Literal["measured", "measured-partial", "replayed", "estimated-calibrated", "estimated-uncalibrated", "none"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""How a number was got, the most trustworthy first."""
-NO_JOULES: tuple[Kind, ...] = ("none", "estimated-uncalibrated")
-"""Kinds without a number of joules; work stands in for decisions and comparisons."""
+KINDS: tuple[Kind, ...] = get_args(Kind)  # how a number was got, the most trustworthy first
+NO_JOULES: tuple[Kind, ...] = ("none", "estimated-uncalibrated")  # work stands in for decisions and comparisons
 
 
 @dataclass(frozen=True)

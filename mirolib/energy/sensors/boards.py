@@ -13,13 +13,9 @@ from mirolib.base.errors import InputError
 from mirolib.energy.sampled import SampledSource
 from mirolib.energy.source import NOT_MEASURED, Availability, EnergySource, Kind, Measurement
 
-MODEL_FILE = Path("/proc/device-tree/model")
-"""Where Linux keeps the board's name; looked up anew at each use."""
+MODEL_FILE = Path("/proc/device-tree/model")  # looked up anew at each use
 USE_OWN_SENSORS = "Use the board's own sensors: its INA power monitors in sysfs, or jtop."
-_APPEND = (
-    "Append to mirolib.energy.sensors.boards.BOARDS a Board with this model and the rails that add up to the module, "
-    "as the board's design guide gives them, or report this line."
-)
+_APPEND = "Append to mirolib.energy.sensors.boards.BOARDS a Board with the rails that add up, or report this line."
 _MODULE = frozenset({"module", "cpu", "gpu", "dram"})
 
 
