@@ -122,9 +122,7 @@ class EnergyMeter:
         """A meter over one source, which it keeps.
 
         To `settle` takes five averaging times at both ends of a window: its joules then hold none of its neighbours'.
-
-        Raises:
-            InputError: If it is not available, which the sentence explains, or no energy source.
+        There is an `InputError` if the source is not available, or no energy source.
         """
         if not isinstance(source, EnergySource):
             raise InputError(f"{source!r} is no energy source; give an object such as mirolib.energy.choose() returns.")

@@ -161,9 +161,13 @@ class SensorSource(EnergySource):
     def probe(self) -> Availability:
         """Whether the sensor answers, asked once; why not and how to fix it are what its error says."""
         try:
-            return Availability(True, f"{self.scope}: {', '.join(self._ask())}")
+            return self.availability(self._ask())
         except (OSError, ValueError) as error:
             return Availability(False, f"{error}", getattr(error, "fix", "") or self._fix)
+
+    def availability(self, said: Mapping[str, Any]) -> Availability:
+        """Whether what the sensor says is enough."""
+        return Availability(True, f"{self.scope}: {', '.join(said)}")
 
     @abstractmethod
     def _ask(self) -> Mapping[str, Any]:

@@ -134,13 +134,13 @@ class BoardSource(SampledSource):
             self.stale_after_s = 10.0 if self.resolution_w < 0.1 else 120.0
         self._facts = {"board": self.board.name if self.board else "", "model": self.model}
 
-    def availability(self, rails: Mapping[str, float]) -> Availability:
+    def availability(self, said: Mapping[str, float]) -> Availability:
         """Whether the rails found, with their present watts, hold a total."""
-        shown = ", ".join(f"{rail} {power:.2f} W" for rail, power in rails.items())
+        shown = ", ".join(f"{rail} {power:.2f} W" for rail, power in said.items())
         if self.board is None:
             found = f"rails {shown} of an unknown board ({self.model or 'no model'}); no total is claimed"
             return Availability(False, found, _APPEND)
-        if missing := ", ".join(rail for rail in self.total_rails if rail not in rails):
+        if missing := ", ".join(rail for rail in self.total_rails if rail not in said):
             found = f"{self.board.name} lacks {missing} of its total; there are {shown or 'no rails'}"
             return Availability(False, found, "Check the labels of its power sensors; another carrier may rename them.")
         return Availability(True, f"{self.board.name}: {shown}")
