@@ -30,10 +30,9 @@ _BLOCK = 4 << 20
 
 
 def fit(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Non-negative least squares of relative errors, of a row a run with its `energy_j` and the columns of its `Load`.
+    """The coefficients of a `PowerModel` and each point's relative error, by non-negative least squares of the latter.
 
-    Returns:
-        The coefficients in the order of `PowerModel`, and the relative error of each point.
+    Points are a row a run with its `energy_j` and the columns of its `Load`.
     """
     load = points[[field.name for field in fields(Load)]].to_numpy(dtype=float)
     energy = points["energy_j"].to_numpy(dtype=float)

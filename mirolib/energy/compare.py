@@ -23,31 +23,18 @@ _RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more A costs than B.
+    """How much more A costs than B."""
 
-    Attributes:
-        names: What A and B are called.
-        unit: `J`, or `CPU s` where there is no sensor.
-        mean: Mean over the pairs of A - B.
-        low: Lower end of its 95 % bootstrap interval.
-        high: Upper end.
-        baseline: Mean of B.
-        pairs: A row a pair: its `order`, `a`, `b`, and `difference`.
-        kind: How joules were got; `none` where processor time was compared.
-        scope: What part of the machine they cover, or why there are none.
-        repeats: How often each run did its work for the sensor to see it; costs are those of doing it once.
-    """
-
-    names: tuple[str, str]
-    unit: str
-    mean: float
-    low: float
+    names: tuple[str, str]  # what A and B are called
+    unit: str  # `J`, or `CPU s` where there is no sensor
+    mean: float  # mean over the pairs of A - B
+    low: float  # lower end of its 95 % bootstrap interval
     high: float
-    baseline: float
-    pairs: pd.DataFrame
-    kind: Kind
-    scope: str
-    repeats: int = 1
+    baseline: float  # mean of B
+    pairs: pd.DataFrame  # a row a pair: its `order`, `a`, `b`, and `difference`
+    kind: Kind  # how joules were got; `none` where processor time was compared
+    scope: str  # what part of the machine they cover, or why there are none
+    repeats: int = 1  # how often each run did its work for the sensor to see it; costs are those of doing it once
 
     @property
     def resolvable(self) -> bool:
@@ -83,9 +70,8 @@ def compare(
     """Runs two things in turns, A B B A and so on, and compares what they cost.
 
     Drifts, of temperature for one, then hit both alike. Each is run before, to warm up and to see how often a run must
-    repeat its work for the sensor. About
-    `2 (2.8 s / d)^2` pairs resolve a difference `d` where runs scatter by `s`. The interval is a bootstrap percentile
-    interval, widened for few pairs by what Student's t is wider than the normal distribution.
+    repeat its work for the sensor. About `2 (2.8 s / d)^2` pairs resolve a difference `d` where runs scatter by `s`.
+    The interval is of bootstrap percentiles, widened for few pairs by what Student's t is wider than the normal.
 
     Args:
         meter: Measures; without a sensor, processor time of this process is compared.

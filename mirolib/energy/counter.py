@@ -15,22 +15,16 @@ from mirolib.energy.source import NOT_MEASURED, LostReading, Measurement, Sensor
 
 
 class CounterSource(SensorSource):
-    """A source that reads counters of energy, which may wrap around.
-
-    Attributes:
-        update_s: How often a counter moves; the band is as much of the mean power, and under five updates nothing is
-            reported.
-        unit_j: Joules a step of a counter.
-        wraps: For counters that wrap: the value after the largest, by counter.
-        most_w: More than any counter's consumer can take; a step that implies more is no energy, but a reset.
-        may_rest: Counters that need not move; any other that doesn't for three periods counts as dead.
-    """
+    """A source that reads counters of energy, which may wrap around."""
 
     period_s = 1.0
+    # how often a counter moves; the band is as much of the mean power, and under five updates nothing is reported
     update_s: float
-    unit_j: float
-    wraps: Mapping[str, int] = {}
+    unit_j: float  # joules a step of a counter
+    wraps: Mapping[str, int] = {}  # for counters that wrap: the value after the largest, by counter
+    # more than any counter's consumer can take; a step that implies more is no energy, but a reset
     most_w: float = math.inf
+    # counters that need not move; any other that doesn't for three periods counts as dead
     may_rest: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
@@ -41,12 +35,7 @@ class CounterSource(SensorSource):
 
     @abstractmethod
     def read(self) -> Mapping[str, int]:
-        """The counters, by name.
-
-        Raises:
-            OSError: If one can't be read.
-            ValueError: If what it says is no number.
-        """
+        """The counters, by name; an `OSError` if one can't be read, a `ValueError` if it says no number."""
 
     def mark(self) -> float:
         """Reads the counters and adds what they have advanced."""

@@ -27,13 +27,7 @@ class CombinedSource(EnergySource):
     """The sum of sources with disjoint scopes, such as processor and graphics card."""
 
     def __init__(self, sources: Sequence[EnergySource]) -> None:
-        """A sum.
-
-        Raises:
-            InputError: If there are fewer than two, or two of them cover the same part.
-        """
-        if len(sources) < 2:
-            raise InputError("A sum of energy sources needs two or more.")
+        """A sum of two or more; an `InputError` if two of them cover the same part."""
         for one, other in combinations(sources, 2):
             if common := ", ".join(sorted(one.parts & other.parts)):
                 both = f"Sources {one.name} and {other.name} both cover {common}"
@@ -96,22 +90,15 @@ class CombinedSource(EnergySource):
 
 @dataclass(frozen=True)
 class Place:
-    """What a run knows of where it runs and sources may not find out; "" for what it does not.
+    """What a run knows of where it runs and sources may not find out; "" for what it does not."""
 
-    Attributes:
-        device: PyTorch's name of the device that trains.
-        cards: Indices or UUIDs of the graphics cards to read, with commas, instead of that device's.
-        board: Name of the board.
-        domains: RAPL domains to add, or with `-` to leave out, instead of packages and DRAM.
-    """
-
-    device: str = ""
-    cards: str = ""
+    device: str = ""  # PyTorch's name of the device that trains
+    cards: str = ""  # indices or UUIDs of the graphics cards to read, with commas, instead of that device's
     board: str = ""
-    domains: str = ""
+    domains: str = ""  # RAPL domains to add, or with `-` to leave out, instead of packages and DRAM
 
 
-# What measures before what estimates; a board's sensors before the service that reads them.
+# In the order in which they are preferred: what measures before what estimates; a board's sensors before their service.
 SOURCES: dict[str, Callable[[Place], EnergySource]] = {
     "jetson-ina": lambda place: JetsonSource(board=place.board),
     "jtop": lambda place: JtopSource(board=place.board),
@@ -124,7 +111,6 @@ SOURCES: dict[str, Callable[[Place], EnergySource]] = {
     "board band": lambda place: BoardBandSource(place.board),
     "none": lambda _: NullSource(),
 }
-"""What makes every kind of source for this machine, in the order in which they are preferred."""
 _CARDS = ("nvml", "zeus")
 
 
@@ -154,11 +140,7 @@ def _asked(source: EnergySource) -> Availability:
 
 
 def named(name: str, place: Place = Place()) -> EnergySource:
-    """The source of a name, whatever else there is.
-
-    Raises:
-        InputError: If there is none of that name, or it reads graphics cards and the run is on the processor.
-    """
+    """The source of a name, whatever else there is; an `InputError` if none has it, or it reads cards beside a CPU."""
     if name not in SOURCES:
         choice = f"auto, {', '.join(SOURCES)}, or the path of a .csv trace"
         raise InputError(f"There is no energy source {name!r}; choose {choice}.")

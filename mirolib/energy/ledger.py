@@ -9,15 +9,9 @@ from dataclasses import asdict, astuple, dataclass
 
 from mirolib.energy.source import Kind, Measurement
 
-ENOUGH_COVERAGE = 0.9
-"""Rows that saw less of their interval than this don't enter totals."""
-
-FORWARD_SHARE = 1 / 3
-"""A forward pass as a share of a training step's work: the backward pass takes about twice the forward one."""
-
-LEARNING = ("receive", "profile", "train", "retain")
-"""The windows of a run that are needed to learn; evaluation is for the report."""
-
+ENOUGH_COVERAGE = 0.9  # rows that saw less of their interval don't enter totals
+FORWARD_SHARE = 1 / 3  # of a training step's work: the backward pass takes about twice the forward one
+LEARNING = ("receive", "profile", "train", "retain")  # windows that are needed to learn; evaluation is for the report
 _MISSING_SHARE = 0.05  # of the time; windows too short for the sensor, such as flushing after a task, stay far below
 
 _BADGES: dict[Kind, tuple[str, str]] = {
@@ -32,21 +26,13 @@ _BADGES: dict[Kind, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Work:
-    """Work done since the start of a run; subtract two to see what lies between.
+    """Work done since the start of a run; subtract two to see what lies between."""
 
-    Attributes:
-        visits: Samples that went through a training step.
-        forward_visits: Samples that went through a forward pass alone.
-        cpu_s: Processor seconds of this process, all threads.
-        bytes_read: Bytes read from the storage tier.
-        bytes_written: Bytes written to the storage tier.
-    """
-
-    visits: int = 0
-    forward_visits: int = 0
-    cpu_s: float = 0.0
-    bytes_read: int = 0
-    bytes_written: int = 0
+    visits: int = 0  # samples that went through a training step
+    forward_visits: int = 0  # samples that went through a forward pass alone
+    cpu_s: float = 0.0  # processor seconds of this process, all threads
+    bytes_read: int = 0  # bytes read from the storage tier
+    bytes_written: int = 0  # bytes written to the storage tier
 
     def __sub__(self, earlier: Work) -> Work:
         return Work(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
@@ -59,31 +45,18 @@ class Work:
 
 @dataclass(frozen=True)
 class Reading:
-    """One row of the ledger: an interval with its energy, how that was got, and its work.
+    """One row of the ledger: an interval with its energy, how that was got, and its work."""
 
-    Attributes:
-        activities: What was going on, all the time: the windows open, outermost first.
-        task: Task it belongs to; -1 for none.
-        start_s: Seconds of the monotonic clock.
-        duration_s: Length of the interval.
-        measurement: Its energy.
-        work: Its work.
-        kind: How the energy was got.
-        scope: What part of the machine it covers.
-        source: Name of the source.
-        idle_power_w: Power of the machine at rest, measured before; NaN where it was not.
-    """
-
-    activities: tuple[str, ...]
-    task: int
-    start_s: float
+    activities: tuple[str, ...]  # what was going on, all the time: the windows open, outermost first
+    task: int  # task it belongs to; -1 for none
+    start_s: float  # seconds of the monotonic clock
     duration_s: float
     measurement: Measurement
     work: Work
-    kind: Kind
-    scope: str
-    source: str
-    idle_power_w: float = float("nan")
+    kind: Kind  # how the energy was got
+    scope: str  # what part of the machine it covers
+    source: str  # its name
+    idle_power_w: float = float("nan")  # power of the machine at rest, measured before; NaN where it was not
 
     @property
     def window(self) -> str:

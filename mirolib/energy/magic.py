@@ -29,9 +29,6 @@ def measure_cell(shell: Any, line: str, cell: str) -> Reading:
     """Runs a cell in IPython's shell and measures it; `line` is what stands behind `%%energy`, a name for the activity.
 
     The notebook shows the reading as a badge; it is kept as `_energy` too.
-
-    Raises:
-        InputError: If the name is not a single word.
     """
     if len(line.split()) > 1:
         raise InputError(f"%%energy takes one word, a name for the activity; got {line.strip()!r}.")

@@ -95,19 +95,12 @@ class _Edge(NamedTuple):
 
 @dataclass(eq=False)
 class Window:
-    """An activity that is metered; `EnergyMeter.window` makes it.
-
-    Attributes:
-        name: The activity.
-        task: Task it belongs to; -1 for none.
-        thread: Identifier of the thread that has opened it.
-        reading: The whole window, once it is closed; None before.
-    """
+    """An activity that is metered; `EnergyMeter.window` makes it."""
 
     name: str
-    task: int
-    thread: int = field(default_factory=threading.get_ident)
-    reading: Reading = None  # type: ignore[assignment]  # who asks for it has closed the window
+    task: int  # task it belongs to; -1 for none
+    thread: int = field(default_factory=threading.get_ident)  # that has opened it
+    reading: Reading = None  # type: ignore[assignment]  # of all of it, once it is closed, which who asks has done
 
 
 class EnergyMeter:
@@ -129,9 +122,7 @@ class EnergyMeter:
         """A meter over one source, which it keeps.
 
         To `settle` takes five averaging times at both ends of a window: its joules then hold none of its neighbours'.
-
-        Raises:
-            InputError: If it is not available, which the sentence explains, or no energy source.
+        There is an `InputError` if the source is not available, or no energy source.
         """
         if not isinstance(source, EnergySource):
             raise InputError(f"{source!r} is no energy source; give an object such as mirolib.energy.choose() returns.")

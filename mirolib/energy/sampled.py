@@ -12,14 +12,10 @@ import numpy as np
 
 from mirolib.energy.source import NOT_MEASURED, Losses, LostReading, Measurement, SensorSource
 
-LEAST_SAMPLES = 5
-"""Under this many samples nothing is reported."""
-GAP_PERIODS = 3.0
-"""A stretch without samples of more periods than this counts as not seen, unless a source says otherwise."""
-LEAST_AVERAGES = 4.0
-"""Windows of fewer averaging times are told apart only with rest before and behind them."""
-SETTLING = 5.0
-"""Averaging times after which a sensor shows rest alone: a recursive mean is then within one percent."""
+LEAST_SAMPLES = 5  # under this many nothing is reported
+GAP_PERIODS = 3.0  # a stretch without samples of more periods counts as not seen, unless a source says otherwise
+LEAST_AVERAGES = 4.0  # windows of fewer averaging times are told apart only with rest before and behind them
+SETTLING = 5.0  # averaging times after which a sensor shows rest alone: a recursive mean is then within one percent
 _LAG = 0.75
 
 
@@ -99,24 +95,16 @@ def undelayed(
 
 
 class SampledSource(SensorSource):
-    """A source that reads the power of rails, some of which add up to the total.
-
-    Attributes:
-        total_rails: Rails whose sum is the total; they are read every time.
-        other_rails: Rails to look at beside, read less often.
-        resolution_w: Smallest step of each rail.
-        stale_after_s: Readings may stay exactly the same for as long; then the sensor counts as dead since they did.
-        gap_s: Longest time between samples that counts as seen; by default three periods.
-        changes_only: Whether a reading that repeats the last is no sample, as with a gauge that is asked more often
-            than it looks.
-    """
+    """A source that reads the power of rails, some of which add up to the total."""
 
     period_s: float = 0.05
-    total_rails: tuple[str, ...] = ("total",)
-    other_rails: tuple[str, ...] = ()
-    resolution_w: float = 0.0
+    total_rails: tuple[str, ...] = ("total",)  # rails whose sum is the total; they are read every time
+    other_rails: tuple[str, ...] = ()  # rails to look at beside, read less often
+    resolution_w: float = 0.0  # smallest step of each rail
+    # readings may stay exactly the same for as long; then the sensor counts as dead since they did
     stale_after_s: float = math.inf
-    gap_s: float | None = None
+    gap_s: float | None = None  # longest time between samples that counts as seen; by default three periods
+    # whether a reading that repeats the last is no sample, as with a gauge that is asked more often than it looks
     changes_only: bool = False
     _other_period_s = 0.25  # they enter no total, and reading each costs as much as a rail of the total
     _least_w = -1.0  # a rail at rest may read slightly negative; a whole board never draws less than this
@@ -146,12 +134,7 @@ class SampledSource(SensorSource):
 
     @abstractmethod
     def read(self, rails: Sequence[str]) -> Mapping[str, float]:
-        """Power of some rails now, in watts.
-
-        Raises:
-            OSError: If the sensor can't be read.
-            ValueError: If what it says is no number.
-        """
+        """Power of some rails now, in watts; an `OSError` if it can't be read, a `ValueError` if it is no number."""
 
     def _ask(self) -> Mapping[str, float]:
         return self.read(self.total_rails)
@@ -167,11 +150,7 @@ class SampledSource(SensorSource):
                     self._rail_losses.add(self.name, self.clock(), error)
 
     def add(self, instant_s: float, rails: Mapping[str, float]) -> None:
-        """Takes in a reading of the rails that make the total, and of any others.
-
-        Raises:
-            LostReading: If it is not usable.
-        """
+        """Takes in a reading of the rails that make the total, and of any others; `LostReading` if it is unusable."""
         missing = [rail for rail in self.total_rails if rail not in rails]
         if missing or not self.total_rails:
             raise LostReading(f"{', '.join(missing) or 'a known total'} missing from the reading")

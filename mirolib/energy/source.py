@@ -19,48 +19,30 @@ import pandas as pd
 logger = logging.getLogger(__name__)
 
 Kind = Literal["measured", "measured-partial", "replayed", "estimated-calibrated", "estimated-uncalibrated", "none"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""How a number was got, the most trustworthy first."""
-NO_JOULES: tuple[Kind, ...] = ("none", "estimated-uncalibrated")
-"""Kinds without a number of joules; work stands in for decisions and comparisons."""
+KINDS: tuple[Kind, ...] = get_args(Kind)  # how a number was got, the most trustworthy first
+NO_JOULES: tuple[Kind, ...] = ("none", "estimated-uncalibrated")  # work stands in for decisions and comparisons
 
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a source can be used here.
-
-    Attributes:
-        available: Whether it can.
-        reason: What was found.
-        fix: What would make it available; empty if nothing does or nothing needs to.
-    """
+    """Whether a source can be used here."""
 
     available: bool
-    reason: str
-    fix: str = ""
+    reason: str  # what was found
+    fix: str = ""  # what would make it available; empty if nothing does or nothing needs to
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Energy between two instants.
+    """Energy between two instants."""
 
-    Attributes:
-        energy_j: Best value in joules; NaN where there is none.
-        low_j: Lower end of the band in which the true value is expected.
-        high_j: Upper end of the band.
-        coverage: Share of the interval that the source saw, in [0, 1]; the rest is taken at the mean power seen.
-        samples: Number of sensor readings it rests on.
-        longest_gap_s: Longest time between two readings.
-        note: What went wrong meanwhile; empty if nothing.
-    """
-
-    energy_j: float
-    low_j: float
-    high_j: float
-    coverage: float
-    samples: int
-    longest_gap_s: float
-    note: str = ""
+    energy_j: float  # best value in joules; NaN where there is none
+    low_j: float  # lower end of the band in which the true value is expected
+    high_j: float  # upper end of the band
+    coverage: float  # share of the interval that the source saw, in [0, 1]; the rest is taken at the mean power seen
+    samples: int  # number of sensor readings it rests on
+    longest_gap_s: float  # longest time between two readings
+    note: str = ""  # what went wrong meanwhile; empty if nothing
 
 
 class LostReading(OSError):
@@ -76,25 +58,15 @@ NOT_MEASURED = Measurement(_NAN, _NAN, _NAN, 0.0, 0, _NAN)
 
 
 class EnergySource(ABC):
-    """Where joules come from.
+    """Where joules come from."""
 
-    Attributes:
-        name: Short name for tables.
-        kind: How its numbers are got.
-        scope: What part of the machine they cover.
-        parts: The same as names of consumers; sources are added only where these are disjoint.
-        period_s: How often `mark` should be called while something is measured; None if edges are enough.
-        averaging_s: Each reading is a mean over about as long; 0 for one of an instant.
-        clock: Seconds of the monotonic clock that all its instants are on.
-    """
-
-    name: str
-    kind: Kind
-    scope: str
-    parts: frozenset[str] = frozenset()
-    period_s: float | None = None
-    averaging_s: float = 0.0
-    clock: Callable[[], float] = staticmethod(time.monotonic)
+    name: str  # short name for tables
+    kind: Kind  # how its numbers are got
+    scope: str  # what part of the machine they cover
+    parts: frozenset[str] = frozenset()  # the same as names of consumers; only disjoint ones are added
+    period_s: float | None = None  # how often to `mark` while something is measured; None if edges are enough
+    averaging_s: float = 0.0  # each reading is a mean over about as long; 0 for one of an instant
+    clock: Callable[[], float] = staticmethod(time.monotonic)  # all its instants are on it
 
     @abstractmethod
     def probe(self) -> Availability:
@@ -189,9 +161,13 @@ class SensorSource(EnergySource):
     def probe(self) -> Availability:
         """Whether the sensor answers, asked once; why not and how to fix it are what its error says."""
         try:
-            return Availability(True, f"{self.scope}: {', '.join(self._ask())}")
+            return self.availability(self._ask())
         except (OSError, ValueError) as error:
             return Availability(False, f"{error}", getattr(error, "fix", "") or self._fix)
+
+    def availability(self, said: Mapping[str, Any]) -> Availability:
+        """Whether what the sensor says is enough."""
+        return Availability(True, f"{self.scope}: {', '.join(said)}")
 
     @abstractmethod
     def _ask(self) -> Mapping[str, Any]:

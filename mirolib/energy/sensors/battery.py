@@ -37,11 +37,7 @@ class BatterySource(SampledSource):
         self.total_rails = tuple(self._batteries)
 
     def read(self, rails: Sequence[str]) -> Mapping[str, float]:
-        """Power of each battery in watts; zero for one that waits for its turn.
-
-        Raises:
-            LostReading: If there is none, the machine is not fed by its batteries alone, or they don't say their power.
-        """
+        """Power of each battery in watts; zero for one that waits for its turn."""
         if not self._batteries:
             raise LostReading("no battery")
         status = {name: file_text(self._root / name / "status") for name in self._batteries}
@@ -56,11 +52,10 @@ class BatterySource(SampledSource):
         try:
             used = {name for name in rails if status[name] == "Discharging"}
             power = {name: abs(self._batteries[name].power_w()) if name in used else 0.0 for name in rails}
-        except PermissionError as error:
-            fix = f"Let this user read {self._root}/*/power_now, current_now and voltage_now."
-            raise LostReading("the battery's power may not be read by this user", fix) from error
         except (OSError, ValueError) as error:
-            raise LostReading(f"the battery does not say its power: {error}") from error
+            files = f"{self._root}/*/power_now, current_now and voltage_now"
+            fix = f"Let this user read {files}." if isinstance(error, PermissionError) else ""
+            raise LostReading(f"the battery does not say its power: {error}", fix) from error
         if not any(power.values()):
             raise LostReading("the battery says that it gives 0 W", "Unplug the charger.")
         return power

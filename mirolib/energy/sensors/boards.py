@@ -13,38 +13,24 @@ from mirolib.base.errors import InputError
 from mirolib.energy.sampled import SampledSource
 from mirolib.energy.source import NOT_MEASURED, Availability, EnergySource, Kind, Measurement
 
-MODEL_FILE = Path("/proc/device-tree/model")
-"""Where Linux keeps the board's name; looked up anew at each use."""
+MODEL_FILE = Path("/proc/device-tree/model")  # looked up anew at each use
 USE_OWN_SENSORS = "Use the board's own sensors: its INA power monitors in sysfs, or jtop."
-_APPEND = (
-    "Append to mirolib.energy.sensors.boards.BOARDS a Board with this model and the rails that add up to the module, "
-    "as the board's design guide gives them, or report this line."
-)
+_APPEND = "Append to mirolib.energy.sensors.boards.BOARDS a Board with the rails that add up, or report this line."
 _MODULE = frozenset({"module", "cpu", "gpu", "dram"})
 
 
 @dataclass(frozen=True)
 class Board:
-    """What is known of a board's power rails.
-
-    Attributes:
-        name: Short name.
-        models: Parts of the device tree's model by which it is known; the longest that fits decides between boards.
-        total_rails: Rails whose sum is the module's power.
-        not_included: What hangs on the board but not on these rails; empty if nothing.
-        resolution_w: Smallest step of a reading.
-        idle_w: Usual power at rest; NaN if not known.
-        cap_w: The highest cap of its power modes; NaN if not known.
-        sensors: Where the module's own sensors are, as I2C bus and address; those of a carrier may bear the same names.
-    """
+    """What is known of a board's power rails."""
 
     name: str
-    models: tuple[str, ...]
-    total_rails: tuple[str, ...]
-    not_included: str = ""
-    resolution_w: float = 0.04
-    idle_w: float = math.nan
-    cap_w: float = math.nan
+    models: tuple[str, ...]  # parts of the device tree's model; the longest that fits decides between boards
+    total_rails: tuple[str, ...]  # rails whose sum is the module's power
+    not_included: str = ""  # what hangs on the board but not on these rails; empty if nothing
+    resolution_w: float = 0.04  # smallest step of a reading
+    idle_w: float = math.nan  # usual power at rest; NaN if not known
+    cap_w: float = math.nan  # the highest cap of its power modes; NaN if not known
+    # where the module's own sensors are, as I2C bus and address; those of a carrier may bear the same names
     sensors: tuple[str, ...] = ()
 
 
@@ -129,12 +115,7 @@ def is_jetson() -> bool:
 
 
 class BoardSource(SampledSource):
-    """A source whose total is the sum of the rails that the table of boards names.
-
-    Attributes:
-        board: The board; None if it is not known, and then there is no total.
-        model: The device tree's name of it.
-    """
+    """A source whose total is the sum of the rails that the table of boards names."""
 
     kind: Kind = "measured-partial"
     scope = "module"
@@ -153,13 +134,13 @@ class BoardSource(SampledSource):
             self.stale_after_s = 10.0 if self.resolution_w < 0.1 else 120.0
         self._facts = {"board": self.board.name if self.board else "", "model": self.model}
 
-    def availability(self, rails: Mapping[str, float]) -> Availability:
+    def availability(self, said: Mapping[str, float]) -> Availability:
         """Whether the rails found, with their present watts, hold a total."""
-        shown = ", ".join(f"{rail} {power:.2f} W" for rail, power in rails.items())
+        shown = ", ".join(f"{rail} {power:.2f} W" for rail, power in said.items())
         if self.board is None:
             found = f"rails {shown} of an unknown board ({self.model or 'no model'}); no total is claimed"
             return Availability(False, found, _APPEND)
-        if missing := ", ".join(rail for rail in self.total_rails if rail not in rails):
+        if missing := ", ".join(rail for rail in self.total_rails if rail not in said):
             found = f"{self.board.name} lacks {missing} of its total; there are {shown or 'no rails'}"
             return Availability(False, found, "Check the labels of its power sensors; another carrier may rename them.")
         return Availability(True, f"{self.board.name}: {shown}")

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from mirolib.energy.sampled import GAP_PERIODS
 from mirolib.energy.sensors.boards import PI, BoardSource, is_jetson
@@ -117,15 +116,15 @@ class JtopSource(BoardSource):
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                 start_new_session=True,
             )  # fmt: skip
-            arguments = self._process, self._process.stdout
+            arguments = (self._process,)
             self._thread = threading.Thread(target=self._listen, args=arguments, name="miro-jtop", daemon=True)
             self._thread.start()
 
-    def _listen(self, process: subprocess.Popen[str], lines: IO[str]) -> None:
+    def _listen(self, process: subprocess.Popen[str]) -> None:
         """Takes in the helper's lines until it ends, the last of which says why."""
         ended = ""
-        with lines:
-            for line in lines:
+        with process:  # its pipe is closed then, and its end waited for
+            for line in process.stdout or ():
                 try:
                     said = json.loads(line)
                     if ended := said.get("ended", ""):
@@ -135,7 +134,5 @@ class JtopSource(BoardSource):
                     self.add(self._last_line, self._latest)
                 except Exception as error:  # whatever jtop says, the run goes on
                     self._lose(error)
-        code = process.wait()
-        ended = ended or f"its helper ended with code {code}"
-        self._ended = ended  # `mark` tells it
+        self._ended = ended or f"its helper ended with code {process.returncode}"  # `mark` tells it
         self._heard.set()

@@ -33,21 +33,13 @@ def calibration_file() -> Path:
 
 @dataclass(frozen=True)
 class Load:
-    """Running totals; subtract two to see what lies between.
+    """Running totals; subtract two to see what lies between."""
 
-    Attributes:
-        time_s: Seconds of the monotonic clock.
-        cpu_s: Seconds that processor cores of the whole machine were busy.
-        read_bytes: Bytes read from disks.
-        written_bytes: Bytes written to disks.
-        gpu_s: Seconds that the graphics unit was busy, as far as this machine shows it.
-    """
-
-    time_s: float = 0.0
-    cpu_s: float = 0.0
-    read_bytes: float = 0.0
-    written_bytes: float = 0.0
-    gpu_s: float = 0.0
+    time_s: float = 0.0  # seconds of the monotonic clock
+    cpu_s: float = 0.0  # seconds that processor cores of the whole machine were busy
+    read_bytes: float = 0.0  # bytes read from disks
+    written_bytes: float = 0.0  # bytes written to disks
+    gpu_s: float = 0.0  # seconds that the graphics unit was busy, as far as this machine shows it
 
     def __sub__(self, earlier: Load) -> Load:
         return Load(*(a - b for a, b in zip(astuple(self), astuple(earlier), strict=True)))
@@ -63,11 +55,7 @@ class LoadMeter:
         self._gpu_s, self._last_s = 0.0, time.monotonic()
 
     def __call__(self) -> Load:
-        """The totals now.
-
-        Raises:
-            OSError: If the graphics unit's load can't be read.
-        """
+        """The totals now."""
         now, cpu, disks = time.monotonic(), psutil.cpu_times(), psutil.disk_io_counters()
         if self.gpu_load is not None:
             self._gpu_s += (now - self._last_s) * file_number(self.gpu_load) / 1000
@@ -97,35 +85,20 @@ def power_mode() -> str:
 # that what the model misses there is in its error.
 @dataclass(frozen=True)
 class PowerModel:
-    """Power = idle + per busy core + per byte a second read and written + per busy graphics unit.
+    """Power = idle + per busy core + per byte a second read and written + per busy graphics unit."""
 
-    Attributes:
-        idle_w: Watts at rest.
-        cpu_w: Watts a busy core.
-        read_j_per_byte: Joules a byte read from disks.
-        write_j_per_byte: Joules a byte written.
-        gpu_w: Watts of the busy graphics unit.
-        error: Largest relative error over the points it was fitted to.
-        machine: The machine.
-        mode: Its power mode.
-        date: When it was calibrated (UTC).
-        source: The sensor it was calibrated with.
-        scope: What part of the machine that covers.
-        parts: The same as names of consumers.
-    """
-
-    idle_w: _Amount
-    cpu_w: _Amount
-    read_j_per_byte: _Amount
-    write_j_per_byte: _Amount
-    gpu_w: _Amount
-    error: _Amount
+    idle_w: _Amount  # watts at rest
+    cpu_w: _Amount  # watts a busy core
+    read_j_per_byte: _Amount  # joules a byte read from disks
+    write_j_per_byte: _Amount  # joules a byte written
+    gpu_w: _Amount  # watts of the busy graphics unit
+    error: _Amount  # largest relative error over the points it was fitted to
     machine: str
-    mode: str
-    date: str
-    source: str
-    scope: str
-    parts: tuple[str, ...] = ()
+    mode: str  # power mode of the machine
+    date: str  # when it was calibrated (UTC)
+    source: str  # the sensor it was calibrated with
+    scope: str  # what part of the machine that covers
+    parts: tuple[str, ...] = ()  # the same as names of consumers
 
     def joules(self, load: Load) -> dict[str, float]:
         """Energy of a load by cause, in joules."""
@@ -142,11 +115,7 @@ class PowerModel:
 
     @classmethod
     def load(cls, path: Path | None = None) -> PowerModel:
-        """Reads a calibration.
-
-        Raises:
-            InputError: If there is none, or it is damaged or of another format.
-        """
+        """Reads a calibration; an `InputError` if there is none, or it is damaged or of another format."""
         path = path or calibration_file()
         try:
             values = json.loads(read_bounded(path))

@@ -129,8 +129,14 @@ class NvmlSource(CounterSource):
             if absent := [entry for entry, index in found.items() if index is None]:
                 raise LostReading(f"there is no GPU {absent[0]}", f"Take devices from 0 to {len(uuids) - 1}, or UUIDs.")
             return list(dict.fromkeys(chosen))
-        if device and (own := self._index(_uuid(device), uuids)) is not None:
-            return [own]
+        if device:
+            import torch
+
+            uuid = ""
+            with suppress(AttributeError, RuntimeError, AssertionError, ValueError):  # PyTorch may not know it
+                uuid = str(torch.cuda.get_device_properties(device).uuid)
+            if (own := self._index(uuid, uuids)) is not None:
+                return [own]
         text, chosen = os.environ.get("CUDA_VISIBLE_DEVICES"), list[int]()
         entries = uuids if text is None else [entry.strip() for entry in text.split(",")]
         for entry in entries:
@@ -164,13 +170,3 @@ class NvmlSource(CounterSource):
 def _text(said: Any) -> Any:
     """Text of NVML; old bindings give bytes."""
     return said.decode(errors="replace") if isinstance(said, bytes) else said
-
-
-def _uuid(device: str) -> str:
-    """What PyTorch says of a device's card; empty where it says nothing."""
-    import torch
-
-    try:
-        return str(torch.cuda.get_device_properties(device).uuid)
-    except (AttributeError, RuntimeError, AssertionError, ValueError):
-        return ""

@@ -23,12 +23,7 @@ class PiSource(BoardSource):
 
     def probe(self) -> Availability:
         """Whether this is such a board and its rails can be read."""
-        if self.board is not PI:
-            return Availability(False, "not a Raspberry Pi 5")
-        try:
-            return self.availability(self.read(()))
-        except (OSError, ValueError) as error:
-            return Availability(False, str(error), getattr(error, "fix", ""))
+        return super().probe() if self.board is PI else Availability(False, "not a Raspberry Pi 5")
 
     def read(self, rails: Sequence[str]) -> Mapping[str, float]:
         """Watts of every rail that has both."""

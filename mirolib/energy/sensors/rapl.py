@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 from mirolib.base.errors import InputError
 from mirolib.energy.counter import CounterSource
 from mirolib.energy.sensors.boards import file_number, file_text
-from mirolib.energy.source import Availability, LostReading
+from mirolib.energy.source import LostReading
 
 _WORDS = {"package": "processor packages", "dram": "DRAM", "psys": "platform (psys)"}
 _PARTS = {"package": {"cpu"}, "dram": {"dram"}}
@@ -33,8 +32,7 @@ class RaplSource(CounterSource):
     def __init__(self, root: str | Path = "/sys/class/powercap", domains: str = "") -> None:
         """Looks for counters under `root`: of `domains`, by name or zone, as `psys`, or all but some, as `-dram`.
 
-        Raises:
-            InputError: If this machine lacks one of them, or one may contain another.
+        There is an `InputError` if this machine lacks one of them, or one may contain another.
         """
         super().__init__()
         self._zones = _chosen(Path(root), domains)
@@ -57,31 +55,17 @@ class RaplSource(CounterSource):
             self.scope += f" (without {', '.join(self._unusable)})"
             self._facts["unusable"] = self._unusable
 
-    def probe(self) -> Availability:
-        """Whether there are counters that may be read; those that fail are left out."""
-        with suppress(LostReading):  # it is told below
-            self._read(self._leave_out)
-        return super().probe()
-
-    def _leave_out(self, name: str, why: str) -> None:
+    def _give_up(self, name: str, why: str) -> None:
+        """Leaves out DRAM, or a package at first; where one dies midway, a part of the sockets is not all of them."""
+        if self._last and not name.startswith("dram"):
+            super()._give_up(name, why)
         del self._zones[name]
         self._unusable[name] = why
         self._losses.add(self.name, self.clock(), f"{name} {why}: left out from here on")
         self._describe()
 
-    def _give_up(self, name: str, why: str) -> None:
-        """Leaves DRAM out; a package that dies midway leaves no number, since a part of the sockets is not all."""
-        if not name.startswith("dram"):
-            super()._give_up(name, why)
-        self._leave_out(name, why)
-
     def read(self) -> Mapping[str, int]:
         """Microjoules of each counter."""
-        if said := self._read(self._give_up):
-            return said
-        raise LostReading("; ".join(f"{name} {why}" for name, why in self._unusable.items()) or _NONE)
-
-    def _read(self, give_up: Callable[[str, str], None]) -> dict[str, int]:
         said = {}
         for name, zone in list(self._zones.items()):
             try:
@@ -90,7 +74,9 @@ class RaplSource(CounterSource):
                 fix = "sudo chmod -R a+r /sys/class/powercap/intel-rapl* (or a udev rule that does so at every start)"
                 raise LostReading("RAPL counters can be read by root only (since CVE-2020-8694)", fix) from error
             except (OSError, ValueError) as error:
-                give_up(name, f"can't be read: {error}")
+                self._give_up(name, f"can't be read: {error}")
+        if not said:
+            raise LostReading("; ".join(f"{name} {why}" for name, why in self._unusable.items()) or _NONE)
         return said
 
 

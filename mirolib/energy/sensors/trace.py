@@ -27,15 +27,10 @@ class TraceSource(EnergySource):
     name, kind = "trace", "replayed"
 
     def __init__(self, times_s: ArrayLike, power_w: ArrayLike, *, scope: str = "as recorded") -> None:
-        """A trace to replay.
+        """A trace of watts, negative ones too, at rising instants in seconds, the first of which begins the replay.
 
-        Args:
-            times_s: Instants in seconds, rising; the first is the moment the replay begins.
-            power_w: Power in watts at each instant; negative readings are kept.
-            scope: What the trace had measured.
-
-        Raises:
-            InputError: If there are fewer than two samples, times don't rise, or a value is not finite.
+        `scope` is what it had measured. An `InputError` says what is wrong: fewer than two samples, times that don't
+        rise, or values that are not finite.
         """
         times, power = np.asarray(times_s, dtype=np.float64), np.asarray(power_w, dtype=np.float64)
         if times.ndim != 1 or times.shape != power.shape or len(times) < 2:
@@ -52,11 +47,7 @@ class TraceSource(EnergySource):
 
     @classmethod
     def from_csv(cls, path: str | Path) -> TraceSource:
-        """Reads a trace from a CSV file with the columns `time_s` and `power_w`.
-
-        Raises:
-            InputError: If the file can't be read or lacks a column, or its trace is unusable.
-        """
+        """Reads a CSV file with the columns `time_s` and `power_w`; an `InputError` if it holds no usable trace."""
         try:
             table = pd.read_csv(io.BytesIO(read_bounded(path, _MOST_BYTES)))
             if "rail" in table:  # as a run leaves it

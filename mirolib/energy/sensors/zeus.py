@@ -71,17 +71,13 @@ class ZeusSource(CounterSource):
         self.scope = "AMD GPU " + ", ".join(names[name] for name in self._counters)
 
     def read(self) -> Mapping[str, int]:
-        """Millijoules of each GPU since some instant in the past.
-
-        Raises:
-            OSError: If one can't be read, or says zero, which is how zeus reports that there is no sensor.
-        """
+        """Millijoules of each GPU since some instant in the past."""
         if not self._counters:
             self._open()
         readings = {}
         for name, counter in self._counters.items():
             value = _answer(counter)
-            if not value:
+            if not value:  # zero is how zeus reports that there is no sensor
                 raise OSError(f"zeus says {value!r} mJ for {name}, which is no counter")
             readings[name] = int(value)
         return readings
