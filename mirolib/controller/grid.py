@@ -55,7 +55,8 @@ def candidate_grid(
 
 def least_samples(stream: TaskStream) -> int:
     """The least memory budget, in samples, under which every task of a stream has a candidate: one of each class."""
-    return max(len(classes) + max(1, classes[0]) for classes in stream.task_classes)
+    seen = [set().union(*stream.task_classes[:index]) for index in range(len(stream))]
+    return max(len(classes) + max(1, len(old)) for classes, old in zip(stream.task_classes, seen, strict=True))
 
 
 def _derived(task: Task, memory: TieredMemory, samples: int | None, replays: bool) -> set[tuple[int, int]]:
@@ -63,7 +64,7 @@ def _derived(task: Task, memory: TieredMemory, samples: int | None, replays: boo
     new, old = len(task.train), memory.stored - len(task.train)
     room = float("inf") if samples is None else samples
     for per_class in (_PER_CLASS, 1):  # a small budget: one sample of each class will do
-        least_episodic = min(old, per_class * task.classes[0]) if old and replays else 1
+        least_episodic = min(old, per_class * len(memory.episodic_memory.classes)) if old and replays else 1
         least_stream = min(new, per_class * len(task.classes))
         if least_stream + least_episodic <= room:
             break

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError, StorageError, brief
 from mirolib.base.state import State, Table, dumped, loaded
 from mirolib.controller import Controller, Decision
 from mirolib.controller.resources import ResourceMonitor, Resources
+from mirolib.data.open_stream import OpenStream
 from mirolib.data.stream import Task, TaskStream
 from mirolib.energy import EnergyMeter, Work
 from mirolib.experiment.checkpoint import read_checkpoint
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(
-    stream: TaskStream,
+    stream: TaskStream | OpenStream,
     learner: Learner,
     memory: TieredMemory,
     controller: Controller,
@@ -64,13 +66,17 @@ def run(
 
 @dataclass
 class TaskProgress:
-    """A task under way: `before` is the swapping before its training, `trials` are the controller's candidates."""
+    """A task under way: `before` is the swapping before its training, `trials` are the controller's candidates.
+
+    `ahead` is accuracy on it before it is learnt, less chance, where its classes are known.
+    """
 
     index: int
     before: SwapCounts
     trials: Table
     events: list[Event] = field(default_factory=list)
     epochs: list[EpochRecord] = field(default_factory=list)
+    ahead: float = float("nan")
 
 
 class Loop:
@@ -78,7 +84,7 @@ class Loop:
 
     def __init__(
         self,
-        stream: TaskStream,
+        stream: TaskStream | OpenStream,
         learner: Learner,
         memory: TieredMemory,
         controller: Controller,
@@ -119,7 +125,7 @@ class Loop:
     def share(self) -> float:
         """Share of the run that is done, in [0, 1], each task an equal part; any thread may ask."""
         done, within = self.standing  # in tasks: how many epochs those to come will have is not known
-        return (done + min(1.0, within / self._learner.epochs)) / len(self._stream)
+        return (done + min(1.0, within / self._learner.epochs)) / max(1, len(self._stream))
 
     @property
     def events(self) -> list[Event]:
@@ -160,9 +166,22 @@ class Loop:
                 bar.set_postfix_str(record.headline)
                 yield record
 
+    def learn(self, task: Task, *, progress: bool = False) -> TaskRecord:
+        """Learns the next task of a stream, such as one that has just been added to an `OpenStream`.
+
+        There is an `InputError` if it is another one.
+        """
+        if task.index != len(self.records) or task.index >= len(self._stream):
+            raise InputError(f"Task {len(self.records)} of the stream comes next, not {task.index}; learn it first.")
+        return next(step for step in self.steps(progress=progress) if isinstance(step, TaskRecord))
+
     def _arrive(self, task: Task) -> TaskProgress:
         """Receives a task and chooses a configuration for it, in the light of the resources there are."""
         learner, memory = self._learner, self._memory
+        ahead = float("nan")
+        if task.classes[-1] < learner.num_classes:
+            with self.meter.window("evaluate", task.index):
+                ahead = learner.accuracy(self._stream.tests(task.index)[-1]) - 1 / learner.num_classes
         with self.meter.window("receive", task.index):
             memory.receive(task)
             # the head before the method and the choice, which look at logits of the new classes
@@ -171,7 +190,7 @@ class Loop:
         with self.meter.window("profile", task.index):
             resources = self._resources.probe(self.epochs_done)
             self._choice = self._controller.choose(task, learner, memory, resources), resources
-        self._now = TaskProgress(task.index, memory.counts, self._choice[0].trials)
+        self._now = TaskProgress(task.index, memory.counts, self._choice[0].trials, ahead=ahead)
         return self._now
 
     def _adapt(self, now: TaskProgress, number: int) -> None:
@@ -230,7 +249,12 @@ class Loop:
         with self.meter.window("retain", task.index):
             memory.retain(task)
         with self.meter.window("evaluate", task.index):
-            matrix.append([self._learner.accuracy(test) for test in self._stream.tests(task.index)])
+            tests = self._stream.tests(task.index)
+            of_tasks = zip(tests, self._stream.task_classes[: len(tests)], strict=True)
+            right = [self._learner.right(test, classes) for test, classes in of_tasks]
+            matrix.append([float(one[:, 0].mean()) for one in right], now.ahead)
+        rows, hits = np.concatenate([test.rows for test in tests]), np.concatenate(right)[:, 0]
+        once = np.unique(rows, return_index=True)[1]  # where classes return, so do their test samples
         record = TaskRecord(
             task=task.index,
             num_tasks=len(self._stream),
@@ -250,6 +274,10 @@ class Loop:
             events=tuple(now.events),
             trials=now.trials,
             damaged=sum(map(len, memory.storage.damaged.values())),
+            overall_accuracy=float(hits[once].mean()),
+            task_aware_accuracy=float(np.mean([one[:, 1].mean() for one in right])),
+            ahead=now.ahead,
+            forward_transfer=matrix.forward_transfer,
         )
         self._controller.observe(record)
         self.records.append(record)
@@ -287,7 +315,11 @@ class Loop:
             self.records = loaded(list[TaskRecord], state["records"])
             self._now = loaded(TaskProgress | None, state["now"])
             for record in self.records:
-                self._matrix.append(list(record.accuracies))
+                self._matrix.append(list(record.accuracies), record.ahead)
+            if len(self._stream) < (came := len(self.records) + bool(self._now)):
+                raise InputError(
+                    f"The checkpoint has {came} tasks, the stream {len(self._stream)}; add the others first."
+                )
             # storage before memory, whose buffers are read back by their ids
             for index in range(len(self.records) + bool(self._now)):
                 self._memory.store(self._stream[index])
@@ -301,7 +333,7 @@ class Loop:
             raise InputError(f"This is no checkpoint of such a run: {type(error).__name__}: {brief(error)}.") from error
 
 
-def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:
+def check_sizes(config: MemoryConfig, stream: TaskStream | OpenStream) -> None:
     """Sees to it that there are samples for the sizes asked for: an `InputError` else."""
     largest, total = stream.most_samples()
     for name, size, most, why in (
