@@ -73,6 +73,13 @@ def checked(samples: Any, labels: Any, which: str, columns: Sequence[str] = ()) 
     return samples, labels
 
 
+def checked_groups(groups: Any, which: str, labels: np.ndarray) -> np.ndarray | None:
+    """Groups of the `which` samples, `(n,)`, None where there are none; an `InputError` if they are not one each."""
+    if groups is None or (found := np.asarray(groups)).shape == labels.shape:
+        return None if groups is None else found.astype(str) if found.dtype == object else found
+    raise InputError(f"There are {len(labels)} {which} samples, groups are {found.shape}; give one each.")
+
+
 def numbered(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
     """The classes' names, by default their values, in order, and each part's labels as positions, `(n,) int64`.
 

@@ -11,8 +11,7 @@ import numpy as np
 import xxhash
 
 from mirolib.base.display import facts
-from mirolib.base.errors import InputError
-from mirolib.data.arrays import checked, described, held_out, numbered
+from mirolib.data.arrays import checked, checked_groups, described, held_out, numbered
 from mirolib.data.spec import DatasetSpec as DatasetSpec, Preset as Preset
 
 logger = logging.getLogger(__name__)
@@ -102,22 +101,11 @@ class Dataset:
 
     @classmethod
     def from_arrays(
-        cls,
-        train_samples: Any,
-        train_labels: Any,
-        test_samples: Any = None,
-        test_labels: Any = None,
-        *,
-        validation: tuple[Any, Any] | None = None,
-        groups: Any = None,
-        test_groups: Any = None,
-        spec: DatasetSpec | None = None,
-        name: str = "arrays",
-        class_names: Sequence[str] = (),
-        layout: str = "",
-        test_share: float = 0.2,
-        test_within: bool = False,
-    ) -> Dataset:
+        cls, train_samples: Any, train_labels: Any, test_samples: Any = None, test_labels: Any = None, *,
+        validation: tuple[Any, Any] | None = None, groups: Any = None, test_groups: Any = None,
+        spec: DatasetSpec | None = None, name: str = "arrays", class_names: Sequence[str] = (), layout: str = "",
+        test_share: float = 0.2, test_within: bool = False,
+    ) -> Dataset:  # fmt: skip
         """A data set of the user's own arrays, tensors or lists.
 
         Args:
@@ -127,7 +115,7 @@ class Dataset:
             test_labels: `(m,)`, all of which occur in `train_labels`.
             validation: Samples and labels that configurations are judged on; else each run holds out training samples.
             groups: `(n,)` values: what each training sample is of, such as a person; no test held out parts a group.
-            test_groups: `(m,)`, likewise of the test samples, for a stream by domains.
+            test_groups: `(m,)`, likewise of the test samples.
             spec: Facts of the data set; by default mean, std and a preset `small` derived from the training samples.
             name: What results call it, where there is no spec.
             class_names: Name of each class in the order of the sorted label values; by default the values.
@@ -144,11 +132,7 @@ class Dataset:
         columns = tuple(map(str, getattr(train_samples, "columns", ())))
         parts = {which: checked(x, y, which, columns) for which, (x, y) in given.items()}
         names, labels = numbered({which: labels for which, (_, labels) in parts.items()}, class_names)
-        of = [None if some is None else np.asarray(some) for some in (groups, test_groups, None)]
-        of = [some.astype(str) if some is not None and some.dtype == object else some for some in of]
-        for which, mine, some in zip(parts, labels, of, strict=False):
-            if some is not None and some.shape != mine.shape:
-                raise InputError(f"There are {len(mine)} {which} samples, groups are {some.shape}; give one each.")
+        of = list(map(checked_groups, (groups, test_groups, None), parts, labels))
         held = np.zeros_like(labels[0], bool) if tests else held_out(labels[0], names, of[0], test_share, test_within)
         data, spec = described([samples for samples, _ in parts.values()], ~held, len(names), spec, name, layout)
         digest = xxhash.xxh3_128(held.tobytes() if held.any() else b"")

@@ -253,8 +253,9 @@ class Loop:
             of_tasks = zip(tests, self._stream.task_classes[: len(tests)], strict=True)
             right = [self._learner.right(test, classes) for test, classes in of_tasks]
             matrix.append([float(one[:, 0].mean()) for one in right], now.ahead)
-        rows, hits = np.concatenate([test.rows for test in tests]), np.concatenate(right)[:, 0]
-        once = np.unique(rows, return_index=True)[1]  # where classes return, so do their test samples
+        # where classes return, so do their test samples
+        rows = [np.stack([np.full(len(test), id(test.data)), test.rows], axis=1) for test in tests]
+        once = np.unique(np.concatenate(rows), axis=0, return_index=True)[1]
         record = TaskRecord(
             task=task.index,
             num_tasks=len(self._stream),
@@ -274,7 +275,7 @@ class Loop:
             events=tuple(now.events),
             trials=now.trials,
             damaged=sum(map(len, memory.storage.damaged.values())),
-            overall_accuracy=float(hits[once].mean()),
+            overall_accuracy=float(np.concatenate(right)[once, 0].mean()),
             task_aware_accuracy=float(np.mean([one[:, 1].mean() for one in right])),
             ahead=now.ahead,
             forward_transfer=matrix.forward_transfer,

@@ -91,11 +91,11 @@ class RunSettings:
     tasks: int | None = _setting(None, "tasks the classes are split into; None: the preset's", _above_0)
     stream: str = _setting(
         "class-incremental",
-        "how tasks come about: class-incremental, domain-incremental (by groups), returning or blurry",
+        "how tasks come: class-incremental, domain-incremental (by group), returning, blurry",
         lambda _, value: kind_of(value),
     )
     class_order: str = _setting(
-        "", 'own order of classes, or of groups: "cat, dog, cow", or by task "cat, dog; cow"; "" draws one'
+        "", 'order of classes or groups: "cat, dog, cow", or by task "cat, dog; cow"; "" draws one'
     )
     class_seed: int | None = _setting(None, "seed of that order alone; None: the seed", _seed)
     base_classes: int | None = _setting(None, "classes of the first task, beside increment; None: alike", _above_0)
@@ -108,9 +108,7 @@ class RunSettings:
         None, "ce (cross-entropy), bce (the paper's) or bce-sum; None: the preset's; bic has its own", LOSSES
     )
     memory: str = _setting("tiered", "tiered, or single-level: an episodic memory without storage below it", MEMORIES)
-    balance: str = _setting(
-        "class", "what old samples are balanced by: class, or class-and-task, such as persons", BALANCES
-    )
+    balance: str = _setting("class", "what old samples are balanced by: class or class-and-task", BALANCES)
     controller: str = _setting(
         "miro", "who decides: miro, fixed, tuned, carm, share, everything, whole-budget, random, miro-2023", CONTROLLERS
     )

@@ -202,13 +202,12 @@ class Learner:
         """Adds those classes of a task that are new to the head, and starts optimiser and schedule anew as the paper's.
 
         From the second task on, the backbone goes back towards its first weights as far as `warm_start` says.
-        `dataset_labels` are the classes in the data set, in which `predict` answers; by default the same. New classes
-        not numbered on from those known are an `InputError`.
+        `dataset_labels` are the classes in the data set, in which `predict` answers; by default the same. There is an
+        `InputError` if new classes are not numbered on.
         """
         assert len(dataset_labels) in (0, len(classes)), "one label of the data set for each class"
         new = {a: b for a, b in zip(classes, dataset_labels or classes, strict=True) if a >= self.num_classes}
-        # since output j of the head stands for label j
-        if [*new] != [*range(self.num_classes, self.num_classes + len(new))]:
+        if [*new] != [*range(self.num_classes, self.num_classes + len(new))]:  # output j of the head stands for label j
             raise InputError(f"The head knows {self.num_classes} classes, new are {[*new]}; number them on from there.")
         self.dataset_labels += tuple(new.values())
         with torch.no_grad():
@@ -359,8 +358,7 @@ class Learner:
         for part in samples.chunks(4096):  # read at once, some forward passes: a test set need not fit RAM
             scores = self.classify(self.features(samples.read(part)))
             of_all, scores[:, others] = scores.argmax(dim=1), -torch.inf
-            predicted = torch.stack([of_all, scores.argmax(dim=1)], dim=1).cpu().numpy()
-            found.append(predicted == samples.labels[part, None])
+            found.append(torch.stack([of_all, scores.argmax(dim=1)], dim=1).cpu().numpy() == samples.labels[part, None])
         return np.concatenate(found)
 
 

@@ -196,6 +196,8 @@ def test_data_may_come_later_and_a_run_goes_on_after_a_restart(objective, tmp_pa
         state = encoded(loop.state())
         ends.append(loop.learn(stream.add(parts[2])))
     assert [len(end.accuracies) for end in ends] == [1, 2, 3] and ends[1].classes == ("0", "1", "2", "3")
+    sizes = [len(test) for test in stream.tests(2)]
+    assert ends[2].overall_accuracy == pytest.approx(np.average(ends[2].accuracies, weights=sizes))
     assert np.isnan(ends[1].ahead) and not np.isnan(ends[2].ahead) and loop.share == 1
     loop, stream, memory, parts = open_loop(tmp_path / "one", make())  # the store is as the other run left it
     with memory, pytest.raises(InputError, match="has 2 tasks, the stream 0"):
