@@ -17,15 +17,9 @@ _PER_CLASS = 2  # samples of each class that the smallest buffers hold
 
 
 def candidate_grid(
-    task: Task,
-    memory: TieredMemory,
-    budget_bytes: int | None = None,
-    *,
-    swap_ratio: float = 1.0,
-    pairs: Sequence[tuple[int, int]] = (),
-    replays: bool = True,
-    limit: int = STREAM_STEPS * EPISODIC_STEPS,
-) -> list[MemoryConfig]:
+    task: Task, memory: TieredMemory, budget_bytes: int | None = None, *, swap_ratio: float = 1.0,
+    pairs: Sequence[tuple[int, int]] = (), replays: bool = True, limit: int = STREAM_STEPS * EPISODIC_STEPS,
+) -> list[MemoryConfig]:  # fmt: skip
     """The configurations to be profiled for a task, log-spaced in both sizes (paper: Fig. 8).
 
     Stream sizes run from an eighth of the task's samples to all of them, episodic sizes from two samples of each old

@@ -78,14 +78,9 @@ class MiroController(AllottingController):
     }  # fmt: skip
 
     def __init__(
-        self,
-        objective: str = "knee",
-        *,
-        swap_ratio: float = 1.0,
-        congestion: CongestionPolicy | None = None,
-        num_tasks: int | None = None,
-        energy_kind: Kind = "none",
-    ) -> None:
+        self, objective: str = "knee", *, swap_ratio: float = 1.0, congestion: CongestionPolicy | None = None,
+        num_tasks: int | None = None, energy_kind: Kind = "none",
+    ) -> None:  # fmt: skip
         """A controller that has seen no task.
 
         Args:

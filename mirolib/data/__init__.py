@@ -60,13 +60,8 @@ def locate(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str, 
 
 
 def load_dataset(
-    name: str,
-    *,
-    root: str | os.PathLike[str] | None = None,
-    preset: str = "",
-    download: bool = False,
-    **options: Any,
-) -> Dataset:
+    name: str, *, root: str | os.PathLike[str] | None = None, preset: str = "", download: bool = False, **options: Any,
+) -> Dataset:  # fmt: skip
     """Loads a data set by name: everything found under `root`, and of that what the preset uses; or the user's own.
 
     Args:

@@ -237,10 +237,7 @@ def read_class_folders(
 
 
 def _arrays(path: Path, *, name: str, layout: str = "", test_share: float = 0.2, test_within: bool = False) -> Dataset:
-    """An `.npz` of `x_train`, `y_train`, and what it has of `x_test`, `y_test`, `x_val`, `y_val`, `groups`.
-
-    Those of test samples are `groups_test`.
-    """
+    """An `.npz` of `x_train`, `y_train`, and what it has of `x_test`, `y_test`, `x_val`, `y_val`, `groups[_test]`."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # objects would be executed
             found = {key.lower(): arrays[key] for key in arrays.files}

@@ -9,6 +9,7 @@ and in storage.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ ORDINAL_BITS = 32  # half of an id: both halves then have room for more than any
 ORDINAL_MASK = (1 << ORDINAL_BITS) - 1
 STREAMS = {"class-incremental": 0.0, "domain-incremental": 0.0, "returning": 2.0, "blurry": 0.1}
 """Kinds of streams, and the value of those that have one: rounds, or the share of other tasks' samples."""
+_KIND = re.compile(rf"({'|'.join(STREAMS)})(?:(?<=returning)=([1-9]\d{{0,5}})|(?<=blurry)=(0?\.\d*[1-9]\d*))?")
 
 
 def make_ids(labels: np.ndarray, ordinals: np.ndarray) -> np.ndarray:
@@ -49,16 +51,11 @@ def rank_in_class(labels: np.ndarray) -> np.ndarray:
 
 def kind_of(text: str) -> tuple[str, float]:
     """A kind from `STREAMS` and its value, of a text such as `blurry=0.2`; an `InputError` if it is none."""
-    name, mark, value = text.partition("=")
-    try:
-        found = float(value) if mark else STREAMS[name]
-        holds = {"returning": found >= 1 and found % 1 == 0, "blurry": 0 < found < 1}.get(name, not mark)
-    except (KeyError, ValueError, OverflowError):
-        holds = False
-    if name not in STREAMS or not holds:
+    found = _KIND.fullmatch(text)
+    if not found:
         kinds = "class-incremental, domain-incremental, returning or blurry"
         raise InputError(f"The stream is {text!r}; choose {kinds}, such as 'returning=3' rounds or 'blurry=0.2'.")
-    return name, found
+    return found[1], float(found[2] or found[3] or STREAMS[found[1]])
 
 
 @dataclass(frozen=True)
@@ -89,27 +86,22 @@ class TaskStream:
     """A data set as a sequence of tasks, each sample of which is in one of them.
 
     A class in several tasks comes with an equal share of its samples in each. Where the data set has groups, whole ones
-    are held out, or neighbours in the data where a task has too few of them: windows that overlap do not leak.
+    are held out, or neighbours in the data where a task has too few of them: windows that overlap do not leak. There is
+    an `InputError` if the tasks can't be made, or the share leaves a class without training samples.
 
     Attributes:
         dataset: The data set.
-        num_tasks: Number of tasks, over which classes or groups are spread as evenly as they go; by default 5, or one
-            a group, or what `order`, `base` and `increment` say.
+        num_tasks: Number of tasks, alike as far as it goes; by default 5, or one a group, or what the others say.
         seed: Seed of the class order, the order of arrival and the held-out samples.
         validation_share: Share of each class's training samples in a task held out for validation, in [0, 1); of a data
             set with validation samples of its own, none.
-        kind: `class-incremental`; `domain-incremental`, where each task has other groups of the data set;
-            `returning=2`, where all classes come so many times, in other company; or `blurry=0.1`, where that share of
-            each class is spread over the other tasks.
+        kind: `class-incremental`; `domain-incremental`, each task with other groups; `returning=2`, where all classes
+            come so often, in other company; or `blurry=0.1`, where that share of each is spread over other tasks.
         order: Classes (positions or names) or groups in their order, or a list of them for each task, which may name a
             class several times; also as a text such as `cat, dog; cow`. By default drawn.
-        base: Number of classes or groups of the first task, where that has another number than the others.
+        base: Number of classes or groups of the first task, where it has another one than the others.
         increment: Number of those of each further task.
         class_seed: Seed of the order of classes or groups alone; by default `seed`.
-
-    Raises:
-        InputError: If there are fewer classes or groups than tasks, the order leaves some out, the share leaves a class
-            without training samples, or a domain-incremental data set lacks groups.
     """
 
     dataset: Dataset
@@ -128,19 +120,16 @@ class TaskStream:
             raise InputError(f"seed is {min(self.seed, self.class_seed or 0)}; choose 0 or more.")
         if not 0 <= share < 1:
             raise InputError(f"validation_share is {share}; choose a value from 0 up to, not including, 1.")
-        if self.by_group:
-            parts = {"training": self.dataset.train, "test": self.dataset.test, "validation": self.dataset.validation}
-            for which, part in parts.items():
-                if part is not None and part.groups is None:
-                    raise InputError(
-                        f"The {which} samples of {self.spec.name} have no groups, such as a person each, by which "
-                        "domains could be told; give groups, or choose another stream (docs/howto/streams.md)."
-                    )
+        parts = {"training": self.dataset.train, "test": self.dataset.test, "validation": self.dataset.validation}
+        if lacking := [k for k, part in parts.items() if part is not None and part.groups is None and self.by_group]:
+            raise InputError(
+                f"The {lacking[0]} samples of {self.spec.name} have no groups, such as a person each, by which domains "
+                "could be told; give groups, or choose another stream (docs/howto/streams.md)."
+            )
         for task, test in enumerate(self.tests(len(self) - 1)):
             if not len(test) or not self._parts[task]:
                 what = f"Task {task} ({', '.join(self._names[one] for one in self._plan[task])})"
-                which = "test" if self._parts[task] else "training"
-                raise InputError(f"{what} has no {which} sample; add some, or join tasks by num_tasks or order.")
+                raise InputError(f"{what} has no training or no test sample; add some, or join tasks.")
 
     def __repr__(self) -> str:
         kind = "" if self.kind == "class-incremental" else f", {self.kind}"
@@ -169,9 +158,8 @@ class TaskStream:
         """Hash of what decides which samples have which ids, beside class order, seed and share."""
         if not self.returns and self.dataset.train.groups is None:
             return self.dataset.fingerprint
-        digest = xxhash.xxh3_128()
-        for one in (rows for part in self._parts for pair in part.values() for rows in pair):
-            digest.update(len(one).to_bytes(8, "little") + one.tobytes())
+        found = (rows for part in self._parts for pair in part.values() for rows in pair)
+        digest = xxhash.xxh3_128(b"".join(len(rows).to_bytes(8, "little") + rows.tobytes() for rows in found))
         return f"{self.dataset.fingerprint}/{digest.hexdigest()}"
 
     @property
@@ -181,7 +169,6 @@ class TaskStream:
 
     @cached_property
     def _groups(self) -> np.ndarray:
-        """The groups there are, sorted."""
         return np.unique(np.asarray(self.dataset.train.groups))
 
     @cached_property
@@ -237,11 +224,10 @@ class TaskStream:
             things = np.where(self._groups[things] == samples.groups, things, -1)
         for thing in range(len(self._names)):
             rows, tasks = np.flatnonzero(things == thing), [t for t, part in enumerate(self._plan) if thing in part]
-            others = np.setdiff1d(np.arange(len(self)), tasks) if kind == "blurry" else np.zeros(0)
-            if len(tasks) > 1 or len(others):
-                rng = np.random.default_rng([self.seed, 4, thing])
+            others, rng = np.setdiff1d(np.arange(len(self)), tasks), np.random.default_rng([self.seed, 4, thing])
+            if len(tasks) > 1 or kind == "blurry":
                 rows = rng.permutation(rows)
-            if len(others):
+            if len(others) and kind == "blurry":
                 away, rows = np.split(rows, [round(share * len(rows))])
                 found[away] = rng.permutation(np.resize(others, len(away)))
             for task, part in zip(tasks, np.array_split(rows, len(tasks)), strict=True):
@@ -288,29 +274,23 @@ class TaskStream:
                 found[task][label] = kept, held
         return found
 
-    def _held_out(self, count: int) -> int:
-        """Validation samples of a class with `count` samples: the share, and one at least if there are two."""
-        if self.dataset.validation is not None:
-            return 0
-        # one at least, since a class without any would not count in the choice of sizes
-        return max(round(count * self.validation_share), int(self.validation_share > 0 and count > 1))
-
     def _parted(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The samples of a class in a task that are trained on, and those held out."""
-        wanted, held = self._held_out(len(rows)), np.zeros(len(rows), dtype=bool)
+        count, share, held = len(rows), self.validation_share, np.zeros(len(rows), dtype=bool)
+        # one at least, since a class without any would not count in the choice of sizes
+        wanted = 0 if self.dataset.validation else max(round(count * share), int(share > 0 and count > 1))
         if self.dataset.train.groups is None or not wanted:
             held[:wanted] = True
         else:
             groups = self.dataset.train.groups[rows]
             for first in np.sort(np.unique(groups, return_index=True)[1]):  # as they come up in the random order
                 those = groups == groups[first]
-                if held.sum() < wanted and (held | those).sum() <= min(2 * wanted, len(rows) - 1):
+                if held.sum() < wanted and (held | those).sum() <= min(2 * wanted, count - 1):
                     held |= those
             if not held.any():
                 held = np.isin(rows, np.sort(rows)[-wanted:])
         if held.all():
-            share = self.validation_share
-            raise InputError(f"validation_share {share} leaves a class of {len(rows)} nothing to train on; lower it.")
+            raise InputError(f"validation_share {share} leaves a class of {count} nothing to train on; lower it.")
         return rows[~held], rows[held]
 
     def most_samples(self) -> tuple[int, int]:

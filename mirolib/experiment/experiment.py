@@ -66,12 +66,9 @@ class Experiment:
 
     @classmethod
     def build(
-        cls,
-        settings: RunSettings,
-        store: str | Path,
-        dataset: Dataset | None = None,
+        cls, settings: RunSettings, store: str | Path, dataset: Dataset | None = None,
         disturb: Disturbance | None = None,
-    ) -> Experiment:
+    ) -> Experiment:  # fmt: skip
         """Builds the parts, with the data set itself where it is the user's own or already loaded.
 
         The store's folder is new or of the same data set, class order and seed; `disturb` makes its life hard during

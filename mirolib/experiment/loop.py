@@ -34,16 +34,10 @@ logger = logging.getLogger(__name__)
 
 
 def run(
-    stream: TaskStream | OpenStream,
-    learner: Learner,
-    memory: TieredMemory,
-    controller: Controller,
-    meter: EnergyMeter | None = None,
-    resources: ResourceMonitor | None = None,
-    *,
-    progress: bool = True,
+    stream: TaskStream | OpenStream, learner: Learner, memory: TieredMemory, controller: Controller,
+    meter: EnergyMeter | None = None, resources: ResourceMonitor | None = None, *, progress: bool = True,
     resume_from: str | Path | None = None,
-) -> Iterator[TaskRecord]:
+) -> Iterator[TaskRecord]:  # fmt: skip
     """Learns the tasks of a stream one after another (paper: Fig. 1 and Fig. 8).
 
     The learner knows no class yet; the memory, on the stream's store, has received nothing, and is closed by the
@@ -66,31 +60,23 @@ def run(
 
 @dataclass
 class TaskProgress:
-    """A task under way: `before` is the swapping before its training, `trials` are the controller's candidates.
-
-    `ahead` is accuracy on it before it is learnt, less chance, where its classes are known.
-    """
+    """A task under way: `before` is the swapping before its training, `trials` are the controller's candidates."""
 
     index: int
     before: SwapCounts
     trials: Table
     events: list[Event] = field(default_factory=list)
     epochs: list[EpochRecord] = field(default_factory=list)
-    ahead: float = float("nan")
+    ahead: float = float("nan")  # accuracy on it before it is learnt, less chance, where its classes are known
 
 
 class Loop:
     """A run step by step: its parts and how far it has come, with a record of each finished task in `records`."""
 
     def __init__(
-        self,
-        stream: TaskStream | OpenStream,
-        learner: Learner,
-        memory: TieredMemory,
-        controller: Controller,
-        meter: EnergyMeter | None = None,
-        resources: ResourceMonitor | None = None,
-    ) -> None:
+        self, stream: TaskStream | OpenStream, learner: Learner, memory: TieredMemory, controller: Controller,
+        meter: EnergyMeter | None = None, resources: ResourceMonitor | None = None,
+    ) -> None:  # fmt: skip
         """A run that has not begun, of parts that have learnt nothing, and sizes within the stream; see `run`."""
         # a second run over the same parts would be tested on what it has not been taught
         if learner.num_classes or memory.stored:
@@ -167,10 +153,7 @@ class Loop:
                 yield record
 
     def learn(self, task: Task, *, progress: bool = False) -> TaskRecord:
-        """Learns the next task of a stream, such as one that has just been added to an `OpenStream`.
-
-        There is an `InputError` if it is another one.
-        """
+        """Learns the next task, such as one that has just been added to an `OpenStream`; an `InputError` on others."""
         if task.index != len(self.records) or task.index >= len(self._stream):
             raise InputError(f"Task {len(self.records)} of the stream comes next, not {task.index}; learn it first.")
         return next(step for step in self.steps(progress=progress) if isinstance(step, TaskRecord))
@@ -318,9 +301,7 @@ class Loop:
             for record in self.records:
                 self._matrix.append(list(record.accuracies), record.ahead)
             if len(self._stream) < (came := len(self.records) + bool(self._now)):
-                raise InputError(
-                    f"The checkpoint has {came} tasks, the stream {len(self._stream)}; add the others first."
-                )
+                raise InputError(f"The checkpoint has {came} tasks, the stream {len(self._stream)}; add them first.")
             # storage before memory, whose buffers are read back by their ids
             for index in range(len(self.records) + bool(self._now)):
                 self._memory.store(self._stream[index])

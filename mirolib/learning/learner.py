@@ -122,16 +122,9 @@ class Learner:
     """
 
     def __init__(
-        self,
-        spec: DatasetSpec,
-        settings: Preset,
-        *,
-        model: nn.Module | None = None,
-        method: Method | None = None,
-        device: str = "cpu",
-        seed: int = 0,
-        round_steps: int = ROUND_STEPS,
-    ) -> None:
+        self, spec: DatasetSpec, settings: Preset, *, model: nn.Module | None = None, method: Method | None = None,
+        device: str = "cpu", seed: int = 0, round_steps: int = ROUND_STEPS,
+    ) -> None:  # fmt: skip
         """A learner that knows no class yet.
 
         The preset's model is built unless a backbone of the user's own is given, `(n, *sample_shape) float32` to

@@ -8,8 +8,7 @@ import numpy as np
 class AccuracyMatrix:
     """R[i, j]: test accuracy on task j after training on task i, for j ≤ i (Lopez-Paz and Ranzato, 2017).
 
-    Among all classes seen by then. Of domains, a column is accuracy on the groups of a task; where classes return, a
-    class counts in the column of each task that it came with.
+    Among all classes seen by then; where classes return, one counts in the column of each task that it came with.
 
     Attributes:
         values: R, `(tasks, tasks)` in [0, 1], and NaN where nothing was measured.
@@ -61,9 +60,6 @@ class AccuracyMatrix:
 
     @property
     def forward_transfer(self) -> float:
-        """Mean over later tasks j of R[j - 1, j] less chance (Lopez-Paz and Ranzato, 2017), where classes were known.
-
-        NaN where those of no task were.
-        """
+        """Mean of R[j - 1, j] less chance over tasks of known classes (Lopez-Paz and Ranzato, 2017); NaN of none."""
         known = [value for value in self.ahead if value == value]
         return float(np.mean(known)) if known else float("nan")

@@ -299,8 +299,7 @@ class EpisodicMemory:
         if not self.bounds:
             return np.zeros_like(labels), self.old[labels]
         tasks = rng.integers(0, [max(1, len(self.bounds[label]) - 1) for label in labels])
-        ends = [
-            self.bounds[label].take([task, task + 1], mode="clip") for label, task in zip(labels, tasks, strict=True)
-        ]
+        both = zip(labels, tasks, strict=True)
+        ends = [self.bounds[label].take([task, task + 1], mode="clip") for label, task in both]
         low, high = np.array(ends, dtype=np.int64).reshape(-1, 2).T
         return low, high

@@ -52,18 +52,9 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
     """Joins stream buffer, episodic memory, storage and swapper."""
 
     def __init__(
-        self,
-        storage: Storage,
-        config: MemoryConfig,
-        num_classes: int,
-        *,
-        seed: int = 0,
-        hierarchical: bool = True,
-        lag: int = LAG,
-        policy: SwapPolicy | None = None,
-        block: int = 1,
-        balance: str = "class",
-    ) -> None:
+        self, storage: Storage, config: MemoryConfig, num_classes: int, *, seed: int = 0, hierarchical: bool = True,
+        lag: int = LAG, policy: SwapPolicy | None = None, block: int = 1, balance: str = "class",
+    ) -> None:  # fmt: skip
         """An empty memory.
 
         Args:

@@ -79,7 +79,7 @@ class Tiers(ABC):
             raise InputError("A store's budget is for classes that come once; leave it out where they return.")
         self.store(task)
         ends = _ends(task.train_ids, self._stored)
-        for label in (*shrunk, *task.classes):  # storage may hold more, from a run that has come further
+        for label in (*shrunk, *task.classes):  # storage may hold more, of a run that had come further
             self._stored[label] = min(self.storage.count(label), ends[label])
         rows = self._stored.copy(), _ends(task.validation_ids, seen.judged[-1])
         # where nothing returns, no class has a boundary within
@@ -165,10 +165,7 @@ class Tiers(ABC):
             memory.bounds = [np.unique(row) for row in ends]
 
     def _balance_episodic(self, capacity: int, kept: np.ndarray | None = None) -> None:
-        """Brings the episodic memory to a capacity, class-balanced over the old classes.
-
-        When a task has just ended, `kept` is the share, `(num_classes,)`, that samples held are to have of each class.
-        """
+        """Brings the memory to a capacity, class-balanced; after a task, samples held are `kept` to a share of it."""
         memory, buffer = self.episodic_memory, self.stream_buffer.array
         num_labels, ids = len(self._stored), buffer.ids
         new = (ids & ORDINAL_MASK) < self.seen.old[buffer.labels]  # none, before the task has ended

@@ -224,7 +224,7 @@ def test_a_task_without_a_test_sample_is_refused():
     dataset = make_grouped()
     test, few = dataset.test, np.flatnonzero(dataset.test.groups != "b")
     some = Dataset(dataset.spec, dataset.train, test.select(few), dataset.class_names, "x")
-    with pytest.raises(InputError, match=r"Task \d \(b\) has no test sample"):
+    with pytest.raises(InputError, match=r"Task \d \(b\) has no training or no test sample"):
         TaskStream(some, kind="domain-incremental")
 
 
