@@ -117,6 +117,9 @@ def test_old_samples_of_classes_that_return_are_apart_from_the_new_ones(
                 for batch in memory.passes(4, 1.0):
                     memory.swap(batch)
                     checked(memory, stream, task.index)
+            for other in (size + 2, size):  # what the stream buffer holds is not old before the task has ended
+                memory.resize(replace(config, episodic_size=other))
+                checked(memory, stream, task.index)
             memory.retain(task)
             if hierarchical:
                 quotas = balanced_quotas(size, memory.reachable())
