@@ -13,6 +13,7 @@ from mirolib.controller.resources import ResourceMonitor, Resources
 from mirolib.controller.trials import TrialProfiler
 from mirolib.data import available_datasets, load_dataset
 from mirolib.data.dataset import Dataset, DatasetSpec, Preset
+from mirolib.data.open_stream import OpenStream
 from mirolib.data.stream import Task, TaskStream
 from mirolib.energy.compare import compare
 from mirolib.energy.doctor import doctor
@@ -52,10 +53,10 @@ __all__ = [
     "SETTINGS", "AccuracyMatrix", "Batch", "BiC", "BudgetSchedule", "Controller", "CorruptRecordError", "Dataset",
     "DatasetSpec", "Decision", "EnergyMeter", "EpochRecord", "Event", "ExperienceReplay", "Experiment", "Finetuning",
     "Fingerprint", "FixedController", "InputError", "Learner", "LiveBudget", "Loop", "MemoryBudget", "MemoryConfig",
-    "Method", "Miro2023Controller", "MiroController", "MiroError", "NullSource", "Preset", "ProbeProfiler",
-    "RaplSource", "RecordedRun", "ResourceMonitor", "Resources", "Run", "RunError", "RunFolder", "RunResult",
-    "RunSettings", "SavedRun", "Storage", "StorageError", "SwapPolicy", "Swapper", "Sweep", "SystemBudget", "Task",
-    "TaskRecord", "TaskStream", "TieredMemory", "TraceSource", "TrainedModel", "TrialProfiler", "UniformSwap",
+    "Method", "Miro2023Controller", "MiroController", "MiroError", "NullSource", "OpenStream", "Preset",
+    "ProbeProfiler", "RaplSource", "RecordedRun", "ResourceMonitor", "Resources", "Run", "RunError", "RunFolder",
+    "RunResult", "RunSettings", "SavedRun", "Storage", "StorageError", "SwapPolicy", "Swapper", "Sweep", "SystemBudget",
+    "Task", "TaskRecord", "TaskStream", "TieredMemory", "TraceSource", "TrainedModel", "TrialProfiler", "UniformSwap",
     "available_datasets", "check_study", "cite", "compare", "comparison_plots", "doctor", "energy", "exchanges",
     "injectors", "launch", "load_dataset", "load_model", "load_runs", "load_sweep", "open_run", "over_seeds", "paper",
     "pareto", "parse_budget", "plots", "run", "run_all", "run_experiment", "select", "setup", "summarise",

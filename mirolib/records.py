@@ -104,6 +104,10 @@ class TaskRecord:
         events: The controller's decisions during it.
         trials: The ranked candidates of its choice, a row each; empty where the controller makes none.
         damaged: Stored records found damaged or missing so far; others of their classes took their places.
+        overall_accuracy: Share of all test samples of the tasks so far that is predicted right, each counted once.
+        task_aware_accuracy: As the average accuracy, were it known for each sample which classes its task has.
+        ahead: Accuracy on the task before it was learnt, less chance; NaN where classes of it were not known.
+        forward_transfer: See `AccuracyMatrix`; NaN where every task brought new classes.
     """
 
     task: int
@@ -124,6 +128,10 @@ class TaskRecord:
     events: tuple[Event, ...] = ()
     trials: Table = field(default_factory=pd.DataFrame, compare=False)
     damaged: int = 0
+    overall_accuracy: float = float("nan")
+    task_aware_accuracy: float = float("nan")
+    ahead: float = float("nan")
+    forward_transfer: float = float("nan")
 
     @property
     def headline(self) -> str:

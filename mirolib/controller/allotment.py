@@ -56,7 +56,7 @@ class AllottingController(AdaptiveController):
         self.new, self.step = len(memory.stream_buffer.order), learner.batch_size
         # a single-level memory keeps what it is to have of this task, too
         self.old = memory.stored - (len(task.train) if memory.hierarchical else 0)
-        self.classes = task.classes[0]
+        self.classes = len(memory.episodic_memory.classes)
         config = self._config(resources.memory_budget_bytes)
         why = "all of the memory budget" if resources.memory_budget_bytes is not None else self._why()
         reason = f"{config.stream_size} + {config.episodic_size} slots: {why}."

@@ -17,15 +17,9 @@ _PER_CLASS = 2  # samples of each class that the smallest buffers hold
 
 
 def candidate_grid(
-    task: Task,
-    memory: TieredMemory,
-    budget_bytes: int | None = None,
-    *,
-    swap_ratio: float = 1.0,
-    pairs: Sequence[tuple[int, int]] = (),
-    replays: bool = True,
-    limit: int = STREAM_STEPS * EPISODIC_STEPS,
-) -> list[MemoryConfig]:
+    task: Task, memory: TieredMemory, budget_bytes: int | None = None, *, swap_ratio: float = 1.0,
+    pairs: Sequence[tuple[int, int]] = (), replays: bool = True, limit: int = STREAM_STEPS * EPISODIC_STEPS,
+) -> list[MemoryConfig]:  # fmt: skip
     """The configurations to be profiled for a task, log-spaced in both sizes (paper: Fig. 8).
 
     Stream sizes run from an eighth of the task's samples to all of them, episodic sizes from two samples of each old
@@ -55,7 +49,8 @@ def candidate_grid(
 
 def least_samples(stream: TaskStream) -> int:
     """The least memory budget, in samples, under which every task of a stream has a candidate: one of each class."""
-    return max(len(classes) + max(1, classes[0]) for classes in stream.task_classes)
+    seen = [set().union(*stream.task_classes[:index]) for index in range(len(stream))]
+    return max(len(classes) + max(1, len(old)) for classes, old in zip(stream.task_classes, seen, strict=True))
 
 
 def _derived(task: Task, memory: TieredMemory, samples: int | None, replays: bool) -> set[tuple[int, int]]:
@@ -63,7 +58,7 @@ def _derived(task: Task, memory: TieredMemory, samples: int | None, replays: boo
     new, old = len(task.train), memory.stored - len(task.train)
     room = float("inf") if samples is None else samples
     for per_class in (_PER_CLASS, 1):  # a small budget: one sample of each class will do
-        least_episodic = min(old, per_class * task.classes[0]) if old and replays else 1
+        least_episodic = min(old, per_class * len(memory.episodic_memory.classes)) if old and replays else 1
         least_stream = min(new, per_class * len(task.classes))
         if least_stream + least_episodic <= room:
             break

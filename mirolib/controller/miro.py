@@ -78,14 +78,9 @@ class MiroController(AllottingController):
     }  # fmt: skip
 
     def __init__(
-        self,
-        objective: str = "knee",
-        *,
-        swap_ratio: float = 1.0,
-        congestion: CongestionPolicy | None = None,
-        num_tasks: int | None = None,
-        energy_kind: Kind = "none",
-    ) -> None:
+        self, objective: str = "knee", *, swap_ratio: float = 1.0, congestion: CongestionPolicy | None = None,
+        num_tasks: int | None = None, energy_kind: Kind = "none",
+    ) -> None:  # fmt: skip
         """A controller that has seen no task.
 
         Args:
@@ -127,7 +122,7 @@ class MiroController(AllottingController):
         """Sizes and swap ratio by rule, and the most work."""
         decision = super().choose(task, learner, memory, resources)
         samples, ratio = len(memory.stream_buffer.order), learner.settings.replay_ratio if learner.method.replays else 0
-        old, new = task.classes[0], len(task.classes)
+        old, new = int(memory.seen.tasks.sum()), len(task.classes)
         many = [samples * (1 + replays("replay_ratio", ratio, old + new * later, new))
                 for later in range((self._num_tasks or task.index + 1) - task.index)]  # fmt: skip
         self.now = Standing(task.index, learner.epochs, learner.steady, many[0], sum(many[1:]), self.now.looked)

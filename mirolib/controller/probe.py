@@ -84,7 +84,7 @@ class ProbeProfiler(Profiler):
         left = self._affordable(request.learner, request.candidates) - len(request.validation_ids)
         share = min(1.0, max(left / (new + held.max()), _LEAST_SHARE))
         old_share = min(1.0, max(left - share * new, share * held.max()) / max(seen.max(), 1))
-        classes, old_classes = len(request.task.classes), request.task.classes[0]
+        classes, old_classes = len(request.task.classes), len(request.memory.episodic_memory.classes)
         sizes = [
             (max(round(share * c.stream_size), classes), max(round(old_share * count), old_classes))
             for c, count in zip(request.candidates, seen, strict=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirolib.data.stream import ORDINAL_MASK, Task, labels_of
+from mirolib.data.stream import Task, labels_of
 from mirolib.learning.learner import Learner
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.replace_damaged import read_all
@@ -65,18 +65,17 @@ class ProfileRequest:
         """
         if not len(self.validation_ids):
             return float("nan"), 0.0
-        old = self.task.classes[0]
+        old = len(self.memory.episodic_memory.classes)
         logits = self.learner.classify(self.validation_features).cpu().numpy()
         labels = self.validation_labels
-        past = labels < old
+        past = ~np.isin(self.validation_ids, self.task.validation_ids)
         reached = float((logits[past, :old].argmax(axis=1) == labels[past]).mean()) if past.any() else float("nan")
         return reached, float((logits.argmax(axis=1) == labels).mean())
 
 
 def judged_ids(memory: TieredMemory) -> np.ndarray:
     """Ids of all validation samples so far, `(n,) int64`, in an order of which every prefix is class-balanced."""
-    ids = memory.validation_ids()
-    return ids[np.argsort(ids & ORDINAL_MASK, kind="stable")]
+    return memory.judged_ids()
 
 
 def features_of(learner: Learner, memory: TieredMemory, ids: np.ndarray, part: str) -> Tensor:

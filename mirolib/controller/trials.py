@@ -66,7 +66,7 @@ class TrialProfiler(Profiler):
 
     def _scaled(self, request: ProfileRequest, config: MemoryConfig) -> MemoryConfig:
         """The candidate's sizes times the share, one sample a class at least."""
-        new, old = len(request.task.classes), max(1, request.task.classes[0])
+        new, old = len(request.task.classes), max(1, len(request.memory.episodic_memory.classes))
         stream_size = min(config.stream_size, max(new, round(self.data_share * config.stream_size)))
         episodic_size = min(config.episodic_size, max(old, round(self.data_share * config.episodic_size)))
         return replace(config, stream_size=stream_size, episodic_size=episodic_size)

@@ -37,8 +37,8 @@ def available_datasets(root: str | os.PathLike[str] | None = None) -> list[str]:
 
 def dataset_spec(name: str) -> DatasetSpec:
     """The facts of a data set, which need not be there; an `InputError` if none has that name."""
-    if name in LOADERS:
-        return LOADERS[name][0]
+    if (plain := name.partition("?")[0]) in LOADERS:
+        return LOADERS[plain][0]
     known = ", ".join(LOADERS)
     raise InputError(f"There is no data set {name!r}; choose one of {known}, or give the path of your own.")
 
@@ -50,7 +50,7 @@ def locate(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str, 
     folder of the data sets; or a name for what is at `root`.
     """
     root = os.fspath(root or "")
-    if name not in LOADERS:
+    if name.partition("?")[0] not in LOADERS:
         if own.is_one(root) and (place := own.find(root, Path())):
             return name, place
         if place := own.find(name, data_folder(root)):
@@ -60,18 +60,14 @@ def locate(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str, 
 
 
 def load_dataset(
-    name: str,
-    *,
-    root: str | os.PathLike[str] | None = None,
-    preset: str = "",
-    download: bool = False,
-    **options: Any,
-) -> Dataset:
+    name: str, *, root: str | os.PathLike[str] | None = None, preset: str = "", download: bool = False, **options: Any,
+) -> Dataset:  # fmt: skip
     """Loads a data set by name: everything found under `root`, and of that what the preset uses; or the user's own.
 
     Args:
-        name: One of `LOADERS`, or what `locate` finds: a folder of class folders, an `.npz`, `.csv` or `.parquet`, a
-            Hugging Face data set on disk, `module:function`.
+        name: One of `LOADERS`, with options such as `dsads?group=subject` or `urbansound8k?fold=3`; or what `locate`
+            finds: a folder of class folders, an `.npz`, `.csv` or `.parquet`, a Hugging Face data set on disk,
+            `module:function`.
         root: The folder that holds the data sets; by default what `MIRO_DATA` names, or `data` in the repository.
         preset: `small` for a part that suits two cores, `paper` for all there is; by default the first of the spec's.
         download: Whether to fetch the data set where its folder is missing, as `mirolib.data.fetch.fetch` does.
@@ -80,6 +76,7 @@ def load_dataset(
     Raises:
         InputError: If no data set or preset has that name, its files are missing or damaged, or can't be fetched.
     """
+    name, _, tail = os.fspath(name).partition("?") if os.fspath(name).split("?")[0] in LOADERS else (name, "", "")
     if name not in LOADERS:
         called, place = locate(os.fspath(name), root)
         if not own.is_one(place):
@@ -87,8 +84,6 @@ def load_dataset(
         dataset = own.read(place, called, **options)
         dataset.spec.preset(preset)
         return dataset
-    if options:
-        raise InputError(f"{name} takes no option {next(iter(options))!r}; leave it out.")
     if root and (own.is_one(os.fspath(root)) or not (name in ARCHIVES or data_folder(root).is_dir())):
         raise InputError(
             f"There is no folder of data sets {root}; your own data set is given in the place of {name!r}."
@@ -97,7 +92,8 @@ def load_dataset(
     chosen = spec.preset(preset)
     if download and name in ARCHIVES:
         fetch.fetch(ARCHIVES[name], data_folder(root))
-    dataset = LOADERS[name][1](data_folder(root)).subset(chosen.per_class, chosen.test_per_class, chosen.classes)
+    whole = own.called_with(LOADERS[name][1], data_folder(root), options | own.options_of(tail), name)
+    dataset = whole.subset(chosen.per_class, chosen.test_per_class, chosen.classes)
     if not (size := chosen.image_size):
         return dataset
     return replace(dataset, spec=replace(dataset.spec, sample_shape=(spec.sample_shape[0], size, size)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,13 @@ def checked(samples: Any, labels: Any, which: str, columns: Sequence[str] = ()) 
     return samples, labels
 
 
+def checked_groups(groups: Any, which: str, labels: np.ndarray) -> np.ndarray | None:
+    """Groups of the `which` samples, `(n,)`, None where there are none; an `InputError` if they are not one each."""
+    if groups is None or (found := np.asarray(groups)).shape == labels.shape:
+        return None if groups is None else found.astype(str) if found.dtype == object else found
+    raise InputError(f"There are {len(labels)} {which} samples, groups are {found.shape}; give one each.")
+
+
 def numbered(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
     """The classes' names, by default their values, in order, and each part's labels as positions, `(n,) int64`.
 
@@ -91,15 +99,23 @@ def numbered(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> tuple[tu
     return found, [np.searchsorted(values, some) for some in labels.values()]
 
 
-def held_out(labels: np.ndarray, names: Sequence[str], groups: np.ndarray | None, share: float) -> np.ndarray:
+def held_out(
+    labels: np.ndarray, names: Sequence[str], groups: np.ndarray | None, share: float, within: bool = False
+) -> np.ndarray:
     """Which samples `(n,) bool` are held out for a test: a share of each class, or whole groups until there are enough.
+
+    Of groups, those `within` are held out: the last ones of each class in each.
 
     It is the same whatever the seed of a run is; a class needs samples, or groups, in both parts.
     """
     if not 0 < share < 1:
         raise InputError(f"test_share is {share}; choose a share between 0 and 1.")
     held, rng, counts = np.zeros(len(labels), bool), np.random.default_rng(0), np.bincount(labels)
-    if groups is None:
+    if within and groups is not None:
+        for group, label in itertools.product(np.unique(groups), range(len(counts))):
+            rows = np.flatnonzero((groups == group) & (labels == label))
+            held[rows[max(1, len(rows) - max(1, round(share * len(rows)))) :]] = True
+    elif groups is None:
         for label, count in enumerate(counts.tolist()):
             most = min(max(1, round(share * count)), count - 1)
             held[rng.permutation(np.flatnonzero(labels == label))[:most]] = True

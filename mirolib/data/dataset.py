@@ -11,8 +11,7 @@ import numpy as np
 import xxhash
 
 from mirolib.base.display import facts
-from mirolib.base.errors import InputError
-from mirolib.data.arrays import checked, described, held_out, numbered
+from mirolib.data.arrays import checked, checked_groups, described, held_out, numbered
 from mirolib.data.spec import DatasetSpec as DatasetSpec, Preset as Preset
 
 logger = logging.getLogger(__name__)
@@ -102,20 +101,11 @@ class Dataset:
 
     @classmethod
     def from_arrays(
-        cls,
-        train_samples: Any,
-        train_labels: Any,
-        test_samples: Any = None,
-        test_labels: Any = None,
-        *,
-        validation: tuple[Any, Any] | None = None,
-        groups: Any = None,
-        spec: DatasetSpec | None = None,
-        name: str = "arrays",
-        class_names: Sequence[str] = (),
-        layout: str = "",
-        test_share: float = 0.2,
-    ) -> Dataset:
+        cls, train_samples: Any, train_labels: Any, test_samples: Any = None, test_labels: Any = None, *,
+        validation: tuple[Any, Any] | None = None, groups: Any = None, test_groups: Any = None,
+        spec: DatasetSpec | None = None, name: str = "arrays", class_names: Sequence[str] = (), layout: str = "",
+        test_share: float = 0.2, test_within: bool = False,
+    ) -> Dataset:  # fmt: skip
         """A data set of the user's own arrays, tensors or lists.
 
         Args:
@@ -125,12 +115,14 @@ class Dataset:
             test_labels: `(m,)`, all of which occur in `train_labels`.
             validation: Samples and labels that configurations are judged on; else each run holds out training samples.
             groups: `(n,)` values: what each training sample is of, such as a person; no test held out parts a group.
+            test_groups: `(m,)`, likewise of the test samples.
             spec: Facts of the data set; by default mean, std and a preset `small` derived from the training samples.
             name: What results call it, where there is no spec.
             class_names: Name of each class in the order of the sorted label values; by default the values.
             layout: `table`, `images` (`(h, w)`, `(channels, h, w)`), `channels-last` (`(h, w, channels)`), `windows`
                 (`(time, sensors)`) or `channels-first` (`(sensors, time)`); by default what shape and type tell.
             test_share: Share of each class that is held out where there are no test samples, in (0, 1).
+            test_within: Whether the last ones of each group are then held out, for a stream by domains.
 
         Raises:
             InputError: If the arrays do not fit together, hold what is no number, or their layout can't be told.
@@ -140,16 +132,15 @@ class Dataset:
         columns = tuple(map(str, getattr(train_samples, "columns", ())))
         parts = {which: checked(x, y, which, columns) for which, (x, y) in given.items()}
         names, labels = numbered({which: labels for which, (_, labels) in parts.items()}, class_names)
-        if groups is not None and (groups := np.asarray(groups)).shape != labels[0].shape:
-            raise InputError(f"There are {len(labels[0])} training samples, groups are {groups.shape}; give one each.")
-        held = np.zeros_like(labels[0], bool) if tests else held_out(labels[0], names, groups, test_share)
+        of = list(map(checked_groups, (groups, test_groups, None), parts, labels))
+        held = np.zeros_like(labels[0], bool) if tests else held_out(labels[0], names, of[0], test_share, test_within)
         data, spec = described([samples for samples, _ in parts.values()], ~held, len(names), spec, name, layout)
         digest = xxhash.xxh3_128(held.tobytes() if held.any() else b"")
         views: list[Samples] = []
-        for samples, (_, own), numbers in zip(data, parts.values(), labels, strict=True):
+        for samples, (_, own), numbers, whose in zip(data, parts.values(), labels, of[: len(parts)], strict=True):
             digest.update(samples.data)
             digest.update(own.tobytes())
-            views.append(Samples(samples, numbers, np.arange(len(numbers)), None if views else groups))
+            views.append(Samples(samples, numbers, np.arange(len(numbers)), whose))
         if held.any():  # both parts are views of the same array, whose size may forbid a copy
             logger.warning("%s has no test part: %d of its %d samples are held out.", spec.name, held.sum(), len(held))
             views[:1] = [views[0].select(rows) for rows in map(np.flatnonzero, (~held, held))]

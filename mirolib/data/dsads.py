@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -48,14 +49,14 @@ _SEGMENT = r"s[0-9]{2}\.txt"
 _MOST_BYTES = 1 << 20  # the original files have 48,000
 
 
-def load(root: Path) -> Dataset:
+def load(root: Path, group: Literal["", "subject"] = "") -> Dataset:
     """Segments `(1, 125, 45) float32`, time by sensor, of the people and activities found; fewer of any will do.
 
-    Of each person's segments of an activity, in order, every fifth is for the test, from the third on: 12 of 60. Each
-    of the 45 columns is standardised here, with the mean and standard deviation of all training segments found. Parsed
-    segments are kept in the cache, before standardisation; activities without a folder are left out. There is an
-    `InputError` if a file holds anything but 125 rows of 45 numbers, an activity has a folder but no training or no
-    test segment, or the cache can't be written.
+    Of each person's segments of an activity, in order, every fifth is for the test, from the third on: 12 of 60; with
+    `group`, each sample has its person, 1 to 8. Each of the 45 columns is standardised here, with the mean and standard
+    deviation of all training segments found. Parsed segments are kept in the cache, before standardisation; activities
+    without a folder are left out. There is an `InputError` if a file holds anything but 125 rows of 45 numbers, an
+    activity has a folder but no training or no test segment, or the cache can't be written.
     """
     folder = _ARCHIVE.find(root)
     present = {label: f"a{label + 1:02d}" for label in range(19) if (folder / f"a{label + 1:02d}").is_dir()}
@@ -80,7 +81,10 @@ def load(root: Path) -> Dataset:
         samples -= mean
         samples /= std
     parts = train_samples, labels[~test], test_samples, labels[test]
-    return Dataset.from_arrays(*parts, spec=DSADS, class_names=[ACTIVITIES[label] for label in present])
+    subjects = np.array([int(path.split("/")[1][1:]) for path, *_ in segments])
+    groups, test_groups = (subjects[~test], subjects[test]) if group else (None, None)
+    names = [ACTIVITIES[label] for label in present]
+    return Dataset.from_arrays(*parts, spec=DSADS, class_names=names, groups=groups, test_groups=test_groups)
 
 
 def _segment(path: Path) -> np.ndarray:

@@ -106,8 +106,7 @@ def read(place: str, name: str = "", **options: Any) -> Dataset:
     if is_code(place):
         return _called(place)
     path_text, _, tail = place.partition("?")
-    pairs = [option.partition("=")[::2] for option in tail.split(",") if option]
-    options |= {key.strip(): value.strip() for key, value in pairs if key != "name"} | {"name": name or name_of(place)}
+    options |= options_of(tail) | {"name": name or name_of(place)}
     path = Path(path_text)
     reader = _folder_reader(path) if path.is_dir() else _FILES.get(path.suffix.lower())
     if reader is None:
@@ -116,16 +115,28 @@ def read(place: str, name: str = "", **options: Any) -> Dataset:
             f"Hugging Face data set on disk, a file {', '.join(_FILES)}, or module:function."
         )
     try:
-        return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(reader)(path, **options)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        known = ", ".join(key for key in reader.__annotations__ if key not in ("path", "name", "return"))
-        what = f"The option {first['loc'][0]} of {path.name} can't be used ({first['msg']})"
-        raise InputError(f"{what}; it takes {known}, with commas between them.") from error
+        return called_with(reader, path, options, path.name)
     except InputError:
         raise
     except Exception as error:  # NumPy, pandas and Arrow meet damage in many ways
         raise InputError(f"{path} can't be read ({brief(error)}); repair it, or make it readable.") from error
+
+
+def options_of(text: str) -> dict[str, str]:
+    """Options by name, of what follows the question mark in a place."""
+    pairs = [option.partition("=")[::2] for option in text.split(",") if option]
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def called_with(reader: Callable[..., Dataset], path: Path, options: Mapping[str, Any], name: str) -> Dataset:
+    """What a reader makes of a path and options, which are brought to their types: an `InputError` if they can't be."""
+    try:
+        return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(reader)(path, **options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        known = ", ".join(key for key in reader.__annotations__ if key not in ("path", "root", "name", "return"))
+        what = f"The option {first['loc'][0]} of {name} can't be used ({first['msg']})"
+        raise InputError(f"{what}; it takes {known or 'none'}, with commas between them.") from error
 
 
 def _folder_reader(path: Path) -> Callable[..., Dataset]:
@@ -225,8 +236,8 @@ def read_class_folders(
     return replace(made, spec=replace(made.spec, seconds=seconds))
 
 
-def _arrays(path: Path, *, name: str, layout: str = "", test_share: float = 0.2) -> Dataset:
-    """An `.npz` of `x_train` and `y_train` and, if it has them, `x_test`, `y_test`, `x_val`, `y_val`, `groups`."""
+def _arrays(path: Path, *, name: str, layout: str = "", test_share: float = 0.2, test_within: bool = False) -> Dataset:
+    """An `.npz` of `x_train`, `y_train`, and what it has of `x_test`, `y_test`, `x_val`, `y_val`, `groups[_test]`."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # objects would be executed
             found = {key.lower(): arrays[key] for key in arrays.files}
@@ -238,8 +249,9 @@ def _arrays(path: Path, *, name: str, layout: str = "", test_share: float = 0.2)
     keys = {"train": "train", "test": "test", "validation": "val"}
     parts = {part: (found[f"x_{key}"], found.get(f"y_{key}")) for part, key in keys.items() if f"x_{key}" in found}
     return Dataset.from_parts(
-        parts, groups=found.get("groups"), name=name, layout=layout, test_share=test_share,
-        class_names=[str(text) for text in found.get("class_names", ())],
+        parts, groups=found.get("groups"), test_groups=found.get("groups_test"), name=name, layout=layout,
+        class_names=[str(text) for text in found.get("class_names", ())], test_share=test_share,
+        test_within=test_within,
     )  # fmt: skip
 
 
@@ -250,7 +262,7 @@ def _part_files(folder: Path) -> dict[str, Path]:
 
 def _tables(
     path: Path, *, name: str, label: str = "", group: str = "", split: str = "split", drop: str = "",
-    decimal: str = ".", layout: str = "table", test_share: float = 0.2,
+    decimal: str = ".", layout: str = "table", test_share: float = 0.2, test_within: bool = False,
 ) -> Dataset:  # fmt: skip
     """Rows of one table, or of `train`, `test` and `validation` in a folder; `drop` has a + between columns."""
     whole = _whole(path, split, decimal)
@@ -276,8 +288,11 @@ def _tables(
         raise InputError(f"{path}: column {split} says {said[wrong].iloc[0]!r}; let it say train, test or validation.")
     part = said.map(PARTS).to_numpy()
     parts = {one: (features[part == one], labels.to_numpy()[part == one]) for one in ("train", *np.unique(part))}
-    groups = whole[group].to_numpy()[part == "train"] if group else None
-    return Dataset.from_parts(parts, groups=groups, name=name, layout=layout, test_share=test_share)
+    judged = [one for one in ("test", "validation") if one in parts]
+    groups, test_groups = (whole[group].to_numpy()[part == one] if group and one else None
+                           for one in ("train", next(iter(judged), "")))  # fmt: skip
+    return Dataset.from_parts(parts, groups=groups, test_groups=test_groups, name=name, layout=layout,
+                              test_share=test_share, test_within=test_within)  # fmt: skip
 
 
 def _whole(path: Path, split: str, decimal: str) -> pd.DataFrame:

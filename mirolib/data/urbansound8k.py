@@ -50,8 +50,8 @@ _FOLDS, _LABELS = ({str(number): number for number in numbers} for numbers in (r
 _MOST_TABLE_BYTES = 1 << 24
 
 
-def load(root: Path) -> Dataset:
-    """The clips found under `root`: the highest fold that is there for testing (10 in the full set), the rest to train.
+def load(root: Path, fold: int = 0) -> Dataset:
+    """The clips found under `root`: a fold for testing, by default the highest that is there, the rest to train.
 
     Rows of the csv whose wav is absent are skipped, and so are classes without a clip in either part; what was found is
     logged. Images are computed once and cached, by the settings and the names and lengths of the wavs. There is an
@@ -70,7 +70,9 @@ def load(root: Path) -> Dataset:
     folds, labels = np.array([(fold, rows[fold, name]) for fold, name, _ in clips]).T
     there = ", ".join(map(str, np.unique(folds)))
     logger.info("UrbanSound8K: %d of the %d clips listed are there, in folds %s.", len(clips), len(rows), there)
-    tests = folds == (last := folds.max())
+    tests = folds == (last := fold or folds.max())
+    if not tests.any():
+        raise InputError(f"There is no wav in fold {fold} of {audio}; choose one of {there}.")
     if tests.all():
         raise InputError(f"Only fold {last} has wavs in {audio}; add one more, one is kept for testing.")
     both = np.intersect1d(labels[tests], labels[~tests])

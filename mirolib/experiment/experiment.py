@@ -17,7 +17,7 @@ from mirolib.controller.baselines import RandomController, ShareController, Tune
 from mirolib.controller.resources import ResourceMonitor
 from mirolib.controller.selectors import SELECTORS
 from mirolib.data import Dataset, Preset, load_dataset, locate
-from mirolib.data.stream import TaskStream
+from mirolib.data.stream import TaskStream, kind_of
 from mirolib.energy import EnergyMeter, EnergySource, Kind, Place, TraceSource, choose, named
 from mirolib.experiment.injectors import During
 from mirolib.experiment.loop import Loop, check_sizes
@@ -66,12 +66,9 @@ class Experiment:
 
     @classmethod
     def build(
-        cls,
-        settings: RunSettings,
-        store: str | Path,
-        dataset: Dataset | None = None,
+        cls, settings: RunSettings, store: str | Path, dataset: Dataset | None = None,
         disturb: Disturbance | None = None,
-    ) -> Experiment:
+    ) -> Experiment:  # fmt: skip
         """Builds the parts, with the data set itself where it is the user's own or already loaded.
 
         The store's folder is new or of the same data set, class order and seed; `disturb` makes its life hard during
@@ -103,8 +100,9 @@ class Experiment:
         storage = Storage(store, Fingerprint.of(stream), size_budget=store_budget(filled.store_budget, stream))
         tiered = MEMORIES[filled.memory]
         memory = TieredMemory(
-            storage, config, stream.num_classes, seed=filled.seed, hierarchical=tiered, block=filled.block
-        )
+            storage, config, stream.num_classes, seed=filled.seed, hierarchical=tiered, block=filled.block,
+            balance=filled.balance,
+        )  # fmt: skip
         budget = parse_budget(filled.memory_budget, memory.slot_bytes)
         disturbance = disturb(memory.storage) if disturb else None
         resources = ResourceMonitor(memory, budget, injectors=[disturbance] if disturbance else [])
@@ -149,7 +147,13 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
         settings = located(settings)
         dataset = load_dataset(settings.dataset, root=settings.data or None, preset=settings.preset)
     preset = dataset.spec.preset(settings.preset)
-    stream = TaskStream(dataset, default(settings.tasks, preset.tasks), settings.seed, settings.validation_share)
+    kind, rounds = kind_of(settings.stream)
+    tasks = int(preset.tasks * (rounds if kind == "returning" else 1))
+    told = settings.base_classes or settings.increment or ";" in settings.class_order or kind == "domain-incremental"
+    stream = TaskStream(
+        dataset, settings.tasks if told or settings.tasks else tasks, settings.seed, settings.validation_share,
+        settings.stream, settings.class_order, settings.base_classes or 0, settings.increment or 0, settings.class_seed,
+    )  # fmt: skip
     largest, total = stream.most_samples()
     fixed, slot_bytes = settings.controller in FIXED, Fingerprint.of(stream).slot_bytes
     sizes = (parse_size(size, slot_bytes) for size in (settings.stream_size, settings.episodic_size))
@@ -176,7 +180,7 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
     device = "cuda" if torch.cuda.is_available() else "cpu"
     filled = replace(
         settings,
-        dataset=dataset.spec.name,
+        dataset=settings.dataset if "?" in settings.dataset else dataset.spec.name,
         preset=settings.preset or next(iter(dataset.spec.presets)),
         tasks=len(stream),
         stream_size=stream_size,

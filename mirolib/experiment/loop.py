@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from mirolib.base.errors import InputError, StorageError, brief
 from mirolib.base.state import State, Table, dumped, loaded
 from mirolib.controller import Controller, Decision
 from mirolib.controller.resources import ResourceMonitor, Resources
+from mirolib.data.open_stream import OpenStream
 from mirolib.data.stream import Task, TaskStream
 from mirolib.energy import EnergyMeter, Work
 from mirolib.experiment.checkpoint import read_checkpoint
@@ -32,16 +34,10 @@ logger = logging.getLogger(__name__)
 
 
 def run(
-    stream: TaskStream,
-    learner: Learner,
-    memory: TieredMemory,
-    controller: Controller,
-    meter: EnergyMeter | None = None,
-    resources: ResourceMonitor | None = None,
-    *,
-    progress: bool = True,
+    stream: TaskStream | OpenStream, learner: Learner, memory: TieredMemory, controller: Controller,
+    meter: EnergyMeter | None = None, resources: ResourceMonitor | None = None, *, progress: bool = True,
     resume_from: str | Path | None = None,
-) -> Iterator[TaskRecord]:
+) -> Iterator[TaskRecord]:  # fmt: skip
     """Learns the tasks of a stream one after another (paper: Fig. 1 and Fig. 8).
 
     The learner knows no class yet; the memory, on the stream's store, has received nothing, and is closed by the
@@ -71,20 +67,16 @@ class TaskProgress:
     trials: Table
     events: list[Event] = field(default_factory=list)
     epochs: list[EpochRecord] = field(default_factory=list)
+    ahead: float = float("nan")  # accuracy on it before it is learnt, less chance, where its classes are known
 
 
 class Loop:
     """A run step by step: its parts and how far it has come, with a record of each finished task in `records`."""
 
     def __init__(
-        self,
-        stream: TaskStream,
-        learner: Learner,
-        memory: TieredMemory,
-        controller: Controller,
-        meter: EnergyMeter | None = None,
-        resources: ResourceMonitor | None = None,
-    ) -> None:
+        self, stream: TaskStream | OpenStream, learner: Learner, memory: TieredMemory, controller: Controller,
+        meter: EnergyMeter | None = None, resources: ResourceMonitor | None = None,
+    ) -> None:  # fmt: skip
         """A run that has not begun, of parts that have learnt nothing, and sizes within the stream; see `run`."""
         # a second run over the same parts would be tested on what it has not been taught
         if learner.num_classes or memory.stored:
@@ -119,7 +111,7 @@ class Loop:
     def share(self) -> float:
         """Share of the run that is done, in [0, 1], each task an equal part; any thread may ask."""
         done, within = self.standing  # in tasks: how many epochs those to come will have is not known
-        return (done + min(1.0, within / self._learner.epochs)) / len(self._stream)
+        return (done + min(1.0, within / self._learner.epochs)) / max(1, len(self._stream))
 
     @property
     def events(self) -> list[Event]:
@@ -160,9 +152,19 @@ class Loop:
                 bar.set_postfix_str(record.headline)
                 yield record
 
+    def learn(self, task: Task, *, progress: bool = False) -> TaskRecord:
+        """Learns the next task, such as one that has just been added to an `OpenStream`; an `InputError` on others."""
+        if task.index != len(self.records) or task.index >= len(self._stream):
+            raise InputError(f"Task {len(self.records)} of the stream comes next, not {task.index}; learn it first.")
+        return next(step for step in self.steps(progress=progress) if isinstance(step, TaskRecord))
+
     def _arrive(self, task: Task) -> TaskProgress:
         """Receives a task and chooses a configuration for it, in the light of the resources there are."""
         learner, memory = self._learner, self._memory
+        ahead = float("nan")
+        if task.classes[-1] < learner.num_classes:
+            with self.meter.window("evaluate", task.index):
+                ahead = learner.accuracy(self._stream.tests(task.index)[-1]) - 1 / learner.num_classes
         with self.meter.window("receive", task.index):
             memory.receive(task)
             # the head before the method and the choice, which look at logits of the new classes
@@ -171,7 +173,7 @@ class Loop:
         with self.meter.window("profile", task.index):
             resources = self._resources.probe(self.epochs_done)
             self._choice = self._controller.choose(task, learner, memory, resources), resources
-        self._now = TaskProgress(task.index, memory.counts, self._choice[0].trials)
+        self._now = TaskProgress(task.index, memory.counts, self._choice[0].trials, ahead=ahead)
         return self._now
 
     def _adapt(self, now: TaskProgress, number: int) -> None:
@@ -230,7 +232,13 @@ class Loop:
         with self.meter.window("retain", task.index):
             memory.retain(task)
         with self.meter.window("evaluate", task.index):
-            matrix.append([self._learner.accuracy(test) for test in self._stream.tests(task.index)])
+            tests = self._stream.tests(task.index)
+            of_tasks = zip(tests, self._stream.task_classes[: len(tests)], strict=True)
+            right = [self._learner.right(test, classes) for test, classes in of_tasks]
+            matrix.append([float(one[:, 0].mean()) for one in right], now.ahead)
+        # where classes return, so do their test samples
+        rows = [np.stack([np.full(len(test), id(test.data)), test.rows], axis=1) for test in tests]
+        once = np.unique(np.concatenate(rows), axis=0, return_index=True)[1]
         record = TaskRecord(
             task=task.index,
             num_tasks=len(self._stream),
@@ -250,6 +258,10 @@ class Loop:
             events=tuple(now.events),
             trials=now.trials,
             damaged=sum(map(len, memory.storage.damaged.values())),
+            overall_accuracy=float(np.concatenate(right)[once, 0].mean()),
+            task_aware_accuracy=float(np.mean([one[:, 1].mean() for one in right])),
+            ahead=now.ahead,
+            forward_transfer=matrix.forward_transfer,
         )
         self._controller.observe(record)
         self.records.append(record)
@@ -287,7 +299,9 @@ class Loop:
             self.records = loaded(list[TaskRecord], state["records"])
             self._now = loaded(TaskProgress | None, state["now"])
             for record in self.records:
-                self._matrix.append(list(record.accuracies))
+                self._matrix.append(list(record.accuracies), record.ahead)
+            if len(self._stream) < (came := len(self.records) + bool(self._now)):
+                raise InputError(f"The checkpoint has {came} tasks, the stream {len(self._stream)}; add them first.")
             # storage before memory, whose buffers are read back by their ids
             for index in range(len(self.records) + bool(self._now)):
                 self._memory.store(self._stream[index])
@@ -301,7 +315,7 @@ class Loop:
             raise InputError(f"This is no checkpoint of such a run: {type(error).__name__}: {brief(error)}.") from error
 
 
-def check_sizes(config: MemoryConfig, stream: TaskStream) -> None:
+def check_sizes(config: MemoryConfig, stream: TaskStream | OpenStream) -> None:
     """Sees to it that there are samples for the sizes asked for: an `InputError` else."""
     largest, total = stream.most_samples()
     for name, size, most, why in (

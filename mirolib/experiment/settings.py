@@ -16,6 +16,7 @@ from mirolib.base.errors import InputError
 from mirolib.controller import ProbeProfiler, Profiler, TrialProfiler, full_training, parse_objective
 from mirolib.controller.selectors import SELECTORS, SelectionContext
 from mirolib.data.spec import EPOCHS
+from mirolib.data.stream import kind_of
 from mirolib.learning.bic import METHODS
 from mirolib.learning.learner import LOSSES, ROUND_STEPS
 from mirolib.learning.models import MODELS
@@ -23,6 +24,7 @@ from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.budget import parse_amount, parse_budget, parse_size
 from mirolib.memory.config import MemoryConfig
 from mirolib.memory.rotation import replays
+from mirolib.memory.tiers import BALANCES
 from mirolib.memory.wear import medium_name
 
 CONTROLLERS = {
@@ -87,6 +89,17 @@ class RunSettings:
     preset: str = _setting("", 'settings of the data set: small, medium, paper; "" for its default')
     data: str = _setting("", 'folder of the data sets, or one of your own; "" for the repository\'s, or MIRO_DATA')
     tasks: int | None = _setting(None, "tasks the classes are split into; None: the preset's", _above_0)
+    stream: str = _setting(
+        "class-incremental",
+        "how tasks come: class-incremental, domain-incremental (by group), returning, blurry",
+        lambda _, value: kind_of(value),
+    )
+    class_order: str = _setting(
+        "", 'order of classes or groups: "cat, dog, cow", or by task "cat, dog; cow"; "" draws one'
+    )
+    class_seed: int | None = _setting(None, "seed of that order alone; None: the seed", _seed)
+    base_classes: int | None = _setting(None, "classes of the first task, beside increment; None: alike", _above_0)
+    increment: int | None = _setting(None, "classes of each further task; None: by tasks", _above_0)
     model: str | None = _setting(
         None, "cnn, cnn-wide, cnn1d, mlp-bn, preact-resnet32, resnet18, ...; None: the preset's", MODELS
     )
@@ -95,6 +108,7 @@ class RunSettings:
         None, "ce (cross-entropy), bce (the paper's) or bce-sum; None: the preset's; bic has its own", LOSSES
     )
     memory: str = _setting("tiered", "tiered, or single-level: an episodic memory without storage below it", MEMORIES)
+    balance: str = _setting("class", "what old samples are balanced by: class or class-and-task", BALANCES)
     controller: str = _setting(
         "miro", "who decides: miro, fixed, tuned, carm, share, everything, whole-budget, random, miro-2023", CONTROLLERS
     )

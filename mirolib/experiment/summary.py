@@ -31,6 +31,9 @@ def summarise(records: list[TaskRecord]) -> dict[str, object]:
         "average_incremental_accuracy": last.average_incremental_accuracy,
         "forgetting": last.forgetting,
         "backward_transfer": last.backward_transfer,
+        "forward_transfer": last.forward_transfer,
+        "overall_accuracy": last.overall_accuracy,
+        "task_aware_accuracy": last.task_aware_accuracy,
         "swapped": sum(record.swaps.swapped for record in records),
         "streamed": sum(record.swaps.streamed for record in records),
         "stall_s": sum(record.swaps.stall_s for record in records),
@@ -67,7 +70,7 @@ def concerns(records: list[TaskRecord]) -> list[str]:
         found.append(f"Task {task} saw {fewest} training steps: choose more epochs, or a smaller batch_size.")
     if last.num_tasks == 1:
         found.append("All classes were learnt in one task, where nothing can be forgotten: set tasks, or add classes.")
-    chance = 1 / sum(len(record.classes) for record in records)
+    chance = 1 / len({name for record in records for name in record.classes})
     if chance < 1 and last.average_accuracy < chance + _NEAR * (1 - chance):
         found.append(
             f"It ends at {last.average_accuracy:.1%}, near chance ({chance:.1%}). Likeliest: samples that are not "

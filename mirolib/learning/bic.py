@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from mirolib.base.errors import InputError
 from mirolib.base.state import State, dumped, loaded
-from mirolib.data.stream import ORDINAL_MASK, Task, labels_of
+from mirolib.data.stream import Task, labels_of, rank_in_class
 from mirolib.learning.learner import ExperienceReplay, Finetuning, Learner, Method
 from mirolib.learning.models import ExpandingHead
 from mirolib.memory.replace_damaged import read_all
@@ -155,7 +155,8 @@ class BiC(Method):
     task's end, `weight * distillation + (1 - weight) * cross-entropy` (Eq. 3), `weight` being the share of the old
     among all classes. Stage 2, after a task's last epoch, fits the bias layer of its classes. It serves until the next
     task's training begins: distillation then teaches the model the corrected logits, so that only the newest classes
-    are ever corrected, as in Eq. 4. The first task has neither.
+    are ever corrected, as in Eq. 4. The first task has neither, and one without new classes has no stage 2; in
+    `weight`, a class counts once for each task that it came with.
 
     Each training step of a later task adds a forward pass of every sample to the learner's tally, stage 2 one of every
     validation sample it looks at; fitting two numbers to logits takes no pass.
@@ -180,6 +181,7 @@ class BiC(Method):
     _layer: BiasLayer | None = field(default=None, init=False, repr=False)
     _old: _Frozen | None = field(default=None, init=False, repr=False)
     _reach: float = field(default=0.0, init=False, repr=False)
+    _counts: tuple[int, int] = field(default=(0, 1), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.temperature > 0 or not 0 <= self.swap_factor <= 1 or self.per_class < 1 or not self.pull >= 0:
@@ -201,8 +203,9 @@ class BiC(Method):
 
     def begin(self, learner: Learner, task: Task, memory: TieredMemory) -> None:
         """Keeps the model as the last task left it, and says so where the bias layer can't be fitted."""
-        first = task.classes[0]
-        if first and (lacking := self._lacking(memory, first)):
+        first, before = len(memory.episodic_memory.classes), int(memory.seen.tasks.sum())
+        self._counts = before, before + len(task.classes)
+        if 0 < first < learner.num_classes and (lacking := self._lacking(memory, first)):
             logger.warning(
                 "BiC fits its bias layer on validation samples, of which the %s classes at task %d have none: it stays "
                 "the identity there. Raise validation_share, or give each class two samples or more.",
@@ -221,17 +224,17 @@ class BiC(Method):
             return classification
         distillation = distillation_loss(logits, self._old.logits(inputs), self.temperature)
         learner.tally.forward_visits += len(inputs)  # features() counts its own; this model is the method's
-        weight = self.distillation_weight(self._old.classes, logits.shape[1], self._reach)
+        weight = self.distillation_weight(*self._counts, self._reach)
         return weight * distillation + (1 - weight) * classification
 
     def finish(self, learner: Learner, task: Task, memory: TieredMemory) -> None:
         """Stage 2: fits the bias layer of the task's classes, and lets go of the old model."""
-        first, self._old = task.classes[0], None  # a checkpoint would hold it, and nothing asks for it any more
-        if not first:
+        self._old = None  # a checkpoint would hold it, and nothing asks for it any more
+        if not 0 < (first := len(memory.episodic_memory.classes)) < learner.num_classes:
             return
         layer = BiasLayer(first, learner.num_classes)
         if not self._lacking(memory, first):
-            ids, parts = self._balanced(memory.validation_ids(), learner.num_classes), []
+            ids, parts = self._balanced(memory.judged_ids(), learner.num_classes), []
             for piece in (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)):
                 with torch.no_grad():
                     raw = learner.head(learner.features(read_all(memory.storage, piece, "validation"))).cpu().double()
@@ -250,7 +253,7 @@ class BiC(Method):
         """The first validation samples of each class seen, as many of each as of any that has some."""
         counts = np.bincount(labels_of(ids), minlength=classes)[:classes]
         each = min(self.per_class, int(counts[counts > 0].min()))  # a surplus of one class would be a bias of its own
-        return ids[(labels_of(ids) < classes) & ((ids & ORDINAL_MASK) < each)]
+        return np.sort(ids[(labels_of(ids) < classes) & (rank_in_class(labels_of(ids)) < each)])
 
     def state(self) -> State:
         """The bias layers and the model of the last task's end."""
@@ -258,6 +261,7 @@ class BiC(Method):
             "layers": dumped(_Layers, self.layers),
             "layer": dumped(BiasLayer | None, self._layer),
             "reach": self._reach,
+            "counts": list(self._counts),
             "old": self._old and self._old.state(),
         }
 
@@ -267,6 +271,8 @@ class BiC(Method):
         self._layer = loaded(BiasLayer | None, state["layer"])
         self._reach = loaded(float, state["reach"])
         self._old = None if state["old"] is None else _Frozen.restored(state["old"], learner)
+        known = self._old.classes if self._old else 0
+        self._counts = loaded(tuple[int, int], state.get("counts", (known, max(1, learner.num_classes))))
         layers = filter(None, (*self.layers, self._layer))
         if any(not 0 <= layer.first <= layer.last <= learner.num_classes for layer in layers):
             raise InputError("its bias layers are those of other classes")

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -122,16 +122,9 @@ class Learner:
     """
 
     def __init__(
-        self,
-        spec: DatasetSpec,
-        settings: Preset,
-        *,
-        model: nn.Module | None = None,
-        method: Method | None = None,
-        device: str = "cpu",
-        seed: int = 0,
-        round_steps: int = ROUND_STEPS,
-    ) -> None:
+        self, spec: DatasetSpec, settings: Preset, *, model: nn.Module | None = None, method: Method | None = None,
+        device: str = "cpu", seed: int = 0, round_steps: int = ROUND_STEPS,
+    ) -> None:  # fmt: skip
         """A learner that knows no class yet.
 
         The preset's model is built unless a backbone of the user's own is given, `(n, *sample_shape) float32` to
@@ -199,19 +192,21 @@ class Learner:
         return len(self.head.bias)
 
     def grow(self, classes: tuple[int, ...], dataset_labels: tuple[int, ...] = ()) -> None:
-        """Adds the classes of a task to the head and starts optimiser and schedule anew (as the paper's code does).
+        """Adds those classes of a task that are new to the head, and starts optimiser and schedule anew as the paper's.
 
         From the second task on, the backbone goes back towards its first weights as far as `warm_start` says.
-        `dataset_labels` are the classes in the data set, in which `predict` answers; by default the same.
+        `dataset_labels` are the classes in the data set, in which `predict` answers; by default the same. There is an
+        `InputError` if new classes are not numbered on.
         """
-        # since output j of the head stands for label j
-        assert classes[0] == self.num_classes, "classes must arrive in the order of their labels"
         assert len(dataset_labels) in (0, len(classes)), "one label of the data set for each class"
-        self.dataset_labels += tuple(dataset_labels or classes)
+        new = {a: b for a, b in zip(classes, dataset_labels or classes, strict=True) if a >= self.num_classes}
+        if [*new] != [*range(self.num_classes, self.num_classes + len(new))]:  # output j of the head stands for label j
+            raise InputError(f"The head knows {self.num_classes} classes, new are {[*new]}; number them on from there.")
+        self.dataset_labels += tuple(new.values())
         with torch.no_grad():
             for weight, first in zip(self.backbone.parameters(), self._first, strict=False):  # none where it is 1
                 weight.lerp_(first, 1 - self.settings.warm_start if self.num_classes else 0)
-        self.head.grow(len(classes), self._head_generator)
+        self.head.grow(len(new), self._head_generator)
         self._restart()
 
     def _restart(self) -> None:
@@ -348,9 +343,16 @@ class Learner:
 
     def accuracy(self, samples: Samples) -> float:
         """Share of samples of a stream, in [0, 1], whose label is predicted among all classes seen so far."""
-        chunks = samples.chunks(4096)  # read at once, some forward passes: a test set need not fit RAM
-        right = sum(int((self.stream_labels(samples.read(part)) == samples.labels[part]).sum()) for part in chunks)
-        return right / len(samples)
+        return float(self.right(samples)[:, 0].mean())
+
+    def right(self, samples: Samples, among: Sequence[int] = ()) -> np.ndarray:
+        """Whose label is predicted, among all classes seen so far and among some alone, `(n, 2) bool`."""
+        found, others = [], np.setdiff1d(np.arange(self.num_classes), among)
+        for part in samples.chunks(4096):  # read at once, some forward passes: a test set need not fit RAM
+            scores = self.classify(self.features(samples.read(part)))
+            of_all, scores[:, others] = scores.argmax(dim=1), -torch.inf
+            found.append(torch.stack([of_all, scores.argmax(dim=1)], dim=1).cpu().numpy() == samples.labels[part, None])
+        return np.concatenate(found)
 
 
 def train_epoch(

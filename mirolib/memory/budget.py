@@ -124,6 +124,8 @@ def store_budget(text: str, stream: TaskStream) -> int | None:
     """
     record = HEADER.itemsize + Fingerprint.of(stream).sample_bytes + ROW.itemsize
     budget = parse_amount(text, record)
+    if budget is not None and stream.returns:
+        raise InputError("store_budget is for classes that come once, and here they return; leave it out.")
     held_out = len(stream.dataset.train) - stream.most_samples()[1]
     least = record * (held_out + stream.num_classes)
     if budget is not None and budget < least:

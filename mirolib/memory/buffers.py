@@ -202,7 +202,8 @@ class EpisodicMemory:
         self.array = array
         self.damaged = np.zeros(0, dtype=np.int64)  # ids of stored samples that can't be read and are not drawn again
         self.classes = np.zeros(0, dtype=np.int64)  # the old ones, all of which have samples on storage
-        self._stored = np.zeros(0, dtype=np.int64)
+        self.old = np.zeros(0, dtype=np.int64)  # how many samples of each class are: the first ones on storage
+        self.bounds: list[np.ndarray] = []  # of each class, where tasks begin, if all are to be drawn from alike
         self._starts = np.zeros(1, dtype=np.int64)
         self._held = np.zeros(0, dtype=bool)
 
@@ -214,13 +215,16 @@ class EpisodicMemory:
         """Bytes of the marks that say which stored samples are held."""
         return self._held.nbytes + self._starts.nbytes
 
-    def extend(self, stored: np.ndarray) -> None:
-        """Learns how many samples of each label there are in storage, `(labels,) int64`: ids run up to that."""
+    def extend(self, stored: np.ndarray, old: np.ndarray | None = None) -> None:
+        """Learns how many samples of each label are in storage, to which ids run, and `old`, all by default.
+
+        Both are `(labels,) int64`.
+        """
         # what was found damaged may lie beyond what a budget has left on storage since
         ids = np.concatenate([self.array.ids, self.damaged])
         ends = stored.copy()
         np.maximum.at(ends, labels_of(ids), (ids & ORDINAL_MASK) + 1)
-        self._stored = stored.copy()
+        self.old = stored.copy() if old is None else old
         self._starts = np.concatenate([[0], np.cumsum(ends)])
         self._held = np.zeros(self._starts[-1], dtype=bool)
         self._held[self._places(ids)] = True
@@ -255,7 +259,7 @@ class EpisodicMemory:
 
     def absent(self, ids: np.ndarray) -> np.ndarray:
         """Those of some stored samples that are old and neither held nor under way nor damaged, `(k,) int64`."""
-        return ids[np.isin(labels_of(ids), self.classes) & ~self._held[self._places(ids)]]
+        return ids[((ids & ORDINAL_MASK) < self.old[labels_of(ids)]) & ~self._held[self._places(ids)]]
 
     def exchange(self, slots: np.ndarray, samples: np.ndarray, ids: np.ndarray) -> None:
         """Puts reserved samples into slots."""
@@ -268,10 +272,11 @@ class EpisodicMemory:
         They are `(n,) int64` ids, -1 where storage has no further sample of the class.
         """
         drawn = np.full(len(labels), -1, dtype=np.int64)
-        stored = self._stored
+        stored = self.old
         open_ = np.flatnonzero(stored[labels] > 0)
+        low, high = self._ranges(labels, rng)
         for _ in range(_DRAWS if len(open_) else 0):
-            ids = make_ids(labels[open_], rng.integers(0, stored[labels[open_]]))
+            ids = make_ids(labels[open_], rng.integers(low[open_], high[open_]))
             places = self._places(ids)
             fresh = np.zeros(len(open_), dtype=bool)
             fresh[np.unique(places, return_index=True)[1]] = True  # of equal draws, the first
@@ -288,3 +293,13 @@ class EpisodicMemory:
             drawn[wanted[: len(chosen)]] = make_ids(np.full(len(chosen), label), chosen)
         self._held[self._places(drawn[drawn >= 0])] = False
         return drawn
+
+    def _ranges(self, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """First ordinals, and those behind the last, among which to draw for each label: all, or those of a task."""
+        if not self.bounds:
+            return np.zeros_like(labels), self.old[labels]
+        tasks = rng.integers(0, [max(1, len(self.bounds[label]) - 1) for label in labels])
+        both = zip(labels, tasks, strict=True)
+        ends = [self.bounds[label].take([task, task + 1], mode="clip") for label, task in both]
+        low, high = np.array(ends, dtype=np.int64).reshape(-1, 2).T
+        return low, high

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 
+from mirolib.data.open_stream import OpenStream
 from mirolib.data.stream import ORDINAL_BITS, ORDINAL_MASK, TaskStream
 from mirolib.memory.buffers import OBJECT_BYTES, POINTER_BYTES
 
@@ -45,12 +46,13 @@ class Fingerprint:
     format_version: int = FORMAT_VERSION  # version of the record format
 
     @classmethod
-    def of(cls, stream: TaskStream) -> Fingerprint:
+    def of(cls, stream: TaskStream | OpenStream) -> Fingerprint:
         """The fingerprint of a stream."""
-        spec, samples = stream.dataset.spec, stream.dataset.train
-        shape, dtype = ((), "object") if spec.encoded else (spec.sample_shape, spec.sample_dtype)
-        about = (stream.class_order, stream.seed, stream.validation_share, shape, dtype)
-        return cls(spec.name, stream.dataset.fingerprint, *about, samples.mean_bytes if spec.encoded else 0)
+        spec, shape = stream.spec, () if stream.spec.encoded else stream.spec.sample_shape
+        about = stream.class_order, stream.seed, stream.validation_share, shape
+        if isinstance(stream, OpenStream) or not spec.encoded:
+            return cls(spec.name, stream.content, *about, spec.sample_dtype)
+        return cls(spec.name, stream.content, *about, "object", stream.dataset.train.mean_bytes)
 
     @property
     def encoded(self) -> bool:

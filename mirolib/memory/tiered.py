@@ -21,7 +21,7 @@ from mirolib.memory.replace_damaged import append_sound, fill_episodic, fill_str
 from mirolib.memory.rotation import LAG, Position, Rotation, most_new, replays
 from mirolib.memory.storage import Storage
 from mirolib.memory.swapper import Replayed, SwapCounts, Swapper, SwapPolicy
-from mirolib.memory.tiers import Tiers
+from mirolib.memory.tiers import Seen, Tiers
 
 
 @dataclass(frozen=True)
@@ -41,40 +41,33 @@ class Batch:
     streamed: np.ndarray | None = None
 
 
-_Kept = make_dataclass("_Kept", {  # what `TieredMemory.state` gives, with the types it must have
+_Kept = make_dataclass("_Kept", [*{  # what `TieredMemory.state` gives, with the types it must have
     "config": MemoryConfig, "stream_ids": Ids, "stream_order": Ids, "episodic_ids": Ids, "lost": Ids,
     "damaged": list[Ids], "stored": Ids, "old_classes": Flags, "generators": list[State], "exchanger": State,
     "position": Position, "streamer": State, "turns": Ids, "staged": int,
-}.items())  # fmt: skip
+}.items(), ("seen", Seen | None, None)])  # fmt: skip
 
 
 class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
     """Joins stream buffer, episodic memory, storage and swapper."""
 
     def __init__(
-        self,
-        storage: Storage,
-        config: MemoryConfig,
-        num_classes: int,
-        *,
-        seed: int = 0,
-        hierarchical: bool = True,
-        lag: int = LAG,
-        policy: SwapPolicy | None = None,
-        block: int = 1,
-    ) -> None:
+        self, storage: Storage, config: MemoryConfig, num_classes: int, *, seed: int = 0, hierarchical: bool = True,
+        lag: int = LAG, policy: SwapPolicy | None = None, block: int = 1, balance: str = "class",
+    ) -> None:  # fmt: skip
         """An empty memory.
 
         Args:
             storage: The storage tier; `close` closes it too, as does a memory that is refused.
             config: Sizes and swap ratio to begin with.
-            num_classes: Classes over the whole stream.
+            num_classes: Classes over the whole stream, as far as they are known.
             seed: Seed of every draw made here.
             hierarchical: False makes it a single-level episodic memory: it never takes a sample back from storage
                 (which is still written, and read where a controller enlarges the stream buffer).
             lag: Steps between asking storage for a sample and taking it in.
             policy: Which replayed samples make room; uniform by default.
             block: Neighbours on storage that are exchanged together in passes: more take fewer random reads.
+            balance: What old samples are balanced by, one of `BALANCES`.
 
         Raises:
             InputError: If `lag` or `block` is below 1, swapping is asked of a single-level memory, or the process may
@@ -83,7 +76,7 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
         try:
             if lag < 1 or block < 1:
                 raise InputError(f"lag is {lag} and block {block}; choose 1 or more of each.")
-            super().__init__(storage, config, num_classes, hierarchical)
+            super().__init__(storage, config, num_classes, hierarchical, balance)
         except BaseException:
             storage.close()  # its lock would keep the next try out of the folder
             raise
@@ -115,7 +108,8 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
 
     def replays(self, replay_ratio: float | str) -> float:
         """Replayed samples for each new one of the task at hand, of a number or a name from `RATIOS`."""
-        old, new = len(self.episodic_memory.classes), len(np.unique(labels_of(self.stream_buffer.order)))
+        # a class counts once for each task that it came with: new persons are as new as new classes
+        old, new = int(self.seen.tasks.sum()), len(np.unique(labels_of(self.stream_buffer.order)))
         return replays("replay_ratio", replay_ratio, old, new)
 
     def passes(
@@ -207,8 +201,8 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
         not copied; draws are those of `seed`.
         """
         other = copy.copy(self)
-        own = self.stream_buffer, self.episodic_memory, self._stored, self._old_classes
-        other.stream_buffer, other.episodic_memory, other._stored, other._old_classes = copy.deepcopy(own)
+        own = self.stream_buffer, self.episodic_memory, self._stored, self.seen
+        other.stream_buffer, other.episodic_memory, other._stored, other.seen = copy.deepcopy(own)
         other._draw_anew(seed, copy.deepcopy(self._swapper.policy))
         other.rotation.position.fetched = self.rotation.position.fetched
         other._owns_storage = False
@@ -224,7 +218,8 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
             "lost": self.episodic_memory.damaged,
             "damaged": [np.array(sorted(ids), dtype=np.int64) for ids in self.storage.damaged.values()],
             "stored": self._stored,
-            "old_classes": self._old_classes,
+            "old_classes": self.seen.tasks > 0,
+            "seen": asdict(self.seen),
             "generators": [rng.bit_generator.state for rng in (self._batch_rng, self._select_rng)],
             "exchanger": self._swapper.state(),
             "position": asdict(self.rotation.position),
@@ -241,7 +236,11 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
         """
         kept = loaded(_Kept, state)
         self._check(kept.config, 0)  # for room, each buffer looks as it is resized below
-        self.config, self._stored, self._old_classes = kept.config, kept.stored, kept.old_classes
+        self.config, self._stored = kept.config, kept.stored
+        # checkpoints of former versions are of classes that came once
+        judged = np.where(kept.stored > 0, self.storage.counts(len(kept.stored), "validation"), 0)
+        old = np.where(kept.old_classes, kept.stored, 0), kept.old_classes.astype(np.int64)
+        self.seen = kept.seen or Seen(*old, [0 * judged, kept.stored], [0 * judged, judged])
         self._batch_rng, self._select_rng = map(generator_of, kept.generators)
         for ids, found in zip(kept.damaged, self.storage.damaged.values(), strict=True):
             found.update(ids.tolist())
@@ -253,10 +252,10 @@ class TieredMemory(Tiers, AbstractContextManager["TieredMemory"]):
             fill_stream(self.storage, self.stream_buffer)
         self.episodic_memory.array.reset(kept.config.episodic_size)
         self.episodic_memory.damaged = kept.lost
-        self.episodic_memory.extend(self._stored)
+        self.episodic_memory.extend(self._stored, self.seen.old)
         fill_episodic(self.storage, self.episodic_memory, kept.episodic_ids)
         # last: what is under way is marked as held, which the memory must not hold yet
-        self.episodic_memory.classes = np.flatnonzero(self._old_classes)
+        self._mark_old()
         self.rotation.position, self._replayed.turns, self.staged = kept.position, kept.turns, kept.staged
         self._swapper.restore(kept.exchanger, self._replayed)
         self._streamer.restore(kept.streamer, self.rotation)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 
 from mirolib.base.display import grid, size_text
 from mirolib.base.errors import InputError
+from mirolib.base.state import Ids
 from mirolib.data.stream import ORDINAL_MASK, Task, labels_of, make_ids, rank_in_class
 from mirolib.memory.available_memory import check_available
 from mirolib.memory.buffers import EpisodicMemory, SampleArray, StreamBuffer, balanced_quotas, in_chunks
@@ -17,6 +19,26 @@ from mirolib.memory.replace_damaged import fill_episodic, fill_stream, no_sample
 from mirolib.memory.rotation import Rotation
 from mirolib.memory.storage import Storage
 
+BALANCES = ("class", "class-and-task")
+"""What the episodic memory is balanced by: classes, or beside them the tasks, such as persons, that they came with."""
+
+
+@dataclass
+class Seen:
+    """How far the classes have been seen: each array has an entry a class."""
+
+    old: Ids  # training samples on storage of finished tasks
+    tasks: Ids  # finished tasks that the class came with
+    ends: list[Ids]  # what was on storage before the first task, and after those that had arrived
+    judged: list[Ids]  # validation samples received by then
+
+
+def _ends(ids: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Samples by class, where there were so many before these came."""
+    found = before.copy()
+    np.maximum.at(found, labels_of(ids), (ids & ORDINAL_MASK) + 1)
+    return found
+
 
 class Tiers(ABC):
     """Stream buffer, episodic memory and storage; `TieredMemory` trains from them."""
@@ -24,14 +46,19 @@ class Tiers(ABC):
     rotation: Rotation
     _select_rng: np.random.Generator
 
-    def __init__(self, storage: Storage, config: MemoryConfig, num_classes: int, hierarchical: bool) -> None:
-        self.storage, self.config, self.hierarchical = storage, config, hierarchical
+    def __init__(
+        self, storage: Storage, config: MemoryConfig, num_classes: int, hierarchical: bool, balance: str
+    ) -> None:
+        if balance not in BALANCES:
+            raise InputError(f"balance is {balance!r}; choose {' or '.join(BALANCES)}.")
+        self.storage, self.config, self.hierarchical, self.balance = storage, config, hierarchical, balance
         self._check(config, config.stream_size + config.episodic_size)
         kind = storage.fingerprint.sample_shape, storage.fingerprint.sample_dtype
         self.stream_buffer = StreamBuffer(SampleArray(config.stream_size, *kind))
         self.episodic_memory = EpisodicMemory(SampleArray(config.episodic_size, *kind))
         self._stored = np.zeros(num_classes, dtype=np.int64)
-        self._old_classes = np.zeros(num_classes, dtype=bool)
+        none = self._stored.copy()
+        self.seen = Seen(none, none.copy(), [none], [none])
         self.staged = 0  # most samples that were on their way into slots at once
         self._layout = 0  # counts what makes the slots of a batch stale
 
@@ -46,10 +73,18 @@ class Tiers(ABC):
         `InputError` if the store's budget does not hold a training sample of each class, and a `StorageError` if
         storage can't take them.
         """
+        self._widen(max(task.classes) + 1)
+        shrunk, seen = [] if self.storage.size_budget is None else np.flatnonzero(self.seen.tasks).tolist(), self.seen
+        if {*shrunk} & {*task.classes}:  # the last samples of a class, which go first, would be those of its last task
+            raise InputError("A store's budget is for classes that come once; leave it out where they return.")
         self.store(task)
-        shrunk = [] if self.storage.size_budget is None else np.flatnonzero(self._old_classes).tolist()
-        for label in (*shrunk, *task.classes):
-            self._stored[label] = self.storage.count(label)
+        ends = _ends(task.train_ids, self._stored)
+        for label in (*shrunk, *task.classes):  # storage may hold more, of a run that had come further
+            self._stored[label] = min(self.storage.count(label), ends[label])
+        rows = self._stored.copy(), _ends(task.validation_ids, seen.judged[-1])
+        # where nothing returns, no class has a boundary within
+        keep = 1 if len(seen.ends) > 1 and not seen.tasks[list(task.classes)].any() else 0
+        seen.ends[len(seen.ends) - keep :], seen.judged[len(seen.judged) - keep :] = ([row] for row in rows)
         self._drop_evicted()
         kept = (task.train_ids & ORDINAL_MASK) < self._stored[labels_of(task.train_ids)]
         self.stream_buffer.begin(task.train_ids[kept], self._select_rng)
@@ -77,11 +112,15 @@ class Tiers(ABC):
         """Flushing: the episodic memory takes samples of the stream buffer, and old classes make room."""
         self.settle()
         self._layout += 1
-        self._old_classes[list(task.classes)] = True
-        self.episodic_memory.classes = np.flatnonzero(self._old_classes)
+        seen, labels = self.seen, list(task.classes)
+        before, kept = seen.old.copy(), np.ones(len(seen.old))
+        seen.old[labels], seen.tasks[labels] = self._stored[labels], seen.tasks[labels] + 1
+        # of a class that returns, the samples held make room for their share of new ones
+        kept[labels] = before[labels] / seen.old[labels] if self.balance == "class" else 1 - 1 / seen.tasks[labels]
+        self._mark_old()
         ids = self.stream_buffer.array.ids  # at the turn of a pass, a sample may be there twice
         self.stream_buffer.array.discard(np.setdiff1d(np.arange(len(ids)), np.unique(ids, return_index=True)[1]))
-        self._balance_episodic(self.config.episodic_size)
+        self._balance_episodic(self.config.episodic_size, kept)
         self.stream_buffer.clear()
         self.rotation.begin()
 
@@ -111,16 +150,35 @@ class Tiers(ABC):
             self.rotation.position.pack = self.rotation.position.pack[:0]
         self.config = config
 
-    def _balance_episodic(self, capacity: int) -> None:
-        """Brings the episodic memory to a capacity, class-balanced over the old classes."""
+    def _widen(self, num_labels: int) -> None:
+        """Makes room for classes beyond those that were expected."""
+        seen, more = self.seen, (0, max(0, num_labels - len(self._stored)))
+        self._stored, seen.old, seen.tasks = (np.pad(one, more) for one in (self._stored, seen.old, seen.tasks))
+        seen.ends, seen.judged = ([np.pad(one, more) for one in rows] for rows in (seen.ends, seen.judged))
+
+    def _mark_old(self) -> None:
+        """Tells the episodic memory which samples on storage are old, and, for a balance by task, where tasks begin."""
+        memory, seen = self.episodic_memory, self.seen
+        memory.classes, memory.old = np.flatnonzero(seen.tasks), seen.old
+        if self.balance != "class":
+            ends = np.minimum(np.stack(seen.ends), seen.old).T
+            memory.bounds = [np.unique(row) for row in ends]
+
+    def _balance_episodic(self, capacity: int, kept: np.ndarray | None = None) -> None:
+        """Brings the memory to a capacity, class-balanced; after a task, samples held are `kept` to a share of it."""
         memory, buffer = self.episodic_memory, self.stream_buffer.array
-        num_labels = len(self._stored)
-        flushed = np.where(self._old_classes, np.bincount(buffer.labels, minlength=num_labels), 0)
-        quotas = balanced_quotas(capacity, self.reachable(flushed))
-        memory.rebalance(capacity, quotas, self._select_rng)
+        num_labels, ids = len(self._stored), buffer.ids
+        new = (ids & ORDINAL_MASK) < self.seen.old[buffer.labels]  # none, before the task has ended
+        flushed = np.bincount(buffer.labels[new], minlength=num_labels)
+        quotas = least = balanced_quotas(capacity, self.reachable(flushed))
+        if kept is not None and ((kept > 0) & (kept < 1)).any():
+            # rounded at random, for small quotas would all go to the newest
+            least = np.floor(quotas * kept + self._select_rng.random(num_labels)).astype(np.int64)
+            least = np.maximum(np.minimum(least, quotas), quotas - flushed)
+        memory.rebalance(capacity, least, self._select_rng)
         lacking = quotas - memory.class_counts(num_labels)
         # classes that have too few are filled from the stream buffer, when its task has just ended, then from storage
-        slots = self._select_rng.permutation(np.flatnonzero(flushed[buffer.labels]))
+        slots = self._select_rng.permutation(np.flatnonzero(new))
         slots = slots[rank_in_class(buffer.labels[slots]) < lacking[buffer.labels[slots]]]
         for chunk in in_chunks(slots):
             memory.reserve(buffer.ids_at(chunk))
@@ -138,7 +196,8 @@ class Tiers(ABC):
         memory, ids = self.episodic_memory, self.episodic_memory.array.ids
         evicted = np.flatnonzero((ids & ORDINAL_MASK) >= self._stored[labels_of(ids)])
         memory.array.discard(evicted)
-        memory.extend(self._stored)
+        self.seen.old = np.minimum(self.seen.old, self._stored)
+        memory.extend(self._stored, self.seen.old)
         if len(evicted):
             self._layout += 1
             self._balance_episodic(self.config.episodic_size)
@@ -161,11 +220,11 @@ class Tiers(ABC):
         What is held includes `flushed`, samples by class that are about to be flushed into the episodic memory.
         """
         held = self.episodic_memory.class_counts(len(self._stored))
-        return np.where(self._old_classes, self._stored if self.hierarchical else held + flushed, 0)
+        return self.seen.old.copy() if self.hierarchical else held + flushed
 
     def reach(self, drawn: float) -> float:
         """Share of the stored old samples that training sees, in [0, 1]: those held, and so many drawn at random."""
-        stored, held = int(self._stored[self._old_classes].sum()), len(self.episodic_memory)
+        stored, held = int(self.seen.old.sum()), len(self.episodic_memory)
         return 1 - (1 - held / stored) * math.exp(-drawn / stored) if stored else 0.0
 
     @property
@@ -186,7 +245,8 @@ class Tiers(ABC):
     @property
     def index_bytes(self) -> int:
         """Bytes of RAM that say what is on storage: five a stored sample, and some a class."""
-        own = self._stored.nbytes + self._old_classes.nbytes
+        own = self._stored.nbytes + len(self._stored)
+        own += sum(row.nbytes for row in (*self.seen.ends[2:], *self.seen.judged[2:]))
         return self.storage.index_bytes + self.episodic_memory.index_bytes + own
 
     @property
@@ -195,10 +255,18 @@ class Tiers(ABC):
         return self.storage.fingerprint.slot_bytes
 
     def validation_ids(self) -> np.ndarray:
-        """Ids of the validation samples of every class seen so far, `(n,) int64`."""
+        """Ids of the validation samples received so far, `(n,) int64`."""
         # After a resume, storage may know more classes than have been received.
-        counts = np.where(self._stored > 0, self.storage.counts(len(self._stored), "validation"), 0)
+        counts = np.minimum(self.seen.judged[-1], self.storage.counts(len(self._stored), "validation"))
         return make_ids(np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(n) for n in counts]))
+
+    def judged_ids(self) -> np.ndarray:
+        """The same in an order of which every prefix is balanced by class, and by the tasks that a class came with."""
+        ids = self.validation_ids()
+        ordinals, first = ids & ORDINAL_MASK, np.zeros(len(ids), dtype=np.int64)
+        for ends in self.seen.judged:
+            first = np.where(ends[labels_of(ids)] <= ordinals, ends[labels_of(ids)], first)
+        return ids[np.argsort(ordinals - first, kind="stable")]
 
     def fill(self) -> list[dict[str, object]]:
         """Samples and bytes of each tier by class, one row each, ready for a DataFrame."""

@@ -107,20 +107,21 @@ def accuracy_by_task(results: Mapping[str, Run]) -> go.Figure:
 
 
 def task_stream(stream: TaskStream) -> go.Figure:
-    """One test image of each class, by the task in which the class arrives (image data sets only)."""
-    tasks, tests = list(stream), stream.tests(len(stream) - 1)
-    columns = max(len(task.classes) for task in tasks)
-    names = [[stream.class_names[label] for label in task.classes] for task in tasks]
+    """One test image of each class, by the tasks that it comes with (image data sets only)."""
+    tests = stream.tests(len(stream) - 1)
+    shown = [np.unique(test.labels) for test in tests]
+    columns = max(map(len, shown))
+    names = [[stream.class_names[label] for label in labels] for labels in shown]
     titles = [name for row in names for name in [*row, *[""] * (columns - len(row))]]
-    plot = make_subplots(len(tasks), columns, horizontal_spacing=0.02, vertical_spacing=0.06, subplot_titles=titles)
-    for row, (task, test) in enumerate(zip(tasks, tests, strict=True), 1):
-        for column, label in enumerate(task.classes, 1):
+    plot = make_subplots(len(tests), columns, horizontal_spacing=0.02, vertical_spacing=0.06, subplot_titles=titles)
+    for row, (labels, test) in enumerate(zip(shown, tests, strict=True), 1):
+        for column, label in enumerate(labels, 1):
             image = test.read(np.flatnonzero(test.labels == label)[:1])[0].mean(axis=0)[::-1]  # plotly draws upwards
             plot.add_heatmap(z=image, colorscale="gray", showscale=False, row=row, col=column)
         plot.update_yaxes(title_text=f"task {row}", row=row, col=1)
     plot.update_xaxes(visible=False).update_yaxes(showticklabels=False, scaleanchor=None)
     return plot.update_layout(template=_TEMPLATE, title="Classes in their order of arrival",
-                              width=180 * columns, height=150 * len(tasks))  # fmt: skip
+                              width=180 * columns, height=150 * len(tests))  # fmt: skip
 
 
 def memory_fill(memory: TieredMemory, class_names: Sequence[str]) -> go.Figure:

@@ -25,7 +25,7 @@ SETTINGS = tuple(field.name for field in fields(RunSettings) if field.name != "d
 
 MEASURES = (
     "final_accuracy", "average_incremental_accuracy", "forgetting", "learning_work", "learning_energy_j", "train_s",
-    "swapped", "stall_s",
+    "swapped", "stall_s", "overall_accuracy", "task_aware_accuracy", "backward_transfer", "forward_transfer",
 )  # fmt: skip
 """What is averaged over seeds."""
 

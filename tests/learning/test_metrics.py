@@ -43,3 +43,22 @@ def test_midway_only_what_was_measured_counts():
     assert m.average_accuracy == pytest.approx(0.6)
     with pytest.raises(AssertionError):
         m.append([0.5])
+
+
+def test_a_stream_whose_classes_return_worked_by_hand():
+    # task 0 brings a and b, task 1 c, task 2 a and c again: before it, 0.6 of its samples are right, among three
+    m = AccuracyMatrix()
+    m.append([0.9])
+    m.append([0.5, 0.8])
+    m.append([0.7, 0.6, 0.9], ahead=0.6 - 1 / 3)
+    assert m.average_accuracy == pytest.approx((0.7 + 0.6 + 0.9) / 3)
+    assert m.average_incremental_accuracy == pytest.approx((0.9 + 0.65 + 2.2 / 3) / 3)
+    assert m.forgetting == pytest.approx((0.9 - 0.7 + 0.8 - 0.6) / 2)
+    assert m.backward_transfer == pytest.approx((0.7 - 0.9 + 0.6 - 0.8) / 2)
+    assert m.forward_transfer == pytest.approx(0.6 - 1 / 3)
+    m.append([0.7, 0.6, 0.8, 1.0], ahead=0.5)
+    assert m.forward_transfer == pytest.approx((0.6 - 1 / 3 + 0.5) / 2) and m.values.shape == (4, 4)
+
+
+def test_where_every_task_brings_new_classes_nothing_is_known_ahead():
+    assert math.isnan(matrix([0.9], [0.5, 0.8]).forward_transfer)
