@@ -10,11 +10,9 @@ from contextlib import closing
 
 import numpy as np
 
-from mirolib.base.display import size_text
 from mirolib.base.errors import InputError, MiroError
-from mirolib.controller import least_samples
 from mirolib.energy import EnergyMeter, Work
-from mirolib.experiment.experiment import Experiment
+from mirolib.experiment.experiment import Experiment, check_budget
 from mirolib.experiment.injectors import During, Throttle
 from mirolib.learning.inputs import Tally
 from mirolib.memory.budget import LiveBudget, SlotBytes
@@ -160,12 +158,9 @@ class LiveRun:
         """
         if self.experiment is None:
             raise InputError("The run is still being prepared; set the memory budget once it trains.")
-        slot_bytes, least = self.experiment.memory.slot_bytes, least_samples(self.experiment.stream)
-        if samples is not None and samples < least:
-            raise InputError(
-                f"A memory budget of {samples:,} samples does not hold the smallest configuration, {least:,} samples "
-                f"({size_text(least * slot_bytes)}): one of each class. The budget stays as it was."
-            )
+        slot_bytes = self.experiment.memory.slot_bytes
+        if samples is not None:
+            check_budget(samples, self.experiment.settings.controller, self.experiment.stream, slot_bytes)
         self.experiment.resources.budget = LiveBudget(None if samples is None else SlotBytes(samples * slot_bytes))
 
     def snapshot(self, pace: Pace = NO_PACE) -> Snapshot:
