@@ -205,8 +205,8 @@ def main(arguments: list[str] | None = None) -> int:
     except MiroError as error:
         sys.stderr.write(_printable(f"{error}\n"))
         return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; what is finished is kept\n")
+    except KeyboardInterrupt as error:
+        sys.stderr.write(_printable(f"{error or 'Interrupted; what is finished is kept.'}\n"))
         return 130
     except BrokenPipeError:  # who reads has seen enough, as head has; or Python would complain again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

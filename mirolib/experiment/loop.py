@@ -124,10 +124,17 @@ class Loop:
     @property
     def events(self) -> list[Event]:
         """The controller's decisions so far, those of the task under way included; any thread may ask."""
+        return [event for part in self._parts() for event in part.events]
+
+    @property
+    def epochs(self) -> list[EpochRecord]:
+        """The records of all epochs so far, those of the task under way included; any thread may ask."""
+        return [epoch for part in self._parts() for epoch in part.epochs]
+
+    def _parts(self) -> list[TaskRecord | TaskProgress]:
         # copied first: the training thread appends while a dashboard reads
         now, done = self._now, self.records.copy()
-        current = now.events if now is not None and now.index == len(done) else []
-        return [*(event for record in done for event in record.events), *current]
+        return [*done, *([now] if now is not None and now.index == len(done) else [])]
 
     def steps(self, *, progress: bool = True) -> Iterator[EpochRecord | TaskRecord]:
         """Goes on from where the run stands (paper: Fig. 8).

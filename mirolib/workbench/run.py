@@ -292,6 +292,16 @@ def read_run(file: Path) -> dict[str, Any]:
     return run
 
 
+def load_asked(file: Path) -> dict[str, Any]:
+    """What a run was asked for, by its `run.json`; an `InputError` if that can't be read."""
+    try:
+        return dict(read_run(file)["asked"])
+    except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"Run {file.parent.name} can't be resumed: its run.json is unreadable ({brief(error)})."
+        ) from error
+
+
 def doubt(file: Path, run: dict[str, Any]) -> str:
     """Why what a `run.json` says can't be vouched for, in a sentence; empty if it can. It fails as `read_run` does."""
     folder, its = file.parent, f"{run['notebook']}/{run['run_id']}"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from kernels import kernels, kill, once, trained
 
-from mirolib import InputError, RunFolder, RunSettings, StorageError, launch, load_runs
+from mirolib import InputError, RecordedRun, RunFolder, RunSettings, StorageError, launch, load_runs
 from mirolib.__main__ import main
 from mirolib.base.errors import RunError
 from mirolib.workbench.launch import NOTEBOOKS, check_parameters
@@ -243,3 +243,28 @@ def test_paths_are_the_caller_s(tmp_path, monkeypatch):
     done = launch("10_run", energy="trace.csv", epochs=1, results=str(tmp_path / "results"), progress=False)
     assert done.run["energy_kind"] == "replayed" and done.run["energy"] == str(tmp_path / "trace.csv")
     assert done.run["train_energy_j"] == pytest.approx(3 * done.run["train_s"], rel=1e-6)
+
+
+def test_a_resumed_launch_need_not_repeat_what_was_asked(tmp_path):
+    settings = RunSettings(epochs=2, tasks=2, controller="fixed", energy="none")
+    steps = RecordedRun(settings, results=tmp_path, run_id="mine").steps(progress=False)
+    next(steps)
+    steps.close()
+    done = launch("10_run", results=str(tmp_path), run_id="mine", resume=True, progress=False).run
+    assert (done["status"], done["epochs"], done["controller"]) == ("finished", 2, "fixed")
+    with pytest.raises(InputError, match="epochs 2, now 3"):
+        launch("10_run", results=str(tmp_path), run_id="mine", resume=True, progress=False, epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "given", "sentence"),
+    [
+        ("13_swap_ratio", {"episodic_sizes": [0, 5]}, r"episodic_sizes is \[0, 5\]; give a list of 1 or more"),
+        ("11_buffer_allocation", {"budgets": [40]}, "budgets is .40.; give a list of 2 or more different values"),
+        ("12_best_over_time", {"seeds": 0}, "seeds is 0; give a whole number, 1 or more"),
+    ],
+)
+def test_what_a_study_compares_is_checked_before_a_kernel_starts(tmp_path, notebook, given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        launch(notebook, results=str(tmp_path), **given)
+    assert not list(tmp_path.iterdir())
