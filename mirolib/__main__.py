@@ -8,24 +8,14 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from mirolib.base.errors import InputError, MiroError
-from mirolib.data.stream import ORDINAL_MASK
-from mirolib.energy import doctor
-from mirolib.experiment.settings import RunSettings
-from mirolib.memory.budget import parse_amount
-from mirolib.memory.store_check import repair, verify
-from mirolib.memory.wear import describe, forget, wear
-from mirolib.paper import fill
-from mirolib.paper.plan import PLAN
-from mirolib.viz.report import write_report
-from mirolib.workbench import launch, load_runs, load_sweep, select, sweep_file, unreadable_runs
-from mirolib.workbench.fleet import connection
-from mirolib.workbench.launch import check_parameters
-from mirolib.workbench.run import load_model, run_folder
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+# each command imports what it needs: PyTorch takes seconds, and help and lists do without
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]
 _RESULTS = ["final_accuracy", "average_incremental_accuracy", "forgetting", "train_visits", "train_s", "energy_kind"]
 
@@ -48,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--workers", type=int, default=1, help="runs side by side (1 where energy is read)")
     many.add_argument("--scheduler", default="", help="address of a dask scheduler, such as tcp://127.0.0.1:8786")
     figures = command("paper", _paper, "run what the paper's figures need and has not been run, then draw them")
-    figures.add_argument("preset", choices=PLAN, help="smoke: digits, minutes; small: hours; paper: the paper's")
+    figures.add_argument("preset", help="smoke: digits, minutes; small: hours; paper: the paper's")
     runs = command("runs", _runs, "list all runs, one a line, and why those failed that did")
     report = command("report", _report, "compare runs on a page of HTML that needs nothing else, or in a .csv")
     report.add_argument("file", help="what to write: a .html or a .csv")
@@ -68,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--capacity", help="its capacity, such as '64 GB'")
     card.add_argument("--cycles", type=int, help="its program/erase cycles: QLC and eMMC about 1,000, TLC 3,000")
     card.add_argument("--forget", action="store_true", help="strike it off the ledger")
-    command("parameters", lambda _: _say(RunSettings.cell()), "print the parameters cell of notebook 10_run")
+    command("parameters", _parameters, "print the parameters cell of notebook 10_run")
     command("doctor", _doctor, "what this machine can measure, and how to let it measure more")
     return parser
 
@@ -106,7 +96,17 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     return pairs
 
 
+def _parameters(options: argparse.Namespace) -> None:
+    from mirolib.experiment.settings import RunSettings
+
+    _say(RunSettings.cell())
+
+
 def _launch(options: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from mirolib.workbench.launch import check_parameters, launch
+
     results = [] if options.results is None else [f"results={options.results}"]
     # checked first, or a parameter named progress would be taken for launch's own
     done = launch(options.notebook, **check_parameters(options.notebook, _pairs([*options.parameters, *results])))
@@ -118,6 +118,9 @@ def _launch(options: argparse.Namespace) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> bool:
+    from mirolib.workbench.fleet import connection
+    from mirolib.workbench.sweep import sweep_file
+
     where = {"results": options.results, "workers": options.workers, "rerun": options.rerun}
     with connection(options.scheduler) if options.scheduler else nullcontext() as client:
         done = sweep_file(options.file, client=client, **where)
@@ -127,6 +130,9 @@ def _sweep(options: argparse.Namespace) -> bool:
 
 
 def _paper(options: argparse.Namespace) -> bool:
+    from mirolib.paper import fill
+    from mirolib.workbench.launch import launch
+
     found = fill(options.preset, options.results)
     done = launch("20_paper_figures", progress=False, preset=options.preset, results=options.results or "")
     lines = [f"{state.status:12}{state.study.name}{f': {state.note}' if state.note else ''}" for state in found]
@@ -135,6 +141,8 @@ def _paper(options: argparse.Namespace) -> bool:
 
 
 def _runs(options: argparse.Namespace) -> None:
+    from mirolib.workbench.run import load_runs
+
     runs = load_runs(_results(options))
     table = runs.reindex(columns=["notebook", *_COLUMNS, *_RESULTS]).to_string(index=False)
     _say(*[table, *_reasons(runs)] if len(runs) else ["no runs yet"])
@@ -147,6 +155,11 @@ def _reasons(runs: pd.DataFrame) -> list[str]:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from mirolib.viz.report import write_report
+    from mirolib.workbench.compare import select, unreadable_runs
+    from mirolib.workbench.run import load_runs
+    from mirolib.workbench.sweep import load_sweep
+
     results = _results(options)
     runs = load_sweep(options.sweep, results).runs if options.sweep else load_runs(results)
     chosen, unread = select(runs, _pairs(options.filters)), unreadable_runs(runs, results)
@@ -154,11 +167,16 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from mirolib.workbench.run import load_model, run_folder
+
     folder = run_folder(options.run, _results(options))
     _say(str(load_model(folder).export(options.to or folder / "model.onnx")))
 
 
 def _verify(options: argparse.Namespace) -> bool:
+    from mirolib.data.stream import ORDINAL_MASK
+    from mirolib.memory.store_check import repair, verify
+
     if options.repair:
         repair(options.store)
     report = verify(options.store)
@@ -170,6 +188,9 @@ def _verify(options: argparse.Namespace) -> bool:
 
 
 def _wear(options: argparse.Namespace) -> None:
+    from mirolib.memory.budget import parse_amount
+    from mirolib.memory.wear import describe, forget, wear
+
     capacity_bytes = parse_amount(options.capacity or "", 0)
     described = capacity_bytes is not None or options.cycles is not None
     if options.medium is None and (described or options.forget):
@@ -185,6 +206,8 @@ def _wear(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    from mirolib.energy.doctor import doctor
+
     for name, row in doctor().iterrows():
         fix = [f"      fix: {row['fix']}"] if row["fix"] else []
         _say(f"{'yes' if row['available'] else 'no ':4}{name}: {row['found']} ({row['kind']}, {row['scope']})", *fix)

@@ -23,7 +23,7 @@ from mirolib.data.stream import TaskStream
 from mirolib.energy import EnergyMeter, Kind, TraceSource, choose, named
 from mirolib.experiment.injectors import During
 from mirolib.experiment.loop import Loop, check_sizes
-from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, PROFILERS, RunSettings, default
+from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, PROFILERS, RunSettings, checked, default
 from mirolib.learning.bic import METHODS
 from mirolib.learning.learner import Learner
 from mirolib.learning.schedules import RATES
@@ -130,7 +130,7 @@ class Experiment:
 
 def located(settings: RunSettings) -> RunSettings:
     """The settings with a user's own data by name and absolute place, so that they hold wherever a run goes on."""
-    dataset, data = locate(settings.dataset, settings.data)
+    dataset, data = locate(checked(settings).dataset, settings.data)
     return replace(settings, dataset=dataset, data=data)
 
 

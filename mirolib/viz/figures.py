@@ -97,10 +97,10 @@ def accuracy_matrix(runs: Run | Mapping[str, Run]) -> go.Figure:
     return plot.update_layout(yaxis_title_text="after")
 
 
-def accuracy_by_task(results: Mapping[str, Run]) -> go.Figure:
-    """Average test accuracy over the tasks so far, a line a run, by the name it gets in the legend."""
+def accuracy_by_task(results: Run | Mapping[str, Run]) -> go.Figure:
+    """Average test accuracy over the tasks so far, of a run, or a line a run by the name it gets in the legend."""
     plot = figure("Accuracy on everything learnt so far", "tasks learnt", "average test accuracy, %")
-    for name, run in results.items():
+    for name, run in ({"": results} if isinstance(results, Run) else results).items():
         x, y = run.tasks["task"] + 1, 100 * run.tasks["average_accuracy"]
         plot.add_scatter(x=x, y=y, name=name, mode="lines+markers")
     return plot.update_yaxes(range=[0, 102]).update_xaxes(dtick=1)  # 102: a marker at 100 % is not cut in half
@@ -173,7 +173,8 @@ def trials(table: pd.DataFrame) -> go.Figure:
     Works are a line with its 80 % band, sizes dots with the cutline.
     """
     if not table.get("accuracy", pd.Series(dtype=float)).notna().any():
-        return figure("No candidates with an accuracy")
+        nothing = figure("This run compared no candidates by accuracy: a fixed controller has none")
+        return nothing.update_layout(height=90).update_xaxes(visible=False).update_yaxes(visible=False)
     # a profiler that needs a past gives the first task's candidates no accuracy
     tasks = {int(rows["task"].iloc[0]): rows for _, rows in table.groupby("task") if rows["accuracy"].notna().any()}
     first, are_works = table.iloc[0], "epochs" in table

@@ -10,7 +10,7 @@ import ipywidgets as ipw
 
 from mirolib.data import LOADERS, Dataset, DatasetSpec, available_datasets, dataset_spec, load_dataset
 from mirolib.experiment.experiment import located
-from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, RunSettings, default
+from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, RunSettings, checked, default
 
 _NUMBERS = ("tasks", "epochs", "replay_ratio", "stream_size", "episodic_size")
 _FIELDS = {one.name: one for one in fields(RunSettings)}
@@ -30,7 +30,7 @@ class SettingsForm:
         What is the user's own by path is loaded here, and is then `dataset`. There is an `InputError` if there is no
         such data set or preset.
         """
-        if dataset is None and settings.dataset not in LOADERS:
+        if dataset is None and checked(settings).dataset not in LOADERS:
             settings = located(settings)
             dataset = load_dataset(settings.dataset, root=settings.data)
         self._base, self.dataset = settings, dataset

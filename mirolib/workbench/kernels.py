@@ -24,6 +24,7 @@ import psutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import Unicode
+from traitlets.config import Config
 
 _WARM = "mirolib.workbench.kernels"
 # imported only when first needed, which most runs soon do
@@ -74,6 +75,20 @@ class _Forked(psutil.Process):
         return 0
 
 
+def kernel_options(folder: Path, warm: str) -> dict[str, Any]:
+    """What papermill takes to use a `Kernel` whose sockets and log lie in a folder."""
+    own = {"transport": "ipc", "ip": str(folder / "k"), "log_file": str(folder / "log"), "warm": warm}
+    named = {"kernel_name": "python3", "language": "python"}  # whatever the notebook was saved with
+    return named | {"kernel_manager_class": Kernel, "config": Config(Kernel=own)}
+
+
+def last_words(folder: Path) -> str:
+    """The last line that a kernel's process wrote to its log in a folder, which says why it ended; may be empty."""
+    log = folder / "log"
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    return next(filter(None, map(str.strip, reversed(lines))), "")
+
+
 @contextmanager
 def warm(folder: Path, home: Path) -> Iterator[str]:
     """A process to fork kernels from, which work in the folder `home`: its address, or "" where forking is not safe."""
@@ -111,13 +126,13 @@ def _serve(address: str) -> None:
         server.listen()
         sys.stdout.write("\n")
         sys.stdout.flush()
+        os.environ["JPY_PARENT_PID"] = str(os.getpid())  # a kernel ends with its parent; read as ipykernel is imported
         library = import_module("mirolib")
         for name in library.__all__:
             getattr(library, name)
         for name in _LATE:
             import_module(name)
         library.plots.figure("")._repr_mimebundle_()
-        os.environ["JPY_PARENT_PID"] = str(os.getpid())  # a kernel ends with its parent
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that have ended
         while sys.stdin not in select.select([server, sys.stdin], [], [])[0]:

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Mapping, Set
@@ -16,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Optional, Union
 
+import numpy as np
 import pandas as pd
 import psutil
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -26,7 +28,7 @@ from mirolib.energy import named
 from mirolib.experiment.settings import RunSettings
 from mirolib.experiment.study import check_study
 from mirolib.workbench.folder import LAUNCHED, RunFolder, claim, new_run_id, owned, refuse_changes, run_path
-from mirolib.workbench.kernels import Kernel, kernels_of
+from mirolib.workbench.kernels import kernel_options, kernels_of, last_words
 from mirolib.workbench.run import PROJECT, load_asked, load_run
 
 _PATHS = {"data", "energy"}  # parameters that may name a file or folder
@@ -131,6 +133,11 @@ def _converted(name: str, value: Any, declared: str) -> Any:
     if isinstance(value, str):
         with contextlib.suppress(ValidationError):
             return _type(declared).validate_json(_PYTHON_WORDS.get(value.strip(), value))
+        if re.fullmatch(r"[+-]?[0-9.]+([eE][+-]?[0-9]+)?", value.strip()):  # as Python reads them and JSON doesn't
+            with contextlib.suppress(ValueError):  # ValidationError is one
+                return _type(declared).validate_python(float(value))
+    value = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     try:
         return _type(declared).validate_python(list(value) if isinstance(value, tuple) else value)
     except ValidationError as error:
@@ -208,14 +215,12 @@ def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: 
     # imported here: papermill and what it needs take longer to import than all else
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
 
     logger.info("running %s into %s", notebook, output.parent)
     try:
         # sockets of its own, so that launches side by side don't take each other's; their paths may have 107 bytes
         folder = "/tmp" if len(os.fsencode(tempfile.gettempdir())) > 80 and os.path.isdir("/tmp") else None
         with tempfile.TemporaryDirectory(prefix="miro-", dir=folder, ignore_cleanup_errors=True) as sockets:
-            log = Path(sockets) / "log"
             try:
                 papermill.execute_notebook(
                     # papermill fills in what stands in braces
@@ -226,19 +231,12 @@ def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: 
                     progress_bar=progress,
                     stdout_file=_LogLines(parameters["run_id"]),
                     store_widget_state=False,
-                    # of this interpreter, whatever the notebook names and the user has installed
-                    kernel_name="python3",
-                    language="python",
-                    kernel_manager_class=Kernel,
-                    config=Config(
-                        Kernel={"transport": "ipc", "ip": str(Path(sockets) / "k"), "log_file": str(log), "warm": warm}
-                    ),
+                    **kernel_options(Path(sockets), warm),
                 )
             except DeadKernelError:
                 raise
             except RuntimeError as error:  # of jupyter_client, whose own kinds are these; its last line says why
-                said = log.read_text(errors="replace").split("\n") if log.exists() else []
-                raise RuntimeError(next(filter(None, map(str.strip, reversed(said))), str(error))) from error
+                raise RuntimeError(last_words(Path(sockets)) or str(error)) from error
     except papermill.PapermillExecutionError as error:
         raise _leave(notebook, output, parameters, "failed", f"{error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
@@ -247,10 +245,10 @@ def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: 
         raise _leave(notebook, output, parameters, "failed", f"its kernel did not start ({error})") from error
     except KeyboardInterrupt:
         _leave(notebook, output, parameters, "interrupted", "stopped by the user")
-        raise Interrupted(
-            f"{notebook} was stopped by the user; what it had done is in {output.parent}. It goes on with "
-            f"run_id={parameters['run_id']} and resume=true, if it can be resumed and had begun to train."
-        ) from None
+        is_kept = (output.parent / "checkpoint").exists()
+        how = f"goes on with run_id={output.parent.name} and resume=true" if is_kept else "had not come to a checkpoint"
+        text = f"{notebook} was stopped by the user; what it had done is in {output.parent}. It {how}."
+        raise Interrupted(text) from None
     except OSError as error:
         try:
             json.loads(output.read_bytes())

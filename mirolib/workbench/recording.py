@@ -18,7 +18,7 @@ from mirolib.base.state import State, dumped, loaded
 from mirolib.data import Dataset
 from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.experiment.experiment import Disturbance, Experiment, located, prepared
-from mirolib.experiment.settings import RunSettings
+from mirolib.experiment.settings import RunSettings, checked
 from mirolib.experiment.summary import concerns, summarise
 from mirolib.learning.trained import TrainedModel
 from mirolib.memory.store_check import delete_store
@@ -75,7 +75,7 @@ class RecordedRun:
         if not checkpoint_minutes >= 0:
             raise InputError(f"checkpoint_minutes is {checkpoint_minutes}; choose 0 (after each epoch) or more.")
         self._keep_store, self._period_s = keep_store, 60 * checkpoint_minutes
-        settings = settings if dataset else located(settings)
+        settings = checked(settings) if dataset else located(settings)
         self._earlier_trace = pd.DataFrame()
         self.folder = RunFolder(notebook, asdict(settings), results=results, run_id=run_id, resume=resume)
         self._store = self.folder.path / "store"

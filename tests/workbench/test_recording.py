@@ -35,6 +35,8 @@ from mirolib.experiment.loop import Loop
 from mirolib.memory.budget import store_budget
 from mirolib.memory.store_check import verify
 from mirolib.records import EpochRecord
+from mirolib.viz import figures as plots
+from mirolib.widgets import Dashboard
 from mirolib.workbench.folder import RunFolder
 from mirolib.workbench.run import open_run
 
@@ -337,3 +339,15 @@ def test_an_interrupt_in_the_first_task_is_a_sentence_and_the_run_goes_on(tmp_pa
     assert Checkpoints(tmp_path / "10_run" / "cut" / "checkpoint").files(), "the first round is kept"
     monkeypatch.undo()
     assert_same(run_experiment(QUICK, results=tmp_path, run_id="cut", resume=True, progress=False), whole)
+
+
+def test_what_is_mistaken_for_settings_or_a_run_is_a_sentence(tmp_path):
+    for wrong in (lambda: run_experiment("digits", results=tmp_path), lambda: Dashboard("photos")):
+        with pytest.raises(InputError, match=r"is no RunSettings; write RunSettings\('"):
+            wrong()
+    with pytest.raises(InputError, match="0 runs are called 'typo'"):
+        open_run("typo")
+    done = run_experiment(replace(QUICK, controller="fixed"), results=tmp_path, run_id="mine", progress=False)
+    assert max(map(len, repr(open_run(done.path)).splitlines())) < 200
+    assert "compared no candidates" in plots.trials(done.trials).layout.title.text
+    assert len(plots.accuracy_by_task(done).data) == 1

@@ -261,6 +261,6 @@ def test_the_command_says_what_failed(tmp_path, launches, capsys):
 
 
 def test_an_interrupted_command_says_so(monkeypatch, capsys):
-    monkeypatch.setattr("mirolib.__main__.sweep_file", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(sweeps, "sweep_file", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["sweep", "any.yml"]) == 130
     assert "what is finished is kept" in capsys.readouterr().err
