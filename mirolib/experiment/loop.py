@@ -28,6 +28,8 @@ from mirolib.memory.swapper import SwapCounts
 from mirolib.memory.tiered import TieredMemory
 from mirolib.records import EpochRecord, Event, TaskRecord
 
+_BAR = "{percentage:3.0f}%|{bar}| {n:.3g} of {total_fmt} tasks, {elapsed}, {remaining} left{postfix}"
+
 logger = logging.getLogger(__name__)
 
 
@@ -147,7 +149,8 @@ class Loop:
         """
         learner, memory, meter = self._learner, self._memory, self.meter
         whole, done = len(self._stream), len(self._stream) * self.share
-        with meter.sampling(), tqdm(total=whole, initial=done, unit="task", disable=not progress) as bar:
+        look = {"bar_format": _BAR, "disable": not progress}
+        with meter.sampling(), tqdm(total=whole, initial=done, **look) as bar:
             for index in range(len(self.records), len(self._stream)):
                 task = self._stream[index]
                 now = self._now or self._arrive(task)
@@ -164,7 +167,7 @@ class Loop:
                     learner.method.finish(learner, task, memory)
                     self._look()
                 record = self._leave(task, now)
-                bar.set_postfix_str(record.headline)
+                bar.set_postfix_str(f"accuracy {record.average_accuracy:.1%}")  # more would leave no room for the bar
                 yield record
 
     def _arrive(self, task: Task) -> TaskProgress:

@@ -17,6 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import count, islice
+from math import nan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -143,9 +144,12 @@ def _run(plan: SweepPlan, results: Path, workers: int, client: Client | None, re
         with closing(ended):
             bar = tqdm(ended, total=len(todo), desc=plan.name, unit="run", disable=not progress)
             try:
-                for _ in bar:
+                for run in bar:
                     if not (path / "sweep.json").exists():
                         raise StorageError(f"{path} was taken away while it ran; leave the results folder in place.")
+                    row = load_run(run / "run.json")
+                    accuracy = float(row.get("final_accuracy") or nan)
+                    logger.info("%s: %s, accuracy %.1f %%", run.name, row["status"], 100 * accuracy)
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"Sweep {plan.name} was stopped by the user, {bar.n} of {len(todo)} runs done; what they left is "

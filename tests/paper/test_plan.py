@@ -1,6 +1,5 @@
 import shlex
 from dataclasses import replace
-from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -104,7 +103,7 @@ def test_the_command_line_says_how_far_each_study_got(tmp_path, monkeypatch, cap
         leave(tmp_path, SMOKE[name])
     found = states("smoke", tmp_path)
     fake = lambda *args, **options: drawn.append(args) or SimpleNamespace(notebook="N")  # noqa: E731
-    monkeypatch.setattr(import_module("mirolib.workbench.launch"), "launch", fake)
+    monkeypatch.setattr("mirolib.launch", fake)
     for some, code in ((found, 1), ([state for state in found if state.status == "finished"], 0)):
         monkeypatch.setattr("mirolib.paper.fill", lambda preset, results, some=some: some)
         assert command_line.main(["paper", "smoke"]) == code

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("base",), ("data", "energy"), ("memory",), ("learning", "records"), ("controller",), ("experiment",),
-    ("workbench",), ("viz",), ("widgets", "paper"), ("__init__", "__main__"),
+    ("workbench",), ("viz",), ("widgets", "paper"), ("__init__",), ("__main__",),
 )  # fmt: skip
 FLOOR = {room: floor for floor, rooms in enumerate(LAYERS) for room in rooms}
 

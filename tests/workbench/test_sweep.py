@@ -164,7 +164,7 @@ def test_results_taken_away_midway(tmp_path, monkeypatch):
             shutil.rmtree(tmp_path / "results")
 
     monkeypatch.setattr(sweeps, "launch_from", launches := Taken())
-    with pytest.raises(StorageError, match="mine was taken away while the sweep ran"):
+    with pytest.raises(StorageError, match="mine was taken away while it ran"):
         again(tmp_path / "results")
     assert len(launches.asked) == 1
 
@@ -261,6 +261,6 @@ def test_the_command_says_what_failed(tmp_path, launches, capsys):
 
 
 def test_an_interrupted_command_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(sweeps, "sweep_file", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("mirolib.sweep_file", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["sweep", "any.yml"]) == 130
     assert "what is finished is kept" in capsys.readouterr().err
