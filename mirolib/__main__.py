@@ -8,13 +8,10 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import Any
 
 import mirolib as miro
 from mirolib.base.errors import InputError, MiroError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # what a command needs is imported by itself: PyTorch takes seconds, and help and lists do without
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]
@@ -137,7 +134,7 @@ def _runs(options: argparse.Namespace) -> None:
     _say(*[table, *_reasons(runs)] if len(runs) else ["no runs yet"])
 
 
-def _reasons(runs: pd.DataFrame) -> list[str]:
+def _reasons(runs: Any) -> list[str]:
     """Why runs did not finish, a line each."""
     unfinished = runs[runs["error"].notna()].itertuples()
     return [" ".join(f"{run.run_id} {run.status}: {run.error}".split()) for run in unfinished]

@@ -84,8 +84,7 @@ def kernel_options(folder: Path, warm: str) -> dict[str, Any]:
 
 def last_words(folder: Path) -> str:
     """The last line that a kernel's process wrote to its log in a folder, which says why it ended; may be empty."""
-    log = folder / "log"
-    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    lines = log.read_text(errors="replace").split("\n") if (log := folder / "log").exists() else []
     return next(filter(None, map(str.strip, reversed(lines))), "")
 
 

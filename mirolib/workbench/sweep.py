@@ -17,7 +17,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import count, islice
-from math import nan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -148,8 +147,7 @@ def _run(plan: SweepPlan, results: Path, workers: int, client: Client | None, re
                     if not (path / "sweep.json").exists():
                         raise StorageError(f"{path} was taken away while it ran; leave the results folder in place.")
                     row = load_run(run / "run.json")
-                    accuracy = float(row.get("final_accuracy") or nan)
-                    logger.info("%s: %s, accuracy %.1f %%", run.name, row["status"], 100 * accuracy)
+                    logger.info("%s: %s, accuracy %.5s", run.name, row["status"], row.get("final_accuracy"))
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"Sweep {plan.name} was stopped by the user, {bar.n} of {len(todo)} runs done; what they left is "
