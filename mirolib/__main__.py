@@ -8,24 +8,12 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
-import pandas as pd
-
+import mirolib as miro
 from mirolib.base.errors import InputError, MiroError
-from mirolib.data.stream import ORDINAL_MASK
-from mirolib.energy import doctor
-from mirolib.experiment.settings import RunSettings
-from mirolib.memory.budget import parse_amount
-from mirolib.memory.store_check import repair, verify
-from mirolib.memory.wear import describe, forget, wear
-from mirolib.paper import fill
-from mirolib.paper.plan import PLAN
-from mirolib.viz.report import write_report
-from mirolib.workbench import launch, load_runs, load_sweep, select, sweep_file, unreadable_runs
-from mirolib.workbench.fleet import connection
-from mirolib.workbench.launch import check_parameters
-from mirolib.workbench.run import load_model, run_folder
 
+# what a command needs is imported by itself: PyTorch takes seconds, and help and lists do without
 _COLUMNS = ["run_id", "status", "dataset", "method", "memory", "stream_size", "episodic_size", "swap_ratio"]
 _RESULTS = ["final_accuracy", "average_incremental_accuracy", "forgetting", "train_visits", "train_s", "energy_kind"]
 
@@ -48,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--workers", type=int, default=1, help="runs side by side (1 where energy is read)")
     many.add_argument("--scheduler", default="", help="address of a dask scheduler, such as tcp://127.0.0.1:8786")
     figures = command("paper", _paper, "run what the paper's figures need and has not been run, then draw them")
-    figures.add_argument("preset", choices=PLAN, help="smoke: digits, minutes; small: hours; paper: the paper's")
+    figures.add_argument("preset", help="smoke: digits, minutes; small: hours; paper: the paper's")
     runs = command("runs", _runs, "list all runs, one a line, and why those failed that did")
     report = command("report", _report, "compare runs on a page of HTML that needs nothing else, or in a .csv")
     report.add_argument("file", help="what to write: a .html or a .csv")
@@ -68,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--capacity", help="its capacity, such as '64 GB'")
     card.add_argument("--cycles", type=int, help="its program/erase cycles: QLC and eMMC about 1,000, TLC 3,000")
     card.add_argument("--forget", action="store_true", help="strike it off the ledger")
-    command("parameters", lambda _: _say(RunSettings.cell()), "print the parameters cell of notebook 10_run")
+    command("parameters", lambda _: _say(miro.RunSettings.cell()), "print the parameters cell of notebook 10_run")
     command("doctor", _doctor, "what this machine can measure, and how to let it measure more")
     return parser
 
@@ -107,9 +95,13 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 
 def _launch(options: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from mirolib.workbench.launch import check_parameters
+
     results = [] if options.results is None else [f"results={options.results}"]
     # checked first, or a parameter named progress would be taken for launch's own
-    done = launch(options.notebook, **check_parameters(options.notebook, _pairs([*options.parameters, *results])))
+    done = miro.launch(options.notebook, **check_parameters(options.notebook, _pairs([*options.parameters, *results])))
     tables = [file for file in ("table.csv", "tasks.csv") if (done.notebook.parent / file).exists()]
     table = pd.read_csv(done.notebook.parent / tables[0]) if tables else done.run.to_frame().T
     with pd.option_context("display.width", 160, "display.max_columns", 30, "display.precision", 3):
@@ -118,29 +110,31 @@ def _launch(options: argparse.Namespace) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> bool:
+    from mirolib.workbench.fleet import connection
+
     where = {"results": options.results, "workers": options.workers, "rerun": options.rerun}
     with connection(options.scheduler) if options.scheduler else nullcontext() as client:
-        done = sweep_file(options.file, client=client, **where)
+        done = miro.sweep_file(options.file, client=client, **where)
     text = done.table.drop(columns="error").dropna(axis=1, how="all").to_string(index=False)
     _say(text, *_reasons(done.runs), str(done))
     return len(done.failed) > 0
 
 
 def _paper(options: argparse.Namespace) -> bool:
-    found = fill(options.preset, options.results)
-    done = launch("20_paper_figures", progress=False, preset=options.preset, results=options.results or "")
+    found = miro.paper.fill(options.preset, options.results)
+    done = miro.launch("20_paper_figures", progress=False, preset=options.preset, results=options.results or "")
     lines = [f"{state.status:12}{state.study.name}{f': {state.note}' if state.note else ''}" for state in found]
     _say(*lines, "", f"notebook: {done.notebook}")
     return not {state.status for state in found} <= {"finished", "running", "no data set"}
 
 
 def _runs(options: argparse.Namespace) -> None:
-    runs = load_runs(_results(options))
+    runs = miro.load_runs(_results(options))
     table = runs.reindex(columns=["notebook", *_COLUMNS, *_RESULTS]).to_string(index=False)
     _say(*[table, *_reasons(runs)] if len(runs) else ["no runs yet"])
 
 
-def _reasons(runs: pd.DataFrame) -> list[str]:
+def _reasons(runs: Any) -> list[str]:
     """Why runs did not finish, a line each."""
     unfinished = runs[runs["error"].notna()].itertuples()
     return [" ".join(f"{run.run_id} {run.status}: {run.error}".split()) for run in unfinished]
@@ -148,17 +142,22 @@ def _reasons(runs: pd.DataFrame) -> list[str]:
 
 def _report(options: argparse.Namespace) -> None:
     results = _results(options)
-    runs = load_sweep(options.sweep, results).runs if options.sweep else load_runs(results)
-    chosen, unread = select(runs, _pairs(options.filters)), unreadable_runs(runs, results)
-    _say(str(write_report(options.file, chosen, unread, places=options.places)))
+    runs = miro.load_sweep(options.sweep, results).runs if options.sweep else miro.load_runs(results)
+    chosen, unread = miro.select(runs, _pairs(options.filters)), miro.unreadable_runs(runs, results)
+    _say(str(miro.write_report(options.file, chosen, unread, places=options.places)))
 
 
 def _export(options: argparse.Namespace) -> None:
+    from mirolib.workbench.run import run_folder
+
     folder = run_folder(options.run, _results(options))
-    _say(str(load_model(folder).export(options.to or folder / "model.onnx")))
+    _say(str(miro.load_model(folder).export(options.to or folder / "model.onnx")))
 
 
 def _verify(options: argparse.Namespace) -> bool:
+    from mirolib.data.stream import ORDINAL_MASK
+    from mirolib.memory.store_check import repair, verify
+
     if options.repair:
         repair(options.store)
     report = verify(options.store)
@@ -170,6 +169,9 @@ def _verify(options: argparse.Namespace) -> bool:
 
 
 def _wear(options: argparse.Namespace) -> None:
+    from mirolib.memory.budget import parse_amount
+    from mirolib.memory.wear import describe, forget, wear
+
     capacity_bytes = parse_amount(options.capacity or "", 0)
     described = capacity_bytes is not None or options.cycles is not None
     if options.medium is None and (described or options.forget):
@@ -185,7 +187,7 @@ def _wear(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    for name, row in doctor().iterrows():
+    for name, row in miro.doctor().iterrows():
         fix = [f"      fix: {row['fix']}"] if row["fix"] else []
         _say(f"{'yes' if row['available'] else 'no ':4}{name}: {row['found']} ({row['kind']}, {row['scope']})", *fix)
 
@@ -205,8 +207,8 @@ def main(arguments: list[str] | None = None) -> int:
     except MiroError as error:
         sys.stderr.write(_printable(f"{error}\n"))
         return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; what is finished is kept\n")
+    except KeyboardInterrupt as error:
+        sys.stderr.write(_printable(f"{str(error) or 'Interrupted; what is finished is kept.'}\n"))
         return 130
     except BrokenPipeError:  # who reads has seen enough, as head has; or Python would complain again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 
-class MiroError(Exception):
-    """Base of the errors below; a notebook shows the sentence alone, without a traceback."""
+class _Sentence(BaseException):
+    """What a notebook shows by its sentence alone, without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
         """IPython's hook for what a cell shows when this error ends it."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class MiroError(_Sentence, Exception):
+    """Base of the errors below."""
+
+
+class Interrupted(_Sentence, KeyboardInterrupt):
+    """The user has stopped what went on; says what is kept and how to go on."""
 
 
 class InputError(MiroError, ValueError):

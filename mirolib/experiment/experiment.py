@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mirolib.controller import Controller, FixedController, Miro2023Controller, MiroController
+from mirolib.base.display import size_text
+from mirolib.base.errors import InputError
+from mirolib.controller import Controller, FixedController, Miro2023Controller, MiroController, least_samples
 from mirolib.controller.baselines import RandomController, ShareController, TunedController
 from mirolib.controller.resources import ResourceMonitor
 from mirolib.controller.selectors import SELECTORS
@@ -21,7 +23,7 @@ from mirolib.data.stream import TaskStream, kind_of
 from mirolib.energy import EnergyMeter, EnergySource, Kind, Place, TraceSource, choose, named
 from mirolib.experiment.injectors import During
 from mirolib.experiment.loop import Loop, check_sizes
-from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, PROFILERS, RunSettings, default
+from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, PROFILERS, RunSettings, checked, default
 from mirolib.learning.bic import METHODS
 from mirolib.learning.learner import Learner
 from mirolib.learning.schedules import RATES
@@ -134,7 +136,7 @@ def _source(filled: RunSettings) -> EnergySource:
 
 def located(settings: RunSettings) -> RunSettings:
     """The settings with a user's own data by name and absolute place, so that they hold wherever a run goes on."""
-    dataset, data = locate(settings.dataset, settings.data)
+    dataset, data = locate(checked(settings).dataset, settings.data)
     return replace(settings, dataset=dataset, data=data)
 
 
@@ -159,6 +161,8 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
     sizes = (parse_size(size, slot_bytes) for size in (settings.stream_size, settings.episodic_size))
     of_controller = preset.epoch_of if settings.controller == "fixed" else CONTROLLERS[settings.controller]
     epoch_of = default(settings.epoch_of, of_controller)
+    for size_bytes in parse_budget(settings.memory_budget, slot_bytes).sizes:
+        check_budget(size_bytes // slot_bytes, settings.controller, stream, slot_bytes)
     own = {name: getattr(preset, name) for name in _FROM_PRESET}
     own |= {"epoch_of": epoch_of, "epochs": _epochs(preset, epoch_of, total)}
     if epoch_of == "buffers":  # whose slots are replayed once each
@@ -190,6 +194,20 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
         **{name: default(getattr(settings, name), own[name]) for name in _FROM_PRESET},
     )
     return stream, filled
+
+
+def check_budget(samples: int, controller: str, stream: TaskStream, slot_bytes: int) -> None:
+    """Refuses, by an `InputError`, a memory budget of fewer samples than a controller needs for some task.
+
+    A sample takes `slot_bytes` of RAM.
+    """
+    needs = {"miro-2023": least_samples(stream), "random": least_samples(stream)} | dict.fromkeys(FIXED, 1)
+    if samples < (least := needs.get(controller, 2)):
+        what = "one of each class" if least > 2 else "one in each buffer"
+        raise InputError(
+            f"A memory budget of {samples:,} samples does not hold the smallest configuration, {least:,} samples "
+            f"({size_text(least * slot_bytes)}): {what}; give that or more."
+        )
 
 
 def _epochs(preset: Preset, epoch_of: str, total: int) -> float:

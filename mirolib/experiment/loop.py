@@ -30,6 +30,8 @@ from mirolib.memory.swapper import SwapCounts
 from mirolib.memory.tiered import TieredMemory
 from mirolib.records import EpochRecord, Event, TaskRecord
 
+_BAR = "{percentage:3.0f}%|{bar}| {n:.3g} of {total_fmt} tasks, {elapsed}, {remaining} left{postfix}"
+
 logger = logging.getLogger(__name__)
 
 
@@ -116,10 +118,17 @@ class Loop:
     @property
     def events(self) -> list[Event]:
         """The controller's decisions so far, those of the task under way included; any thread may ask."""
+        return [event for part in self._parts() for event in part.events]
+
+    @property
+    def epochs(self) -> list[EpochRecord]:
+        """The records of all epochs so far, those of the task under way included; any thread may ask."""
+        return [epoch for part in self._parts() for epoch in part.epochs]
+
+    def _parts(self) -> list[TaskRecord | TaskProgress]:
         # copied first: the training thread appends while a dashboard reads
         now, done = self._now, self.records.copy()
-        current = now.events if now is not None and now.index == len(done) else []
-        return [*(event for record in done for event in record.events), *current]
+        return [*done, *([now] if now is not None and now.index == len(done) else [])]
 
     def steps(self, *, progress: bool = True) -> Iterator[EpochRecord | TaskRecord]:
         """Goes on from where the run stands (paper: Fig. 8).
@@ -132,7 +141,8 @@ class Loop:
         """
         learner, memory, meter = self._learner, self._memory, self.meter
         whole, done = len(self._stream), len(self._stream) * self.share
-        with meter.sampling(), tqdm(total=whole, initial=done, unit="task", disable=not progress) as bar:
+        look = {"bar_format": _BAR, "disable": not progress}
+        with meter.sampling(), tqdm(total=whole, initial=done, **look) as bar:
             for index in range(len(self.records), len(self._stream)):
                 task = self._stream[index]
                 now = self._now or self._arrive(task)
@@ -149,7 +159,7 @@ class Loop:
                     learner.method.finish(learner, task, memory)
                     self._look()
                 record = self._leave(task, now)
-                bar.set_postfix_str(record.headline)
+                bar.set_postfix_str(f"accuracy {record.average_accuracy:.1%}")  # more would leave no room for the bar
                 yield record
 
     def learn(self, task: Task, *, progress: bool = False) -> TaskRecord:

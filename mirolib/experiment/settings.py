@@ -249,6 +249,13 @@ class RunSettings:
         return "\n".join(lines)
 
 
+def checked(settings: object) -> RunSettings:
+    """The settings, which may come from anyone: an `InputError` if they are something else."""
+    if not isinstance(settings, RunSettings):
+        raise InputError(f"{settings!r:.99} is no RunSettings; write RunSettings({settings!r:.99}, epochs=2), say.")
+    return settings
+
+
 _MEANINGS = [f"        {one.name}: {one.metadata['means']}" for one in fields(RunSettings)]
 RunSettings.__doc__ = "\n".join([f"{RunSettings.__doc__}\n\n    Attributes:", *_MEANINGS])
 

@@ -67,7 +67,7 @@ def concerns(records: list[TaskRecord]) -> list[str]:
         found.append(f"Training has diverged, its loss was not finite in {diverged} epochs: choose a lower lr.")
     fewest, task = min((sum(epoch.swaps.steps for epoch in record.epochs), record.task) for record in records)
     if fewest < _FEW_STEPS:
-        found.append(f"Task {task} saw {fewest} training steps: choose more epochs, or a smaller batch_size.")
+        found.append(f"Task {task + 1} saw {fewest} training steps: choose more epochs, or a smaller batch_size.")
     if last.num_tasks == 1:
         found.append("All classes were learnt in one task, where nothing can be forgotten: set tasks, or add classes.")
     chance = 1 / len({name for record in records for name in record.classes})
@@ -82,7 +82,7 @@ def concerns(records: list[TaskRecord]) -> list[str]:
         if abs(predicted - reached) > _FAR or outside > _OUTSIDE:  # not where nothing was predicted
             limits = f" ({row['low']:.0%} to {row['high']:.0%})" if "low" in row else ""
             found.append(
-                f"After task {record.task} accuracy was {reached:.0%}, where the controller had "
+                f"After task {record.task + 1} accuracy was {reached:.0%}, where the controller had "
                 f"predicted {predicted:.0%}{limits}: its choices rest on scores that do not hold here."
             )
             break

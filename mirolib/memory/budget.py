@@ -20,7 +20,13 @@ class SlotBytes(int):
 
 
 class MemoryBudget(ABC):
-    """Most bytes of RAM that the tiers may take, which may change while a run goes on."""
+    """Most bytes of RAM that the tiers may take, which may change while a run goes on.
+
+    Attributes:
+        sizes: What is known beforehand of what it will be, in bytes.
+    """
+
+    sizes: tuple[int, ...] = ()
 
     @abstractmethod
     def read(self, epochs_done: float, used_bytes: int) -> int | None:
@@ -46,6 +52,7 @@ class BudgetSchedule(MemoryBudget):
                     "or None for no limit, from epoch 0 or later."
                 )
         self._steps = dict(sorted(steps.items()))
+        self.sizes = tuple(size for size in self._steps.values() if size is not None)
 
     def read(self, epochs_done: float, used_bytes: int) -> int | None:
         """The last entry that has begun."""
@@ -92,8 +99,9 @@ class SystemBudget(MemoryBudget):
 def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
     """A budget from a text; samples take `slot_bytes` of RAM.
 
-    The text is empty for no limit; `system`; an amount such as `2000 samples`, `64 MiB` or `500000 bytes`; or a
-    schedule of amounts (`none` for no limit) by epochs done, such as `0: 64 MiB, 100: 32 MiB`; an `InputError` else.
+    The text is empty for no limit; `system`; an amount such as `2000 samples` (or `2000`), `64 MiB` or `500000 bytes`;
+    or a schedule of amounts (`none` for no limit) by epochs done, such as `0: 64 MiB, 100: 32 MiB`; an `InputError`
+    else.
     """
     what, more = f"The memory budget {text!r}", ", 'system', or a schedule by epochs such as '0: 64 MiB, 100: 32 MiB'"
     text = text.strip()
@@ -106,7 +114,7 @@ def parse_budget(text: str, slot_bytes: int) -> MemoryBudget:
         size = None if amount == "none" else _bytes(amount, slot_bytes, what, more)
         if int(epoch) in steps:
             raise InputError(f"{what} names epoch {int(epoch)} twice; keep one amount for it.")
-        steps[int(epoch)] = SlotBytes(size) if size is not None and "sample" in amount else size
+        steps[int(epoch)] = SlotBytes(size) if size is not None and re.search("sample|[0-9.]$", amount) else size
     return BudgetSchedule(steps)
 
 
@@ -151,9 +159,9 @@ def parse_size(size: int | str | None, slot_bytes: int) -> int | None:
 
 
 def _bytes(text: str, sample_bytes: int, what: str, more: str = "") -> int:
-    """The bytes in an amount with its unit; an `InputError` on what is none, or less than one byte."""
-    found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]+)", text.strip())
-    units = _UNITS | {"samples": sample_bytes, "sample": sample_bytes}
+    """The bytes in an amount, which is of samples without a unit; an `InputError` on none, or less than one byte."""
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]*)", text.strip())
+    units = _UNITS | {"": sample_bytes, "samples": sample_bytes, "sample": sample_bytes}
     size_bytes = float(found[1]) * units.get(found[2].lower(), 0) if found else 0.0
     if not 1 <= size_bytes < math.inf:  # so many digits are infinite
         raise InputError(f"{what} can't be read; write an amount such as '2 GB', '64 MiB' or '2000 samples'{more}.")

@@ -29,6 +29,7 @@ _GREY, _RED = "#888888", "#D55E00"
 _GRID = "rgba(128, 128, 128, 0.25)"  # half transparent, to be seen on either page
 _BAND = "rgba(0, 114, 178, 0.2)"
 _AXIS = {"gridcolor": _GRID, "zeroline": False, "linecolor": _GRID, "automargin": True}
+_DASHES = ("solid", "dash", "dot", "dashdot")
 _TEMPLATE = "miro"
 _MOST_RUNS, _LONGEST_NAME = 6, 40  # narrower panels have no room for their numbers, nor for longer titles
 
@@ -45,8 +46,10 @@ def _register(theme: str) -> None:
     background, text = THEMES[theme]
     pio.templates[_TEMPLATE] = go.layout.Template(layout={
         "paper_bgcolor": background, "plot_bgcolor": background, "font": {"color": text, "size": 13},
-        "colorway": OKABE_ITO, "xaxis": _AXIS, "yaxis": _AXIS, "legend": {"bgcolor": "rgba(0, 0, 0, 0)"},
-        "margin": {"l": 60, "r": 20, "t": 50, "b": 50}, "height": 380, "width": 780,
+        "colorway": [one for one in OKABE_ITO if one != "#F0E442"],  # its yellow can't be seen on white
+        "shapedefaults": {"line": {"color": _GREY}}, "xaxis": _AXIS, "yaxis": _AXIS,
+        "legend": {"bgcolor": "rgba(0, 0, 0, 0)"},
+        "margin": {"l": 60, "r": 20, "t": 50, "b": 50}, "height": 380, "autosize": True,
     })  # fmt: skip
 
 
@@ -74,8 +77,7 @@ def panels(names: Sequence[object], title: str) -> go.Figure:
     """Panels side by side, with names from outside, in the house style."""
     plot = make_subplots(rows=1, cols=len(names), subplot_titles=[short(name) for name in names], shared_yaxes="rows",
                          horizontal_spacing=0.06)  # fmt: skip
-    width = {1: 780, 2: 900}.get(len(names), 300 * len(names))
-    return plot.update_layout(template=_TEMPLATE, title=title, width=width, height=400, margin={"t": 80})
+    return plot.update_layout(template=_TEMPLATE, title=title, height=400, margin={"t": 80})
 
 
 def accuracy_matrix(runs: Run | Mapping[str, Run]) -> go.Figure:
@@ -97,12 +99,13 @@ def accuracy_matrix(runs: Run | Mapping[str, Run]) -> go.Figure:
     return plot.update_layout(yaxis_title_text="after")
 
 
-def accuracy_by_task(results: Mapping[str, Run]) -> go.Figure:
-    """Average test accuracy over the tasks so far, a line a run, by the name it gets in the legend."""
+def accuracy_by_task(results: Run | Mapping[str, Run]) -> go.Figure:
+    """Average test accuracy over the tasks so far, of a run, or a line a run by the name it gets in the legend."""
     plot = figure("Accuracy on everything learnt so far", "tasks learnt", "average test accuracy, %")
-    for name, run in results.items():
+    for name, run in ({"": results} if isinstance(results, Run) else results).items():
         x, y = run.tasks["task"] + 1, 100 * run.tasks["average_accuracy"]
-        plot.add_scatter(x=x, y=y, name=name, mode="lines+markers")
+        look = {"dash": _DASHES[len(plot.data) % len(_DASHES)]}  # or equal lines would be one
+        plot.add_scatter(x=x, y=y, name=name, mode="lines+markers", line=look)
     return plot.update_yaxes(range=[0, 102]).update_xaxes(dtick=1)  # 102: a marker at 100 % is not cut in half
 
 
@@ -138,7 +141,7 @@ def memory_fill(memory: TieredMemory, class_names: Sequence[str]) -> go.Figure:
         plot.add_bar(x=names, y=rows["samples"], marker_color=OKABE_ITO[column - 1], row=1, col=column)
     plot.update_xaxes(type="category", title="class").update_yaxes(rangemode="tozero")
     plot.update_yaxes(title_text="samples", row=1, col=1)
-    return plot.update_layout(template=_TEMPLATE, showlegend=False, margin={"t": 70}, width=900, height=330)
+    return plot.update_layout(template=_TEMPLATE, showlegend=False, margin={"t": 70}, height=330)
 
 
 def slot_history(ids: np.ndarray, buffer: str = "episodic memory") -> go.Figure:
@@ -174,7 +177,8 @@ def trials(table: pd.DataFrame) -> go.Figure:
     Works are a line with its 80 % band, sizes dots with the cutline.
     """
     if not table.get("accuracy", pd.Series(dtype=float)).notna().any():
-        return figure("No candidates with an accuracy")
+        nothing = figure("This run compared no candidates by accuracy: a fixed controller has none")
+        return nothing.update_layout(height=90).update_xaxes(visible=False).update_yaxes(visible=False)
     # a profiler that needs a past gives the first task's candidates no accuracy
     tasks = {int(rows["task"].iloc[0]): rows for _, rows in table.groupby("task") if rows["accuracy"].notna().any()}
     first, are_works = table.iloc[0], "epochs" in table
@@ -205,12 +209,12 @@ def trials(table: pd.DataFrame) -> go.Figure:
         if not are_works:
             plot.add_hline(y=100 * rows.loc[rows["above_cutline"], "accuracy"].min(), line_dash="dot", **place)
     if are_works:
-        title = f"What more work was expected to bring; ring: picked for {short(first['objective'])}, band: 80 %"
+        title = f"What more work was expected to bring<br>ring: picked for {short(first['objective'])}, band: 80 %"
     else:
         profiler, selector = short(first["profiler"]), short(first["selector"])
-        title = f"Candidates by the {profiler} profiler; ring: picked by {selector}, dotted: cutline"
+        title = f"Candidates by the {profiler} profiler<br>ring: picked by {selector}, dotted: cutline"
     plot.update_xaxes(type="log", title=f"cost, {first['cost_unit']}").update_yaxes(title_text="accuracy, %", col=1)
-    return plot.update_layout(template=_TEMPLATE, width=900, height=110 + 290 * height, margin={"t": 90}, title=title)
+    return plot.update_layout(template=_TEMPLATE, height=110 + 290 * height, margin={"t": 90}, title=title)
 
 
 def elapsed_epochs(tasks: ArrayLike, done: ArrayLike) -> np.ndarray:
@@ -256,7 +260,7 @@ def decisions(result: Run) -> go.Figure:
     plot.update_yaxes(title_text="wait, %", rangemode="tozero", row=3, col=1)
     plot.update_yaxes(title_text="epochs", rangemode="tozero", row=4, col=1)
     plot.update_xaxes(title_text="epoch (dotted: a new task)", row=4, col=1)
-    return plot.update_layout(template=_TEMPLATE, width=900, height=660, title="What the controller did")
+    return plot.update_layout(template=_TEMPLATE, height=660, title="What the controller did")
 
 
 def accuracy_over_cost(table: pd.DataFrame, label: str, reference: str = "", cost: str = "learning_work") -> go.Figure:

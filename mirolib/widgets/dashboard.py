@@ -152,6 +152,7 @@ class Dashboard:
         self._make = partial(RecordedRun, dataset=self._form.dataset, notebook=notebook, results=results)
         self._run: LiveRun | None = None
         self._budget: int | None = None
+        self._settings = settings or RunSettings()  # of the latest run
         self._view.start.on_click(lambda _: self.start())
         self._view.pause.on_click(lambda _: self.pause())
         self._view.stop.on_click(lambda _: self.stop())
@@ -168,10 +169,10 @@ class Dashboard:
         """The latest run as far as it has come; None before its first task has finished."""
         return self._run.result if self._run else None
 
-    def start(self) -> None:
-        """Begins a run in the background; what is wrong with its settings is said on the page."""
+    def start(self, resumed: str = "") -> None:
+        """Begins a run in the background, or resumes one of that id; what is wrong with it is said on the page."""
         try:
-            run = self._begin("", in_background=True)
+            run = self._begin(resumed, in_background=True, resume=bool(resumed))
             threading.Thread(target=_train, args=(run,), name="miro-training", daemon=True).start()
         except MiroError as error:
             self._view.say(str(error), error=True)
@@ -199,8 +200,10 @@ class Dashboard:
         return HTML(self._view.picture())
 
     def pause(self) -> None:
-        """Pauses the run when its epoch is over, or lets it go on."""
-        if self._run:
+        """Pauses the run when its epoch is over, or lets it go on, after a stop from its last checkpoint."""
+        if self._run and (run_id := self._run.resumable):
+            self.start(run_id)
+        elif self._run:
             (self._run.resume if self._run.is_held else self._run.pause)()
 
     def stop(self) -> None:
@@ -208,8 +211,10 @@ class Dashboard:
         if self._run:
             self._run.stop()
 
-    def _begin(self, run_id: str, *, in_background: bool) -> LiveRun:
-        make = partial(self._make, self._form.read(), run_id=run_id)  # in the run's thread: loading data takes a while
+    def _begin(self, run_id: str, *, in_background: bool, resume: bool = False) -> LiveRun:
+        self._settings = self._settings if resume else self._form.read()
+        # in the run's thread: loading data takes a while
+        make = partial(self._make, self._settings, run_id=run_id, resume=resume)
         run = LiveRun(make, after=_stop_latest())
         Dashboard._latest = self._run = run
         self._turn_others()
@@ -264,13 +269,14 @@ class Dashboard:
                     self._view.budget.disabled = self._view.stop.disabled  # where a cell trains no knob would be heard
                 self._view.draw(run.snapshot(sampler.sample() if sampler else NO_PACE))
                 self._view.say(run.sentence, run.share, error=run.error is not None)
-                self._view.pause.description = "Resume" if run.is_held else "Pause"
+                self._view.pause.description = "Resume" if run.is_held or run.resumable else "Pause"
         except Exception as error:  # training goes on whatever becomes of the pictures
             logger.exception("The dashboard can't be drawn.")
             self._view.say(f"The dashboard can't be drawn ({error!r}); training goes on.", error=True)
             run.ended.wait()
         if self._run is run:
             self._enable(form=True, buttons=False, knobs=True)
+            self._view.pause.disabled = not run.resumable
 
     def __repr__(self) -> str:
         return f"Dashboard({self._run.sentence if self._run else 'no run yet'})"

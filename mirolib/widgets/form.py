@@ -10,7 +10,7 @@ import ipywidgets as ipw
 
 from mirolib.data import LOADERS, Dataset, DatasetSpec, available_datasets, dataset_spec, load_dataset
 from mirolib.experiment.experiment import located
-from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, RunSettings, default
+from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, RunSettings, checked, default
 
 _NUMBERS = ("tasks", "epochs", "replay_ratio", "stream_size", "episodic_size")
 _FIELDS = {one.name: one for one in fields(RunSettings)}
@@ -30,7 +30,7 @@ class SettingsForm:
         What is the user's own by path is loaded here, and is then `dataset`. There is an `InputError` if there is no
         such data set or preset.
         """
-        if dataset is None and settings.dataset not in LOADERS:
+        if dataset is None and checked(settings).dataset not in LOADERS:
             settings = located(settings)
             dataset = load_dataset(settings.dataset, root=settings.data)
         self._base, self.dataset = settings, dataset
@@ -61,16 +61,20 @@ class SettingsForm:
     def _spec(self) -> DatasetSpec:
         return self.dataset.spec if self.dataset else dataset_spec(self._choices["dataset"].value)
 
+    @property
+    def _epoch_of(self) -> str:
+        controller, preset = self._choices["controller"].value, self._spec.preset(self._choices["preset"].value)
+        own = preset.epoch_of if controller == "fixed" else CONTROLLERS[controller]
+        return str(self._choices["epoch_of"].value or own)
+
     def _show_presets(self) -> None:
         self._choices["preset"].options = list(self._spec.presets)
         self._choices["preset"].index = 0  # where another data set has presets of the same names too
 
     def _show_defaults(self) -> None:
         """Shows what an empty field means, and shuts those that the controller has no use for."""
-        preset = self._spec.preset(self._choices["preset"].value)
+        preset, epoch_of = self._spec.preset(self._choices["preset"].value), self._epoch_of
         controller = self._choices["controller"].value
-        own = preset.epoch_of if controller == "fixed" else CONTROLLERS[controller]
-        epoch_of = self._choices["epoch_of"].value or own
         for name in _NUMBERS:
             is_chosen = name.endswith("_size") and controller not in FIXED
             self._texts[name].disabled = is_chosen or (name == "replay_ratio" and epoch_of == "buffers")
@@ -86,7 +90,7 @@ class SettingsForm:
         values |= {name: _value(self._texts[name].value) for name in (*_NUMBERS, "seed")}
         if values["controller"] not in FIXED:  # the fields are shut, and may hold what another controller was given
             values |= {"stream_size": None, "episodic_size": None}
-        if self._texts["replay_ratio"].disabled:
+        if self._epoch_of == "buffers":
             values["replay_ratio"] = None
         if not MEMORIES[values["memory"]]:
             values["swap_ratio"] = None  # nothing below it to swap with

@@ -10,16 +10,13 @@ from contextlib import closing
 
 import numpy as np
 
-from mirolib.base.display import size_text
 from mirolib.base.errors import InputError, MiroError
-from mirolib.controller import least_samples
 from mirolib.energy import EnergyMeter, Work
-from mirolib.experiment.experiment import Experiment
+from mirolib.experiment.experiment import Experiment, check_budget
 from mirolib.experiment.injectors import During, Throttle
 from mirolib.learning.inputs import Tally
 from mirolib.memory.budget import LiveBudget, SlotBytes
 from mirolib.memory.storage import Storage
-from mirolib.records import EpochRecord
 from mirolib.widgets.panels import NO_PACE, Pace, Snapshot
 from mirolib.workbench.recording import RecordedRun
 from mirolib.workbench.run import Run
@@ -40,7 +37,6 @@ class LiveRun:
         self._make, self._after, self.state = make, after, "preparing"
         self.error: Exception | None = None
         self._recorded: RecordedRun | None = None
-        self._epochs: list[EpochRecord] = []
         self._swap_ratio_cap = 1.0
         self._rate_bytes_s: float | None = None
         self._throttle: Throttle | None = None
@@ -62,8 +58,7 @@ class LiveRun:
             self.set_swap_ratio_cap(self._swap_ratio_cap)  # the knob may have been turned while it was made
             experiment, self.state = recorded.experiment, "training"
             with closing(recorded.steps(progress=False)) as steps:  # a stop writes the folder's end now
-                for step in steps:
-                    self._epochs += [step] if isinstance(step, EpochRecord) else []
+                for _ in steps:
                     is_done = len(experiment.loop.records) == len(experiment.stream)
                     if not (self._may_go_on(experiment) or is_done):
                         break
@@ -97,6 +92,11 @@ class LiveRun:
     def result(self) -> Run | None:
         """The run as far as it has come; None before its first task has finished."""
         return self._recorded.result if self._recorded and self._recorded.experiment.loop.records else None
+
+    @property
+    def resumable(self) -> str:
+        """The id of a run that was stopped and may go on; empty of any other."""
+        return self._recorded.folder.run_id if self._recorded and self.state == "stopped" else ""
 
     @property
     def is_held(self) -> bool:
@@ -160,12 +160,9 @@ class LiveRun:
         """
         if self.experiment is None:
             raise InputError("The run is still being prepared; set the memory budget once it trains.")
-        slot_bytes, least = self.experiment.memory.slot_bytes, least_samples(self.experiment.stream)
-        if samples is not None and samples < least:
-            raise InputError(
-                f"A memory budget of {samples:,} samples does not hold the smallest configuration, {least:,} samples "
-                f"({size_text(least * slot_bytes)}): one of each class. The budget stays as it was."
-            )
+        slot_bytes = self.experiment.memory.slot_bytes
+        if samples is not None:
+            check_budget(samples, self.experiment.settings.controller, self.experiment.stream, slot_bytes)
         self.experiment.resources.budget = LiveBudget(None if samples is None else SlotBytes(samples * slot_bytes))
 
     def snapshot(self, pace: Pace = NO_PACE) -> Snapshot:
@@ -173,10 +170,9 @@ class LiveRun:
         if self.experiment is None:
             return Snapshot(pace=pace)
         memory, loop = self.experiment.memory, self.experiment.loop
-        epochs = tuple(self._epochs)  # copies: the run goes on while they are drawn
         return Snapshot(
             tasks=tuple(loop.records),
-            epochs=epochs,
+            epochs=tuple(loop.epochs),
             events=loop.events,
             trials=self.experiment.controller.trials,
             config=memory.config,

@@ -166,6 +166,8 @@ def candidates(state: Snapshot) -> str:
         return '<p class="miro-empty">This controller compares no candidates, or has not yet begun.</p>'
     first, rows, unit = table.iloc[0], "", f"cost, {table['cost_unit'].iloc[0]}"
     head, by = ["rank", "stream", "episodic", "RAM", "accuracy", unit, "utility"], ["profiler", "selector"]
+    utilities = table.get("utility", pd.Series(dtype=float)).dropna().unique()  # with digits that tell them apart
+    digits = next((n for n in range(3, 9) if len({f"{one:.{n}g}" for one in utilities}) == len(utilities)), 9)
     if are_works := "epochs" in table:
         head, by = ["epochs", "accuracy", "80 % interval", "gain, points", unit], ["objective"]
     for row in table.itertuples():
@@ -179,7 +181,7 @@ def candidates(state: Snapshot) -> str:
             values = [f"{row.epochs:.3g}", reached, *known, cost]
         else:
             values = [row.rank, row.stream_size, row.episodic_size, size_text(row.memory_bytes), reached, cost,
-                      f"{row.utility:.3g}"]  # fmt: skip
+                      f"{row.utility:.{digits}g}"]  # fmt: skip
         cells = "".join(f"<td>{html.escape(str(value))}</td>" for value in (mark, *values))
         rows += f'<tr class="{look}">{cells}</tr>'
     title = ", ".join([f"task {int(first['task']) + 1}", *first[by]])

@@ -1,15 +1,5 @@
 """Runs on disk: folders, recording, launching, sweeps, and the comparison of what they left."""
 
-from mirolib.workbench.compare import over_seeds, pareto, select, unread, unreadable_runs
-from mirolib.workbench.folder import RunFolder
-from mirolib.workbench.launch import launch
-from mirolib.workbench.recording import RecordedRun, run_experiment
-from mirolib.workbench.run import Run, Run as RunResult, Run as SavedRun, cite, load_runs, open_run, results_folder
-from mirolib.workbench.sweep import Sweep, load_sweep, sweep, sweep_file
+from mirolib.base.faces import wear as _wear
 
-# said once more for type checkers, which take an import without a word of it for private
-__all__ = [
-    "RecordedRun", "Run", "RunFolder", "RunResult", "SavedRun", "Sweep", "launch", "load_runs", "load_sweep",
-    "open_run", "over_seeds", "pareto", "results_folder", "run_experiment", "select", "sweep", "sweep_file", "unread",
-    "unreadable_runs",
-]  # fmt: skip
+__all__ = _wear(__name__)

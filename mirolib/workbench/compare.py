@@ -100,9 +100,10 @@ def over_seeds(runs: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFr
     that differ.
 
     Returns:
-        A row a setting: the columns `by`, `dataset`, `cost_kind`, `setting` (a name for it), `n`, and for each measure
-        and `cost` its mean, with its standard deviation as `<name>_sd` (NaN where `n` is 1). Runs that were repeated
-        with one seed are averaged first and count once in `n`: they are no further sample of what seeds do.
+        A row a setting: the columns `by`, `dataset`, `cost_kind`, `setting` (a name for it), `n`, the number of its
+        seeds, `repeats`, runs left out since a later one has their settings and seed, and for each measure and `cost`
+        its mean, with its standard deviation as `<name>_sd` (NaN where `n` is 1). Several runs of one seed, of settings
+        that `by` puts together, are averaged first: they are no further sample of what seeds do.
 
     Raises:
         InputError: If a column is unknown.
@@ -112,12 +113,19 @@ def over_seeds(runs: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFr
     if unknown := [name for name in by if name not in table]:
         raise InputError(f"No run has a value {unknown[0]!r}; choose from {', '.join(SETTINGS)}.")
     keys, measures = list(dict.fromkeys([*by, "dataset", "cost_kind"])), [*MEASURES, "cost"]
-    alike = pd.DataFrame({name: table[name].map(_text) for name in dict.fromkeys([*SETTINGS, *keys])})
-    table[measures] = table[measures].groupby([alike[name] for name in alike]).transform("mean")
-    table = table[~alike.duplicated()]
-    groups = table.groupby([table[key].map(_text) for key in keys], sort=False)
-    rows = groups[keys].first().reset_index(drop=True)
+    if "started" in table:  # the latest last, however they come
+        table = table.sort_values("started", kind="stable")
+    texts = {name: table[name].map(_text) for name in dict.fromkeys([*SETTINGS, *keys])}
+    alike = pd.DataFrame({name: text for name, text in texts.items() if name != "energy" or name in by})
+    repeated = alike.duplicated(keep="last")
+    of_setting = [texts[key] for key in keys]
+    groups = table[~repeated].groupby([*of_setting, texts["seed"]], sort=False)
+    seeds = groups[keys].first().join(groups[measures].mean()).reset_index(drop=True)
+    groups = seeds.groupby([seeds[key].map(_text) for key in keys], sort=False)
+    rows = groups[keys].first()
+    rows["repeats"] = repeated.groupby(of_setting, sort=False).sum().reindex(rows.index).to_numpy()
     mean, spread = groups[measures].mean(), groups[measures].std().add_suffix("_sd")
+    rows = rows.reset_index(drop=True)
     rows["setting"] = [_name_of(row) for row in rows[by].to_dict("records")]
     rows["n"] = groups.size().to_numpy()
     interleaved = [column for name in measures for column in (name, f"{name}_sd")]

@@ -133,7 +133,10 @@ def run_on_workers(client: Client, plan: SweepPlan, todo: Runs) -> Generator[Pat
                 write_run(files, run)
             yield run
     finally:
+        is_left = not all(future.done() for future in futures)
         client.cancel(list(futures))
+        if is_left:  # a task that has begun can't be cancelled, but its kernel be stopped
+            client.run(stop_kernels)
 
 
 def write_run(files: Mapping[str, bytes], run: Path) -> None:

@@ -282,7 +282,9 @@ class RunFolder:
             return
         status = "failed" if isinstance(error, Exception) else "interrupted"
         with log_storage_errors():
-            self.end(status, f"{type(error).__name__}: {error}".removesuffix(": "))
+            stopped = isinstance(error, KeyboardInterrupt | GeneratorExit)
+            text = f"{type(error).__name__}: {error}".removesuffix(": ")
+            self.end(status, "stopped by the user" if stopped else text)
 
     def end(self, status: str, error: str | None = None) -> None:
         """Writes how the run ended, and lets its folder go."""

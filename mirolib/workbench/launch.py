@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import json
 import logging
 import os
+import re
 import signal
 import tempfile
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Optional, Union
 
+import numpy as np
 import pandas as pd
 import psutil
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from mirolib.base.errors import InputError, RunError, StorageError
+from mirolib.base.errors import InputError, Interrupted, RunError, StorageError
 from mirolib.data import LOADERS, dataset_spec, locate, own
 from mirolib.energy import named
 from mirolib.experiment.settings import RunSettings
+from mirolib.experiment.study import check_study
 from mirolib.workbench.folder import LAUNCHED, RunFolder, claim, new_run_id, owned, refuse_changes, run_path
-from mirolib.workbench.run import PROJECT, load_run, read_run
+from mirolib.workbench.kernels import kernel_options, kernels_of, last_words
+from mirolib.workbench.run import PROJECT, load_asked, load_run
 
 _PATHS = {"data", "energy"}  # parameters that may name a file or folder
 _FILES = 128
@@ -99,7 +104,20 @@ def check_parameters(
             dataset_spec(run.dataset).preset(run.preset)
         if run.energy != "auto" and not run.energy.endswith(".csv"):
             named(run.energy).close()
+    _check_studied(notebook, checked)
     return checked
+
+
+def _check_studied(notebook: str, checked: Mapping[str, Any]) -> None:
+    """Checks values by the calls of `check_study` in a notebook, as these would once its kernel has started."""
+    for cell in json.loads(notebook_path(notebook).read_bytes())["cells"]:
+        source = "".join(cell["source"])
+        for node in ast.walk(ast.parse(source)) if "check_study(" in source and cell["cell_type"] == "code" else ():
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "check_study":
+                kind = {"int": int, "float": float, "str": str, "tuple": tuple}[ast.unparse(node.args[0])]
+                values = {str(one.arg): ast.unparse(one.value) for one in node.keywords}
+                least = int(values.pop("least", 1))
+                check_study(kind, least=least, **{k: checked[v] for k, v in values.items() if v in checked})
 
 
 @cache
@@ -115,6 +133,11 @@ def _converted(name: str, value: Any, declared: str) -> Any:
     if isinstance(value, str):
         with contextlib.suppress(ValidationError):
             return _type(declared).validate_json(_PYTHON_WORDS.get(value.strip(), value))
+        if re.fullmatch(r"[+-]?[0-9.]+([eE][+-]?[0-9]+)?", value.strip()):  # as Python reads them and JSON doesn't
+            with contextlib.suppress(ValueError):  # ValidationError is one
+                return _type(declared).validate_python(float(value))
+    value = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     try:
         return _type(declared).validate_python(list(value) if isinstance(value, tuple) else value)
     except ValidationError as error:
@@ -147,6 +170,11 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
         StorageError: If the results folder can't be written, or is taken away meanwhile.
         RunError: If the run failed; the sentence is its own.
     """
+    return launch_from("", notebook, progress, resume, parameters)
+
+
+def launch_from(warm: str, notebook: str, progress: bool, resume: bool, parameters: dict[str, Any]) -> Launched:
+    """`launch`, in a kernel forked from the process at the address `warm`, unless that is empty."""
     if 0 <= (most := getattr(os, "sysconf", lambda _: -1)("SC_OPEN_MAX")) < _FILES:  # or it ends inside a library
         raise InputError(f"A launch takes {_FILES} open files, and {most} are allowed; raise that with ulimit -n.")
     declared, parameters = declared_parameters(notebook), parameters | ({"resume": True} if resume else {})
@@ -155,6 +183,9 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     if parameters.get("resume") is True and ("resume" not in declared or not parameters.get("run_id")):
         raise InputError(f"To resume a run of {notebook}, name it by run_id; the notebook must take resume.")
     checked = check_parameters(notebook, parameters, declared)
+    if resume and (file := run_path(checked.get("results"), notebook, checked["run_id"]) / "run.json").exists():
+        # what it was asked for need not be said again
+        checked = {name: value for name, value in load_asked(file).items() if name in declared} | checked
     for name in _PATHS & set(checked):  # the kernel works in the notebooks' folder, the caller in another
         place = Path(str(checked[name])).expanduser()
         if checked[name] and place.exists():  # not of what has options, which is absolute already
@@ -165,12 +196,12 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     path = run_path(checked.get("results"), notebook, run_id)
     output, file = path / "notebook.ipynb", path / "run.json"
     if resume and file.exists() and (done := load_run(file))["status"] == "finished":
-        refuse_changes(run_id, read_run(file)["asked"], checked)
+        refuse_changes(run_id, load_asked(file), checked)
         return Launched(output, pd.Series(done))
     with owned(path, LAUNCHED):  # or two launches of one run would write one notebook
         with owned(path):
             claim(path, resume=resume)
-        _execute(notebook, output, checked | {"run_id": run_id, "results": str(path.parents[1])}, progress)
+        _execute(notebook, output, checked | {"run_id": run_id, "results": str(path.parents[1])}, progress, warm)
     done = load_run(file)
     if done["status"] != "finished":
         raise RunError(f"{notebook} ended without a finished run in {path}; see {output}.")
@@ -179,38 +210,45 @@ def launch(notebook: str, *, progress: bool = True, resume: bool = False, **para
     return Launched(output, pd.Series(done))
 
 
-def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: bool) -> None:
-    """Runs a notebook in a kernel of its own."""
+def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: bool, warm: str) -> None:
+    """Runs a notebook in a kernel of its own, forked from the warm process there, if any."""
     # imported here: papermill and what it needs take longer to import than all else
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
 
     logger.info("running %s into %s", notebook, output.parent)
     try:
         # sockets of its own, so that launches side by side don't take each other's; their paths may have 107 bytes
         folder = "/tmp" if len(os.fsencode(tempfile.gettempdir())) > 80 and os.path.isdir("/tmp") else None
-        with tempfile.TemporaryDirectory(prefix="miro-", dir=folder) as sockets:
-            papermill.execute_notebook(
-                # papermill fills in what stands in braces
-                *(str(file).replace("{", "{{").replace("}", "}}") for file in (notebook_path(notebook), output)),
-                parameters=parameters,
-                # not `cwd`, for which papermill moves the whole process, and with it other launches
-                resources={"metadata": {"path": str(NOTEBOOKS)}},
-                progress_bar=progress,
-                stdout_file=_LogLines(parameters["run_id"]),
-                store_widget_state=False,
-                config=Config(KernelManager={"transport": "ipc", "ip": str(Path(sockets) / "k")}),
-            )
+        with tempfile.TemporaryDirectory(prefix="miro-", dir=folder, ignore_cleanup_errors=True) as sockets:
+            try:
+                papermill.execute_notebook(
+                    # papermill fills in what stands in braces
+                    *(str(file).replace("{", "{{").replace("}", "}}") for file in (notebook_path(notebook), output)),
+                    parameters=parameters,
+                    # not `cwd`, for which papermill moves the whole process, and with it other launches
+                    resources={"metadata": {"path": str(NOTEBOOKS)}},
+                    progress_bar=progress,
+                    stdout_file=_LogLines(parameters["run_id"]),
+                    store_widget_state=False,
+                    **kernel_options(Path(sockets), warm),
+                )
+            except DeadKernelError:
+                raise
+            except RuntimeError as error:  # of jupyter_client, whose own kinds are these; its last line says why
+                raise RuntimeError(last_words(Path(sockets)) or str(error)) from error
     except papermill.PapermillExecutionError as error:
         raise _leave(notebook, output, parameters, "failed", f"{error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
         raise _leave(notebook, output, parameters, "failed", "its kernel died, perhaps for want of memory") from error
-    except RuntimeError as error:  # of jupyter_client, whose own kinds are these
+    except RuntimeError as error:
         raise _leave(notebook, output, parameters, "failed", f"its kernel did not start ({error})") from error
     except KeyboardInterrupt:
-        _leave(notebook, output, parameters, "interrupted", "KeyboardInterrupt")
-        raise
+        _leave(notebook, output, parameters, "interrupted", "stopped by the user")
+        is_kept = (output.parent / "checkpoint").exists()
+        how = f"goes on with run_id={output.parent.name} and resume=true" if is_kept else "had not come to a checkpoint"
+        text = f"{notebook} was stopped by the user; what it had done is in {output.parent}. It {how}."
+        raise Interrupted(text) from None
     except OSError as error:
         try:
             json.loads(output.read_bytes())
@@ -225,8 +263,7 @@ def _execute(notebook: str, output: Path, parameters: dict[str, Any], progress: 
 
 def stop_kernels(others: Set[int] = frozenset()) -> None:
     """Interrupts this process's kernels that are not among `others`, as Ctrl-C would, and kills those that go on."""
-    children = [child for child in psutil.Process().children() if child.pid not in others]
-    kernels = [child for child in children if "ipykernel_launcher" in " ".join(child.cmdline())]
+    kernels = [child for child in kernels_of() if child.pid not in others]
     for kernel in kernels:
         kernel.send_signal(signal.SIGINT)
     for kernel in psutil.wait_procs(kernels, timeout=_INTERRUPT_S)[1]:

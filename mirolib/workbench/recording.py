@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Generator
@@ -11,19 +12,19 @@ from typing import Any
 
 import pandas as pd
 
-from mirolib.base.errors import InputError
+from mirolib.base.errors import InputError, Interrupted
 from mirolib.base.files import log_storage_errors
 from mirolib.base.state import State, dumped, loaded
 from mirolib.data import Dataset
 from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.experiment.experiment import Disturbance, Experiment, located, prepared
-from mirolib.experiment.settings import RunSettings
+from mirolib.experiment.settings import RunSettings, checked
 from mirolib.experiment.summary import concerns, summarise
 from mirolib.learning.trained import TrainedModel
 from mirolib.memory.store_check import delete_store
 from mirolib.records import EpochRecord, TaskRecord, tables_of
-from mirolib.workbench.folder import RunFolder, refuse_changes
-from mirolib.workbench.run import MODEL, Run, read_trace
+from mirolib.workbench.folder import RunFolder, refuse_changes, run_path
+from mirolib.workbench.run import MODEL, Run, load_asked, load_run, open_run, read_trace
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class RecordedRun:
         if not checkpoint_minutes >= 0:
             raise InputError(f"checkpoint_minutes is {checkpoint_minutes}; choose 0 (after each epoch) or more.")
         self._keep_store, self._period_s = keep_store, 60 * checkpoint_minutes
-        settings = settings if dataset else located(settings)
+        settings = checked(settings) if dataset else located(settings)
         self._earlier_trace = pd.DataFrame()
         self.folder = RunFolder(notebook, asdict(settings), results=results, run_id=run_id, resume=resume)
         self._store = self.folder.path / "store"
@@ -108,7 +109,7 @@ class RecordedRun:
 
     def steps(self, *, progress: bool = True) -> Generator[EpochRecord | TaskRecord, None, None]:
         """Runs to the end, as `Experiment.steps` does; closing the generator ends the run as interrupted."""
-        loop, saved = self.experiment.loop, time.monotonic()
+        loop, saved = self.experiment.loop, -math.inf  # a stop after the first round leaves what can go on
         with self.folder:
             try:
                 for step in self.experiment.steps(progress=progress):
@@ -125,10 +126,16 @@ class RecordedRun:
                         self.folder.writes.add(checkpoint_bytes=size_bytes)
                         saved = time.monotonic()
                     yield step
-            except BaseException:
+            except BaseException as error:
                 # the error that ended the run is what is told, not a full disk that keeps its last rows out
                 with log_storage_errors():
                     self._close()
+                if isinstance(error, KeyboardInterrupt):
+                    raise Interrupted(
+                        f"Run {self.folder.run_id} was stopped by the user; what its {len(loop.records)} finished "
+                        f"tasks left is in {self.folder.path}. It goes on with run_id={self.folder.run_id!r}, "
+                        "resume=True and the same settings."
+                    ) from None
                 raise
             try:
                 names = self.experiment.stream.dataset.class_names
@@ -185,15 +192,20 @@ def run_experiment(
     `results_folder` for where results lie, and `mirolib.experiment.injectors` for what can `disturb` the store.
 
     With `keep_store` store and last checkpoints are kept when the run ends; the store holds every training sample. A
-    run that was stopped keeps them in any case. A checkpoint is saved after each task and, within one, after the first
-    epoch that ends `checkpoint_minutes` after the last; 0 saves one after each epoch. With `resume` run `run_id` goes
-    on from its last checkpoint, if it has been stopped; it begins if there is none.
+    run that was stopped keeps them in any case. A checkpoint is saved after the first epoch, each task and, within
+    one, after an epoch that ends `checkpoint_minutes` after the last; 0 saves one after each. With `resume`, `run_id`
+    goes on from its last checkpoint; it begins if there is none, and is read if it has finished.
 
     Raises:
         InputError: If a parameter is unknown or out of range; the run is then marked failed. If the run exists already
-            and is not to be resumed, or it is and has finished, still runs, or was made with other parameters.
+            and is not to be resumed, or it is and still runs, or was made with other parameters.
+        Interrupted: If the user stops it, a `KeyboardInterrupt` that says how it goes on.
         StorageError: If the disk is full or can't be written.
     """
+    file = run_path(results, notebook, run_id or "none") / "run.json"
+    if resume and file.exists() and load_run(file)["status"] == "finished":
+        refuse_changes(run_id, load_asked(file), asdict(settings if dataset else located(settings)))
+        return open_run(file.parent)
     run = RecordedRun(settings, dataset=dataset, notebook=notebook, run_id=run_id, results=results,
                       keep_store=keep_store, disturb=disturb, checkpoint_minutes=checkpoint_minutes,
                       resume=resume)  # fmt: skip

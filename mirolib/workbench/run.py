@@ -13,20 +13,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from mirolib.base.display import facts
 from mirolib.base.errors import InputError, brief
 from mirolib.base.files import is_locked, read_bounded
-from mirolib.data.own import is_code
-from mirolib.experiment.settings import RunSettings
-from mirolib.learning.learner import Learner
-from mirolib.learning.trained import TrainedModel
-from mirolib.records import TaskRecord
+
+if TYPE_CHECKING:  # or a list of runs would take PyTorch to be shown
+    from torch import nn
+
+    from mirolib.experiment.settings import RunSettings
+    from mirolib.learning.learner import Learner
+    from mirolib.learning.trained import TrainedModel
+    from mirolib.records import TaskRecord
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The repository: notebooks and, unless told otherwise, results are found from here, whatever the working folder."""
@@ -94,7 +96,7 @@ class Run:
     trained: Learner | None = None
 
     def __repr__(self) -> str:
-        return f"Run({', '.join(f'{name}: {value}' for name, value in self.facts().items())})"
+        return "\n  ".join([f"Run {self.path.name}", *(f"{name}: {value}" for name, value in self.facts().items())])
 
     def _repr_html_(self) -> str:
         return facts(f"Run {self.path.name}", self.facts())
@@ -129,6 +131,9 @@ class Run:
 
         There is an `InputError` if the run's parameters, as they were read from disk, are none of `RunSettings`.
         """
+        from mirolib.data.own import is_code
+        from mirolib.experiment.settings import RunSettings
+
         asked = {one.name: self.row[one.name] for one in fields(RunSettings) if one.name in self.row}
         # a run's file may come from anyone: what it names is never executed
         code = [name for name in ("dataset", "data") if is_code(str(asked.get(name, "")))]
@@ -137,6 +142,8 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """The values by which runs are compared."""
+        from mirolib.experiment.settings import RunSettings
+
         asked = {"notebook", "run_id", "status", "path", *(one.name for one in fields(RunSettings))}
         return {name: value for name, value in self.row.items() if name not in asked}
 
@@ -197,6 +204,8 @@ def load_model(
     Where its backbone is none of `MODELS`, `model` is it: a module, what makes one of a sample's shape, or a name.
     There is an `InputError` if there is none, it was damaged or changed, or is of another model.
     """
+    from mirolib.learning.trained import TrainedModel
+
     file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
     try:
         # beside another file of checksums, one that has another name is none of a run's
@@ -253,8 +262,11 @@ def read_trace(path: Path) -> pd.DataFrame:
 
 
 def open_run(path: str | Path) -> Run:
-    """Reads a run's folder, such as column `path` of `load_runs` names, whatever state it is in."""
-    path = Path(os.path.abspath(path))
+    """Reads a run, by its id or its folder, such as column `path` of `load_runs` names, whatever state it is in.
+
+    There is an `InputError` if there is none.
+    """
+    path = Path(os.path.abspath(path if Path(path).is_dir() else run_folder(str(path))))
     found = {name: _read_table(path, name) for name in _NUMBERS if name != "trace"}
     tables = {name: table for name, (table, _) in found.items()}
     problems = tuple(problem for _, problem in found.values() if problem)
@@ -290,6 +302,16 @@ def read_run(file: Path) -> dict[str, Any]:
     if run["status"] not in _UNDER_WAY:
         _check(file, content)
     return run
+
+
+def load_asked(file: Path) -> dict[str, Any]:
+    """What a run was asked for, by its `run.json`; an `InputError` if that can't be read."""
+    try:
+        return dict(read_run(file)["asked"])
+    except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"Run {file.parent.name} can't be resumed: its run.json is unreadable ({brief(error)})."
+        ) from error
 
 
 def doubt(file: Path, run: dict[str, Any]) -> str:

@@ -14,10 +14,11 @@ import shutil
 import time
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -25,14 +26,15 @@ import psutil
 from jupyter_core.utils import ensure_event_loop
 from tqdm.auto import tqdm
 
-from mirolib.base.errors import InputError, RunError, StorageError
+from mirolib.base.errors import InputError, Interrupted, RunError, StorageError
 from mirolib.base.files import write_atomic
 from mirolib.energy.doctor import readable
 from mirolib.experiment.checkpoint import Checkpoints
 from mirolib.memory.store_check import delete_store
 from mirolib.workbench.fleet import run_on_workers
 from mirolib.workbench.folder import owned, refuse_changes
-from mirolib.workbench.launch import declared_parameters, launch, stop_kernels
+from mirolib.workbench.kernels import warm
+from mirolib.workbench.launch import NOTEBOOKS, declared_parameters, launch_from, stop_kernels
 from mirolib.workbench.run import load_run, plain_name, read_run, results_folder
 from mirolib.workbench.sweep_plan import Runs, SweepPlan, make_plan, read_entries
 
@@ -139,9 +141,18 @@ def _run(plan: SweepPlan, results: Path, workers: int, client: Client | None, re
                 _set_aside(run, path / "attempts")
         ended = _run_here(todo, workers) if client is None else run_on_workers(client, plan, todo)
         with closing(ended):
-            for _ in tqdm(ended, total=len(todo), desc=plan.name, unit="run", disable=not progress):
-                if not (path / "sweep.json").exists():
-                    raise StorageError(f"{path} was taken away while the sweep ran; leave the results folder in place.")
+            bar = tqdm(ended, total=len(todo), desc=plan.name, unit="run", disable=not progress)
+            try:
+                for run in bar:
+                    if not (path / "sweep.json").exists():
+                        raise StorageError(f"{path} was taken away while it ran; leave the results folder in place.")
+                    row = load_run(run / "run.json")
+                    logger.info("%s: %s, accuracy %.5s", run.name, row["status"], row.get("final_accuracy"))
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"Sweep {plan.name} was stopped by the user, {bar.n} of {len(todo)} runs done; what they left is "
+                    "kept, and the same call goes on."
+                ) from None
     return load_sweep(plan.name, results)
 
 
@@ -202,12 +213,16 @@ def _run_here(todo: Runs, workers: int) -> Generator[Path]:
     """Runs what there is to do on this machine and yields each run's folder when it has ended."""
     others, waiting = {child.pid for child in psutil.Process().children()}, iter(todo.items())
     running: dict[Future[None], Path] = {}
-    with ThreadPoolExecutor(workers) as pool:  # each run has a process of its own: its kernel
+    # each run has a process of its own: its kernel
+    with ExitStack() as held:
+        folder = Path(held.enter_context(TemporaryDirectory(prefix="miro-")))
+        address = held.enter_context(warm(folder, NOTEBOOKS)) if len(todo) > 1 else ""
+        pool = held.enter_context(ThreadPoolExecutor(workers))
         try:
             while True:
                 # no more than can begin at once: an error must find nothing in the queue
                 for run, parameters in islice(waiting, workers - len(running)):
-                    running[pool.submit(_launch, run, parameters)] = run
+                    running[pool.submit(_launch, run, parameters, address)] = run
                 if not running:
                     return
                 future = next(iter(wait(running, return_when=FIRST_COMPLETED).done))
@@ -220,12 +235,12 @@ def _run_here(todo: Runs, workers: int) -> Generator[Path]:
             raise
 
 
-def _launch(run: Path, parameters: dict[str, Any]) -> None:
+def _launch(run: Path, parameters: dict[str, Any], address: str) -> None:
     """Runs the notebook of a run; one that fails is no reason to stop the others."""
     resume = run.exists()  # what can't be resumed has been set aside
     own = {"run_id": run.name, "results": str(run.parents[1])}
     try:
         with closing(ensure_event_loop()):  # that of this thread, which nbclient would leave open
-            launch(run.parent.name, progress=False, resume=resume, **parameters, **own)
+            launch_from(address, run.parent.name, False, resume, parameters | own)
     except RunError as error:
         logger.warning("%s", error)

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Hashable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from numbers import Integral
@@ -166,6 +167,18 @@ class _Loader(yaml.SafeLoader):
                 raise InputError(f"{key.value!r:.99} stands twice, again in line {key.start_mark.line + 1}; keep one.")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> float:
+    """A number that means what it shows: YAML takes 010 for 8 and 1:30 for 90."""
+    if re.match(r"[+-]?0[0-9_]|.*:", node.value):
+        raise InputError(f"{node.value} in line {node.start_mark.line + 1} is no plain number; quote it, or mend it.")
+    is_whole = node.tag.endswith("int")
+    return loader.construct_yaml_int(node) if is_whole else loader.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _number)
 
 
 def read_entries(path: str | Path) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import math
+import re
 import time
 from dataclasses import replace
 
@@ -28,6 +29,7 @@ from mirolib import (
     RunSettings,
     TaskStream,
     run,
+    run_experiment,
 )
 from mirolib.controller import SELECTORS
 from mirolib.controller.adaptation import CongestionPolicy, SwapGovernor
@@ -344,3 +346,9 @@ def test_no_round_is_shorter_than_a_batch_wherever_a_look_ends_it(make_memory, d
         assert end - done >= 8 / 36 - 1e-9 and end <= 2.0 and (2.0 - end >= 8 / 36 - 1e-9 or end == 2.0)
     else:
         assert one.round_end(memory, stop) == 2.0
+
+
+def test_the_progress_bar_stays_a_bar_with_time_left(capsys, tmp_path):
+    run_experiment(RunSettings(epochs=2, tasks=2, controller="fixed", energy="none"), results=tmp_path)
+    last = capsys.readouterr().err.split("\r")[-1].strip()
+    assert re.search(r"100%\|.+\| 2 of 2 tasks, \d\d:\d\d, \d\d:\d\d left, accuracy \d+\.\d%$", last) and len(last) < 99

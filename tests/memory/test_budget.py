@@ -12,6 +12,7 @@ from mirolib.memory.budget import parse_size
     [
         ("", 0, None),
         ("2000 samples", 0, 2000 * 80),
+        ("0: 2000, 9: 1.5 kB", 0, 2000 * 80),
         ("64 MiB", 9, 64 * 2**20),
         ("1.5 kB", 0, 1500),
         ("500bytes", 0, 500),
@@ -28,7 +29,7 @@ def test_budgets_are_read_from_text(text, at, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["plenty", "64", "64 MiBs", "-1 MiB", "0 bytes", "1.2.3 kB", "a: 64 MiB", "0: , 1: 5 kB", "nan b", "²: 5 kB"],
+    ["plenty", "6 4", "64 MiBs", "-1 MiB", "0 bytes", "1.2.3 kB", "a: 64 MiB", "0: , 1: 5 kB", "nan b", "²: 5 kB"],
 )
 def test_what_is_no_budget_is_refused(text):
     with pytest.raises(InputError, match="can't be read; write an amount"):
@@ -48,14 +49,15 @@ def test_any_text_is_a_budget_or_a_sentence(text):
 
 
 @pytest.mark.parametrize(
-    ("size", "samples"), [(7, 7), ("7 samples", 7), ("1 sample", 1), ("64MB", 800_000), (" 1 KiB ", 12), ("80 B", 1)]
+    ("size", "samples"),
+    [(7, 7), ("7", 7), ("7 samples", 7), ("1 sample", 1), ("64MB", 800_000), (" 1 KiB ", 12), ("80 B", 1)],
 )
 def test_sizes_are_samples_or_amounts(size, samples):
     assert parse_size(size, 80) == samples
 
 
 @pytest.mark.parametrize(
-    "text", ["", "64", "plenty", "system", "none", "0 bytes", "-1 MB", "1.2.3 MB", "9" * 400 + "b"]
+    "text", ["", "6 4", "plenty", "system", "none", "0 bytes", "-1 MB", "1.2.3 MB", "9" * 400 + "b"]
 )
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(InputError, match="can't be read; write an amount"):

@@ -102,11 +102,10 @@ def test_the_command_line_says_how_far_each_study_got(tmp_path, monkeypatch, cap
     for name in TABLES:
         leave(tmp_path, SMOKE[name])
     found = states("smoke", tmp_path)
-    monkeypatch.setattr(
-        command_line, "launch", lambda *args, **options: drawn.append(args) or SimpleNamespace(notebook="N")
-    )
+    fake = lambda *args, **options: drawn.append(args) or SimpleNamespace(notebook="N")  # noqa: E731
+    monkeypatch.setattr("mirolib.launch", fake)
     for some, code in ((found, 1), ([state for state in found if state.status == "finished"], 0)):
-        monkeypatch.setattr(command_line, "fill", lambda preset, results, some=some: some)
+        monkeypatch.setattr("mirolib.paper.fill", lambda preset, results, some=some: some)
         assert command_line.main(["paper", "smoke"]) == code
         text = capsys.readouterr().out
         assert ("not run     swapping-bic-digits" in text) == bool(code) and "notebook: N" in text

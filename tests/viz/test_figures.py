@@ -168,3 +168,13 @@ def test_a_phase_that_was_not_seen_is_no_bar_of_zero():
     )  # fmt: skip
     figure = plots.energy_by_phase(energy)
     assert math.isnan(figure.data[0].y[1]) and "not seen: train" in figure.layout.title.text
+
+
+def test_figures_fit_their_cell_and_no_line_is_black_yellow_or_hidden(tmp_path):
+    settings = RunSettings(epochs=1, tasks=2, controller="miro-2023", energy="none")
+    run = run_experiment(settings, results=tmp_path, progress=False)
+    drawn = [plots.accuracy_by_task({"a": run, "b": run}), plots.trials(run.trials), plots.decisions(run)]
+    assert all(plot.layout.width is None and plot.layout.template.layout.width is None for plot in drawn)
+    assert len({line.line.dash for line in drawn[0].data}) == 2, "equal lines are told apart"
+    template = drawn[0].layout.template.layout
+    assert template.shapedefaults.line.color == "#888888" and "#F0E442" not in template.colorway

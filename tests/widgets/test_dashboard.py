@@ -68,7 +68,14 @@ def test_the_buttons_start_hold_and_end_a_run(tmp_path):
     until(lambda: "samples, the best that fits" in view._panels["log"].value)
     view.stop.click()
     until(lambda: "Stopped" in view._status.value and not view.start.disabled)
-    assert view.pause.disabled and view.budget.disabled
+    assert view.budget.disabled and view.pause.description == "Resume"
+    (file,) = tmp_path.glob("*/*/run.json")
+    assert json.loads(file.read_text())["error"] == "stopped by the user"
+    view.pause.click()
+    until(lambda: "Training" in view._status.value and not view.stop.disabled)
+    assert dashboard._run.snapshot().epochs and len(list(tmp_path.glob("*/*/run.json"))) == 1
+    view.stop.click()
+    until(lambda: "Stopped" in view._status.value and not view.start.disabled)
 
 
 def test_what_begins_another_run_ends_the_one_before(tmp_path):

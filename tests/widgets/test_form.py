@@ -18,6 +18,8 @@ def test_the_form_gives_back_the_settings_it_was_given(controller):
     )  # fmt: skip
     dashboard = Dashboard(settings)
     assert dashboard._form.read() == settings
+    dashboard._form.enable(False)  # as while a run goes on, which another takes the place of
+    assert dashboard._form.read() == settings
     dashboard._form._choices["memory"].value = "single-level"
     assert dashboard._form.read().memory == "single-level"
 

@@ -9,6 +9,7 @@ import pytest
 from watching import BY_TASK, DATASET, LONG, PATIENCE_S, SETTINGS, until
 
 from mirolib import InputError, RecordedRun
+from mirolib.experiment.experiment import prepared
 from mirolib.widgets.live import LiveRun
 
 
@@ -65,12 +66,17 @@ def test_a_lower_budget_moves_miro_within_an_epoch(live):
 
 @pytest.mark.parametrize("controller", ["miro", "miro-2023", "whole-budget", "random"])
 def test_no_budget_that_is_accepted_ends_a_run(live, controller):
+    few = "1" if controller in ("miro", "whole-budget") else "5"
+    with pytest.raises(InputError, match=f"A memory budget of {few} samples does not hold the smallest"):
+        prepared(replace(SETTINGS, controller=controller, memory_budget=f"0: 2000, 3: {few}"), DATASET)
     run = live(replace(SETTINGS, epochs=2, controller=controller), held=True)
     until(lambda: run.state == "paused")
-    with pytest.raises(InputError, match=r"5 samples does not hold the smallest configuration, 6 samples \(192 bytes"):
-        run.set_budget(5)
+    least = 6 if controller in ("miro-2023", "random") else 2
+    sentence = rf"{least - 1} samples does not hold the smallest configuration, {least} samples \({32 * least} bytes"
+    with pytest.raises(InputError, match=sentence):
+        run.set_budget(least - 1)
     assert run.snapshot().budget_bytes is None, "a budget that was refused changed something"
-    run.set_budget(6)
+    run.set_budget(least)
     run.resume()
     assert run.ended.wait(PATIENCE_S)
     assert run.error is None and run.state == "finished"

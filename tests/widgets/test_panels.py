@@ -91,3 +91,11 @@ def test_power_is_drawn_where_there_is_a_sensor_and_work_where_there_is_none():
     blind = Tags(panels.pace(Snapshot(pace=Pace(**looks)))).text
     assert "Work over time (no power sensor)" in blind and "sample visits / s" in blind
     np.testing.assert_allclose(Pace(**looks).rate, [np.nan, 10, 10, 10])
+
+
+def test_utilities_have_digits_that_tell_them_apart():
+    row = {"task": 0, "profiler": "probe", "selector": "knee", "cost_unit": "visits", "rank": 1, "stream_size": 1}
+    row |= {"episodic_size": 1, "memory_bytes": 8, "accuracy": 0.5, "cost": 1.0, "chosen": False}
+    table = pd.DataFrame([row | {"utility": 0.12341}, row | {"utility": 0.12342}])
+    drawn = panels.candidates(Snapshot(trials=table))
+    assert "<td>0.12341</td>" in drawn and "<td>0.12342</td>" in drawn

@@ -270,12 +270,21 @@ def test_a_copy_of_a_run_or_one_without_its_checksums_is_not_counted_and_says_wh
     assert set(unreadable_runs(load_runs(tmp_path), tmp_path)["problem"]) >= set(doubts.dropna())
 
 
-def test_a_seed_that_is_run_twice_is_one_seed():
-    once = rows((20, 0, 0.5, 1.0, "measured"), (20, 1, 0.7, 3.0, "measured"))
-    again = rows((20, 0, 0.6, 2.0, "measured"))
+def test_a_seed_that_is_run_again_is_one_seed_and_its_latest_run_counts():
+    once = rows((20, 0, 0.5, 1.0, "measured"), (20, 1, 0.7, 3.0, "measured")).assign(started=["2026-02", "2026-03"])
+    again = rows((20, 0, 0.6, 2.0, "measured"), (20, 0, 0.4, 2.0, "measured")).assign(started=["2026-04", "2026-01"])
+    again["energy"] = "rapl"  # how it was read is no setting
     (row,) = over_seeds(pd.concat([once, again], ignore_index=True)).to_dict("records")
-    assert row["n"] == 2 and row["average_incremental_accuracy"] == pytest.approx((0.55 + 0.7) / 2)
-    assert row["cost"] == pytest.approx((1.5 + 3) / 2)
+    assert (row["n"], row["repeats"]) == (2, 2)
+    assert row["average_incremental_accuracy"] == pytest.approx((0.6 + 0.7) / 2) and row["cost"] == 2.5
+    (row,) = over_seeds(again).to_dict("records")
+    assert (row["n"], row["repeats"]) == (1, 1) and np.isnan(row["cost_sd"])
+
+
+def test_settings_put_together_are_averaged_within_a_seed():
+    both = rows((20, 0, 0.5, 1.0, "measured"), (30, 0, 0.7, 3.0, "measured"), (20, 1, 0.8, 2.0, "measured"))
+    (row,) = over_seeds(both, []).to_dict("records")
+    assert (row["n"], row["repeats"]) == (2, 0) and row["average_incremental_accuracy"] == pytest.approx(0.7)
 
 
 def test_a_run_that_failed_stands_in_the_report_with_its_sentence(tmp_path):

@@ -26,14 +26,14 @@ def test_a_run_leaves_its_tables(tmp_path):
     tables = [f"{name}.csv" for name in ("energy", "events", "swaps", "tasks", "trials")]
     assert sorted(os.listdir(result.path)) == sorted(["SHA256SUMS", "model.safetensors", "run.json", *tables])
     tasks, energy = pd.read_csv(result.path / "tasks.csv"), pd.read_csv(result.path / "energy.csv")
-    assert len(tasks) == 5 and len(energy) == 30 and len(pd.read_csv(result.path / "swaps.csv")) == 5
+    assert len(tasks) == 5 and len(energy) == 32 and len(pd.read_csv(result.path / "swaps.csv")) == 5
     assert set(energy["kind"]) <= {"none", "measured-partial"}
     (row,) = load_runs(tmp_path).to_dict("records")
     assert row["status"] == "finished" and row["final_accuracy"] == pytest.approx(tasks["average_accuracy"].iloc[-1])
     assert row["dataset"] == "digits" and row["controller"] == "miro-2023"
     stamp = json.loads((result.path / "run.json").read_text())["environment"]
     assert {"python", "torch", "numpy", "mirolib", "device", "host"} <= set(stamp)
-    assert result.tasks["task"].tolist() == list(range(5)) and len(result.energy) == 30
+    assert result.tasks["task"].tolist() == list(range(5)) and len(result.energy) == 32
 
 
 def test_a_data_set_of_ones_own_goes_by_its_own_name(tmp_path):
@@ -53,7 +53,7 @@ def test_a_run_that_learnt_little_says_so(tmp_path, caplog):
     done = run_experiment(settings, results=tmp_path, progress=False)
     for sentence in (
         "near chance (10.0%). Likeliest: samples that are not",
-        "Task 0 saw 2 training steps: choose more",
+        "Task 1 saw 2 training steps: choose more",
     ):
         assert sentence in done.summary["concerns"] and sentence in caplog.text and sentence in repr(done)
     assert load_runs(tmp_path)["concerns"].item() == done.summary["concerns"]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from kernels import kernels, kill, once, trained
 
-from mirolib import InputError, RunFolder, RunSettings, StorageError, launch, load_runs
+from mirolib import InputError, RecordedRun, RunFolder, RunSettings, StorageError, launch, load_runs
 from mirolib.__main__ import main
 from mirolib.base.errors import RunError
 from mirolib.workbench.launch import NOTEBOOKS, check_parameters
@@ -26,6 +26,9 @@ from mirolib.workbench.launch import NOTEBOOKS, check_parameters
         ({"epochs": "None", "keep_store": "true"}, {"epochs": None, "keep_store": True}),
         ({"stream_size": "450", "episodic_size": "64MB"}, {"stream_size": 450, "episodic_size": "64MB"}),
         ({"stream_size": 450, "episodic_size": "None"}, {"stream_size": 450, "episodic_size": None}),
+        ({"swap_ratio": ".05", "lr": "+0.1"}, {"swap_ratio": 0.05, "lr": 0.1}),
+        ({"swap_ratio": "1.", "lr": "1e-3", "run_id": "7."}, {"swap_ratio": 1.0, "lr": 1e-3, "run_id": "7."}),
+        ({"seed": np.int64(3), "lr": np.float32(0.5), "results": Path("x")}, {"seed": 3, "lr": 0.5, "results": "x"}),
     ],
 )
 def test_parameters_get_their_declared_types(given, taken):
@@ -113,7 +116,7 @@ def test_launching_from_another_folder_leaves_a_run_and_its_notebook(tmp_path, m
 def test_an_interrupt_while_a_launch_is_starting_leaves_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("papermill.execute_notebook", Mock(side_effect=KeyboardInterrupt))
     assert main(["launch", "10_run", f"results={tmp_path}", "run_id=mine"]) == 130
-    assert "interrupted" in capsys.readouterr().err
+    assert "was stopped by the user; what it had done is in" in capsys.readouterr().err
     assert load_runs(tmp_path)["status"].tolist() == ["interrupted"]
     (tmp_path / "10_run" / "mine" / "run.json").unlink()
     with RunFolder("10_run", {}, results=tmp_path, run_id="mine") as folder:  # the kernel has it still
@@ -145,9 +148,8 @@ def test_a_failed_launch_says_the_runs_own_sentence(tmp_path, capsys):
     with pytest.raises(RunError, match="InputError: stream_size is 9999 but no task has more than"):
         launch("10_run", results=str(tmp_path), progress=False, controller="fixed", stream_size=9999)
     assert load_runs(tmp_path)["status"].tolist() == ["failed"]
-    assert main(["launch", "14_miro_vs_baselines", f"results={tmp_path}", "rules=[]"]) == 1  # before it made its run
-    assert "14_miro_vs_baselines failed: InputError: rules is []; give" in capsys.readouterr().err
-    assert load_runs(tmp_path)["status"].tolist() == ["failed", "failed"]
+    assert main(["launch", "14_miro_vs_baselines", f"results={tmp_path}", "rules=[]"]) == 1  # before its kernel starts
+    assert "rules is []; give" in capsys.readouterr().err and len(load_runs(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(
@@ -243,3 +245,28 @@ def test_paths_are_the_caller_s(tmp_path, monkeypatch):
     done = launch("10_run", energy="trace.csv", epochs=1, results=str(tmp_path / "results"), progress=False)
     assert done.run["energy_kind"] == "replayed" and done.run["energy"] == str(tmp_path / "trace.csv")
     assert done.run["train_energy_j"] == pytest.approx(3 * done.run["train_s"], rel=1e-6)
+
+
+def test_a_resumed_launch_need_not_repeat_what_was_asked(tmp_path):
+    settings = RunSettings(epochs=2, tasks=2, controller="fixed", energy="none")
+    steps = RecordedRun(settings, results=tmp_path, run_id="mine").steps(progress=False)
+    next(steps)
+    steps.close()
+    done = launch("10_run", results=str(tmp_path), run_id="mine", resume=True, progress=False).run
+    assert (done["status"], done["epochs"], done["controller"]) == ("finished", 2, "fixed")
+    with pytest.raises(InputError, match="epochs 2, now 3"):
+        launch("10_run", results=str(tmp_path), run_id="mine", resume=True, progress=False, epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "given", "sentence"),
+    [
+        ("13_swap_ratio", {"episodic_sizes": [0, 5]}, r"episodic_sizes is \[0, 5\]; give a list of 1 or more"),
+        ("11_buffer_allocation", {"budgets": [40]}, "budgets is .40.; give a list of 2 or more different values"),
+        ("12_best_over_time", {"seeds": 0}, "seeds is 0; give a whole number, 1 or more"),
+    ],
+)
+def test_what_a_study_compares_is_checked_before_a_kernel_starts(tmp_path, notebook, given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        launch(notebook, results=str(tmp_path), **given)
+    assert not list(tmp_path.iterdir())

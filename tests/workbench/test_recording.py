@@ -3,8 +3,10 @@ import logging
 import shutil
 import time
 from dataclasses import asdict, replace
+from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 from media import full_disk
 from runs import QUICK, assert_same
@@ -25,6 +27,7 @@ from mirolib import (
     run,
     run_experiment,
 )
+from mirolib.base.errors import Interrupted
 from mirolib.controller import RandomController
 from mirolib.controller.adaptation import SwapGovernor
 from mirolib.controller.resources import Resources
@@ -33,6 +36,8 @@ from mirolib.experiment.loop import Loop
 from mirolib.memory.budget import store_budget
 from mirolib.memory.store_check import verify
 from mirolib.records import EpochRecord
+from mirolib.viz import figures as plots
+from mirolib.widgets import Dashboard
 from mirolib.workbench.folder import RunFolder
 from mirolib.workbench.run import open_run
 
@@ -280,8 +285,10 @@ def test_a_run_that_lives_or_has_finished_is_not_resumed(tmp_path):
     recorded.folder.end("interrupted")
     done = resumed(tmp_path, run_id="mine")
     assert not (done.path / "store").exists() and not (done.path / "checkpoint").exists()
-    with pytest.raises(InputError, match="nothing to resume"):
-        resumed(tmp_path, run_id="mine")
+    again = resumed(tmp_path, run_id="mine")
+    pd.testing.assert_frame_equal(again.tasks, open_run(done.path).tasks)
+    with pytest.raises(InputError, match="begun with other parameters: seed 0, now 3"):
+        resumed(tmp_path, replace(QUICK, seed=3), run_id="mine")
     with pytest.raises(InputError, match="Name it by run_id"):
         resumed(tmp_path, run_id="")
 
@@ -325,3 +332,31 @@ def test_another_version_of_a_package_is_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         resumed(tmp_path)
     assert "begun with torch 0.1" in caplog.text
+
+
+def test_an_interrupt_in_the_first_task_is_a_sentence_and_the_run_goes_on(tmp_path, monkeypatch, whole):
+    train, rounds = Loop._train, iter(range(100))
+    monkeypatch.setattr(Loop, "_train", lambda *given: train(*given) if next(rounds) < 1 else interrupt())
+    interrupt = Mock(side_effect=KeyboardInterrupt)
+    with pytest.raises(
+        Interrupted, match=r"was stopped by the user; what its 0 finished tasks .*run_id='cut'"
+    ) as error:
+        run_experiment(QUICK, results=tmp_path, run_id="cut", progress=False)
+    assert error.value._render_traceback_() == [f"Interrupted: {error.value}"]
+    (row,) = load_runs(tmp_path).to_dict("records")
+    assert (row["status"], row["error"]) == ("interrupted", "stopped by the user")
+    assert Checkpoints(tmp_path / "10_run" / "cut" / "checkpoint").files(), "the first round is kept"
+    monkeypatch.undo()
+    assert_same(run_experiment(QUICK, results=tmp_path, run_id="cut", resume=True, progress=False), whole)
+
+
+def test_what_is_mistaken_for_settings_or_a_run_is_a_sentence(tmp_path):
+    for wrong in (lambda: run_experiment("digits", results=tmp_path), lambda: Dashboard("photos")):
+        with pytest.raises(InputError, match=r"is no RunSettings; write RunSettings\('"):
+            wrong()
+    with pytest.raises(InputError, match="0 runs are called 'typo'"):
+        open_run("typo")
+    done = run_experiment(replace(QUICK, controller="fixed"), results=tmp_path, run_id="mine", progress=False)
+    assert max(map(len, repr(open_run(done.path)).splitlines())) < 200
+    assert "compared no candidates" in plots.trials(done.trials).layout.title.text
+    assert len(plots.accuracy_by_task(done).data) == 1

@@ -23,14 +23,15 @@ SMALL = {"tasks": 2, "controller": "fixed", "energy": "none"}
 
 
 class Launches:
-    """In the place of `launch`: leaves a run at once, and keeps which were asked for."""
+    """In the place of `launch_from`: leaves a run at once, and keeps which were asked for."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.resumed: list[str] = []
         self.ends: dict[int, str] = {}
 
-    def __call__(self, notebook, *, progress, resume, run_id, results, **parameters):
+    def __call__(self, warm, notebook, progress, resume, parameters):
+        run_id, results = parameters.pop("run_id"), parameters.pop("results")
         self.asked.append(run_id)
         self.resumed += [run_id] * resume
         folder = RunFolder(notebook, parameters, results=results, run_id=run_id, resume=resume)
@@ -47,7 +48,7 @@ class Launches:
 @pytest.fixture
 def launches(monkeypatch):
     fake = Launches()
-    monkeypatch.setattr(sweeps, "launch", fake)
+    monkeypatch.setattr(sweeps, "launch_from", fake)
     return fake
 
 
@@ -162,8 +163,8 @@ def test_results_taken_away_midway(tmp_path, monkeypatch):
             super().__call__(*arguments, **options)
             shutil.rmtree(tmp_path / "results")
 
-    monkeypatch.setattr(sweeps, "launch", launches := Taken())
-    with pytest.raises(StorageError, match="mine was taken away while the sweep ran"):
+    monkeypatch.setattr(sweeps, "launch_from", launches := Taken())
+    with pytest.raises(StorageError, match="mine was taken away while it ran"):
         again(tmp_path / "results")
     assert len(launches.asked) == 1
 
@@ -225,7 +226,7 @@ def test_an_interrupt_ends_the_kernels_and_keeps_the_rows(tmp_path):
     going, _ = begun(tmp_path, epochs=200)
     once(lambda: trained(tmp_path), lambda: going.send_signal(signal.SIGINT)).join()
     _, said = going.communicate(timeout=60)
-    assert going.returncode == 130 and "what is finished is kept" in said
+    assert going.returncode == 130 and "0 of 2 runs done; what they left is kept, and the same call goes on." in said
     done = load_sweep("mine", tmp_path)
     assert done.runs["status"].tolist() == ["interrupted", "not started"]
     assert (Path(done.runs["path"][0]) / "tasks.csv").exists()
@@ -260,6 +261,6 @@ def test_the_command_says_what_failed(tmp_path, launches, capsys):
 
 
 def test_an_interrupted_command_says_so(monkeypatch, capsys):
-    monkeypatch.setattr("mirolib.__main__.sweep_file", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("mirolib.sweep_file", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["sweep", "any.yml"]) == 130
     assert "what is finished is kept" in capsys.readouterr().err

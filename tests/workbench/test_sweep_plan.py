@@ -156,7 +156,7 @@ def test_a_sweep_from_yaml(tmp_path):
         ("notebook: 10_run\ngrid: {epochs: [1]}\n'grid': {}", "'grid' stands twice"),
         ("notebook: 10_run\ngrid: {epochs: 1}", "gives 1 for epochs; give a list"),
         ("notebook: 10_run\ngrid: {dataset: [2024-01-01]}", "give a value of type str"),
-        ("notebook: 13_swap_ratio\ngrid: {episodic_sizes: [[2024-01-01]]}", "can't be written down"),
+        ("notebook: 13_swap_ratio\ngrid: {episodic_sizes: [[2024-01-01]]}", "give a list of 1 or more"),
         ("notebook: {", "can't be read as YAML"),
         ("notebook: !!python/object/apply:os.system [ls]", "can't be read as YAML"),
         ("notebook: 10_run\ngrid: {epochs: &a [*a]}", "Parameter epochs is"),
@@ -173,3 +173,13 @@ def test_a_yaml_that_is_no_sweep_is_refused(tmp_path, text, sentence):
 def test_a_yaml_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="can't be read as YAML: .*No such file"):
         read_entries(tmp_path / "none.yml")
+
+
+@pytest.mark.parametrize("text", ["010", "1:30", "1:30.5", "-017"])
+def test_numbers_that_yaml_reads_as_others_are_refused(tmp_path, text):
+    file = tmp_path / "sweep.yml"
+    file.write_text(f"notebook: 10_run\ngrid:\n  epochs: [{text}]\n")
+    with pytest.raises(InputError, match=f"{text} in line 3 is no plain number"):
+        read_entries(file)
+    file.write_text("notebook: 10_run\ngrid:\n  lr: [0, 0.5, 1e-3, 10]\n")
+    assert read_entries(file)["grid"]["lr"][:2] == [0, 0.5]
