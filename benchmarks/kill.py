@@ -44,7 +44,7 @@ OPERATIONS: tuple[tuple[Any, str], ...] = (
     (Storage, "put"), (Storage, "read_sound"), (TieredMemory, "receive"), (MiroController, "look"),
     (MiroController, "choose"), (MiroController, "adapt"), (MiroController, "observe"), (TieredMemory, "resize"),
     (Learner, "step"), (TieredMemory, "swap"), (EpisodicMemory, "exchange"), (TieredMemory, "retain"),
-    (Learner, "accuracy"), (Checkpoints, "save"), (RunFolder, "write_table"), (RunFolder, "end"), (os, "fsync"),
+    (Learner, "right"), (Checkpoints, "save"), (RunFolder, "write_table"), (RunFolder, "end"), (os, "fsync"),
     (os, "fdatasync"), (os, "pwrite"), (os, "replace"), (Path, "unlink"), (Path, "rmdir"), (Loop, "state"),
     (Loop, "restore"),
 )  # fmt: skip

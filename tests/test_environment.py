@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
-CONDA_NAMES = {"torch": "pytorch", "jupyter-core": "jupyter_core",
+CONDA_NAMES = {"torch": "pytorch", "jupyter-client": "jupyter_client", "jupyter-core": "jupyter_core",
                "xxhash": "python-xxhash", "soundfile": "pysoundfile",
                "playwright": "playwright-python"}  # fmt: skip
 
@@ -40,8 +40,8 @@ def test_every_third_party_import_is_declared():
     import ast
     import sys
 
-    names = {"scikit-learn": "sklearn", "jupyter-core": "jupyter_core", "pillow": "PIL", "pyyaml": "yaml",
-             "ipython": "IPython"}  # fmt: skip
+    names = {"scikit-learn": "sklearn", "jupyter-client": "jupyter_client", "jupyter-core": "jupyter_core",
+             "pillow": "PIL", "pyyaml": "yaml", "ipython": "IPython"}  # fmt: skip
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dask"]]  # imported where it is used only
     declared = {names.get(Requirement(text).name, Requirement(text).name) for text in wanted}
     imported = set()

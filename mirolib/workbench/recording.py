@@ -121,8 +121,9 @@ class RecordedRun:
                     if ended or time.monotonic() - saved >= self._period_s:
                         # after the tables: who resumes from this checkpoint writes its tasks' rows anew
                         with loop.meter.interlude("checkpoint"):
-                            state = loop.state() | {"run": dumped(_Identity, self._identity)}
-                            size_bytes = self._checkpoints.save(state).stat().st_size
+                            # in no variable, which would hold a copy of the buffers until the next one
+                            file = self._checkpoints.save(loop.state() | {"run": dumped(_Identity, self._identity)})
+                            size_bytes = file.stat().st_size
                         self.folder.writes.add(checkpoint_bytes=size_bytes)
                         saved = time.monotonic()
                     yield step
