@@ -242,7 +242,9 @@ def test_papermill_alone_works_too_and_explains_the_parameters(tmp_path):
 def test_paths_are_the_caller_s(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "trace.csv").write_text("time_s,power_w\n" + "".join(f"{k / 1000},3\n" for k in range(60_000)))
-    done = launch("10_run", energy="trace.csv", controller="fixed", epochs=1, results=str(tmp_path / "results"), progress=False)
+    done = launch(
+        "10_run", energy="trace.csv", controller="fixed", epochs=1, results=str(tmp_path / "results"), progress=False
+    )
     assert done.run["energy_kind"] == "replayed" and done.run["energy"] == str(tmp_path / "trace.csv")
     assert done.run["train_energy_j"] == pytest.approx(3 * done.run["train_s"], rel=1e-6)
 
