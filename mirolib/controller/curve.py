@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mirolib.base.state import Floats, Ids
-from mirolib.controller.profiler import features_of, judged_ids
+from mirolib.controller.profiler import features_of
 from mirolib.data.stream import labels_of
 from mirolib.learning.learner import Learner
 from mirolib.memory.tiered import TieredMemory
@@ -164,7 +164,7 @@ def _smoothed(truth: np.ndarray) -> float:
 
 def _judged(learner: Learner, memory: TieredMemory, most: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Ids of up to `most` held-out samples, the probabilities of their true classes, and how many were missed."""
-    ids = judged_ids(memory)[:most]
+    ids = memory.judged_ids()[:most]
     scores = learner.classify(features_of(learner, memory, ids, "validation")).double().cpu()
     labels = torch.from_numpy(labels_of(ids))
     truth = torch.softmax(scores, dim=1).gather(1, labels[:, None])[:, 0].nan_to_num().numpy()

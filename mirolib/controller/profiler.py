@@ -34,7 +34,7 @@ class ProfileRequest:
     @cached_property
     def validation_ids(self) -> np.ndarray:
         """Ids of the validation samples that are looked at, the same number of each class where there are enough."""
-        return np.sort(judged_ids(self.memory)[: max(self.most_validation, self.learner.num_classes)])
+        return np.sort(self.memory.judged_ids()[: max(self.most_validation, self.learner.num_classes)])
 
     @cached_property
     def validation_labels(self) -> np.ndarray:
@@ -71,11 +71,6 @@ class ProfileRequest:
         past = ~np.isin(self.validation_ids, self.task.validation_ids)
         reached = float((logits[past, :old].argmax(axis=1) == labels[past]).mean()) if past.any() else float("nan")
         return reached, float((logits.argmax(axis=1) == labels).mean())
-
-
-def judged_ids(memory: TieredMemory) -> np.ndarray:
-    """Ids of all validation samples so far, `(n,) int64`, in an order of which every prefix is class-balanced."""
-    return memory.judged_ids()
 
 
 def features_of(learner: Learner, memory: TieredMemory, ids: np.ndarray, part: str) -> Tensor:
