@@ -36,7 +36,7 @@ from mirolib.records import EpochRecord, Event, TaskRecord
 from mirolib.viz import compare as comparison_plots, figures as plots
 from mirolib.viz.report import write_report
 from mirolib.viz.setup import setup
-from mirolib.workbench.compare import SETTINGS, over_seeds, pareto, select, unread, unreadable_runs
+from mirolib.workbench.compare import SETTINGS, labels, over_seeds, pareto, select, unread, unreadable_runs
 from mirolib.workbench.folder import RunFolder
 from mirolib.workbench.launch import launch
 from mirolib.workbench.recording import RecordedRun, run_experiment
@@ -53,8 +53,8 @@ __all__ = [
     "RunResult", "RunSettings", "SavedRun", "Storage", "StorageError", "SwapPolicy", "Swapper", "Sweep", "SystemBudget",
     "Task", "TaskRecord", "TaskStream", "TieredMemory", "TraceSource", "TrainedModel", "TrialProfiler", "UniformSwap",
     "available_datasets", "check_study", "cite", "compare", "comparison_plots", "doctor", "energy", "exchanges",
-    "injectors", "launch", "load_dataset", "load_model", "load_runs", "load_sweep", "open_run", "over_seeds", "paper",
-    "pareto", "parse_budget", "plots", "run", "run_all", "run_experiment", "select", "setup", "summarise",
+    "injectors", "labels", "launch", "load_dataset", "load_model", "load_runs", "load_sweep", "open_run", "over_seeds",
+    "paper", "pareto", "parse_budget", "plots", "run", "run_all", "run_experiment", "select", "setup", "summarise",
     "swapping_cost", "sweep", "sweep_file", "unread", "unreadable_runs", "write_report",
 ]  # fmt: skip
 

@@ -48,7 +48,8 @@ def _register(theme: str) -> None:
         "paper_bgcolor": background, "plot_bgcolor": background, "font": {"color": text, "size": 13},
         "colorway": [one for one in OKABE_ITO if one != "#F0E442"],  # its yellow can't be seen on white
         "shapedefaults": {"line": {"color": _GREY}}, "xaxis": _AXIS, "yaxis": _AXIS,
-        "legend": {"bgcolor": "rgba(0, 0, 0, 0)"},
+        # below, and of the whole figure: beside the plot it would take half of a narrow cell
+        "legend": {"bgcolor": "rgba(0, 0, 0, 0)", "orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
         "margin": {"l": 60, "r": 20, "t": 50, "b": 50}, "height": 380, "autosize": True,
     })  # fmt: skip
 
@@ -75,9 +76,10 @@ def check_number(runs: Mapping[str, Run]) -> None:
 
 def panels(names: Sequence[object], title: str) -> go.Figure:
     """Panels side by side, with names from outside, in the house style."""
-    plot = make_subplots(rows=1, cols=len(names), subplot_titles=[short(name) for name in names], shared_yaxes="rows",
-                         horizontal_spacing=0.06)  # fmt: skip
-    return plot.update_layout(template=_TEMPLATE, title=title, height=400, margin={"t": 80})
+    titles = ["<br>".join(map(short, str(name).split(", ", 2))) for name in names]  # settings below each other
+    plot = make_subplots(rows=1, cols=len(names), subplot_titles=titles, shared_yaxes="rows", horizontal_spacing=0.06)
+    plot.update_annotations(font_size=12)
+    return plot.update_layout(template=_TEMPLATE, title=title, height=400, margin={"t": 100})
 
 
 def accuracy_matrix(runs: Run | Mapping[str, Run]) -> go.Figure:
@@ -106,7 +108,16 @@ def accuracy_by_task(results: Run | Mapping[str, Run]) -> go.Figure:
         x, y = run.tasks["task"] + 1, 100 * run.tasks["average_accuracy"]
         look = {"dash": _DASHES[len(plot.data) % len(_DASHES)]}  # or equal lines would be one
         plot.add_scatter(x=x, y=y, name=name, mode="lines+markers", line=look)
-    return plot.update_yaxes(range=[0, 102]).update_xaxes(dtick=1)  # 102: a marker at 100 % is not cut in half
+    return _full_scale(plot.update_xaxes(dtick=1))
+
+
+def _full_scale(plot: go.Figure) -> go.Figure:
+    """A figure whose vertical axis, in percent, is fitted to what it shows, with a button for all of the scale."""
+    # 102: a marker at 100 % is not cut in half
+    button = {"label": "0 to 100 %", "method": "relayout", "args": [{"yaxis.range": [0, 102]}],
+              "args2": [{"yaxis.autorange": True}]}  # fmt: skip
+    place = {"x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0, 0, 0, 0)"}
+    return plot.update_layout(updatemenus=[place | {"type": "buttons", "showactive": False, "buttons": [button]}])
 
 
 def task_stream(stream: TaskStream) -> go.Figure:
@@ -167,8 +178,8 @@ def accuracy_against(table: pd.DataFrame, x: str, x_title: str, line: str, *, lo
                          error_y={"type": "data", "array": spread["std"].fillna(0), "thickness": 1})  # fmt: skip
     if log:  # plotly would name powers of ten alone
         ticks = sorted(table[x].unique())
-        plot.update_xaxes(type="log", tickvals=ticks, ticktext=[str(tick) for tick in ticks])
-    return plot
+        plot.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:.9g}" for tick in ticks])
+    return _full_scale(plot)
 
 
 def trials(table: pd.DataFrame) -> go.Figure:
@@ -296,7 +307,7 @@ def accuracy_over_cost(table: pd.DataFrame, label: str, reference: str = "", cos
         front = some[some["y"] >= some["y"].cummax()]
         plot.add_scatter(x=front["x"], y=front["y"], name="their front, in hindsight", mode="lines",
                          line={"color": _GREY, "dash": "dot"})  # fmt: skip
-    return plot.update_xaxes(type="log")
+    return _full_scale(plot.update_xaxes(type="log"))
 
 
 accuracy_over_relative_cost = accuracy_over_cost
@@ -353,7 +364,7 @@ def energy_by_phase(energy: pd.DataFrame | Mapping[str, Run]) -> go.Figure:
     if measured and joules.isna().any():
         how += f"; not seen: {', '.join(map(short, ledger['window'][joules.isna()].unique()))}"
     title, x = ("Energy by phase and task", "task") if by_task else ("Energy by phase", "")
-    plot = figure(f"{title} ({how})", x, "energy, J" if measured else "work, sample visits")
+    plot = figure(f"{title}<br><sup>{how}</sup>", x, "energy, J" if measured else "work, sample visits")
     for window, part in ledger.assign(value=value).groupby("window", sort=False):
         sums = part.groupby("bar", sort=False)["value"].sum(min_count=1)  # a phase that was not seen is no bar of zero
         plot.add_bar(x=sums.index, y=sums, name=short(window))

@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 from mirolib.base.errors import InputError
 from mirolib.base.files import write_atomic
 from mirolib.viz.compare import accuracy_matrices, accuracy_over_energy, configurations, energy_of_phases
-from mirolib.workbench.compare import MEASURES, comparable, over_seeds, varied, warn_of_mixed_energy
+from mirolib.workbench.compare import MEASURES, comparable, labels, over_seeds, varied, warn_of_mixed_energy
 from mirolib.workbench.run import PROJECT, open_run
 
 _SIDE_BY_SIDE = 4  # runs; their panels fill the page's 1,240 pixels
@@ -79,8 +79,10 @@ def _page(runs: pd.DataFrame, unread: pd.DataFrame) -> str:
         numbered = points.drop(columns="setting").rename_axis("point").reset_index()
         parts += [_figure(plot, note), *_table("Settings, mean and standard deviation (sd) over n seeds", numbered)]
         best = finished.drop_duplicates(varied(finished) or ["dataset"]).head(_SIDE_BY_SIDE)
-        opened = {row["run_id"]: open_run(row["path"]) for row in best.to_dict("records")}
-        shown = best[["run_id", "dataset", *varied(best), "seed", *MEASURES]].dropna(axis=1, how="all")
+        opened = {name: open_run(path) for name, path in zip(labels(best), best["path"], strict=True)}
+        shown = best.assign(run=[*opened])[["run", "run_id", "dataset", *varied(best), "seed", *MEASURES]].dropna(
+            axis=1, how="all"
+        )
         parts += _table("The best run of each of the most accurate settings", shown.loc[:, ~shown.columns.duplicated()])
         problems = [problem.replace(f"{run.path}{os.sep}", "") for run in opened.values() for problem in run.problems]
         parts += [f'<p class="warning">{html.escape(problem)}</p>' for problem in problems]

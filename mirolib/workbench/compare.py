@@ -90,7 +90,25 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
 
 def varied(runs: pd.DataFrame) -> list[str]:
     """The settings in which comparable runs differ, apart from the seed and from how energy is read."""
-    return [name for name in SETTINGS if name not in ("seed", "energy") and runs[name].map(_text).nunique() > 1]
+    shown = [name for name in SETTINGS if name not in ("seed", "energy") and name in runs]
+    return [name for name in shown if runs[name].map(_text).nunique() > 1]
+
+
+def labels(runs: pd.DataFrame) -> list[str]:
+    """A name for each row of `load_runs`, by as few of the settings in which they differ as tell them apart.
+
+    The seed is the last of these; runs that are alike in all have their ids.
+    """
+    names, groups = [], 1
+    for name in [*varied(runs), "seed"]:
+        texts = runs[[*names, name]].map(_text)
+        if len(texts.drop_duplicates()) > groups:  # it tells more of them apart
+            names, groups = [*names, name], len(texts.drop_duplicates())
+    found = [_name_of(row) if names else "" for row in runs[names].to_dict("records")]
+    return [
+        text if found.count(text) == 1 else f"{text} {run}".strip()
+        for text, run in zip(found, runs["run_id"], strict=True)
+    ]
 
 
 def over_seeds(runs: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
@@ -135,7 +153,7 @@ def over_seeds(runs: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFr
 def _name_of(setting: Mapping[str, Any]) -> str:
     """A setting in one short line, for legends and reports, without what it leaves open."""
     said = {k: f"{v:g}" if isinstance(v, float) else v for k, v in setting.items() if pd.notna(v)}
-    return ", ".join(f"{name}={value}" for name, value in said.items()) or "all"
+    return ", ".join(f"{name.removesuffix('_size')}={value}" for name, value in said.items()) or "all"
 
 
 def pareto(cost: pd.Series, value: pd.Series) -> pd.Series:

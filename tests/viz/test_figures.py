@@ -37,6 +37,13 @@ def test_a_line_a_run(result):
     np.testing.assert_allclose(plot.data[0].y, [100 * record.average_accuracy for record in result.records])
 
 
+def test_an_axis_is_fitted_and_all_of_the_scale_is_a_click_away(result):
+    plot = plots.accuracy_by_task(result)
+    assert plot.layout.yaxis.range is None and plot.layout.legend.orientation is None  # the template's: below
+    (button,) = plot.layout.updatemenus[0].buttons
+    assert button.args == ({"yaxis.range": [0, 102]},) and button.args2 == ({"yaxis.autorange": True},)
+
+
 def test_mean_and_spread_over_seeds():
     table = pd.DataFrame({"size": [10, 10, 20, 20], "memory": "tiered", "final_accuracy": [0.5, 0.7, 0.8, 0.8]})
     (line,) = plots.accuracy_against(table, "size", "samples", "memory", log=True).data

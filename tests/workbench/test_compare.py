@@ -22,7 +22,7 @@ from mirolib import (
 )
 from mirolib.__main__ import main
 from mirolib.viz.report import write_report
-from mirolib.workbench.compare import MixedEnergyWarning, over_seeds, pareto, select, unreadable_runs
+from mirolib.workbench.compare import MixedEnergyWarning, labels, over_seeds, pareto, select, unreadable_runs
 from mirolib.workbench.run import open_run
 
 
@@ -58,7 +58,7 @@ def test_seeds_are_averaged_with_their_spread(results):
     runs = load_runs(results)
     table = over_seeds(runs).set_index("setting")
     assert sorted(table["n"]) == [1, 2, 2]
-    (name,) = (name for name in table.index if "episodic_size=20" in name.split(", "))
+    (name,) = (name for name in table.index if "episodic=20" in name.split(", "))
     ours = runs.loc[runs["run_id"].str.startswith("fixed20"), "final_accuracy"]
     assert table.loc[name, "final_accuracy"] == pytest.approx(ours.mean())
     assert table.loc[name, "final_accuracy_sd"] == pytest.approx(ours.std(ddof=1))
@@ -110,6 +110,25 @@ def test_runs_side_by_side(results):
     assert "work" in bars.layout.yaxis.title.text and {bar.name for bar in bars.data} >= {"train", "evaluate"}
     with pytest.raises(InputError, match="7 runs don't fit side by side"):
         plots.configurations({str(k): runs["miro"] for k in range(7)})
+
+
+def test_runs_are_called_by_what_tells_them_apart():
+    same = {"dataset": "digits", "controller": "fixed", "swap_ratio": 1.0}
+    rows = [{"episodic_size": size, "epochs": size / 10, "seed": seed} for size in (10, 100) for seed in (0, 1)]
+    rows.append({"controller": "miro", "seed": 0, "episodic_size": np.nan})
+    runs = pd.DataFrame([same | row | {"run_id": f"id{k}"} for k, row in enumerate(rows)])
+    # epochs go with the size, and so tell no more
+    assert labels(runs) == [
+        *(f"controller=fixed, episodic={size}, seed={seed}" for size in (10, 100) for seed in (0, 1)),
+        "controller=miro, seed=0",
+    ]
+    assert labels(runs[:2]) == ["seed=0", "seed=1"]
+    assert labels(runs.iloc[[0, 0]].assign(run_id=["a", "b"])) == ["a", "b"]
+    assert labels(runs.iloc[[0, 0, 2]].assign(run_id=["a", "b", "c"])) == [
+        "episodic=10 a",
+        "episodic=10 b",
+        "episodic=100",
+    ]
 
 
 def test_phases_show_joules_only_where_all_have_the_same_kind(results):
