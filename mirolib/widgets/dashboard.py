@@ -10,10 +10,11 @@ import threading
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import ipywidgets as ipw
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, display, update_display
 
 from mirolib.base.display import size_text
 from mirolib.base.errors import InputError, MiroError
@@ -22,6 +23,7 @@ from mirolib.experiment.settings import FIXED, RunSettings
 from mirolib.widgets.form import SettingsForm
 from mirolib.widgets.live import LiveRun, PaceSampler
 from mirolib.widgets.panels import NO_PACE, PANELS, Snapshot
+from mirolib.widgets.svg import as_images
 from mirolib.workbench.recording import RecordedRun
 from mirolib.workbench.run import Run
 
@@ -80,7 +82,7 @@ class View:
             f'<div class="{" ".join(panel._dom_classes)} widget-html-content">{panel.value}</div>'
             for panel in self._panels.values()
         )
-        return f'{_STYLE}<div class="miro-dashboard"><div class="miro-panels">{panels}</div></div>'
+        return f'{_STYLE}<div class="miro-dashboard"><div class="miro-panels">{as_images(panels)}</div></div>'
 
     def say(self, sentence: str, share: float | None = None, *, error: bool = False) -> None:
         """Says how things stand, with a progress bar where the share of the run that is done, in [0, 1], is given."""
@@ -151,8 +153,11 @@ class Dashboard:
         self._view = View(self._form.widget)
         self._make = partial(RecordedRun, dataset=self._form.dataset, notebook=notebook, results=results)
         self._run: LiveRun | None = None
+        self._display_id = ""
         self._budget: int | None = None
         self._settings = settings or RunSettings()  # of the latest run
+        # mended, and so no longer said to be wrong
+        self._form.wrong.observe(lambda change: change.new or self._view.say(""), "value")
         self._view.start.on_click(lambda _: self.start())
         self._view.pause.on_click(lambda _: self.pause())
         self._view.stop.on_click(lambda _: self.stop())
@@ -172,7 +177,7 @@ class Dashboard:
     def start(self, resumed: str = "") -> None:
         """Begins a run in the background, or resumes one of that id; what is wrong with it is said on the page."""
         try:
-            run = self._begin(resumed, in_background=True, resume=bool(resumed))
+            run = self._begin(resumed or self._form.run_id.value.strip(), in_background=True, resume=bool(resumed))
             threading.Thread(target=_train, args=(run,), name="miro-training", daemon=True).start()
         except MiroError as error:
             self._view.say(str(error), error=True)
@@ -274,6 +279,8 @@ class Dashboard:
             logger.exception("The dashboard can't be drawn.")
             self._view.say(f"The dashboard can't be drawn ({error!r}); training goes on.", error=True)
             run.ended.wait()
+        if self._display_id:  # a saved notebook shows the end where the widget is gone, not what the cell began with
+            update_display(self._bundle(), raw=True, display_id=self._display_id)
         if self._run is run:
             self._enable(form=True, buttons=False, knobs=True)
             self._view.pause.disabled = not run.resumable
@@ -281,8 +288,12 @@ class Dashboard:
     def __repr__(self) -> str:
         return f"Dashboard({self._run.sentence if self._run else 'no run yet'})"
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
-        return {**self._view.widget._repr_mimebundle_(), "text/plain": repr(self)}
+    def _bundle(self) -> dict[str, object]:
+        return {**self._view.widget._repr_mimebundle_(), "text/plain": repr(self), "text/html": self._view.picture()}
+
+    def _ipython_display_(self) -> None:
+        self._display_id = uuid4().hex
+        display(self._bundle(), raw=True, display_id=self._display_id)
 
 
 def _train(run: LiveRun) -> None:

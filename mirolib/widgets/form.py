@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import html
 from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
 import ipywidgets as ipw
 
+from mirolib.base.errors import InputError
 from mirolib.data import LOADERS, Dataset, DatasetSpec, available_datasets, dataset_spec, load_dataset
 from mirolib.experiment.experiment import located
 from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, RunSettings, checked, default
+from mirolib.learning.models import MODELS
 
-_NUMBERS = ("tasks", "epochs", "replay_ratio", "stream_size", "episodic_size")
+_NUMBERS = ("tasks", "epochs", "replay_ratio", "swap_ratio", "stream_size", "episodic_size", "batch_size", "lr")
 _FIELDS = {one.name: one for one in fields(RunSettings)}
 _DEFAULTS = {"memory_budget": "none", "objective": "knee"}
 # short enough for a column of the form
-_LABELS = {"dataset": "data set", "stream_size": "stream", "episodic_size": "episodic", "memory_budget": "budget"}
+_LABELS = {"dataset": "data set", "stream_size": "stream", "episodic_size": "episodic", "memory_budget": "budget",
+           "lr": "learning rate"}  # fmt: skip
 _LAYOUT = {"width": "auto", "min_width": "0"}
 _STYLE = {"description_width": "84px"}
 
 
 class SettingsForm:
-    """Fields, shown in `widget`, for what is changed most from run to run; other settings stay as they were given."""
+    """Fields, shown in `widget`, for what is changed most from run to run; other settings stay as they were given.
+
+    What is wrong with them is said in `wrong`, which is empty once it is mended. `run_id` names the next run.
+    """
 
     def __init__(self, settings: RunSettings, dataset: Dataset | None = None) -> None:
         """A form filled in from settings; it offers the user's own data set, or else those found on this machine.
@@ -47,15 +54,39 @@ class SettingsForm:
             options[name] = list(_FIELDS[name].metadata["choices"]), getattr(settings, name)
         kinds = _FIELDS["epoch_of"].metadata["choices"]
         options["epoch_of"] = [("preset's", ""), *zip(kinds, kinds, strict=True)], settings.epoch_of or ""
+        options["model"] = [("preset's", ""), *zip(MODELS, MODELS, strict=True)], settings.model or ""
         self._choices = {one: ipw.Dropdown(options=of, value=now, **_looks(one)) for one, (of, now) in options.items()}
         given = {name: default(getattr(settings, name), "") for name in (*_NUMBERS, "seed", *_DEFAULTS)}
         self._texts = {name: ipw.Text(str(value), placeholder=_DEFAULTS.get(name, ""), **_looks(name))
                        for name, value in given.items()}  # fmt: skip
+        self.run_id = ipw.Text(description="run name", placeholder="a new one", layout=_LAYOUT, style=_STYLE)
+        self.wrong = ipw.HTML()
         self._show_defaults()
         self._choices["dataset"].observe(lambda _: self._show_presets(), "value")
-        for name in ("dataset", "preset", "controller", "epoch_of"):
+        for name in ("dataset", "preset", "controller", "epoch_of", "memory"):
             self._choices[name].observe(lambda _: self._show_defaults(), "value")
-        self.widget = ipw.GridBox([*self._choices.values(), *self._texts.values()]).add_class("miro-form")
+        for box in self._fields.values():  # after those that change what a field holds or means
+            box.observe(lambda _: self._check(), "value")
+        grid = ipw.GridBox([*self._fields.values(), self.run_id]).add_class("miro-form")
+        self.widget = ipw.VBox([grid, self.wrong])
+
+    @property
+    def _fields(self) -> dict[str, Any]:
+        return self._choices | self._texts
+
+    def _check(self) -> None:
+        """Says what is wrong at the field that the sentence names."""
+        sentence = ""
+        try:
+            self.read()
+        except InputError as error:
+            sentence = str(error)
+        what = f"_{sentence.partition(';')[0].replace(' ', '_')}_"
+        # the longest, for `memory` is in others
+        named = max((name for name in self._fields if f"_{name}_" in what), key=len, default="")
+        for name, box in self._fields.items():
+            (box.add_class if name == named else box.remove_class)("miro-wrong")
+        self.wrong.value = sentence and f'<div class="miro-error" role="alert">{html.escape(sentence)}</div>'
 
     @property
     def _spec(self) -> DatasetSpec:
@@ -76,9 +107,12 @@ class SettingsForm:
         preset, epoch_of = self._spec.preset(self._choices["preset"].value), self._epoch_of
         controller = self._choices["controller"].value
         for name in _NUMBERS:
-            is_chosen = name.endswith("_size") and controller not in FIXED
+            is_chosen = name in ("stream_size", "episodic_size") and controller not in FIXED
             self._texts[name].disabled = is_chosen or (name == "replay_ratio" and epoch_of == "buffers")
             self._texts[name].placeholder = "chosen" if is_chosen else str(getattr(preset, name))
+        self._texts["swap_ratio"].disabled = not MEMORIES[self._choices["memory"].value]
+        if controller not in FIXED:
+            self._texts["swap_ratio"].placeholder = "1"
         epochs = str(preset.epochs) if epoch_of == preset.epoch_of else "as many visits"
         self._texts["epochs"].placeholder = f"at most {epochs}" if controller == "miro" else epochs
         self._texts["objective"].disabled = controller != "miro"
@@ -94,7 +128,11 @@ class SettingsForm:
             values["replay_ratio"] = None
         if not MEMORIES[values["memory"]]:
             values["swap_ratio"] = None  # nothing below it to swap with
-        values |= {"epoch_of": values["epoch_of"] or None, "seed": values["seed"] or 0}
+        values |= {
+            "epoch_of": values["epoch_of"] or None,
+            "model": values["model"] or None,
+            "seed": values["seed"] or 0,
+        }
         values["memory_budget"] = self._texts["memory_budget"].value
         if values["controller"] == "miro":
             values["objective"] = self._texts["objective"].value.strip() or "knee"
@@ -102,7 +140,7 @@ class SettingsForm:
 
     def enable(self, enabled: bool) -> None:
         """Lets the fields be changed, or not while a run goes on."""
-        for field in (*self._choices.values(), *self._texts.values()):
+        for field in (*self._fields.values(), self.run_id):
             field.disabled = not enabled
         if enabled:
             self._show_defaults()

@@ -8,9 +8,10 @@ import pytest
 from pages import EVIL
 from watching import DATASET, LONG, PATIENCE_S, SETTINGS, until
 
-from mirolib import InputError, RecordedRun, RunSettings
+from mirolib import InputError, RecordedRun, RunSettings, open_run
 from mirolib.widgets import Dashboard
 from mirolib.widgets.live import LiveRun
+from mirolib.widgets.svg import as_images
 
 
 def test_run_trains_in_the_cell_as_a_plain_run_does_and_draws_the_end(tmp_path):
@@ -25,9 +26,9 @@ def test_run_trains_in_the_cell_as_a_plain_run_does_and_draws_the_end(tmp_path):
     pd.testing.assert_series_equal(result.epochs["loss"], plain.result.epochs["loss"])
     assert "Finished: average accuracy" in dashboard._view._status.value and "Finished" in repr(dashboard)
     assert "task 3" in dashboard._view._panels["accuracy"].value
-    assert dashboard._view._panels["accuracy"].value in dashboard.picture().data
+    assert as_images(dashboard._view._panels["accuracy"].value) in dashboard.picture().data
     assert not dashboard._view.start.disabled and dashboard._view.stop.disabled
-    assert set(dashboard._repr_mimebundle_()) >= {"application/vnd.jupyter.widget-view+json", "text/plain"}
+    assert set(dashboard._bundle()) >= {"application/vnd.jupyter.widget-view+json", "text/plain", "text/html"}
     with pytest.raises(InputError, match="exists already"):
         dashboard.run(run_id="mine")
     assert "exists already" in dashboard._view._status.value
@@ -103,6 +104,27 @@ def test_what_is_wrong_with_the_form_is_said_on_the_page(tmp_path):
         dashboard.start()
         assert sentence in dashboard._view._status.value and "<script" not in dashboard._view._status.value
     assert dashboard.result is None and not list(tmp_path.iterdir())
+
+
+def test_an_error_stands_at_its_field_until_it_is_mended(tmp_path):
+    dashboard = Dashboard(SETTINGS, dataset=DATASET, results=tmp_path)
+    form = dashboard._form
+    wrong = lambda: {name for name, box in form._fields.items() if "miro-wrong" in box._dom_classes}  # noqa: E731
+    form._texts["lr"].value = "fast"
+    assert wrong() == {"lr"} and "lr is &#x27;fast&#x27;" in form.wrong.value
+    form._texts["memory_budget"].value = "lots"
+    form._texts["lr"].value = "0.02"
+    assert wrong() == {"memory_budget"}, "the next one"
+    dashboard.start()
+    assert "lots" in dashboard._view._status.value
+    form._texts["memory_budget"].value = ""
+    assert not wrong() and not form.wrong.value and "lots" not in dashboard._view._status.value
+    form._choices["model"].value, form._texts["batch_size"].value = "mlp-bn", "8"
+    form._texts["swap_ratio"].value, form.run_id.value = "0.5", "mine"
+    dashboard.start()
+    until(dashboard._run.ended.is_set)
+    saved = open_run(tmp_path / "05_live_dashboard" / "mine").settings
+    assert (saved.lr, saved.model, saved.batch_size, saved.swap_ratio) == (0.02, "mlp-bn", 8, 0.5)
 
 
 def test_an_error_in_training_is_said_on_the_page(tmp_path):

@@ -216,5 +216,30 @@ def test_stop_keeps_the_rows(page, folder):
     assert len(pd.read_csv(runs(folder)["interrupted"] / "tasks.csv")) >= 1
 
 
+def test_an_error_goes_when_it_is_mended(page):
+    field = ".miro-form .widget-text:has(label:text-is('epochs')) input"
+    page.fill(field, "many")
+    says(page, "epochs is 'many'")
+    page.wait_for_selector(".miro-form .miro-wrong")
+    page.fill(field, "1")
+    page.wait_for_selector(".miro-form .miro-wrong", state="detached")
+    assert "many" not in page.inner_text(".miro-dashboard")
+
+
+def test_who_trusts_nothing_and_has_no_kernel_sees_pictures(page, address, folder):
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    shown = nbformat.read(folder / "dashboard.ipynb", 4).cells
+    (board,) = (output for output in shown[0].outputs if "text/html" in output.get("data", {}))
+    assert board["data"]["text/html"].count("data:image/svg+xml") == 4 and "<svg" not in board["data"]["text/html"]
+    del board["data"]["application/vnd.jupyter.widget-view+json"]  # as `dashboard.picture()` shows it
+    nbformat.write(nbformat.v4.new_notebook(cells=[shown[0]]), folder / "sent.ipynb")
+    other = page.context.browser.new_page(viewport={"width": 1000, "height": 1100})
+    other.goto(f"{address}/lab/tree/sent.ipynb")
+    other.wait_for_function("document.querySelectorAll('.jp-OutputArea img').length === 4", timeout=PATIENCE_MS)
+    assert other.evaluate("[...document.querySelectorAll('.jp-OutputArea img')].every(one => one.naturalWidth > 100)")
+    other.screenshot(path=Path(os.environ.get("MIRO_SCREENSHOTS", folder)) / "sent.png")
+    other.close()
+
+
 def test_the_browser_has_nothing_to_complain_about(page):
     assert page.complaints == []

@@ -31,6 +31,7 @@ def test_the_form_follows_data_set_and_controller(tmp_path):
     shut = lambda: (texts["stream_size"].disabled, choices["selector"].disabled, texts["objective"].disabled)  # noqa: E731
     assert shut() == (True, True, False) and texts["epochs"].placeholder == f"at most {epochs}"
     assert not texts["replay_ratio"].disabled, "an epoch is of the task"
+    assert not texts["batch_size"].disabled and texts["batch_size"].placeholder.isdigit()
     texts["objective"].value = ""
     assert form.read().objective == texts["objective"].placeholder == "knee"
     texts["objective"].value = "no objective"

@@ -1,10 +1,12 @@
 import re
+from base64 import b64decode
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from pages import EVIL, Tags
 
-from mirolib.widgets.svg import Axis, Band, Line, chart, number
+from mirolib.widgets.svg import Axis, Band, Line, as_images, chart, number
 
 
 def test_a_chart_draws_every_value_where_its_scale_says():
@@ -30,6 +32,15 @@ def test_long_lines_are_thinned_and_texts_escaped():
     long = np.arange(100_000.0)
     page = chart(EVIL, Axis(EVIL), Axis(EVIL), [Line(EVIL, long, long, "red")], [Band(EVIL, 0, 1, "red")])
     assert len(page) < 10_000 and "script" not in Tags(page).seen
+
+
+def test_a_chart_as_an_image_is_a_drawing_of_its_own():
+    one = Line(EVIL, np.arange(3.0), np.arange(3.0), "currentColor")
+    page = as_images(f"<p>{chart(EVIL, Axis('x'), Axis('y'), [one])}{chart('b', Axis('x'), Axis('y'), [])}</p>")
+    drawings = [ElementTree.fromstring(b64decode(text)) for text in re.findall(r'svg\+xml;base64,([^"]*)"', page)]
+    assert [root.tag for root in drawings] == ["{http://www.w3.org/2000/svg}svg"] * 2
+    assert "<svg" not in page and "currentColor" not in ElementTree.tostring(drawings[0], "unicode")
+    assert "script" not in Tags(page).seen
 
 
 @pytest.mark.parametrize(
