@@ -157,7 +157,7 @@ class Dashboard:
         self._budget: int | None = None
         self._settings = settings or RunSettings()  # of the latest run
         # mended, and so no longer said to be wrong
-        self._form.wrong.observe(lambda change: change.new or self._view.say(""), "value")
+        self._form.wrong.observe(lambda change: None if change.new else self._view.say(""), "value")
         self._view.start.on_click(lambda _: self.start())
         self._view.pause.on_click(lambda _: self.pause())
         self._view.stop.on_click(lambda _: self.stop())

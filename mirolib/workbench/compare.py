@@ -99,7 +99,8 @@ def labels(runs: pd.DataFrame) -> list[str]:
 
     The seed is the last of these; runs that are alike in all have their ids.
     """
-    names, groups = [], 1
+    names: list[str] = []
+    groups = 1
     for name in [*varied(runs), "seed"]:
         texts = runs[[*names, name]].map(_text)
         if len(texts.drop_duplicates()) > groups:  # it tells more of them apart
