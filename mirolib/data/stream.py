@@ -6,8 +6,6 @@ the training samples of a class in their order of arrival, over all tasks that b
 and in storage.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator, Sequence

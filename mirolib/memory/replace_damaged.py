@@ -4,8 +4,6 @@ A run without damage never comes here, and what comes here draws from generators
 lost: the run's other draws stay what they would have been.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from mirolib.base.errors import StorageError
