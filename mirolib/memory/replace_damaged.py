@@ -69,7 +69,6 @@ def replaced(
 
 def _another(storage: Storage, memory: EpisodicMemory, id_: np.int64, out: np.ndarray) -> int:
     """Puts a sound sample of the class that the memory does not hold into `out`; its id, -1 where there is none."""
-    # a generator of its own: without damage nothing is drawn, and the run's other draws must stay what they are then
     rng = np.random.default_rng([int(id_) >> ORDINAL_BITS, int(id_) & ORDINAL_MASK])
     ids = np.array([id_])
     label = labels_of(ids)
