@@ -1,7 +1,5 @@
 """How objects look in a notebook: small tables of facts, every text escaped."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Errors a user is meant to read: one sentence that says what to change."""
 
-from __future__ import annotations
-
 
 class _Sentence(BaseException):
     """What a notebook shows by its sentence alone, without a traceback."""

@@ -1,7 +1,5 @@
 """Faces of packages: names that are imported when they are first used, as the stub beside the face says."""
 
-from __future__ import annotations
-
 import ast
 import sys
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Import paths of version 0.1, each an alias of where its module lies now."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 from importlib import import_module

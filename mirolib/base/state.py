@@ -3,8 +3,6 @@
 Nothing of it is code: what was read back is checked against the types that are declared here and in the parts.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Annotated, Any
 

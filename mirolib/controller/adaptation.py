@@ -1,7 +1,5 @@
 """Adapting to resources: the swap ratio to I/O congestion, the sizes to the memory budget (paper: P3, P4)."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """RAM and swap ratio by rule: as little as keeps training from waiting, or all of a memory budget (paper: P3, P4)."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from mirolib.base.errors import InputError

@@ -1,7 +1,5 @@
 """What every controller has in common, and the one that never changes its mind."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

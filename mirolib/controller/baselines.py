@@ -1,7 +1,5 @@
 """Controllers to compare with."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -6,8 +6,6 @@ of the work, whose exponent is pooled over looks and tasks. What is still to com
 step from probabilities to hits, is a power of that error which finished tasks tell.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from math import log, sqrt
 

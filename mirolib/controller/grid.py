@@ -1,7 +1,5 @@
 """The candidates: pairs of buffer sizes, derived from what has been seen and from the memory budget."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

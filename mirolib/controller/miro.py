@@ -1,7 +1,5 @@
 """The Miro controller: how long to train at each task, from the live run's own learning curve."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """The controller of the paper: profile, choose, adapt (paper: Fig. 8, principles P1 to P4)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The probe: a linear head for each candidate on features that are extracted once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Profilers say how accurate a model would be after training with each candidate; none touches the live run."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass

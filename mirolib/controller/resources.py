@@ -1,7 +1,5 @@
 """The resource monitor: what a controller may adapt to — a memory budget and how long training waits for storage."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Trials: short trainings of clones, the paper's way of profiling."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

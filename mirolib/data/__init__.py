@@ -3,8 +3,6 @@
 A new data set is a file with a `DatasetSpec` and a function `load(root)`, entered in `LOADERS`.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import replace

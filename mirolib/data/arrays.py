@@ -1,7 +1,5 @@
 """The user's own arrays: what they are, how they are laid out, and what follows for training on them."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import warnings

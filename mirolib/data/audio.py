@@ -4,8 +4,6 @@ soundfile (libsndfile) reads files, SciPy resamples and transforms them: SciPy i
 compiler of 200 MB and a release of torchaudio loads beside few builds of torch.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import struct

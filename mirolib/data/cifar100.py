@@ -1,7 +1,5 @@
 """CIFAR-100 from its original Python pickles, which can call or import nothing here."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import pickle

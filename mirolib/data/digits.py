@@ -1,7 +1,5 @@
 """The handwritten digits that scikit-learn brings along: 1,797 images, no download."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Folders of data sets and of what is computed from them."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import logging

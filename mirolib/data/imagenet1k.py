@@ -1,7 +1,5 @@
 """ImageNet-1k (ILSVRC 2012), read where it lies: images stay encoded until they are used."""
 
-from __future__ import annotations
-
 import logging
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A stream that is open at its end: data come later, of nobody knows how many tasks, classes or groups."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

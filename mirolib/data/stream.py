@@ -6,8 +6,6 @@ the training samples of a class in their order of arrival, over all tasks that b
 and in storage.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -26,9 +24,7 @@ from mirolib.data.spec import DatasetSpec
 
 ORDINAL_BITS = 32  # half of an id: both halves then have room for more than any set has
 ORDINAL_MASK = (1 << ORDINAL_BITS) - 1
-STREAMS = {"class-incremental": 0.0, "domain-incremental": 0.0, "returning": 2.0, "blurry": 0.1}
-"""Kinds of streams, and the value of those that have one: rounds, or the share of other tasks' samples."""
-_KIND = re.compile(rf"({'|'.join(STREAMS)})(?:(?<=returning)=([1-9]\d{{0,5}})|(?<=blurry)=(0?\.\d*[1-9]\d*))?")
+_KIND = re.compile(r"(?:class|domain)-incremental|(returning)(?:=([1-9]\d{0,5}))?|(blurry)(?:=(0?\.\d*[1-9]\d*))?")
 
 
 def make_ids(labels: np.ndarray, ordinals: np.ndarray) -> np.ndarray:
@@ -49,13 +45,14 @@ def rank_in_class(labels: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def kind_of(text: str) -> tuple[str, float]:
-    """A kind from `STREAMS` and its value, of a text such as `blurry=0.2`; an `InputError` if it is none."""
+def kind_of(text: str) -> tuple[int, float]:
+    """Rounds, and share of other tasks' samples, of a kind such as `blurry=0.2`; an `InputError` if it is none."""
     found = _KIND.fullmatch(text)
     if not found:
         kinds = "class-incremental, domain-incremental, returning or blurry"
         raise InputError(f"The stream is {text!r}; choose {kinds}, such as 'returning=3' rounds or 'blurry=0.2'.")
-    return found[1], float(found[2] or found[3] or STREAMS[found[1]])
+    returns, rounds, blurs, share = found.groups()
+    return int(rounds or (2 if returns else 1)), float(share or (0.1 if blurs else 0))
 
 
 @dataclass(frozen=True)
@@ -192,8 +189,7 @@ class TaskStream:
             lists = [part.split(",") for part in order.split(";")] if order.strip() else []
             order = lists if ";" in order else [one for part in lists for one in part]
         things, what = len(self._names), "groups" if self.by_group else "classes"
-        kind, rounds = kind_of(self.kind)
-        rounds = int(rounds) if kind == "returning" else 1
+        rounds, _ = kind_of(self.kind)
         wanted = self.num_tasks if self.num_tasks is not None else things if self.by_group else rounds * min(5, things)
         rng, plan = np.random.default_rng([self.seed if self.class_seed is None else self.class_seed, 0]), []
         if any(not isinstance(one, str | Integral | np.generic) for one in order):
@@ -217,7 +213,7 @@ class TaskStream:
 
     def _tasks_of(self, samples: Samples) -> np.ndarray:
         """The task of each sample of the data set, `(n,) int64`, -1 where it has none."""
-        kind, share = kind_of(self.kind)
+        _, share = kind_of(self.kind)
         things, found = samples.labels, np.full(len(samples), -1)
         if self.by_group:
             things = np.searchsorted(self._groups, np.asarray(samples.groups)).clip(max=len(self._groups) - 1)
@@ -225,9 +221,9 @@ class TaskStream:
         for thing in range(len(self._names)):
             rows, tasks = np.flatnonzero(things == thing), [t for t, part in enumerate(self._plan) if thing in part]
             others, rng = np.setdiff1d(np.arange(len(self)), tasks), np.random.default_rng([self.seed, 4, thing])
-            if len(tasks) > 1 or kind == "blurry":
+            if len(tasks) > 1 or share:
                 rows = rng.permutation(rows)
-            if len(others) and kind == "blurry":
+            if len(others) and share:
                 away, rows = np.split(rows, [round(share * len(rows))])
                 found[away] = rng.permutation(np.resize(others, len(away)))
             for task, part in zip(tasks, np.array_split(rows, len(tasks)), strict=True):

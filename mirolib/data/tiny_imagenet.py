@@ -1,7 +1,5 @@
 """Tiny-ImageNet from its original folders; images are decoded once into the cache."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os

@@ -1,7 +1,5 @@
 """UrbanSound8K: clips of ten street sounds of at most 4 s, each kept as a log-mel image."""
 
-from __future__ import annotations
-
 import csv
 import io
 import logging

@@ -1,7 +1,5 @@
 """Calibrating a power model on the machine at hand."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """What one thing costs more than another: paired runs in the order ABBA, with a bootstrap interval."""
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Sources with running energy counters: what lies between two instants is the difference of two readings."""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from array import array

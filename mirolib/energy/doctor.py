@@ -1,7 +1,5 @@
 """Which sources this machine has, which of them the meter takes, and their sum."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import combinations

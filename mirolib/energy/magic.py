@@ -1,7 +1,5 @@
 """The cell magic `%%energy`: what the cell below it costs."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Sources that read power: samples become joules by the trapezoid rule, with a band and a coverage."""
 
-from __future__ import annotations
-
 import bisect
 import math
 from abc import abstractmethod

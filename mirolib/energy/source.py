@@ -1,7 +1,5 @@
 """What every energy source has in common, what those with a sensor do, and the source that says there is none."""
 
-from __future__ import annotations
-
 import bisect
 import logging
 import sys

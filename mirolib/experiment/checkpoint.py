@@ -5,8 +5,6 @@ when it is read. Its name carries a hash of its content, so that a damaged one i
 the store has them, the checkpoint names them by their ids.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

@@ -149,9 +149,8 @@ def prepared(settings: RunSettings, dataset: Dataset | None = None) -> tuple[Tas
         settings = located(settings)
         dataset = load_dataset(settings.dataset, root=settings.data or None, preset=settings.preset)
     preset = dataset.spec.preset(settings.preset)
-    kind, rounds = kind_of(settings.stream)
-    tasks = int(preset.tasks * (rounds if kind == "returning" else 1))
-    told = settings.base_classes or settings.increment or ";" in settings.class_order or kind == "domain-incremental"
+    tasks, by_group = preset.tasks * kind_of(settings.stream)[0], settings.stream == "domain-incremental"
+    told = settings.base_classes or settings.increment or ";" in settings.class_order or by_group
     stream = TaskStream(
         dataset, settings.tasks if told or settings.tasks else tasks, settings.seed, settings.validation_share,
         settings.stream, settings.class_order, settings.base_classes or 0, settings.increment or 0, settings.class_seed,

@@ -4,8 +4,6 @@ It is the only training loop of the library. Whatever wants to watch a run consu
 with the next step; to stop, it stops consuming.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What the study notebooks share: values checked before anything is trained, and many runs one after another."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Callable, Iterable

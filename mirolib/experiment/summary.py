@@ -1,7 +1,5 @@
 """A run in one flat row: what runs are compared by."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """What a model is given: the user's samples checked against the spec, and features taken from them in batches."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from functools import partial

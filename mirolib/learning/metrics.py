@@ -1,7 +1,5 @@
 """Metrics of continual learning, as equations over the accuracy matrix."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

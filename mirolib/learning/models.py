@@ -3,8 +3,6 @@
 A backbone maps a batch `(n, *sample_shape) float32` to features `(n, d)`; any `nn.Module` that does so will do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial

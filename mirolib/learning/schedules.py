@@ -1,7 +1,5 @@
 """Optimisers by name, and how the learning rate goes on over a task."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import nn, optim

@@ -1,7 +1,5 @@
 """How much memory this process may still take, and what to say when it is not enough."""
 
-from __future__ import annotations
-
 import re
 import resource
 from collections.abc import Iterator

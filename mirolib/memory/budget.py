@@ -1,7 +1,5 @@
 """Amounts of memory: where a budget comes from (a number, a schedule, a live control, the system), sizes in bytes."""
 
-from __future__ import annotations
-
 import math
 import re
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """The memory configuration: what a controller chooses."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from numbers import Integral, Real
 

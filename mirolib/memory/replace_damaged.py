@@ -4,8 +4,6 @@ A run without damage never comes here, and what comes here draws from generators
 lost: the run's other draws stay what they would have been.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from mirolib.base.errors import StorageError
@@ -71,7 +69,6 @@ def replaced(
 
 def _another(storage: Storage, memory: EpisodicMemory, id_: np.int64, out: np.ndarray) -> int:
     """Puts a sound sample of the class that the memory does not hold into `out`; its id, -1 where there is none."""
-    # a generator of its own: without damage nothing is drawn, and the run's other draws must stay what they are then
     rng = np.random.default_rng([int(id_) >> ORDINAL_BITS, int(id_) & ORDINAL_MASK])
     ids = np.array([id_])
     label = labels_of(ids)

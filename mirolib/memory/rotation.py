@@ -6,8 +6,6 @@ At a swap ratio of 1 no sample is seen a second time before all have been seen; 
 are. The episodic memory is a pack of cards: each slot is replayed once before any is replayed again, across passes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

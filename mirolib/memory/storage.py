@@ -7,8 +7,6 @@ to them: after `kill -9` or a power cut the store is as the last `put` left it. 
 when the store is opened (its rows) and when a record is read (its checksum), and costs the records it was done to.
 """
 
-from __future__ import annotations
-
 import contextlib
 import heapq
 import json

@@ -1,7 +1,5 @@
 """Whether a store is sound, and what is damaged dropped from it: one pass over its data, as they lie in the file."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What is where: the task at hand in the stream buffer, old samples in the episodic memory, all of them on storage."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ is one). Writes are seen at three places: what the library hands over, what the 
 /sys/dev/block/*/stat, see Documentation/block/stat.rst of Linux). What the card's controller makes of it can't be seen.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

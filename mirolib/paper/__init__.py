@@ -5,8 +5,6 @@
 entry in `plan.yaml`.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Sequence

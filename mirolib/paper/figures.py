@@ -1,7 +1,5 @@
 """The paper's figures and claims: its panels beside ours, and the sentence that our results bear out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from html import escape

@@ -1,7 +1,5 @@
 """The studies behind the paper's figures, as `plan.yaml` lists them, and how far each has got."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

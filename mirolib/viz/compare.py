@@ -1,7 +1,5 @@
 """Figures that compare runs, from their tables alone."""
 
-from __future__ import annotations
-
 import html
 import itertools
 from collections.abc import Mapping

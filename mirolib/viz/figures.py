@@ -1,7 +1,5 @@
 """Plots, one call each; every function returns a plotly figure that reads on light and dark pages alike."""
 
-from __future__ import annotations
-
 import html
 import itertools
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A report on runs for somebody without Jupyter: a page of HTML that needs no network, or a table for a spreadsheet."""
 
-from __future__ import annotations
-
 import html
 import os
 import re

@@ -1,7 +1,5 @@
 """The first line of a notebook: `mirolib.setup()`."""
 
-from __future__ import annotations
-
 import platform
 import random
 from importlib.metadata import version

@@ -1,7 +1,5 @@
 """The live dashboard: a form, buttons and knobs, and what a run looks like while it goes on."""
 
-from __future__ import annotations
-
 import html
 import logging
 import math

@@ -1,7 +1,5 @@
 """The form of a run's settings."""
 
-from __future__ import annotations
-
 import html
 from contextlib import suppress
 from dataclasses import fields, replace

@@ -1,7 +1,5 @@
 """What a run looks like while it goes on: pure functions from its state to HTML."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

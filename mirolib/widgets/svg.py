@@ -4,8 +4,6 @@ They take their text colour from the page, so that they read on light and dark o
 and leave little in a saved notebook, where a plotly `FigureWidget` leaves five megabytes.
 """
 
-from __future__ import annotations
-
 import html
 import math
 import re

@@ -1,7 +1,5 @@
 """Many runs looked at together: chosen, averaged over seeds, accuracy against cost; and what lies in a run's folder."""
 
-from __future__ import annotations
-
 import logging
 import os
 import warnings

@@ -4,8 +4,6 @@ Importing the library takes a kernel longer than a short run. So a sweep has one
 nothing, from which each kernel is forked: it begins warm, and what a run leaves behind ends with its own process.
 """
 
-from __future__ import annotations
-
 import atexit
 import json
 import os

@@ -1,7 +1,5 @@
 """Launching a notebook headless: parameters checked first, then papermill, then the run's own word for how it ended."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import io

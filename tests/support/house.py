@@ -97,7 +97,7 @@ def bars() -> dict[str, tuple[float, float]]:
     tops = {room(name) for name in arrows}
     return {
         # the bars of sensors (17,455), streams (+350) and the Lab (+300) allow 18,105: a hundred lines are to be saved
-        "lines of the library, stubs too (at most)": (total, 18230),
+        "lines of the library, stubs too (at most)": (total, 18105),
         "entries at the top (at most)": (len(tops), 14),
         "layers (at most)": (len(LAYERS), 11),
         "imports that do not lead down (at most)": (len(climbing(arrows)), 0),

@@ -1,7 +1,5 @@
 """The battery of a laptop as an energy source."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Which rails of each Jetson board add up to its module, how to tell the boards apart, and bounds without a sensor."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The power sensors of Jetson boards, as Linux shows them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 

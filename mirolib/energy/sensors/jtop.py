@@ -1,7 +1,5 @@
 """jtop, the monitor service of jetson-stats, as an energy source."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import math

@@ -1,7 +1,5 @@
 """NVML, the energy counters of NVIDIA's graphics cards, as an energy source."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import re

@@ -1,7 +1,5 @@
 """The power chip of a Raspberry Pi 5, as its firmware shows it."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from collections.abc import Mapping, Sequence

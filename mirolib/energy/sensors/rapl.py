@@ -1,7 +1,5 @@
 """RAPL, the energy counters of x86 processors, as an energy source."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

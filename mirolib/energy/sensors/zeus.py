@@ -1,7 +1,5 @@
 """The counters of AMD's and Apple's GPUs, read through the optional package zeus, as an energy source."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys
