@@ -25,7 +25,7 @@ RUNNABLE = [
     *(page for page in PAGES if page.parent.name == "howto"),
 ]
 REGISTRIES = (
-    mirolib.data.LOADERS, mirolib.learning.models.MODELS, mirolib.learning.bic.METHODS,
+    mirolib.data.LOADERS, mirolib.learning.models.MODELS, mirolib.learning.methods.METHODS,
     mirolib.controller.SELECTORS,
 )  # fmt: skip
 

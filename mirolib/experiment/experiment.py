@@ -24,8 +24,8 @@ from mirolib.energy import EnergyMeter, EnergySource, Kind, Place, TraceSource, 
 from mirolib.experiment.injectors import During
 from mirolib.experiment.loop import Loop, check_sizes
 from mirolib.experiment.settings import CONTROLLERS, FIXED, MEMORIES, PROFILERS, RunSettings, checked, default
-from mirolib.learning.bic import METHODS
 from mirolib.learning.learner import Learner
+from mirolib.learning.methods import METHODS
 from mirolib.learning.schedules import RATES
 from mirolib.memory.available_memory import explain_memory_errors
 from mirolib.memory.budget import parse_budget, parse_size, store_budget

@@ -17,8 +17,8 @@ from mirolib.controller import ProbeProfiler, Profiler, TrialProfiler, full_trai
 from mirolib.controller.selectors import SELECTORS, SelectionContext
 from mirolib.data.spec import EPOCHS
 from mirolib.data.stream import kind_of
-from mirolib.learning.bic import METHODS
 from mirolib.learning.learner import LOSSES, ROUND_STEPS
+from mirolib.learning.methods import METHODS
 from mirolib.learning.models import MODELS
 from mirolib.learning.schedules import OPTIMIZERS, SCHEDULES
 from mirolib.memory.budget import parse_amount, parse_budget, parse_size
@@ -103,9 +103,13 @@ class RunSettings:
     model: str | None = _setting(
         None, "cnn, cnn-wide, cnn1d, mlp-bn, preact-resnet32, resnet18, ...; None: the preset's", MODELS
     )
-    method: str = _setting("er", "er (experience replay), bic (bias correction) or finetuning (no replay)", METHODS)
+    method: str = _setting(
+        "er", "er (experience replay), er-ace, bic (bias correction), lwf or finetuning (no replay)", METHODS
+    )
     loss: str | None = _setting(
-        None, "ce (cross-entropy), bce (the paper's) or bce-sum; None: the preset's; bic has its own", LOSSES
+        None,
+        "ce (cross-entropy), bce (the paper's) or bce-sum; None: the preset's; ce for bic, er-ace, lwf",
+        LOSSES,
     )
     memory: str = _setting("tiered", "tiered, or single-level: an episodic memory without storage below it", MEMORIES)
     balance: str = _setting("class", "what old samples are balanced by: class or class-and-task", BALANCES)

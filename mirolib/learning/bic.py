@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,7 +25,7 @@ from torch.nn import functional
 from mirolib.base.errors import InputError
 from mirolib.base.state import State, dumped, loaded
 from mirolib.data.stream import Task, labels_of, rank_in_class
-from mirolib.learning.learner import ExperienceReplay, Finetuning, Learner, Method
+from mirolib.learning.learner import Learner, Method
 from mirolib.learning.models import ExpandingHead
 from mirolib.memory.replace_damaged import read_all
 from mirolib.memory.tiered import TieredMemory
@@ -109,19 +108,19 @@ def _condensed(logits: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tens
     return joined, (labels - first + 1).clamp(min=0)
 
 
-class _Frozen:
+class Frozen:
     """The model of the last task's end with its bias layer; clones share it, for nothing changes it."""
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, classes: int, layer: BiasLayer | None) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module, classes: int, layer: BiasLayer | None = None) -> None:
         # of the head's outputs the first ones count: it has grown for the new task already
         self.classes, self._layer = classes, layer
         self._backbone, self._head = (copy.deepcopy(module).eval().requires_grad_(False) for module in (backbone, head))
 
-    def __deepcopy__(self, memo: dict[int, object]) -> _Frozen:
+    def __deepcopy__(self, memo: dict[int, object]) -> Frozen:
         return self
 
     @classmethod
-    def restored(cls, state: State, learner: Learner) -> _Frozen:
+    def restored(cls, state: State, learner: Learner) -> Frozen:
         """The model that `state` was taken of; the learner's has the same shape."""
         layer = loaded(BiasLayer | None, state["layer"])
         if not 0 < (classes := loaded(int, state["classes"])) <= learner.num_classes:
@@ -179,7 +178,7 @@ class BiC(Method):
     pull: float = 1.0
     layers: tuple[BiasLayer, ...] = field(default=(), init=False)
     _layer: BiasLayer | None = field(default=None, init=False, repr=False)
-    _old: _Frozen | None = field(default=None, init=False, repr=False)
+    _old: Frozen | None = field(default=None, init=False, repr=False)
     _reach: float = field(default=0.0, init=False, repr=False)
     _counts: tuple[int, int] = field(default=(0, 1), init=False, repr=False)
 
@@ -211,13 +210,13 @@ class BiC(Method):
                 "the identity there. Raise validation_share, or give each class two samples or more.",
                 lacking, task.index,
             )  # fmt: skip
-        self._old = _Frozen(learner.backbone, learner.head, first, self._layer) if first else None
+        self._old = Frozen(learner.backbone, learner.head, first, self._layer) if first else None
 
     def begin_epoch(self, learner: Learner, memory: TieredMemory) -> None:
         """Notes how far training reaches at this swap ratio; the last bias layer has served its time."""
         self._reach, self._layer = memory.reach(memory.config.swap_ratio * learner.replayed(memory)), None
 
-    def step_loss(self, learner: Learner, inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    def step_loss(self, learner: Learner, inputs: Tensor, logits: Tensor, labels: Tensor, new: int) -> Tensor:
         """Cross-entropy and, from the second task on, distillation (Eq. 3)."""
         classification = self.loss(logits, labels)
         if self._old is None:
@@ -270,7 +269,7 @@ class BiC(Method):
         self.layers = loaded(_Layers, state["layers"])
         self._layer = loaded(BiasLayer | None, state["layer"])
         self._reach = loaded(float, state["reach"])
-        self._old = None if state["old"] is None else _Frozen.restored(state["old"], learner)
+        self._old = None if state["old"] is None else Frozen.restored(state["old"], learner)
         known = self._old.classes if self._old else 0
         self._counts = loaded(tuple[int, int], state.get("counts", (known, max(1, learner.num_classes))))
         layers = filter(None, (*self.layers, self._layer))
@@ -280,17 +279,3 @@ class BiC(Method):
     def classifier(self, head: ExpandingHead) -> nn.Module:
         """The head with the bias layer in force, if there is one, folded into its weights."""
         return head if self._layer is None else self._layer.folded(head)
-
-
-def _bias_correction(loss_name: str) -> Method:
-    """BiC, whose loss is its paper's; the name given must be one all the same."""
-    ExperienceReplay(loss_name)
-    return BiC()
-
-
-METHODS: dict[str, Callable[[str], Method]] = {
-    "er": ExperienceReplay,
-    "finetuning": Finetuning,
-    "bic": _bias_correction,
-}
-"""The methods by name."""

@@ -66,11 +66,12 @@ class Method(ABC):
     def begin_epoch(self, learner: Learner, memory: TieredMemory) -> None:  # noqa: B027
         """Called before each epoch, or round of a long one; `memory.config` holds sizes and swap ratio in force."""
 
-    def step_loss(self, learner: Learner, inputs: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    def step_loss(self, learner: Learner, inputs: Tensor, logits: Tensor, labels: Tensor, new: int) -> Tensor:
         """Scalar loss of a training step, for a method that looks at more than logits and labels.
 
         Inputs are augmented, normalised samples `(n, *sample_shape)` on the device, with their logits `(n, classes)`,
-        not corrected, and labels `(n,) int64`. What it sends through a model of its own it adds to `learner.tally`.
+        not corrected, and labels `(n,) int64`; the first `new` are of the task at hand, the others replayed. What it
+        sends through a model of its own it adds to `learner.tally`.
         """
         return self.loss(logits, labels)
 
@@ -294,8 +295,9 @@ class Learner:
         """One training step on a batch; its loss, a scalar left on the device, so that a GPU need not be waited for."""
         labels = torch.from_numpy(batch.labels).to(self.device)
         inputs = self._transform.train(batch.samples).contiguous(memory_format=self.layout)
+        new = len(labels) - len(batch.replayed)
         with evaluating(*(norms_of(self.backbone) if len(labels) == 1 else [])):  # a lone sample has no deviation
-            loss = self.method.step_loss(self, inputs, self.logits(inputs), labels)
+            loss = self.method.step_loss(self, inputs, self.logits(inputs), labels, new)
         self._optimizer.zero_grad(set_to_none=True)  # frees them, where zeros would be written and added to
         loss.backward()
         self._optimizer.step()

@@ -6,7 +6,7 @@ import pytest
 
 from mirolib import Experiment, FixedController, InputError, MemoryConfig, RunSettings
 from mirolib.experiment.settings import CONTROLLERS, FIXED
-from mirolib.learning.bic import METHODS
+from mirolib.learning.methods import METHODS
 
 
 def test_settings_fill_in_the_preset(tmp_path):

@@ -75,7 +75,7 @@ def test_the_loss_of_a_step_is_the_papers(make_memory, swap_ratio):
     old[:, 2:] = layer.alpha * old[:, 2:] + layer.beta
     targets, found = (old / 2).softmax(1), (logits[:, :4] / 2).log_softmax(1)
     expected = weight * -(targets * found).sum(1).mean() + (1 - weight) * functional.cross_entropy(logits, labels)
-    assert one.method.step_loss(one, inputs, logits, labels).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert one.method.step_loss(one, inputs, logits, labels, 0).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_first_task_is_plain_softmax_training(make_memory):

@@ -22,7 +22,7 @@ from mirolib import (
     run,
 )
 from mirolib.experiment.checkpoint import decoded, encoded
-from mirolib.learning.bic import BiasLayer, _Frozen
+from mirolib.learning.bic import BiasLayer, Frozen
 from mirolib.learning.learner import LOSSES
 from mirolib.learning.schedules import SCHEDULES
 
@@ -307,7 +307,7 @@ def trained(method=None, steps=3, seed=0, **changes):
             learner.step(batch)
     if isinstance(method, BiC):
         method.layers, method._layer = (BiasLayer(2, 4, 0.5, 0.1),), BiasLayer(2, 4, 0.5, 0.1)
-        method._old = _Frozen(learner.backbone, learner.head, 2, None)
+        method._old = Frozen(learner.backbone, learner.head, 2, None)
     learner.epochs_done = 1.0
     return learner
 

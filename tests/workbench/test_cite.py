@@ -2,7 +2,7 @@ import pytest
 
 from mirolib import RunSettings, cite
 from mirolib.data import LOADERS
-from mirolib.learning.bic import METHODS
+from mirolib.learning.methods import METHODS
 from mirolib.workbench.run import Run
 
 

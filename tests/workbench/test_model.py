@@ -24,7 +24,7 @@ from mirolib import (
     run_experiment,
 )
 from mirolib.__main__ import main
-from mirolib.learning.bic import METHODS
+from mirolib.learning.methods import METHODS
 
 FIXED = replace(QUICK, controller="fixed", energy="none")
 

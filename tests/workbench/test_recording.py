@@ -85,6 +85,8 @@ KINDS = {
     "share": replace(QUICK, controller="share"),
     "store budget": replace(QUICK, store_budget="600 samples"),
     "bic": replace(QUICK, method="bic", loss="ce"),
+    "er-ace": replace(QUICK, controller="fixed", method="er-ace"),
+    "lwf": replace(QUICK, controller="fixed", method="lwf"),
     "random": replace(QUICK, controller="random"),
     "adamw": replace(QUICK, controller="fixed", optimizer="adamw"),
     "single-level": replace(QUICK, controller="fixed", memory="single-level", stream_size=100, episodic_size=50),
