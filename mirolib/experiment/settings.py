@@ -107,9 +107,7 @@ class RunSettings:
         "er", "er (experience replay), er-ace, bic (bias correction), lwf or finetuning (no replay)", METHODS
     )
     loss: str | None = _setting(
-        None,
-        "ce (cross-entropy), bce (the paper's) or bce-sum; None: the preset's; ce for bic, er-ace, lwf",
-        LOSSES,
+        None, "ce (cross-entropy), bce (the paper's) or bce-sum; None: the preset's; of er, finetuning", LOSSES
     )
     memory: str = _setting("tiered", "tiered, or single-level: an episodic memory without storage below it", MEMORIES)
     balance: str = _setting("class", "what old samples are balanced by: class or class-and-task", BALANCES)
