@@ -53,17 +53,20 @@ class ErAce(_OfTask):
 
     Source: Caccia, Aljundi, Asadi, Tuytelaars, Pineau, Belilovsky, "New Insights on Reducing Abrupt Representation
     Change in Online Continual Learning", ICLR 2022 (arXiv 2104.05025), Eq. 4. Own choices: new samples are told apart
-    among the classes of their task rather than of their batch, where a small one may hold a single class; and the two
-    losses weigh as their samples do, so that a step is as long as ER's.
+    among the classes of their task rather than of their batch, where a small one may hold a single class. The paper's
+    memory holds samples of the task at hand too, by which its classes learn to stand against the old ones; here it gets
+    them at the task's end, and so new samples compare with all in the share that a memory balanced by class would hold
+    of them. Losses weigh as their samples do, so that a step is as long as ER's.
     """
 
     def step_loss(self, learner: Learner, inputs: Tensor, logits: Tensor, labels: Tensor, new: int) -> Tensor:
         """Cross-entropy of new samples among the task's classes, of replayed ones among all."""
-        if not 0 < new < len(labels):
-            return self.loss_among(logits, labels) if new else self.loss(logits, labels)
-        share = new / len(labels)
-        replayed = self.loss(logits[new:], labels[new:])
-        return share * self.loss_among(logits[:new], labels[:new]) + (1 - share) * replayed
+        whole, share = self.loss(logits, labels), new / len(labels)
+        if not new:
+            return whole
+        of_task = len(self._classes) / logits.shape[1]
+        among, against_all = self.loss_among(logits[:new], labels[:new]), self.loss(logits[:new], labels[:new])
+        return whole + share * (1 - of_task) * (among - against_all)
 
 
 @dataclass(eq=False)
