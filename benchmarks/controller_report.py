@@ -17,9 +17,10 @@ ACCURACIES = {"final": "final", "incremental": "average incremental"}
 
 
 def read() -> pd.DataFrame:
-    """Every run."""
+    """Every run of the seeds of which all rows are measured."""
     files = [file for name in SETS for file in sorted(FOLDER.glob(f"{name}-3*.csv"))]  # others were for choosing
-    every = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+    tables = [pd.read_csv(file) for file in files]
+    every = pd.concat([table for table in tables if len(table) == max(map(len, tables))], ignore_index=True)
     return every.sort_values("row", key=lambda row: ~row.str.startswith("miro "), kind="stable", ignore_index=True)
 
 
