@@ -125,7 +125,7 @@ class TaskStream:
             )
         for task, test in enumerate(self.tests(len(self) - 1)):
             if not len(test) or not self._parts[task]:
-                what = f"Task {task} ({', '.join(self._names[one] for one in self._plan[task])})"
+                what = f"Task {task + 1} ({', '.join(self._names[one] for one in self._plan[task])})"
                 raise InputError(f"{what} has no training or no test sample; add some, or join tasks.")
 
     def __repr__(self) -> str:

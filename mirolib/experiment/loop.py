@@ -163,7 +163,7 @@ class Loop:
     def learn(self, task: Task, *, progress: bool = False) -> TaskRecord:
         """Learns the next task, such as one that has just been added to an `OpenStream`; an `InputError` on others."""
         if task.index != len(self.records) or task.index >= len(self._stream):
-            raise InputError(f"Task {len(self.records)} of the stream comes next, not {task.index}; learn it first.")
+            raise InputError(f"Task {len(self.records) + 1} of the stream comes next, not {task.index + 1}; learn it.")
         return next(step for step in self.steps(progress=progress) if isinstance(step, TaskRecord))
 
     def _arrive(self, task: Task) -> TaskProgress:

@@ -208,7 +208,7 @@ class BiC(Method):
             logger.warning(
                 "BiC fits its bias layer on validation samples, of which the %s classes at task %d have none: it stays "
                 "the identity there. Raise validation_share, or give each class two samples or more.",
-                lacking, task.index,
+                lacking, task.index + 1,
             )  # fmt: skip
         self._old = Frozen(learner.backbone, learner.head, first, self._layer) if first else None
 

@@ -258,5 +258,5 @@ def test_an_open_stream_numbers_classes_as_they_turn_up():
 
 def test_what_does_not_belong_to_an_open_stream_is_refused():
     first = next(open_parts())
-    with pytest.raises(InputError, match="samples of task 0"):
+    with pytest.raises(InputError, match="Samples of task 1"):
         OpenStream(first.spec).add(make_dataset(shape=(1, 5, 5)))

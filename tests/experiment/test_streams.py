@@ -211,7 +211,7 @@ def test_data_may_come_later_and_a_run_goes_on_after_a_restart(objective, tmp_pa
             stream.add(part)
         loop.restore(decoded(state))
         assert repr(facts(loop.learn(stream.add(parts[2])))) == repr(facts(ends[2]))
-        with pytest.raises(InputError, match="Task 3 of the stream comes next, not 2"):
+        with pytest.raises(InputError, match="Task 4 of the stream comes next, not 3"):
             loop.learn(stream[2])
 
 
