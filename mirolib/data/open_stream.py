@@ -34,9 +34,7 @@ class OpenStream:
         """The next task, of a data set whose classes are new or known by name; an `InputError` on other samples."""
         theirs, mine = ((one.sample_shape, one.sample_dtype) for one in (dataset.spec, self.spec))
         if theirs != mine:
-            raise InputError(
-                f"The samples of task {len(self) + 1} are {theirs}, not {mine}, the stream's; change them."
-            )
+            raise InputError(f"Samples of task {len(self) + 1} are {theirs}, not {mine}, the stream's; change them.")
         whole = TaskStream(dataset, 1, self.seed, self.validation_share)
         task, names = whole[0], dict.fromkeys((*self.class_names, *whole.class_names))
         self.class_names = tuple(names)
