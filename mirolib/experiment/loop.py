@@ -177,7 +177,7 @@ class Loop:
             memory.receive(task)
             # the head before the method and the choice, which look at logits of the new classes
             learner.grow(task.classes, task.dataset_labels)
-            learner.method.begin(learner, task, memory)
+            learner.begin(task, memory)
         with self.meter.window("profile", task.index):
             resources = self._resources.probe(self.epochs_done)
             self._choice = self._controller.choose(task, learner, memory, resources), resources

@@ -195,7 +195,6 @@ class Learner:
     def grow(self, classes: tuple[int, ...], dataset_labels: tuple[int, ...] = ()) -> None:
         """Adds those classes of a task that are new to the head, and starts optimiser and schedule anew as the paper's.
 
-        From the second task on, the backbone goes back towards its first weights as far as `warm_start` says.
         `dataset_labels` are the classes in the data set, in which `predict` answers; by default the same. There is an
         `InputError` if new classes are not numbered on.
         """
@@ -204,11 +203,15 @@ class Learner:
         if [*new] != [*range(self.num_classes, self.num_classes + len(new))]:  # output j of the head stands for label j
             raise InputError(f"The head knows {self.num_classes} classes, new are {[*new]}; number them on from there.")
         self.dataset_labels += tuple(new.values())
-        with torch.no_grad():
-            for weight, first in zip(self.backbone.parameters(), self._first, strict=False):  # none where it is 1
-                weight.lerp_(first, 1 - self.settings.warm_start if self.num_classes else 0)
         self.head.grow(len(new), self._head_generator)
         self._restart()
+
+    def begin(self, task: Task, memory: TieredMemory) -> None:
+        """Has the method begin a task; then the backbone goes back to its first weights as far as `warm_start` says."""
+        self.method.begin(self, task, memory)  # before: it may keep the model as the last task left it
+        with torch.no_grad():
+            for weight, first in zip(self.backbone.parameters(), self._first, strict=False):  # none where it is 1
+                weight.lerp_(first, 1 - self.settings.warm_start)
 
     def _restart(self) -> None:
         """A new optimiser and schedule."""

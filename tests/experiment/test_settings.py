@@ -25,7 +25,7 @@ def test_settings_fill_in_the_preset(tmp_path):
     [
         ({"dataset": "mnist"}, "no data set 'mnist'"),
         ({"preset": "vast"}, "no preset 'vast'"),
-        ({"method": "magic"}, "method is 'magic'; choose one of er, finetuning"),
+        ({"method": "magic"}, "method is 'magic'; choose one of er, er-ace, bic"),
         ({"memory": "endless"}, "choose one of tiered, single-level"),
         ({"controller": "oracle"}, "choose one of miro, fixed, tuned, carm, share, everything, whole-budget"),
         ({"profiler": "guess"}, "choose one of probe, trial, oracle"),

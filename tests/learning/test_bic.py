@@ -30,7 +30,7 @@ from mirolib.learning.models import ExpandingHead, evaluating
 
 def with_bic(make_memory, task=1, config=CONFIG):
     """A learner that has been through whole tasks with BiC, and its memory, at the moment a task has arrived."""
-    return arrived(make_memory, task, config, BiC(), epochs=3)
+    return arrived(make_memory, task, config, BiC(), epochs=3, preset=replace(PRESET, warm_start=1.0))
 
 
 # --- stage 1

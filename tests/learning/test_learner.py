@@ -174,6 +174,7 @@ def test_a_new_task_begins_as_near_to_the_first_weights_as_warm_start_says():
     resumed.restore(learner.state())
     for one in (learner, learner.clone(0), resumed):
         one.grow((2, 3))
+        one.begin(STREAM[1], None)
         for weight, before, begun in zip(one.backbone.parameters(), trained, first, strict=True):
             torch.testing.assert_close(weight.detach(), 0.25 * before + 0.75 * begun)
         assert torch.equal(one.head.weight[:2], head), "what tells the old classes apart stays"

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from arrivals import CONFIG, STREAM, arrived, learner
+from arrivals import CONFIG, PRESET, STREAM, arrived, learner
 
 from mirolib import EnergyMeter, FixedController, InputError, NullSource, RunSettings, run, run_experiment
 from mirolib.learning import ErAce, LwF
@@ -53,7 +53,7 @@ def test_asymmetric_cross_entropy_is_the_papers(make_memory):
 
 @pytest.mark.parametrize(("weight", "temperature"), [(1.0, 2.0), (0.3, 1.0)])
 def test_learning_without_forgetting_is_the_papers(make_memory, weight, temperature):
-    _, one, memory = arrived(make_memory, 2, CONFIG, LwF(weight, temperature))
+    _, one, memory = arrived(make_memory, 2, CONFIG, LwF(weight, temperature), preset=replace(PRESET, warm_start=1.0))
     before = copy.deepcopy((one.backbone, one.head))
     inputs, logits, labels, new = a_batch(one, memory, replayed=False)
     assert new == len(labels)
@@ -93,6 +93,22 @@ def test_no_two_methods_are_alike_and_replay_is_above_fine_tuning(tmp_path):
         for name in ("er", "er-ace")
     ]
     assert both[1] > both[0] + 0.2
+
+
+@pytest.mark.parametrize("method", [BiC, LwF])
+def test_what_is_distilled_is_the_model_as_the_last_task_left_it(make_memory, method):
+    """Not what a warm start makes of it, of which a third of the weights is left."""
+    _, one, memory = arrived(make_memory, 0, CONFIG, method(), preset=replace(PRESET, warm_start=0.3))
+    train_epoch(one, memory)
+    one.method.finish(one, STREAM[0], memory)
+    memory.retain(STREAM[0])
+    left = copy.deepcopy(one.backbone.state_dict())
+    memory.receive(STREAM[1])
+    one.grow(STREAM[1].classes, STREAM[1].dataset_labels)
+    one.begin(STREAM[1], memory)
+    kept = one.method._old.state()["backbone"]
+    assert all(torch.equal(kept[name], left[name]) for name in left)
+    assert not all(torch.equal(value, left[name]) for name, value in one.backbone.state_dict().items())
 
 
 @pytest.mark.parametrize(("settings", "name"), [((-1.0, 2.0), "-1.0"), ((1.0, 0.0), "0.0")])

@@ -18,18 +18,18 @@ CONFIG = MemoryConfig(20, 18, 0.5)
 UNLIMITED = Resources(None, 0, 0.0, 1.0)
 
 
-def learner(**options):
-    return Learner(STREAM.dataset.spec, PRESET, **options)
+def learner(preset=PRESET, **options):
+    return Learner(STREAM.dataset.spec, preset, **options)
 
 
-def arrived(make_memory, task=1, config=CONFIG, method=None, epochs=1, **options):
+def arrived(make_memory, task=1, config=CONFIG, method=None, epochs=1, preset=PRESET, **options):
     """A task that has arrived, and a learner and a memory that have been through those before it."""
     config = replace(config, swap_ratio=0.0) if options else config
-    one, memory = learner(method=method), make_memory(STREAM, config, **options)
+    one, memory = learner(preset, method=method), make_memory(STREAM, config, **options)
     for index in range(task + 1):
         memory.receive(STREAM[index])
         one.grow(STREAM[index].classes, STREAM[index].dataset_labels)
-        one.method.begin(one, STREAM[index], memory)
+        one.begin(STREAM[index], memory)
         if index < task:
             for _ in range(epochs):
                 train_epoch(one, memory)

@@ -97,7 +97,7 @@ def bars() -> dict[str, tuple[float, float]]:
     tops = {room(name) for name in arrows}
     return {
         # those of sensors (17,455), streams (+350), the Lab (+300) and two methods (+137) allow 18,242
-        "lines of the library, stubs too (at most)": (total, 18290),
+        "lines of the library, stubs too (at most)": (total, 18295),
         "entries at the top (at most)": (len(tops), 14),
         "layers (at most)": (len(LAYERS), 11),
         "imports that do not lead down (at most)": (len(climbing(arrows)), 0),

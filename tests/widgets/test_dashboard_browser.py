@@ -193,6 +193,11 @@ def test_it_reads_on_both_themes_without_sideways_scrolling(page, theme, folder)
     page.screenshot(path=Path(os.environ.get("MIRO_SCREENSHOTS", folder)) / f"dashboard_{theme.lower()}.png")
     board = page.locator(".miro-dashboard")
     assert board.evaluate("board => board.scrollWidth <= board.clientWidth && board.clientWidth < 1280")
+    fits = "parts => parts.filter(part => part.scrollWidth > part.clientWidth + 1).map(part => part.innerText)"
+    for width in (1280, 1000):  # nothing of a table or a field's text is cut, nor hidden to the right
+        page.set_viewport_size({"width": width, "height": 1250})
+        page.wait_for_timeout(200)
+        assert page.eval_on_selector_all(".miro-dashboard .miro-scroll, .miro-dashboard .widget-label", fits) == []
     colours = page.evaluate(
         "() => [getComputedStyle(document.querySelector('.miro-dashboard svg text')).fill,"
         " getComputedStyle(document.querySelector('.jp-Notebook')).backgroundColor]"
