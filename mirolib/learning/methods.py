@@ -33,7 +33,8 @@ class _OfTask(Method):
     def loss_among(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The same over the classes of the task and of these labels alone: the others' logits play no part."""
         is_out = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
-        is_out[[*self._classes, *labels.tolist()]] = False
+        is_out[self._classes] = False
+        is_out[labels] = False  # left on the device, so that a GPU need not be waited for
         return self.loss(logits.masked_fill(is_out, -torch.inf), labels)
 
     def state(self) -> State:
@@ -49,7 +50,7 @@ class _OfTask(Method):
 
 @dataclass(eq=False)
 class ErAce(_OfTask):
-    """ER with asymmetric cross-entropy: new samples push no old class away, since only replayed ones compare with all.
+    """ER with asymmetric cross-entropy: new samples push the old classes away less than replayed ones do.
 
     Source: Caccia, Aljundi, Asadi, Tuytelaars, Pineau, Belilovsky, "New Insights on Reducing Abrupt Representation
     Change in Online Continual Learning", ICLR 2022 (arXiv 2104.05025), Eq. 4. Own choices: new samples are told apart
@@ -60,7 +61,7 @@ class ErAce(_OfTask):
     """
 
     def step_loss(self, learner: Learner, inputs: Tensor, logits: Tensor, labels: Tensor, new: int) -> Tensor:
-        """Cross-entropy of new samples among the task's classes, of replayed ones among all."""
+        """Cross-entropy of new samples among the task's classes and, by that share, all; of replayed ones among all."""
         whole, share = self.loss(logits, labels), new / len(labels)
         if not new:
             return whole

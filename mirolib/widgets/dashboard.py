@@ -8,11 +8,10 @@ import threading
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
-from uuid import uuid4
 
 import ipywidgets as ipw
 import pandas as pd
-from IPython.display import HTML, display, update_display
+from IPython.display import HTML, DisplayHandle, display
 
 from mirolib.base.display import size_text
 from mirolib.base.errors import InputError, MiroError
@@ -151,7 +150,7 @@ class Dashboard:
         self._view = View(self._form.widget)
         self._make = partial(RecordedRun, dataset=self._form.dataset, notebook=notebook, results=results)
         self._run: LiveRun | None = None
-        self._display_id = ""
+        self._shown: DisplayHandle | None = None
         self._budget: int | None = None
         self._settings = settings or RunSettings()  # of the latest run
         # mended, and so no longer said to be wrong
@@ -277,8 +276,8 @@ class Dashboard:
             logger.exception("The dashboard can't be drawn.")
             self._view.say(f"The dashboard can't be drawn ({error!r}); training goes on.", error=True)
             run.ended.wait()
-        if self._display_id:  # a saved notebook shows the end where the widget is gone, not what the cell began with
-            update_display(self._bundle(), raw=True, display_id=self._display_id)
+        if self._shown:  # a saved notebook shows the end where the widget is gone, not what the cell began with
+            self._shown.update(self._bundle(), raw=True)
         if self._run is run:
             self._enable(form=True, buttons=False, knobs=True)
             self._view.pause.disabled = not run.resumable
@@ -290,8 +289,7 @@ class Dashboard:
         return {**self._view.widget._repr_mimebundle_(), "text/plain": repr(self), "text/html": self._view.picture()}
 
     def _ipython_display_(self) -> None:
-        self._display_id = uuid4().hex
-        display(self._bundle(), raw=True, display_id=self._display_id)
+        self._shown = display(self._bundle(), raw=True, display_id=True)
 
 
 def _train(run: LiveRun) -> None:

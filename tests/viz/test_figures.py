@@ -39,7 +39,7 @@ def test_a_line_a_run(result):
 
 def test_an_axis_is_fitted_and_all_of_the_scale_is_a_click_away(result):
     plot = plots.accuracy_by_task(result)
-    assert plot.layout.yaxis.range is None and plot.layout.legend.orientation is None  # the template's: below
+    assert plot.layout.yaxis.range is None and plot.layout.template.layout.legend.orientation == "h"
     (button,) = plot.layout.updatemenus[0].buttons
     assert button.args == ({"yaxis.range": [0, 102]},) and button.args2 == ({"yaxis.autorange": True},)
 
